@@ -1,0 +1,20 @@
+"""The verbs, gathered."""
+
+from __future__ import annotations
+
+import typer
+
+from pipeline.cli import plan, report, run, sandbox, status
+
+app = typer.Typer(
+    name="kling-batch",
+    help="Turn a manifest into videos, under a hard budget cap: resumable, and every cent explained.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for verb in (plan.plan, run.run, status.status, report.report, sandbox.sandbox):
+    app.command()(verb)

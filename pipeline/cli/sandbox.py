@@ -1,0 +1,80 @@
+"""`kling-batch sandbox`: serve the provider's double on a loopback port."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline.cli.screen import say
+
+if TYPE_CHECKING:
+    from pipeline.sandbox import SandboxSettings
+
+
+def sandbox(
+    port: Annotated[int, typer.Option(help="The port; 0 takes a free one.")] = 0,
+    fault: Annotated[
+        list[str] | None, typer.Option("--fault", help="NAME=RATE, repeatable; --list-faults names them.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of times and faults.")] = 1,
+    time_scale: Annotated[float, typer.Option(help="How many times faster than the real provider.")] = 1.0,
+    rpm: Annotated[int | None, typer.Option(help="Calls a minute before a 429; none without it.")] = None,
+    credits_usd: Annotated[str | None, typer.Option("--credits", help="The account's balance in dollars.")] = None,
+    clips: Annotated[str, typer.Option(help="own: each its own picture; shared: one a shape, for load.")] = "own",
+    state_dir: Annotated[Path | None, typer.Option(help="Keep requests and bill here over a restart.")] = None,
+    history_lag_s: Annotated[float, typer.Option(help="How late requests show in the history.")] = 0.0,
+    list_faults: Annotated[bool, typer.Option("--list-faults", help="Name every fault, and exit.")] = False,
+) -> None:
+    """Serve a double of the provider on this machine: real HTTP, real videos, no money. Prints its URL.
+
+    Example: kling-batch sandbox --time-scale 100 --fault submit_504_after=0.05
+    """
+    import asyncio
+
+    from pipeline.kernel.errors import InputError
+    from pipeline.kernel.usd import parse_usd
+    from pipeline.sandbox import FAULTS, SandboxSettings
+
+    if list_faults:
+        for name, meaning in FAULTS.items():
+            say(f"{name:26} {meaning}")
+        return
+    try:
+        settings = SandboxSettings(
+            port=port,
+            faults=dict(_parse_fault(text) for text in fault or []),
+            seed=seed,
+            time_scale=time_scale,
+            rpm=rpm,
+            credits_microusd=None if credits_usd is None else parse_usd(credits_usd, zero_allowed=True),
+            clips=clips,
+            state_dir=state_dir,
+            history_lag_s=history_lag_s,
+        )
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    asyncio.run(_serve(settings))
+
+
+def _parse_fault(text: str) -> tuple[str, float]:
+    name, _, rate = text.partition("=")
+    try:
+        return name, float(rate or "1")
+    except ValueError:
+        raise ValueError(f"--fault {text}: write it as NAME=RATE, like submit_500=0.05") from None
+
+
+async def _serve(settings: SandboxSettings) -> None:
+    import asyncio
+
+    from pipeline.sandbox import Sandbox
+
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with Sandbox(settings) as server:
+        print(server.url, flush=True)  # noqa: T201
+        await stop.wait()

@@ -1,0 +1,116 @@
+"""What every part of the engine works with: the open things of one run, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from pipeline.engine.limits import Breaker, Connection, Pace, Slots
+from pipeline.engine.settings import EngineSettings
+from pipeline.engine.stopping import Stopping, StopReason
+from pipeline.jobs import Job
+from pipeline.kernel.clock import Clock
+from pipeline.kernel.errors import ErrorClass, MachineError, Reaction
+from pipeline.kernel.usd import MicroUsd
+from pipeline.ledger.events import Event
+from pipeline.ledger.fold import JobRecord
+from pipeline.ledger.store import Ledger
+from pipeline.media import Collector
+from pipeline.provider.client import Client
+from pipeline.provider.replies import Refused
+
+T = TypeVar("T")
+
+DOWNLOADS_AT_ONCE = 16
+"""Finished videos are small and quick to fetch: more at once only costs memory and sockets."""
+
+
+class Listener(Protocol):
+    """Whoever wants to see events as they become durable: the log, the progress line."""
+
+    def __call__(self, event: Event) -> None: ...
+
+
+@dataclass(slots=True)
+class RunContext:
+    """One run: its ledger, its provider, its limits. Everything that the workers share."""
+
+    folder: Path
+    ledger: Ledger
+    provider: Client
+    collector: Collector
+    clock: Clock
+    settings: EngineSettings
+    price: Callable[[Job], MicroUsd]
+    """The list price of a job."""
+    listener: Listener = lambda _event: None
+    rng: random.Random = field(default_factory=random.Random)
+    stopping: Stopping = field(default_factory=Stopping)
+    pace: Pace = field(init=False)
+    slots: Slots = field(init=False)
+    breaker: Breaker = field(init=False)
+    connection: Connection = field(init=False)
+    downloads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(DOWNLOADS_AT_ONCE))
+
+    def __post_init__(self) -> None:
+        self.pace = Pace(self.settings.limits, self.clock)
+        self.slots = Slots(self.settings.limits)
+        self.connection = Connection(self.settings.retry)
+        self.breaker = Breaker(self.settings.bounds.failure_rate, self.settings.bounds.failure_window)
+
+    def quote(self, job: Job) -> MicroUsd:
+        """The most that a job may cost: its list price, or what the provider was seen to charge above it."""
+        return self.ledger.state.books.quote(self.price(job))
+
+    async def record(self, *events: Event) -> None:
+        """Record events durably; a ledger that cannot be written stops the run before anything else is sent."""
+        try:
+            recorded = await self.ledger.record(*events)
+        except MachineError as error:
+            self.stopping.leave(StopReason.MACHINE, str(error))
+            raise
+        for event in recorded:
+            self.listener(event)
+
+    async def ask(self, question: Callable[[], Awaitable[T]]) -> T:
+        """Put a free question to the provider in its turn, and take in what concerns the whole run.
+
+        Raises:
+            LeavingError: the run is being left.
+        """
+        await self.stopping.unless_leaving(self.pace.turn())
+        reply = await self.stopping.unless_leaving(question())
+        if isinstance(reply, Refused):
+            self.heed(reply)
+        return reply
+
+    async def pause(self, seconds: float) -> None:
+        """Wait, unless the run is being left."""
+        await self.stopping.unless_leaving(self.clock.sleep(seconds))
+
+    def heed(self, refusal: Refused) -> None:
+        """Take in a refusal that concerns more than its own job: pause all calls, or stop the run."""
+        match refusal.error_class.reaction:
+            case Reaction.PAUSE:
+                self.pace.pause(refusal.wait_s)
+            case Reaction.STOP_ACCOUNT:
+                self.stopping.stop(StopReason.ACCOUNT, f"{refusal.message}. {refusal.error_class.advice}")
+            case _ if refusal.error_class is ErrorClass.NOT_SENT:
+                self._note_lost_connection(refusal)
+            case _:
+                self.connection.found()
+
+    def _note_lost_connection(self, refusal: Refused) -> None:
+        now_s = self.clock.monotonic_s()
+        self.pace.pause(self.connection.lost(now_s))
+        if self.connection.is_gone(now_s):
+            self.stopping.stop(StopReason.MACHINE, f"{refusal.message}, for too long. {refusal.error_class.advice}")
+
+    def age_s(self, record: JobRecord) -> float:
+        """Seconds since the provider accepted a job; never negative, whatever the wall clock has done."""
+        submitted_us = record.submitted_us or record.reserved_us
+        return max(0.0, (self.clock.now_us() - submitted_us) / 1e6)

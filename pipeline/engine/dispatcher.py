@@ -1,0 +1,295 @@
+"""The dispatcher: decides what starts and when. Gate first, then spawn: no task exists for a job that may not start.
+
+`Dispatcher.decide` looks at everything and returns what is to be done, without waiting; `run` does it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import logging
+from collections import deque
+from collections.abc import Coroutine, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.engine import worker
+from pipeline.engine.context import RunContext
+from pipeline.engine.doubt import Witness, settle
+from pipeline.engine.retry import Again
+from pipeline.engine.stopping import LeavingError, StopReason
+from pipeline.engine.worker import SETTLED, Outcome
+from pipeline.jobs import Job
+from pipeline.kernel.errors import MachineError
+from pipeline.kernel.usd import format_usd
+from pipeline.ledger.fold import JobRecord, JobState
+
+log = logging.getLogger("kling_batch")
+
+FIRST_SWEEP_S = 5.0
+LONGEST_SWEEP_S = 300.0
+"""The history is swept for what is in doubt after the first of these, then ever more rarely up to the second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Start this job now."""
+
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing can start before something changes, or before `at_most_s` have passed."""
+
+    at_most_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Nothing is left to start."""
+
+
+class Queue:
+    """Jobs that wait to be started, in their order; those to be tried again wait for their time.
+
+    Grouped by price, so that a job that no longer fits the cap does not hide a cheaper one behind it.
+    """
+
+    def __init__(self, run: RunContext, jobs: Iterable[Job]) -> None:
+        self._run = run
+        self._order = itertools.count()
+        self._ready: dict[int, deque[tuple[int, Job]]] = {}
+        self._later: list[tuple[float, int, Job]] = []
+        for job in jobs:
+            self.add(job)
+
+    def add(self, job: Job, delay_s: float = 0.0) -> None:
+        order = next(self._order)
+        if delay_s > 0:
+            heapq.heappush(self._later, (self._run.clock.monotonic_s() + delay_s, order, job))
+        else:
+            self._ready.setdefault(self._run.price(job), deque()).append((order, job))
+
+    def __len__(self) -> int:
+        return len(self._later) + sum(map(len, self._ready.values()))
+
+    def first(self, free: int) -> Job | None:
+        """The first job whose quote fits into `free`; None if there is none."""
+        self._bring_due()
+        books = self._run.ledger.state.books
+        fitting = [(jobs[0][0], price) for price, jobs in self._ready.items() if jobs and books.quote(price) <= free]
+        return self._ready[min(fitting)[1]][0][1] if fitting else None
+
+    def take(self, job: Job) -> None:
+        """Remove the job that `first` has named."""
+        _, taken = self._ready[self._run.price(job)].popleft()
+        assert taken is job, "only the first job of its price may be taken"
+
+    def next_due_s(self) -> float | None:
+        """Seconds until the next job that is to be tried again is due; None if none waits."""
+        return max(0.0, self._later[0][0] - self._run.clock.monotonic_s()) if self._later else None
+
+    @property
+    def has_ready(self) -> bool:
+        self._bring_due()
+        return any(self._ready.values())
+
+    def _bring_due(self) -> None:
+        now_s = self._run.clock.monotonic_s()
+        while self._later and self._later[0][0] <= now_s:
+            _, _, job = heapq.heappop(self._later)
+            self.add(job)
+
+
+@dataclass(slots=True)
+class Dispatcher:
+    """One run's dispatching: a queue, the workers that it has spawned, and the doubts that it has settled."""
+
+    run: RunContext
+    jobs: dict[str, Job]
+    """Every job of the manifest that is to be made, by id."""
+    queue: Queue = field(init=False)
+    _workers: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    """The task that carries each job: at most one at any time."""
+    _witness: Witness = field(default_factory=Witness)
+    _settling: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def __post_init__(self) -> None:
+        self.queue = Queue(self.run, ())
+
+    async def dispatch(self) -> None:
+        """Start what may start, as soon as it may, until nothing is left or something stops it; then see it out."""
+        for job in self.jobs.values():
+            # Those with an attempt come to the queue by way of `take_up`, if at all.
+            if job.job_id not in self.run.ledger.state.jobs:
+                self.queue.add(job)
+        settler = asyncio.create_task(self._settle_in_background())
+        try:
+            while True:
+                await self._start_all()
+                await self._wait_for_workers()
+                if self.run.stopping.is_urgent or not await self._settle_at_the_end():
+                    break
+        finally:
+            settler.cancel()
+            await asyncio.wait([settler])
+            await self._wait_for_workers()
+        if len(self.queue) and not self.run.stopping.is_stopping:
+            self._stop_at_the_cap()
+
+    async def _start_all(self) -> None:
+        """Gate, then spawn. Returns when nothing more may start, though workers may still be busy."""
+        run = self.run
+        while True:
+            run.stopping.changed.clear()
+            match self.decide():
+                case End():
+                    return
+                case Wait(at_most_s):
+                    await _wait_for(run.stopping.changed, at_most_s)
+                case Start():
+                    try:
+                        await run.stopping.unless_leaving(run.pace.turn())
+                    except LeavingError:
+                        return
+                    # What may start can have changed while the pace was waited for: decide anew.
+                    if isinstance(decision := self.decide(), Start):
+                        self._start(decision.job)
+                        # The worker reserves its money in its first step: let it, before deciding about the next.
+                        await asyncio.sleep(0)
+
+    def decide(self) -> Start | Wait | End:
+        """What to do now. Looks at everything; changes nothing but, at a bound, the reason to stop."""
+        run = self.run
+        if run.stopping.is_stopping:
+            return End()
+        if not len(self.queue):
+            return Wait() if self._workers else End()
+        if reason := self._bound_reached():
+            run.stopping.stop(*reason)
+            return End()
+        if not run.slots.has_room or len(self._workers) >= 2 * run.settings.limits.max_in_flight:
+            return Wait()
+        job = self.queue.first(run.ledger.state.books.free(run.settings.bounds.cap))
+        if job is not None:
+            return Start(job)
+        if not self.queue.has_ready:
+            return Wait(self.queue.next_due_s())
+        # Nothing fits under the cap: what runs may fail and free its money, and so may what is in doubt.
+        return Wait() if self._workers else End()
+
+    def _bound_reached(self) -> tuple[StopReason, str] | None:
+        """The user's bound that has been reached, if any."""
+        run, bounds = self.run, self.run.settings.bounds
+        if run.breaker.has_tripped:
+            return StopReason.FAILURE_RATE, f"{run.breaker}: see errors.csv before running again"
+        if bounds.deadline_us is not None:
+            ends_us = run.clock.now_us() + run.settings.polling.expected_s * 1e6
+            if ends_us > bounds.deadline_us:
+                return StopReason.DEADLINE, "a job started now would not be done by the deadline"
+        return None
+
+    def _stop_at_the_cap(self) -> None:
+        books, cap = self.run.ledger.state.books, self.run.settings.bounds.cap
+        doubt = f", ${format_usd(books.in_doubt)} in doubt" if books.in_doubt else ""
+        self.run.stopping.stop(
+            StopReason.CAP,
+            f"the cap of ${format_usd(cap)} leaves ${format_usd(books.free(cap))}{doubt}, too little for the next job",
+        )
+
+    def _start(self, job: Job) -> None:
+        # Counted at once, not when the worker first runs: the next decision must see the slot taken.
+        self.queue.take(job)
+        self.run.slots.take(job.job_id)
+        self._spawn(job.job_id, worker.make(self.run, job))
+
+    def take_up(self, record: JobRecord) -> None:
+        """Go on with a job that the ledger shows on its way."""
+        match record.state:
+            case JobState.SUBMITTED:
+                self.run.slots.take(record.job_id)
+                self._spawn(record.job_id, worker.finish(self.run, record, at_once=True))
+            case JobState.POSTED:
+                self._spawn(record.job_id, worker.collect(self.run, record))
+            case JobState.VOIDED:
+                self._spawn(record.job_id, worker.try_again_or_give_up(self.run, record))
+            case _:
+                pass
+
+    def _spawn(self, job_id: str, work: Coroutine[Any, Any, Outcome]) -> None:
+        assert job_id not in self._workers, "two workers must never carry one job"
+        self._workers[job_id] = asyncio.create_task(self._carry(job_id, work))
+
+    async def _carry(self, job_id: str, work: Coroutine[Any, Any, Outcome]) -> None:
+        """Run one worker; whatever it raises becomes a reason to stop, and never touches another worker."""
+        outcome: Outcome = SETTLED
+        try:
+            outcome = await work
+        except LeavingError:
+            log.info("left to the next run", extra={"job_id": job_id})
+        except MachineError as error:
+            self.run.stopping.stop(StopReason.MACHINE, str(error))
+        except Exception as error:
+            log.exception("defect", extra={"job_id": job_id})
+            self.run.stopping.stop(
+                StopReason.MACHINE,
+                f"a defect in kling-batch ({type(error).__name__} at job {job_id}): nothing is lost, see run.log",
+            )
+        finally:
+            # Gone before the dispatcher looks again, so that it never waits for a worker that has ended.
+            del self._workers[job_id]
+            self.run.slots.release(job_id)
+            if isinstance(outcome, Again) and job_id in self.jobs:
+                self.queue.add(self.jobs[job_id], outcome.delay_s)
+            self.run.stopping.changed.set()
+
+    async def _wait_for_workers(self) -> None:
+        while self._workers:
+            await asyncio.wait(list(self._workers.values()))
+
+    async def _settle_in_background(self) -> None:
+        """While there is other work, settle what is in doubt: it blocks its own job only."""
+        wait_s = FIRST_SWEEP_S
+        try:
+            while True:
+                await self.run.pause(wait_s)
+                if self.run.ledger.state.counts[JobState.IN_DOUBT]:
+                    await self.settle_once()
+                    wait_s = min(wait_s * 2, LONGEST_SWEEP_S)
+        except (LeavingError, MachineError):
+            return
+
+    async def settle_once(self) -> bool:
+        """Sweep the history once and go on with what it settled; True if it settled anything."""
+        async with self._settling:
+            settled = await settle(self.run, self._witness)
+        for record in settled:
+            self.take_up(record)
+        return bool(settled)
+
+    async def _settle_at_the_end(self) -> bool:
+        """When nothing but doubt is left, wait for the history, but not for ever; True if there is work again."""
+        doubt = self.run.settings.doubt
+        ends_s = self.run.clock.monotonic_s() + doubt.wait_s
+        wait_s = min(1.0, doubt.wait_s / 10)
+        try:
+            while self.run.ledger.state.counts[JobState.IN_DOUBT] and not self.run.stopping.is_urgent:
+                if await self.settle_once():
+                    return True
+                if self._workers or self.run.clock.monotonic_s() + wait_s > ends_s:
+                    break
+                await self.run.pause(wait_s)
+                wait_s = min(wait_s * 1.5, 30.0)
+        except LeavingError:
+            return False
+        return bool(self._workers)
+
+
+async def _wait_for(event: asyncio.Event, at_most_s: float | None) -> None:
+    try:
+        async with asyncio.timeout(at_most_s):
+            await event.wait()
+    except TimeoutError:
+        return

@@ -1,0 +1,65 @@
+"""What a run does first, before it spends anything: take up what the last one left, in the order of what could be lost.
+
+1. What was reserved and no more when the process died is in doubt, and the ledger says so.
+2. What is running or paid is collected, the nearest to its expiry first.
+3. What was tried in vain often enough is given up; the rest waits for its next try.
+4. What is in doubt is looked for in the history.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from pipeline.engine.context import RunContext
+from pipeline.engine.dispatcher import Dispatcher
+from pipeline.engine.stopping import LeavingError
+from pipeline.kernel.errors import ErrorClass
+from pipeline.ledger.events import EventKind
+from pipeline.ledger.fold import JobRecord, JobState
+
+
+async def recover(run: RunContext, dispatcher: Dispatcher) -> None:
+    """Take up everything that the ledger shows unfinished."""
+    await doubt_what_was_reserved(run, "the last run ended before the answer was recorded")
+    state = run.ledger.state
+    unfinished = state.in_state(JobState.SUBMITTED, JobState.POSTED)
+    voided = [record for record in state.in_state(JobState.VOIDED) if record.job_id in dispatcher.jobs]
+    for record in [*sorted(unfinished, key=_expires_first), *voided]:
+        dispatcher.take_up(record)
+    if state.counts[JobState.IN_DOUBT]:
+        try:
+            await dispatcher.settle_once()
+        except LeavingError:
+            return
+
+
+def _expires_first(record: JobRecord) -> tuple[bool, int]:
+    """Running requests are forgotten after an hour, finished files only after days; the oldest of each first."""
+    return record.state is JobState.POSTED, record.submitted_us or record.reserved_us
+
+
+async def doubt_what_was_reserved(run: RunContext, why: str) -> None:
+    """Nobody waits for these answers any more: say in the ledger that they are in doubt."""
+    abandoned = [
+        record.event(EventKind.IN_DOUBT, error_class=ErrorClass.INTERRUPTED.label, detail=why)
+        for record in run.ledger.state.in_state(JobState.RESERVED)
+    ]
+    if abandoned:
+        await run.record(*abandoned)
+
+
+async def grant_retries(run: RunContext, job_ids: Collection[str], classes: Collection[str]) -> int:
+    """Let jobs that failed for good be tried again, with a new allowance; returns how many.
+
+    Args:
+        job_ids: only these.
+        classes: only failures of these error classes; all if empty.
+    """
+    granted = [
+        record.event(EventKind.RETRY_GRANTED)
+        for record in run.ledger.state.in_state(JobState.FAILED)
+        if record.job_id in job_ids and (not classes or record.error_class in classes)
+    ]
+    if granted:
+        await run.record(*granted)
+    return len(granted)

@@ -1,0 +1,48 @@
+"""Whether to try again, and when: a pure decision."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from pipeline.engine.settings import Retry
+from pipeline.kernel.errors import ErrorClass, Reaction
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Try again, not before `delay_s` from now."""
+
+    delay_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """Do not try again: the job has failed for good."""
+
+    why: str
+
+
+def backoff_s(retry: Retry, tries: int, rng: random.Random) -> float:
+    """Full jitter: anything up to the base delay doubled with each of `tries`, bounded."""
+    return rng.uniform(0, min(retry.max_delay_s, retry.base_delay_s * 2 ** min(tries, 30)))
+
+
+def decide(
+    retry: Retry, error_class: ErrorClass, counted_failures: int, tries: int, rng: random.Random
+) -> Again | GiveUp:
+    """What to do with a job whose attempt was certainly not charged.
+
+    Args:
+        counted_failures: failures that count against `retry.max_attempts`, this one included.
+        tries: attempts so far, this one included; they lengthen the wait.
+    """
+    match error_class.reaction:
+        case Reaction.FAIL_ROW:
+            return GiveUp(error_class.advice)
+        case Reaction.RETRY_COUNTED if counted_failures >= retry.max_attempts:
+            return GiveUp(f"{counted_failures} attempts failed")
+        case Reaction.PAUSE | Reaction.STOP_ACCOUNT:
+            return Again(0.0)
+        case _:
+            return Again(backoff_s(retry, tries, rng))

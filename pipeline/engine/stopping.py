@@ -1,0 +1,132 @@
+"""Why a run ends early, and its two stages.
+
+*Stopping*: nothing new starts, and what runs is carried to its end. *Leaving*: nobody waits for the provider any more,
+and what runs is left to the next run. Neither cancels bookkeeping: a worker notices at its next wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Coroutine
+from enum import Enum
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class StopReason(Enum):
+    """What stopped a run: the word in `stopped_by`, and the exit code."""
+
+    ACCOUNT = ("account", 4)
+    INTERRUPTED = ("interrupted", 130)
+    MACHINE = ("machine", 6)
+    CAP = ("cap", 3)
+    DEADLINE = ("deadline", 3)
+    LIMIT = ("limit", 3)
+    FAILURE_RATE = ("failure_rate", 3)
+    CREDITS = ("credits", 3)
+
+    def __init__(self, word: str, exit_code: int) -> None:
+        self.word = word
+        self.exit_code = exit_code
+
+
+_GRAVITY = [4, 130, 6, 5, 3, 1, 0]
+"""Exit codes, the gravest first: where several hold, the first of them is given."""
+
+
+def gravest(exit_codes: list[int]) -> int:
+    """The exit code to give when all of these hold."""
+    return min(exit_codes, key=_GRAVITY.index, default=0)
+
+
+class LeavingError(Exception):
+    """The run is being left: whoever waits stops waiting and keeps what is recorded."""
+
+
+class Stopping:
+    """Whether and why the run is ending. The first reason is the one that is told, unless a graver one follows."""
+
+    def __init__(self) -> None:
+        self.reason: StopReason | None = None
+        self.message = ""
+        self.changed = asyncio.Event()
+        """Set whenever the dispatcher should look again."""
+        self._leaving = asyncio.Event()
+        self._waiting: set[asyncio.Task[Any]] = set()
+
+    @property
+    def is_stopping(self) -> bool:
+        """Nothing new may start."""
+        return self.reason is not None
+
+    @property
+    def is_leaving(self) -> bool:
+        """Nobody waits any more."""
+        return self._leaving.is_set()
+
+    @property
+    def is_urgent(self) -> bool:
+        """Stopped by a person, the account or the machine: only what runs is finished, nothing is waited for."""
+        return self.reason is not None and self.reason.exit_code != 3
+
+    def stop(self, reason: StopReason, message: str) -> None:
+        """Start nothing more."""
+        if self.reason is None or _GRAVITY.index(reason.exit_code) < _GRAVITY.index(self.reason.exit_code):
+            self.reason = reason
+            self.message = message
+        self.changed.set()
+
+    def leave(self, reason: StopReason, message: str) -> None:
+        """Wait for nothing more."""
+        self.stop(reason, message)
+        self._leaving.set()
+        # A cancel reaches only tasks that stand at a wait which may be abandoned, never one that keeps books.
+        for task in self._waiting:
+            task.cancel()
+
+    def interrupt(self) -> None:
+        """A person's signal: the first stops, the second leaves."""
+        if self.reason is StopReason.INTERRUPTED:
+            self.leave(StopReason.INTERRUPTED, "interrupted twice: what runs is left to the next run")
+        else:
+            self.stop(StopReason.INTERRUPTED, "interrupted: nothing new starts, what runs is finished")
+
+    async def unless_leaving(self, waiting: Awaitable[T]) -> T:
+        """Await something that may safely be abandoned, such as a wait or a free question.
+
+        Raises:
+            LeavingError: the run is being left; what was awaited is cancelled.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        if self._leaving.is_set():
+            if asyncio.iscoroutine(waiting):
+                waiting.close()
+            raise LeavingError
+        self._waiting.add(task)
+        try:
+            return await waiting
+        except asyncio.CancelledError:
+            if self._leaving.is_set() and task.uncancel() == 0:
+                raise LeavingError from None
+            raise
+        finally:
+            self._waiting.discard(task)
+
+    async def see_through(self, work: Coroutine[Any, Any, T], grace_s: float) -> T:
+        """Await something whose outcome must not be lost if it comes; being left gives it `grace_s` more.
+
+        Raises:
+            LeavingError: it was cancelled after that, and had no outcome.
+        """
+        task = asyncio.ensure_future(work)
+        try:
+            return await self.unless_leaving(asyncio.shield(task))
+        except LeavingError:
+            await asyncio.wait({task}, timeout=grace_s)
+            task.cancel()
+            await asyncio.wait({task})
+            if task.cancelled():
+                raise
+            return task.result()

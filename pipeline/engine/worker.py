@@ -1,0 +1,354 @@
+"""The worker: carries one job from its quote to a verified file. One attempt, each step durable before the next.
+
+The process may die on any line. What the next run then finds is the latest event, so each function below says what
+that means; no exception, time-out or signal ever ends a reservation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from pipeline.engine import retry
+from pipeline.engine.context import RunContext
+from pipeline.engine.polling import wait_before_poll_s
+from pipeline.engine.retry import Again, GiveUp
+from pipeline.engine.stopping import LeavingError
+from pipeline.jobs import Job
+from pipeline.kernel.errors import ErrorClass, Reaction
+from pipeline.kernel.usd import MicroUsd
+from pipeline.ledger.events import Event, EventKind
+from pipeline.ledger.fold import JobRecord
+from pipeline.media import Clip, Expectation, Trouble
+from pipeline.models import find_model
+from pipeline.provider.client import Delivered
+from pipeline.provider.replies import (
+    Accepted,
+    Expired,
+    Finished,
+    HistoryRow,
+    Refused,
+    Uncertain,
+    Working,
+)
+
+FETCH_TRIES = 5
+"""Downloads of one video in one run. The next run tries again: the file is kept for 7 days."""
+
+SPURIOUS_404_S = 3300.0
+"""A record is kept for an hour: a 404 before this age is more likely a slip than an expiry."""
+
+LEAVING_GRACE_S = 2.0
+"""How long a submission that is under way may still take when the run is being left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """Nothing is left to do for this job in this run: it is stored, failed, in doubt, or left to the next run."""
+
+
+Outcome = Settled | Again
+SETTLED = Settled()
+
+
+async def make(run: RunContext, job: Job) -> Outcome:
+    """Make one attempt at a job: reserve, submit, and see it through."""
+    record = await reserve(run, job)
+    match await submit(run, job):
+        case Refused() as refusal:
+            return await void(run, record, refusal)
+        case Uncertain() as silence:
+            return await doubt(run, record, silence)
+        case Delivered() as delivered:
+            return await take_delivery(run, record, delivered)
+        case Accepted(request_id):
+            run.connection.found()
+            await run.record(record.event(EventKind.SUBMITTED, request_id=request_id))
+            return await finish(run, record)
+
+
+async def finish(run: RunContext, record: JobRecord, *, at_once: bool = False) -> Outcome:
+    """See an accepted request to its end. A run that starts with one in the ledger begins here, `at_once`."""
+    match await watch(run, record, at_once=at_once):
+        case Refused() as failure:
+            return await void(run, record, failure)
+        case Expired():
+            message = "the request's record has expired and the history does not show it yet"
+            return await doubt(run, record, Uncertain(ErrorClass.RECORD_EXPIRED, message, 404))
+        case Finished() as finished:
+            await post(run, record, finished)
+            return await collect(run, record)
+
+
+async def reserve(run: RunContext, job: Job) -> JobRecord:
+    """Write down the intent and set its money aside. Dies after this: in doubt, and the history tells."""
+    state = run.ledger.state
+    quote = run.quote(job)
+    assert state.books.committed + quote <= run.settings.bounds.cap, "the cap is a wall"
+    known = state.jobs.get(job.job_id)
+    await run.record(
+        Event(
+            event=EventKind.RESERVED,
+            job_id=job.job_id,
+            attempt=known.attempt + 1 if known else 1,
+            quote_microusd=quote,
+            model=job.model,
+            request=job.body.decode(),
+            path=f"videos/{job.stem}.mp4",
+        )
+    )
+    return state.jobs[job.job_id]
+
+
+async def submit(run: RunContext, job: Job) -> Accepted | Delivered | Refused | Uncertain:
+    """Send it, once. Being left in the middle is silence, like any other."""
+    call = run.provider.submit_blocking(job) if run.settings.api == "v1" else run.provider.submit(job)
+    try:
+        return await run.stopping.see_through(call, LEAVING_GRACE_S)
+    except LeavingError:
+        return Uncertain(ErrorClass.INTERRUPTED, "the run was left before an answer came")
+
+
+async def watch(run: RunContext, record: JobRecord, *, at_once: bool) -> Finished | Refused | Expired:
+    """Ask until the end of the generation is known. Dies here: the next run asks on, by the recorded id."""
+    limits = run.settings.polling
+    while True:
+        age_s = run.age_s(record)
+        if not at_once:
+            await run.pause(wait_before_poll_s(limits, age_s, run.slots.in_flight, run.pace.interval_s))
+        at_once = False
+        reply = await look(run, record, age_s)
+        if isinstance(reply, Finished | Refused | Expired):
+            return reply
+
+
+async def look(run: RunContext, record: JobRecord, age_s: float) -> Finished | Refused | Expired | Working:
+    """Ask once, and go on to the result or to the history where the answer points there."""
+    request_id = record.request_id
+    assert request_id is not None
+    reply = await run.ask(lambda: run.provider.poll(request_id))
+    if isinstance(reply, Finished):
+        reply = await run.ask(lambda: run.provider.result(request_id))
+    match reply:
+        case Finished():
+            return reply
+        case Refused(error_class) if error_class.reaction not in (Reaction.PAUSE, Reaction.STOP_ACCOUNT):
+            return reply
+        case Refused() if run.stopping.is_stopping:
+            # The key is good for nothing now: what runs is left to the run after the cure.
+            raise LeavingError
+        case Expired():
+            return await look_in_history(run, record, expired=age_s > SPURIOUS_404_S)
+        case _ if age_s > run.settings.polling.give_up_s:
+            return await look_in_history(run, record, expired=True)
+        case _:
+            return Working()
+
+
+async def look_in_history(
+    run: RunContext, record: JobRecord, *, expired: bool
+) -> Finished | Refused | Expired | Working:
+    """Learn a request's end from the account's history, which knows it at any age."""
+    request_id = record.request_id
+    assert request_id is not None
+    match await run.ask(lambda: run.provider.history_one(request_id)):
+        case HistoryRow() as row:
+            return ending_of(row)
+        case Expired() if expired:
+            return Expired()
+        case _:
+            return Working()
+
+
+def ending_of(row: HistoryRow) -> Finished | Refused | Working:
+    """What a row of the history says of its request's end."""
+    if row.status == "COMPLETED":
+        return Finished(cost=row.cost, url=row.url)
+    if row.status == "FAILED":
+        return Refused(ErrorClass.GENERATION_FAILED, row.error or "the generation failed", 422)
+    return Working()
+
+
+async def void(run: RunContext, record: JobRecord, refusal: Refused) -> Outcome:
+    """Certainly not charged: free the money, then try again or give up. Dies between: the next run decides again."""
+    error_class = refusal.error_class
+    await run.record(
+        record.event(
+            EventKind.VOIDED,
+            error_class=error_class.label,
+            http_status=refusal.http_status,
+            detail=refusal.message,
+        )
+    )
+    run.slots.release(record.job_id)
+    run.heed(refusal)
+    if error_class.reaction in (Reaction.RETRY_COUNTED, Reaction.FAIL_ROW):
+        run.breaker.note(failed=True)
+    return await try_again_or_give_up(run, record)
+
+
+async def try_again_or_give_up(run: RunContext, record: JobRecord) -> Outcome:
+    """Decide about a job whose latest attempt was voided."""
+    error_class = error_class_of(record)
+    decision = retry.decide(run.settings.retry, error_class, record.counted_failures, record.attempt, run.rng)
+    if isinstance(decision, GiveUp):
+        await run.record(
+            record.event(
+                EventKind.FAILED,
+                error_class=error_class.label,
+                http_status=record.http_status,
+                detail=record.error,
+            )
+        )
+        return SETTLED
+    return decision
+
+
+def error_class_of(record: JobRecord) -> ErrorClass:
+    """The class of a record's latest trouble."""
+    return next((member for member in ErrorClass if member.label == record.error_class), ErrorClass.NEVER_ACCEPTED)
+
+
+async def doubt(run: RunContext, record: JobRecord, silence: Uncertain) -> Outcome:
+    """Perhaps charged: the money stays reserved until the history or a person settles it."""
+    await run.record(
+        record.event(
+            EventKind.IN_DOUBT,
+            error_class=silence.error_class.label,
+            http_status=silence.http_status,
+            detail=silence.message,
+        )
+    )
+    run.slots.release(record.job_id)
+    run.breaker.note(failed=True)
+    return SETTLED
+
+
+async def take_delivery(run: RunContext, record: JobRecord, delivered: Delivered) -> Outcome:
+    """A blocking call's answer: charged, with the video in its body or behind a URL."""
+    try:
+        await run.record(record.event(EventKind.SUBMITTED, request_id=delivered.request_id))
+        await post(run, record, delivered.finished)
+        if delivered.has_body:
+            video, poster = _targets(run, record)
+            length = delivered.content_length
+            kept = await run.collector.keep(delivered.chunks(), length, video, poster, _expectation(record))
+            if await _take_in(run, record, kept):
+                return SETTLED
+    finally:
+        delivered.close()
+    return await collect(run, record)
+
+
+async def post(run: RunContext, record: JobRecord, finished: Finished) -> None:
+    """Book what it cost. Dies after this: paid and not yet on disk, which the next run fetches first."""
+    cost, note = await _believed_cost(run, record, finished)
+    await run.record(
+        record.event(
+            EventKind.POSTED,
+            cost_microusd=cost,
+            url=finished.url,
+            queue_s=finished.queue_s,
+            inference_s=finished.inference_s,
+            detail=note,
+        )
+    )
+    run.slots.release(record.job_id)
+    run.stopping.changed.set()
+
+
+async def _believed_cost(run: RunContext, record: JobRecord, finished: Finished) -> tuple[MicroUsd, str | None]:
+    """The charge: as the result says, else as the history says, else the quote, which then is said."""
+    if finished.cost is not None:
+        return finished.cost, None
+    request_id = record.request_id
+    assert request_id is not None
+    row = await run.ask(lambda: run.provider.history_one(request_id))
+    if isinstance(row, HistoryRow) and row.cost is not None and row.status == "COMPLETED":
+        return row.cost, "the charge is the history's: the result did not say it"
+    return MicroUsd(record.quote_microusd), "the provider did not say the charge: booked at the quote"
+
+
+async def collect(run: RunContext, record: JobRecord) -> Outcome:
+    """Bring a paid video to the disk. A bad download is downloaded again, which is free; never generated again."""
+    for tries in range(FETCH_TRIES):
+        if tries:
+            await run.pause(retry.backoff_s(run.settings.retry, tries, run.rng))
+        if await _take_in(run, record, await _fetch(run, record)):
+            break
+    return SETTLED
+
+
+async def _fetch(run: RunContext, record: JobRecord) -> Clip | Trouble:
+    url = record.url if record.fetch_failures % 2 == 0 else None
+    url = url or await _ask_for_url(run, record) or record.url
+    if url is None:
+        return Trouble(ErrorClass.FETCH_FAILED, None, "the provider does not say where the video is")
+    video, poster = _targets(run, record)
+    async with run.downloads:
+        return await run.stopping.unless_leaving(run.collector.collect(url, video, poster, _expectation(record)))
+
+
+async def _ask_for_url(run: RunContext, record: JobRecord) -> str | None:
+    """Where the video is now, asked anew: a URL may be missing, or may have moved."""
+    request_id = record.request_id
+    assert request_id is not None
+    row = await run.ask(lambda: run.provider.history_one(request_id))
+    if isinstance(row, HistoryRow) and row.url:
+        return row.url
+    result = await run.ask(lambda: run.provider.result(request_id))
+    return result.url if isinstance(result, Finished) else None
+
+
+async def _take_in(run: RunContext, record: JobRecord, collected: Clip | Trouble) -> bool:
+    """Record what came of a download; True when the video is on disk."""
+    if isinstance(collected, Trouble):
+        await run.record(
+            record.event(
+                EventKind.FETCH_FAILED,
+                error_class=collected.error_class.label,
+                http_status=collected.http_status or 0,
+                detail=collected.message,
+                sha256=collected.sha256,
+            )
+        )
+        return False
+    await run.record(
+        record.event(
+            EventKind.STORED,
+            path=_relative(run, collected.path),
+            poster=_relative(run, collected.poster) if collected.poster else None,
+            sha256=collected.sha256,
+            bytes=collected.bytes,
+            duration_s=collected.duration_s,
+            width=collected.width or 0,
+            height=collected.height or 0,
+            error_class=ErrorClass.NOT_AS_ASKED.label if collected.not_as_asked else None,
+            detail=collected.not_as_asked,
+        )
+    )
+    run.breaker.note(failed=False)
+    return True
+
+
+def _targets(run: RunContext, record: JobRecord) -> tuple[Path, Path]:
+    """The final names of a job's video and poster, fixed when its money was reserved."""
+    assert record.path is not None
+    video = run.folder / record.path
+    return video, run.folder / "posters" / f"{video.stem}.jpg"
+
+
+def _relative(run: RunContext, path: Path) -> str:
+    return path.relative_to(run.folder).as_posix()
+
+
+def _expectation(record: JobRecord) -> Expectation:
+    """What the video should be, from the request as it was sent."""
+    assert record.model is not None
+    assert record.request is not None
+    model = find_model(record.model)
+    params = orjson.loads(record.request)
+    width, height = model.frame_size(params) or (None, None)
+    return Expectation(model.duration_s(params), width, height)

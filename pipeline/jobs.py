@@ -1,0 +1,59 @@
+"""A job: one generation, known by the hash of what is asked for.
+
+The id depends on the model, the normalised parameters and the replicate number, never on position, file name or order:
+moving, sorting or renaming rows re-buys nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import orjson
+
+ID_VERSION = 1
+"""Part of every id. Changing what is hashed would buy finished work again: the golden test guards it."""
+
+Scalar = str | int | float | bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One generation to be made.
+
+    `params` are the model's parameters in normal form, exactly as they go into the request body. `label` is the
+    readable part of the video's file name (the row's id); it is no part of the identity.
+    """
+
+    job_id: str
+    model: str
+    params: Mapping[str, Scalar] = field(compare=False)
+    replicate: int
+    label: str = field(compare=False)
+
+    @property
+    def body(self) -> bytes:
+        """The request body: canonical JSON, the same bytes for the same parameters."""
+        return canonical_json(dict(self.params))
+
+    @property
+    def stem(self) -> str:
+        """The file name of its artifacts without the ending: `<label>-<replicate>-<hash8>`."""
+        return f"{self.label}-{self.replicate}-{self.job_id[3:11]}"
+
+
+def canonical_json(value: object) -> bytes:
+    """JSON with sorted keys and no spaces: equal values give equal bytes."""
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+
+
+def job_id(model: str, params: Mapping[str, Scalar], replicate: int) -> str:
+    """The id of a generation: `k1-` and 24 hex digits of the hash of model, normalised parameters and replicate."""
+    identity = {"version": ID_VERSION, "model": model, "params": dict(params), "replicate": replicate}
+    return f"k{ID_VERSION}-{hashlib.sha256(canonical_json(identity)).hexdigest()[:24]}"
+
+
+def make_job(model: str, params: Mapping[str, Scalar], replicate: int, label: str) -> Job:
+    """The job for normalised parameters."""
+    return Job(job_id(model, params, replicate), model, params, replicate, label)

@@ -1,0 +1,59 @@
+"""The one door to time: what time it is, how much has passed, and waiting.
+
+A run asks its `Clock`, never `time` or `asyncio.sleep`, so that a test or a rehearsal can hand it another one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Clock(Protocol):
+    """Time as a run sees it."""
+
+    def now_us(self) -> int:
+        """Wall clock, microseconds since 1970 in UTC: for records that outlive the process."""
+        ...
+
+    def monotonic_s(self) -> float:
+        """Seconds that only ever grow: for durations within this process."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait `seconds` (not at all if negative)."""
+        ...
+
+
+class SystemClock:
+    """The machine's own time."""
+
+    def now_us(self) -> int:
+        return time.time_ns() // 1_000
+
+    def monotonic_s(self) -> float:
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(max(0.0, seconds))
+
+
+def to_datetime(at_us: int) -> datetime:
+    """Microseconds since 1970 as an aware UTC datetime."""
+    return EPOCH + timedelta(microseconds=at_us)
+
+
+def to_us(moment: datetime) -> int:
+    """An aware datetime as microseconds since 1970."""
+    return (moment - EPOCH) // timedelta(microseconds=1)
+
+
+def iso(at_us: int | None) -> str | None:
+    """Microseconds since 1970 as ISO 8601 in UTC with a `Z`, or None."""
+    if at_us is None:
+        return None
+    return to_datetime(at_us).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,142 @@
+"""The one door to durable files: nothing half-made ever has its final name.
+
+Every write here goes to a temporary file in the same folder, is flushed to the disk, takes its name in one step, and
+the folder is flushed too: after the function returns, the file survives a power loss, and before it returns there is
+either the old file or the new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+TEMPORARY_PREFIX = "."
+TEMPORARY_SUFFIX = ".part"
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(folder: Path) -> None:
+    """Create `folder` and its missing parents durably; an existing one is left as it is."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir()
+    fsync_folder(folder.parent)
+
+
+def write_all(descriptor: int, data: bytes | memoryview) -> None:
+    """Write every byte: `os.write` may take fewer than it is given."""
+    view = memoryview(data)
+    while view:
+        written = os.write(descriptor, view)
+        view = view[written:]
+
+
+def open_temporary(folder: Path, stem: str = "") -> tuple[int, Path]:
+    """Open a fresh file for writing in `folder`: never an existing one, never through a link.
+
+    Returns its descriptor and its path. The name begins with a dot, so that no reader takes it for a result.
+    """
+    path = folder / f"{TEMPORARY_PREFIX}{stem}{secrets.token_hex(6)}{TEMPORARY_SUFFIX}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(path, flags, 0o644), path
+
+
+def put_in_place(temporary: Path, final: Path) -> None:
+    """Give a flushed temporary file its final name, durably."""
+    os.replace(temporary, final)
+    fsync_folder(final.parent)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write `data` to `path` durably and in one step, replacing what was there."""
+    descriptor, temporary = open_temporary(path.parent)
+    try:
+        try:
+            write_all(descriptor, data)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        put_in_place(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def remove_leftovers(folder: Path) -> int:
+    """Delete temporary files that a process which died has left in `folder`; returns how many."""
+    removed = 0
+    if folder.is_dir():
+        for path in folder.iterdir():
+            if path.name.startswith(TEMPORARY_PREFIX) and path.name.endswith(TEMPORARY_SUFFIX):
+                path.unlink(missing_ok=True)
+                removed += 1
+    return removed
+
+
+LOCK_TRIES = 5
+LOCK_PAUSE_S = 0.02
+"""Whoever asks `is_held` holds the lock for an instant: a few tries tell such a look from a real holder."""
+
+
+@contextlib.contextmanager
+def hold_lock(path: Path, holder: str) -> Iterator[None]:
+    """Hold the exclusive lock at `path` for the block; `holder` is written there for others to read.
+
+    `flock`, not `lockf`: a POSIX lock is lost when any other descriptor of the file is closed. The file is never
+    renamed or removed, so that everybody locks the same one.
+
+    Raises:
+        BlockingIOError: somebody else holds it; `filename` is the path.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    try:
+        _lock_soon(descriptor, path)
+        os.ftruncate(descriptor, 0)
+        write_all(descriptor, holder.encode())
+        yield
+        os.ftruncate(descriptor, 0)
+    finally:
+        os.close(descriptor)
+
+
+def _lock_soon(descriptor: int, path: Path) -> None:
+    for tries in range(LOCK_TRIES):
+        if tries:
+            time.sleep(LOCK_PAUSE_S)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            refused = error.errno
+        else:
+            return
+    raise BlockingIOError(refused, "held by another process", str(path))
+
+
+def is_held(path: Path) -> bool:
+    """Whether somebody holds the lock at `path` now. Looks without ever keeping it."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

@@ -1,0 +1,73 @@
+"""The budget: three sums that every money event moves, and the wall that they may never pass.
+
+    reserve   free ──quote──> reserved
+    doubt     reserved ─────> in doubt          settle   in doubt ─────> reserved
+    post      reserved ─cost> posted            void     reserved or in doubt ──> free
+
+An amount leaves `reserved` or `in doubt` in exactly one way. Nothing here knows of errors or of time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pipeline.kernel.usd import MicroUsd
+
+
+@dataclass(slots=True)
+class Books:
+    """The money of one ledger over its whole life, in micro-dollars."""
+
+    posted: int = 0
+    reserved: int = 0
+    in_doubt: int = 0
+    charged_above: dict[int, int] = field(default_factory=dict)
+    """For each quote that the provider has exceeded: the highest charge seen for it."""
+
+    @property
+    def committed(self) -> MicroUsd:
+        """All that is spent or may turn out to be: what the cap must cover."""
+        return MicroUsd(self.posted + self.reserved + self.in_doubt)
+
+    def free(self, cap: int) -> MicroUsd:
+        """What may still be reserved under `cap`; never negative."""
+        return MicroUsd(max(0, cap - self.committed))
+
+    def quote(self, price: int) -> MicroUsd:
+        """The most that a job of list price `price` may cost, as far as this account's charges have shown."""
+        while price in self.charged_above:
+            price = self.charged_above[price]
+        return MicroUsd(price)
+
+    def reserve(self, quote: int) -> None:
+        assert quote > 0, "an unknown price is refused, never guessed at zero"
+        self.reserved += quote
+
+    def doubt(self, quote: int) -> None:
+        self.reserved -= quote
+        self.in_doubt += quote
+        self._check()
+
+    def settle(self, quote: int) -> None:
+        self.in_doubt -= quote
+        self.reserved += quote
+        self._check()
+
+    def post(self, quote: int, cost: int) -> None:
+        self.reserved -= quote
+        self.posted += cost
+        if cost > quote:
+            self.charged_above[quote] = max(cost, self.charged_above.get(quote, 0))
+        self._check()
+
+    def void(self, quote: int, *, doubted: bool) -> None:
+        if doubted:
+            self.in_doubt -= quote
+        else:
+            self.reserved -= quote
+        self._check()
+
+    def _check(self) -> None:
+        assert self.posted >= 0, "posted money is never taken back"
+        assert self.reserved >= 0, "a reservation ends once"
+        assert self.in_doubt >= 0, "a doubt ends once"

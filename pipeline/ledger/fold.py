@@ -1,0 +1,291 @@
+"""The fold: what the events say is true now.
+
+`State.apply` is the only way in which state comes to be: a live run applies each event as it records it, and a restart
+applies the same events from the files, so the two are equal by construction. `MOVES` is the one table of what may
+follow what; `docs/design.md` draws it, and a test holds the two equal.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+import orjson
+
+from pipeline.kernel.errors import ERROR_CLASSES, Reaction
+from pipeline.ledger.budget import Books
+from pipeline.ledger.events import RUN_EVENTS, Event, EventKind
+
+
+class JobState(Enum):
+    """Where a job stands, by its latest attempt."""
+
+    RESERVED = "the quote is reserved and the request may be on its way"
+    IN_DOUBT = "the request may have been accepted; its money stays reserved"
+    SUBMITTED = "the provider has accepted it and is working"
+    POSTED = "it is billed, and its video is not yet on disk"
+    STORED = "its verified video is on disk"
+    VOIDED = "the attempt was certainly not billed; another may follow"
+    FAILED = "given up for good, unless a person grants another try"
+
+
+MOVES: dict[tuple[JobState | None, EventKind], JobState] = {
+    (None, EventKind.RESERVED): JobState.RESERVED,
+    (JobState.VOIDED, EventKind.RESERVED): JobState.RESERVED,
+    (JobState.RESERVED, EventKind.SUBMITTED): JobState.SUBMITTED,
+    (JobState.RESERVED, EventKind.IN_DOUBT): JobState.IN_DOUBT,
+    (JobState.RESERVED, EventKind.VOIDED): JobState.VOIDED,
+    (JobState.IN_DOUBT, EventKind.SUBMITTED): JobState.SUBMITTED,
+    (JobState.IN_DOUBT, EventKind.VOIDED): JobState.VOIDED,
+    (JobState.SUBMITTED, EventKind.IN_DOUBT): JobState.IN_DOUBT,
+    (JobState.SUBMITTED, EventKind.VOIDED): JobState.VOIDED,
+    (JobState.SUBMITTED, EventKind.POSTED): JobState.POSTED,
+    (JobState.POSTED, EventKind.FETCH_FAILED): JobState.POSTED,
+    (JobState.POSTED, EventKind.STORED): JobState.STORED,
+    (JobState.VOIDED, EventKind.FAILED): JobState.FAILED,
+    (JobState.FAILED, EventKind.RETRY_GRANTED): JobState.VOIDED,
+}
+"""(state, event) to the state after it. What is not here must not happen."""
+
+
+class ImpossibleMoveError(AssertionError):
+    """An event that the table of moves does not allow: a defect, or a ledger that somebody edited."""
+
+
+@dataclass(slots=True)
+class JobRecord:
+    """What is known of one job: its latest attempt, and what counts over its life.
+
+    Money in micro-dollars, times in microseconds since 1970. `counted_failures` are those that count against
+    `retry.max_attempts` since the last grant; `fetch_failures` those of the latest attempt.
+    """
+
+    job_id: str
+    state: JobState = JobState.RESERVED
+    attempt: int = 0
+    quote_microusd: int = 0
+    cost_microusd: int = 0
+    model: str | None = None
+    request: str | None = None
+    request_id: str | None = None
+    error_class: str | None = None
+    error: str | None = None
+    http_status: int = 0
+    first_submitted_us: int | None = None
+    reserved_us: int = 0
+    doubted_us: int | None = None
+    submitted_us: int | None = None
+    posted_us: int | None = None
+    ended_us: int | None = None
+    counted_failures: int = 0
+    fetch_failures: int = 0
+    url: str | None = None
+    path: str | None = None
+    poster: str | None = None
+    sha256: str | None = None
+    bytes: int = 0
+    duration_s: float | None = None
+    width: int = 0
+    height: int = 0
+    queue_s: float | None = None
+    inference_s: float | None = None
+
+    @property
+    def liability_microusd(self) -> int:
+        """What this attempt has cost or may yet cost: posted cost, nothing once voided, else its quote."""
+        if self.state in (JobState.POSTED, JobState.STORED):
+            return self.cost_microusd
+        return 0 if self.state in (JobState.VOIDED, JobState.FAILED) else self.quote_microusd
+
+    def event(self, kind: EventKind, **facts: Any) -> Event:
+        """An event of the latest attempt; `facts` are fields of `Event`."""
+        return Event(event=kind, job_id=self.job_id, attempt=self.attempt, **facts)
+
+
+@dataclass(slots=True)
+class RunRecord:
+    """One run on the directory: what it said when it started and when it ended."""
+
+    started_us: int
+    facts: dict[str, Any]
+    ended_us: int | None = None
+    outcome: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class State:
+    """Everything that the ledger says, folded."""
+
+    books: Books = field(default_factory=Books)
+    jobs: dict[str, JobRecord] = field(default_factory=dict)
+    request_ids: dict[str, str] = field(default_factory=dict)
+    """Every request id ever recorded, and the job it belongs to: none may ever belong to two."""
+    runs: list[RunRecord] = field(default_factory=list)
+    counts: Counter[JobState] = field(default_factory=Counter)
+    """How many jobs stand where."""
+    troubles: list[Event] = field(default_factory=list)
+    """Every event that carries an error class, in order: what errors.csv is made of."""
+    last_seq: int = 0
+    attempts: int = 0
+
+    def apply(self, event: Event) -> None:
+        """Take in one event.
+
+        Raises:
+            ImpossibleMoveError: the table of moves does not allow it, or its attempt or request id contradicts what
+                is known. Nothing is changed then.
+        """
+        if event.seq != self.last_seq + 1:
+            raise ImpossibleMoveError(f"event {event.seq} follows event {self.last_seq}")
+        if event.event in RUN_EVENTS:
+            self._apply_run(event)
+        else:
+            self._apply_job(event)
+            if event.error_class is not None:
+                self.troubles.append(event)
+        self.last_seq = event.seq
+
+    def _apply_run(self, event: Event) -> None:
+        facts = orjson.loads(event.detail or "{}")
+        if event.event is EventKind.RUN_STARTED:
+            self.runs.append(RunRecord(event.at_us, facts))
+        elif self.runs:
+            self.runs[-1].ended_us = event.at_us
+            self.runs[-1].outcome = facts
+
+    def _apply_job(self, event: Event) -> None:
+        assert event.job_id is not None
+        record = self.jobs.get(event.job_id)
+        after = self._check_move(record, event)
+        if record is None:
+            record = self.jobs[event.job_id] = JobRecord(event.job_id)
+        else:
+            self.counts[record.state] -= 1
+        _TAKE_IN[event.event](self, record, event)
+        record.state = after
+        self.counts[after] += 1
+
+    def _check_move(self, record: JobRecord | None, event: Event) -> JobState:
+        before = record.state if record else None
+        after = MOVES.get((before, event.event))
+        if after is None:
+            name = before.name.lower() if before else "planned"
+            raise ImpossibleMoveError(f"event {event.seq}: {event.event} of {event.job_id}, which is {name}")
+        latest = record.attempt if record else 0
+        expected = latest + 1 if event.event is EventKind.RESERVED else latest
+        if event.attempt != expected:
+            raise ImpossibleMoveError(f"event {event.seq}: attempt {event.attempt} of {event.job_id}, not {expected}")
+        if event.event is EventKind.SUBMITTED:
+            owner = self.request_ids.get(event.request_id or "")
+            reclaimed = record is not None and owner == record.job_id and record.request_id == event.request_id
+            if not event.request_id or (owner is not None and not reclaimed):
+                raise ImpossibleMoveError(f"event {event.seq}: request id {event.request_id} belongs to {owner}")
+        return after
+
+    def in_state(self, *states: JobState) -> Iterator[JobRecord]:
+        """The jobs in any of `states`, in the order in which they were first reserved."""
+        return (record for record in self.jobs.values() if record.state in states)
+
+
+def _reserved(state: State, record: JobRecord, event: Event) -> None:
+    state.books.reserve(event.quote_microusd)
+    state.attempts += 1
+    record.attempt = event.attempt
+    record.quote_microusd = event.quote_microusd
+    record.request = event.request
+    record.model = event.model
+    record.path = event.path
+    record.reserved_us = event.at_us
+    record.doubted_us = record.submitted_us = record.posted_us = record.ended_us = None
+    record.request_id = record.url = record.error_class = record.error = None
+    record.http_status = record.fetch_failures = 0
+
+
+def _submitted(state: State, record: JobRecord, event: Event) -> None:
+    assert event.request_id is not None
+    if record.state is JobState.IN_DOUBT:
+        state.books.settle(record.quote_microusd)
+    state.request_ids[event.request_id] = record.job_id
+    record.request_id = event.request_id
+    # What doubt delayed was submitted when its money was reserved: its age, and so its expiry, count from there.
+    accepted_us = record.reserved_us if record.state is JobState.IN_DOUBT else event.at_us
+    record.submitted_us = record.submitted_us or accepted_us
+    record.first_submitted_us = record.first_submitted_us or accepted_us
+    record.error_class = record.error = None
+
+
+def _in_doubt(state: State, record: JobRecord, event: Event) -> None:
+    state.books.doubt(record.quote_microusd)
+    record.doubted_us = event.at_us
+    _note_error(record, event)
+
+
+def _voided(state: State, record: JobRecord, event: Event) -> None:
+    state.books.void(record.quote_microusd, doubted=record.state is JobState.IN_DOUBT)
+    error_class = ERROR_CLASSES.get(event.error_class or "")
+    if error_class is not None and error_class.reaction is Reaction.RETRY_COUNTED:
+        record.counted_failures += 1
+    _note_error(record, event)
+    record.ended_us = event.at_us
+
+
+def _posted(state: State, record: JobRecord, event: Event) -> None:
+    state.books.post(record.quote_microusd, event.cost_microusd)
+    record.cost_microusd = event.cost_microusd
+    record.url = event.url
+    record.posted_us = event.at_us
+    record.queue_s = event.queue_s
+    record.inference_s = event.inference_s
+    record.error_class, record.error = event.error_class, event.detail
+
+
+def _fetch_failed(_state: State, record: JobRecord, event: Event) -> None:
+    record.fetch_failures += 1
+    record.url = event.url or record.url
+    _note_error(record, event)
+
+
+def _stored(_state: State, record: JobRecord, event: Event) -> None:
+    record.path, record.poster, record.sha256 = event.path, event.poster, event.sha256
+    record.request = None
+    record.bytes, record.duration_s = event.bytes, event.duration_s
+    record.width, record.height = event.width, event.height
+    record.ended_us = event.at_us
+    _note_error(record, event)
+
+
+def _failed(_state: State, record: JobRecord, event: Event) -> None:
+    record.ended_us = event.at_us
+    _note_error(record, event)
+
+
+def _retry_granted(_state: State, record: JobRecord, _event: Event) -> None:
+    record.counted_failures = 0
+
+
+def _note_error(record: JobRecord, event: Event) -> None:
+    record.error_class, record.error, record.http_status = event.error_class, event.detail, event.http_status
+
+
+_TAKE_IN = {
+    EventKind.RESERVED: _reserved,
+    EventKind.SUBMITTED: _submitted,
+    EventKind.IN_DOUBT: _in_doubt,
+    EventKind.VOIDED: _voided,
+    EventKind.POSTED: _posted,
+    EventKind.FETCH_FAILED: _fetch_failed,
+    EventKind.STORED: _stored,
+    EventKind.FAILED: _failed,
+    EventKind.RETRY_GRANTED: _retry_granted,
+}
+
+
+def fold(events: Iterable[Event]) -> State:
+    """The state after `events`, which must be in the order of their `seq`, without gaps."""
+    state = State()
+    for event in events:
+        state.apply(event)
+    return state

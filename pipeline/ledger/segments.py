@@ -1,0 +1,221 @@
+"""Segments: the immutable parquet files of the ledger, and how they prove that they are whole.
+
+A segment's name is `<first seq>-<last seq>-<checksum>.parquet`: the checksum (128 bits of the SHA-256 of the whole
+file) stands outside the bytes that it covers. Inside, the metadata link each segment to the one before by a hash over
+all events so far, so that a missing, swapped or foreign segment breaks the chain. `_head` names the newest segment, so
+that its loss is noticed too; it is written after the segment, so it can lag behind but never lead.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.kernel.errors import RunDirectoryError
+from pipeline.kernel.files import fsync_folder, open_temporary, put_in_place, write_all
+from pipeline.ledger.events import COLUMNS, FIELD_OF_COLUMN, Event, EventKind
+
+_TYPES = {
+    "int64": pa.int64(),
+    "int32": pa.int32(),
+    "string": pa.string(),
+    "double": pa.float64(),
+    "timestamp[us, UTC]": pa.timestamp("us", "UTC"),
+}
+SCHEMA = pa.schema([pa.field(name, _TYPES[kind]) for name, kind in COLUMNS.items()])
+
+_NAME = re.compile(r"(\d{12})-(\d{12})-([0-9a-f]{32})\.parquet")
+_METADATA_KEY = b"kling-batch.chain"
+_HEAD = "_head"
+GENESIS = "0" * 64
+"""What the first segment links to."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class SegmentName:
+    """What a segment's file name says: the events it holds, both ends in, and its checksum."""
+
+    first: int
+    last: int
+    checksum: str
+
+    @classmethod
+    def parse(cls, name: str) -> SegmentName | None:
+        match = _NAME.fullmatch(name)
+        return cls(int(match[1]), int(match[2]), match[3]) if match else None
+
+    def __str__(self) -> str:
+        return f"{self.first:012d}-{self.last:012d}-{self.checksum}.parquet"
+
+
+def link(before: str, events: Sequence[Event]) -> str:
+    """The chain's hash after `events`, when it was `before` in front of them."""
+    rows = [[getattr(event, field) for field in FIELD_OF_COLUMN.values()] for event in events]
+    return hashlib.sha256(before.encode() + orjson.dumps(rows)).hexdigest()
+
+
+def encode(events: Sequence[Event], before: str, after: str, *, compress: bool = False) -> bytes:
+    """The parquet bytes of a segment whose place in the chain is between `before` and `after`."""
+    arrays = [
+        pa.array([getattr(event, FIELD_OF_COLUMN[field.name]) for event in events], type=field.type) for field in SCHEMA
+    ]
+    chain = orjson.dumps({"version": 1, "before": before, "after": after})
+    table = pa.Table.from_arrays(arrays, schema=SCHEMA.with_metadata({_METADATA_KEY: chain}))
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table,
+        sink,
+        compression="zstd" if compress else "none",
+        use_dictionary=compress,
+        write_statistics=compress,
+        write_page_checksum=True,
+    )
+    return sink.getvalue().to_pybytes()
+
+
+def write_segment(folder: Path, events: Sequence[Event], data: bytes) -> SegmentName:
+    """Make a segment durable under its final name; the acknowledgement of its events may follow, never precede."""
+    name = SegmentName(events[0].seq, events[-1].seq, hashlib.sha256(data).hexdigest()[:32])
+    descriptor, temporary = open_temporary(folder)
+    try:
+        try:
+            write_all(descriptor, data)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        put_in_place(temporary, folder / str(name))
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _write_head(folder, name)
+    return name
+
+
+def _write_head(folder: Path, name: SegmentName) -> None:
+    """Note the newest segment. Not flushed: a head that lags after a power loss only notices less."""
+    descriptor, temporary = open_temporary(folder, "head-")
+    try:
+        write_all(descriptor, str(name).encode())
+    finally:
+        os.close(descriptor)
+    os.replace(temporary, folder / _HEAD)
+
+
+def list_segments(folder: Path) -> tuple[list[SegmentName], list[SegmentName]]:
+    """The segments that make up the ledger, in order, and those that a merged one has replaced.
+
+    Raises:
+        RunDirectoryError: a file that is no segment, a gap, or an overlap that no merge explains.
+    """
+    names = []
+    for entry in os.scandir(folder):
+        if entry.name.startswith((".", "_")):
+            continue
+        name = SegmentName.parse(entry.name)
+        if name is None:
+            raise _damage(folder, entry.name, "is not a segment of this ledger")
+        names.append(name)
+    kept, replaced = _choose(names)
+    expected = 1
+    for name in kept:
+        if name.first != expected:
+            lost = f"events {expected} to {name.first - 1} are missing" if name.first > expected else "it overlaps"
+            raise _damage(folder, str(name), f"does not follow event {expected - 1}: {lost}")
+        expected = name.last + 1
+    _check_head(folder, expected - 1)
+    return kept, replaced
+
+
+def _choose(names: Iterable[SegmentName]) -> tuple[list[SegmentName], list[SegmentName]]:
+    kept: list[SegmentName] = []
+    replaced: list[SegmentName] = []
+    for name in sorted(names, key=lambda name: (name.first, -name.last)):
+        if kept and name.last <= kept[-1].last:
+            replaced.append(name)
+        else:
+            kept.append(name)
+    return kept, replaced
+
+
+def _check_head(folder: Path, last_seq: int) -> None:
+    try:
+        head = SegmentName.parse((folder / _HEAD).read_text("ascii", "replace"))
+    except FileNotFoundError:
+        return
+    if head is not None and head.last > last_seq:
+        raise _damage(folder, str(head), "is missing, and events with it")
+
+
+def read_segments(folder: Path, names: Iterable[SegmentName]) -> tuple[list[Event], str]:
+    """Read and check segments in order; returns their events and the hash that the chain has reached.
+
+    Raises:
+        RunDirectoryError: a segment is damaged or does not fit the chain; says which.
+        FileNotFoundError: a segment went away since it was listed (a merge beside a reader: list again).
+    """
+    events: list[Event] = []
+    reached = GENESIS
+    for name in names:
+        more, before, after = _read_segment(folder, name)
+        if before != reached:
+            raise _damage(folder, str(name), "does not continue the segment before it: one was swapped or is foreign")
+        events += more
+        reached = after
+    return events, reached
+
+
+def _read_segment(folder: Path, name: SegmentName) -> tuple[list[Event], str, str]:
+    data = (folder / str(name)).read_bytes()
+    if hashlib.sha256(data).hexdigest()[:32] != name.checksum:
+        raise _damage(folder, str(name), "is damaged: its bytes do not match the checksum in its name")
+    try:
+        table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+        chain = orjson.loads((table.schema.metadata or {})[_METADATA_KEY])
+        events = _decode(table)
+    except (pa.ArrowException, KeyError, ValueError, TypeError, OSError) as error:
+        raise _damage(folder, str(name), f"cannot be read ({type(error).__name__})") from None
+    if not events or events[0].seq != name.first or events[-1].seq != name.last:
+        raise _damage(folder, str(name), "does not hold the events that its name says")
+    return events, chain["before"], chain["after"]
+
+
+def _decode(table: pa.Table) -> list[Event]:
+    columns = {
+        FIELD_OF_COLUMN[name]: (column.cast(pa.int64()) if name == "at" else column).to_pylist()
+        for name, column in zip(table.column_names, table.columns, strict=True)
+    }
+    columns["event"] = [EventKind(str(kind)) for kind in columns["event"]]
+    fields = tuple(columns)
+    return [Event(**dict(zip(fields, row, strict=True))) for row in zip(*columns.values(), strict=True)]
+
+
+def _damage(folder: Path, name: str, what: str) -> RunDirectoryError:
+    return RunDirectoryError(
+        f"the ledger is damaged: {folder / name} {what}. Nothing was sent. "
+        "Restore the folder from a copy; never delete single segments."
+    )
+
+
+def merge_segments(folder: Path, names: Sequence[SegmentName]) -> None:
+    """Replace all segments by one with the same events and the same place in the chain.
+
+    A kill at any point leaves either the old ones, or both (then the merged one counts), or the merged one.
+    """
+    events, reached = read_segments(folder, names)
+    write_segment(folder, events, encode(events, GENESIS, reached, compress=True))
+    remove_segments(folder, names)
+
+
+def remove_segments(folder: Path, names: Iterable[SegmentName]) -> None:
+    """Delete segments that a merged one has replaced."""
+    for name in names:
+        (folder / str(name)).unlink(missing_ok=True)
+    fsync_folder(folder)

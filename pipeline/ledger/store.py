@@ -1,0 +1,193 @@
+"""The ledger, open: one writer under a lock, group commit, and readers that never disturb it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from pipeline.kernel.clock import Clock, SystemClock, iso
+from pipeline.kernel.errors import MachineError, RunDirectoryError
+from pipeline.kernel.files import hold_lock, is_held, make_folder, remove_leftovers
+from pipeline.ledger import segments
+from pipeline.ledger.events import Event
+from pipeline.ledger.fold import State, fold
+
+MERGE_ABOVE = 64
+"""More segments than this are merged into one when the ledger is opened or closed."""
+
+_LOCK = "_lock"
+
+
+class Ledger:
+    """The ledger of a run directory, held by this process. Make one with `open_ledger`."""
+
+    def __init__(self, folder: Path, state: State, reached: str, clock: Clock) -> None:
+        self.state = state
+        self._folder = folder
+        self._clock = clock
+        self._reached = reached
+        self._pending: list[Event] = []
+        self._durable: asyncio.Future[None] | None = None
+        self._committing: asyncio.Task[None] | None = None
+        self._failure: MachineError | None = None
+        # One thread of its own: a hung DNS look-up in the shared pool must never hold up a commit.
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="ledger")
+
+    @property
+    def failure(self) -> MachineError | None:
+        """Why nothing can be recorded any more, once a commit has failed."""
+        return self._failure
+
+    async def record(self, *events: Event) -> list[Event]:
+        """Record events in one commit; when this returns, they survive a power loss. Returns them as recorded.
+
+        They are applied to `state` at once, before the first suspension: whoever looks next sees them.
+
+        Raises:
+            ImpossibleMoveError: the events contradict the state.
+            MachineError: the disk refused them. Nothing more can be recorded then, so nothing more may be sent.
+        """
+        if self._failure is not None:
+            raise self._failure
+        recorded = []
+        for event in events:
+            stamped = dataclasses.replace(event, seq=self.state.last_seq + 1, at_us=self._clock.now_us())
+            self.state.apply(stamped)
+            self._pending.append(stamped)
+            recorded.append(stamped)
+        loop = asyncio.get_running_loop()
+        if self._durable is None:
+            self._durable = loop.create_future()
+        durable = self._durable
+        if self._committing is None:
+            self._committing = loop.create_task(self._commit())
+        # The shield keeps one cancelled waiter from cancelling the future of all the others.
+        await asyncio.shield(durable)
+        return recorded
+
+    async def _commit(self) -> None:
+        """Write what is pending, group after group, until nothing is."""
+        loop = asyncio.get_running_loop()
+        try:
+            while self._pending:
+                batch, self._pending = self._pending, []
+                durable, self._durable = self._durable, None
+                assert durable is not None
+                try:
+                    await loop.run_in_executor(self._disk, self._write, batch)
+                except Exception as error:  # every failure to write poisons the ledger, whatever its type
+                    self._poison(error, durable)
+                    return
+                durable.set_result(None)
+        finally:
+            self._committing = None
+
+    def _write(self, batch: list[Event]) -> None:
+        after = segments.link(self._reached, batch)
+        segments.write_segment(self._folder, batch, segments.encode(batch, self._reached, after))
+        self._reached = after
+
+    def _poison(self, error: Exception, durable: asyncio.Future[None]) -> None:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+        self._failure = MachineError(
+            f"the ledger in {self._folder} could not be written ({reason}). Nothing more was sent; "
+            "what is paid is kept for the next run. Cure the disk and run again."
+        )
+        for waiting in (durable, self._durable):
+            if waiting is not None:
+                waiting.set_exception(self._failure)
+                waiting.exception()  # retrieved here, so that a waiter that is gone makes no noise
+
+    async def close(self) -> None:
+        """Let every commit finish, and leave few segments behind."""
+        while self._committing is not None:
+            await asyncio.wait([self._committing])
+        if self._failure is None:
+            await asyncio.get_running_loop().run_in_executor(self._disk, _tidy, self._folder)
+        self._disk.shutdown(wait=True)
+
+
+def _tidy(folder: Path) -> None:
+    """Merge segments where there are many; a disk that refuses this costs nothing but tidiness."""
+    with contextlib.suppress(OSError):
+        kept, replaced = segments.list_segments(folder)
+        if replaced:
+            segments.remove_segments(folder, replaced)
+        if len(kept) > MERGE_ABOVE:
+            segments.merge_segments(folder, kept)
+
+
+@contextlib.contextmanager
+def open_ledger(folder: Path, clock: Clock | None = None) -> Iterator[Ledger]:
+    """Take the lock of the ledger in `folder` (made if missing), check and fold what it holds.
+
+    The lock is held for the block. Close the ledger inside it.
+
+    Raises:
+        RunDirectoryError: another process holds it, or it is damaged; says who, or which file.
+        MachineError: the disk refused.
+    """
+    clock = clock or SystemClock()
+    try:
+        make_folder(folder)
+    except OSError as error:
+        raise MachineError(f"{folder} cannot be made: {error.strerror}") from None
+    lock = folder / _LOCK
+    holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": iso(clock.now_us())}
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(hold_lock(lock, orjson.dumps(holder).decode()))
+        except BlockingIOError:
+            raise RunDirectoryError(f"{folder.parent} is in use: {_who_holds(lock)}. Nothing was sent.") from None
+        except OSError as error:
+            raise MachineError(f"{lock} cannot be opened: {error.strerror}") from None
+        remove_leftovers(folder)
+        _tidy(folder)
+        events, reached = segments.read_segments(folder, segments.list_segments(folder)[0])
+        yield Ledger(folder, fold(events), reached, clock)
+
+
+def _who_holds(lock: Path) -> str:
+    holder = _read_holder(lock)
+    if holder is None:
+        return "another process holds it"
+    return f"process {holder['pid']} on {holder['host']} has held it since {holder['since']}"
+
+
+def _read_holder(lock: Path) -> dict[str, Any] | None:
+    try:
+        holder = orjson.loads(lock.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return holder if isinstance(holder, dict) and {"pid", "host", "since"} <= holder.keys() else None
+
+
+def lock_holder(folder: Path) -> dict[str, Any] | None:
+    """Who holds the ledger in `folder` now (`pid`, `host`, `since`); None if nobody does."""
+    if not is_held(folder / _LOCK):
+        return None
+    return _read_holder(folder / _LOCK) or {"pid": None, "host": None, "since": None}
+
+
+def read_events(folder: Path) -> list[Event]:
+    """All events of the ledger in `folder`, read beside a live writer without disturbing it.
+
+    Raises:
+        RunDirectoryError: there is no ledger, or it is damaged.
+    """
+    if not folder.is_dir():
+        raise RunDirectoryError(f"{folder.parent} holds no ledger: it is not a run directory")
+    for _ in range(5):
+        # A merge may replace segments between the listing and the reading: list again.
+        with contextlib.suppress(FileNotFoundError):
+            return segments.read_segments(folder, segments.list_segments(folder)[0])[0]
+    raise RunDirectoryError(f"{folder} keeps changing while it is read; try again")

@@ -1,0 +1,49 @@
+"""What a manifest comes to: every generation that it asks for, in its order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.jobs import Job, Scalar
+from pipeline.kernel.errors import Mistake
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of results.csv: a row with one combination of its axes and one replicate.
+
+    `row` counts from 1 as written, `row_id` is the row's own id or a readable one from its prompt (then not unique).
+    """
+
+    row: int
+    row_id: str
+    job: Job
+    variables: Mapping[str, Scalar]
+    priority: int
+
+
+@dataclass(frozen=True, slots=True)
+class Campaign:
+    """A manifest without mistakes. `warnings` name what is allowed but probably not meant."""
+
+    name: str
+    source: Path
+    entries: tuple[Entry, ...]
+    warnings: tuple[Mistake, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        """How many rows were written."""
+        return len({entry.row for entry in self.entries})
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        """Every job once, in order of first mention."""
+        return tuple({entry.job.job_id: entry.job for entry in self.entries}.values())
+
+    @property
+    def duplicates(self) -> int:
+        """How many entries share the job of an earlier one."""
+        return len(self.entries) - len({entry.job.job_id for entry in self.entries})

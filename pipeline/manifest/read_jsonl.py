@@ -1,0 +1,74 @@
+"""Reads JSON lines: one object a line, one row an object."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import NoReturn
+
+from pipeline.jobs import Scalar
+from pipeline.manifest.document import MAX_ENTRIES, Document, Row, as_written
+from pipeline.manifest.mistakes import Mistakes
+
+MAX_DIGITS = 300
+
+
+def read_jsonl(text: str, mistakes: Mistakes) -> Document:
+    """The rows of a JSON lines text; what is wrong goes to `mistakes`. A null is a value that is not given."""
+    rows: list[Row] = []
+    # Only "\n" ends a line: a JSON text may have U+2028 and its like inside, where splitlines would cut.
+    for line, source in enumerate(text.split("\n"), start=1):
+        if not source.strip():
+            continue
+        number = len(rows) + 1
+        rows.append(Row(_cells(source, number, line, mistakes), number=number, line=line))
+        if len(rows) > MAX_ENTRIES:
+            mistakes.add(f"has more than {MAX_ENTRIES:,} rows; split it", line=line)
+            break
+    return Document(tuple(rows))
+
+
+def _cells(source: str, number: int, line: int, mistakes: Mistakes) -> dict[str, Scalar]:
+    try:
+        found = _DECODER.decode(source)
+    except json.JSONDecodeError as error:
+        mistakes.add(f"is not JSON: {error.msg} at column {error.colno}", row=number, line=line)
+        return {}
+    except (ValueError, RecursionError) as error:
+        message = "is nested too deep" if isinstance(error, RecursionError) else str(error)
+        mistakes.add(message, row=number, line=line)
+        return {}
+    if not isinstance(found, dict):
+        mistakes.add('is not an object; each line is one row: {"prompt": "…"}', row=number, line=line)
+        return {}
+    for name, value in found.items():
+        if isinstance(value, list | dict):
+            mistakes.add("is a list or an object; a row has single values", row=number, column=name, line=line)
+    return {name: value for name, value in found.items() if value is not None and not isinstance(value, list | dict)}
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"`{twice[:60]}` is given twice; keep one of them")
+    return found
+
+
+def _refused(text: str) -> NoReturn:
+    raise ValueError(f"{text[:40]} is not a finite number")
+
+
+def _float(text: str) -> Scalar:
+    value = float(text)
+    return as_written(value, text) if math.isfinite(value) else _refused(text)
+
+
+def _int(text: str) -> Scalar:
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"a number has more than {MAX_DIGITS} digits")
+    return as_written(int(text), text)
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_refused, parse_float=_float, parse_int=_int)

@@ -1,0 +1,326 @@
+"""Renders prompts: a small, safe, repeatable part of Jinja2.
+
+Safe: a template reaches values only, and every step of it is bounded in size and time. Repeatable: the same values give
+the same text in every process, since the text is what a job's id is a hash of; so nothing random, no address of an
+object and no clock can get into it. Both are had by allowing what is known, and refusing the rest.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Container, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pipeline.jobs import Scalar
+from pipeline.manifest.document import shown
+from pipeline.manifest.mistakes import near_miss
+
+if TYPE_CHECKING:
+    import jinja2
+
+MAX_TEMPLATE = 10_000
+MAX_TEXT = 10_000
+MAX_ITEMS = 100
+MAX_NUMBER_BITS = 256
+
+_MARKERS = ("{{", "{%", "{#")
+_SINGLE_BRACED = re.compile(r"(?<!\{)\{([A-Za-z_][A-Za-z0-9_]*)\}(?!\})")
+_UNDEFINED = re.compile(r"'([^']{1,100})' is undefined")
+
+
+class BadTemplateError(ValueError):
+    """The template cannot be rendered: one sentence for the user."""
+
+
+def is_template(text: str) -> bool:
+    """Whether the text asks for rendering at all."""
+    return "{" in text and any(marker in text for marker in _MARKERS)
+
+
+def render(text: str, values: Mapping[str, Scalar]) -> str:
+    """The template's text with `values` filled in.
+
+    Raises:
+        BadTemplateError: for a name that is not among the values, bad syntax, what is not allowed, and too long a text.
+    """
+    template = _compiled(text)
+    if isinstance(template, str):
+        raise BadTemplateError(template)
+    pieces, length = [], 0
+    try:
+        for piece in template.generate(values):
+            pieces.append(piece)
+            length += len(piece)
+            if length > MAX_TEXT:
+                raise BadTemplateError(f"gives more than {MAX_TEXT:,} characters")
+    except BadTemplateError:
+        raise
+    except Exception as error:  # a template is somebody else's program: whatever it raises is its own mistake
+        raise _problem(error, values) from None
+    return "".join(pieces)
+
+
+def single_braced(text: str, names: Container[str]) -> str | None:
+    """A name in single braces, as other tools write their templates, that is one of `names`; else None."""
+    return next((name for name in _SINGLE_BRACED.findall(text) if name in names), None)
+
+
+def names_in(text: str) -> frozenset[str]:
+    """The names that the template takes from outside; none if it cannot be read."""
+    from jinja2 import TemplateError, meta
+
+    try:
+        return frozenset(meta.find_undeclared_variables(_environment().parse(text[:MAX_TEMPLATE])))
+    except (TemplateError, RecursionError):
+        return frozenset()
+
+
+@functools.lru_cache(maxsize=4096)
+def _compiled(text: str) -> jinja2.Template | str:
+    """The compiled template, or why there is none: a bad one is not compiled again for every row."""
+    if len(text) > MAX_TEMPLATE:
+        return f"is {len(text):,} characters long; {MAX_TEMPLATE:,} are the most"
+    environment = _environment()
+    try:
+        tree = environment.parse(text)
+        _check(tree, inside_loop=False)
+        code = environment.compile(_bounded(tree))
+        return environment.template_class.from_code(environment, code, environment.make_globals(None))
+    except BadTemplateError as problem:
+        return str(problem)
+    except Exception as error:  # the parser's own, or Python's for what is nested too deep
+        return str(_problem(error, {}))
+
+
+def _problem(error: Exception, values: Mapping[str, Scalar]) -> BadTemplateError:
+    message = getattr(error, "message", None) or str(error) or type(error).__name__
+    undefined = _UNDEFINED.search(message)
+    if undefined:
+        near = near_miss(undefined[1], values)
+        given = ", ".join(sorted(values)[:20])
+        advice = f"did you mean `{near}`?" if near else f"this row has {given}"
+        return BadTemplateError(f"`{undefined[1]}` is not defined here; {advice}")
+    if isinstance(error, RecursionError | MemoryError):
+        return BadTemplateError("the template is nested too deep")
+    line = getattr(error, "lineno", None)
+    where = f" (line {line} of the template)" if line and line > 1 else ""
+    return BadTemplateError(f"the template cannot be rendered: {message[:200]}{where}")
+
+
+# --- what is allowed ---
+
+_STATEMENTS = frozenset({"Template", "Output", "TemplateData", "If", "For", "Assign"})
+_EXPRESSIONS = frozenset(
+    {
+        "Name",
+        "Const",
+        "List",
+        "Tuple",
+        "Getattr",
+        "Getitem",
+        "Slice",
+        "Filter",
+        "Test",
+        "Call",
+        "CondExpr",
+        "Compare",
+    }
+    | {"Operand", "And", "Or", "Not", "Neg", "Pos", "Add", "Sub", "Mul", "Div", "FloorDiv", "Mod", "Concat"}
+)
+_METHODS = frozenset({"upper", "lower", "title", "capitalize", "strip", "split", "startswith", "endswith"})
+_LOOP = frozenset({"index", "index0", "first", "last", "length"})
+_CONSTRUCTS = {
+    "Pow": "`**`",
+    "Block": "{% block %}",
+    "Macro": "{% macro %}",
+    "AssignBlock": "{% set %} with a body",
+    "FilterBlock": "{% filter %}",
+    "With": "{% with %}",
+    "NSRef": "a namespace",
+}
+
+
+def _check(node: Any, *, inside_loop: bool) -> None:
+    """Refuse every construct that is not known to be bounded and repeatable."""
+    kind = type(node).__name__
+    if kind not in _STATEMENTS and kind not in _EXPRESSIONS:
+        raise BadTemplateError(f"{_CONSTRUCTS.get(kind, kind.lower())} is not available in prompt templates")
+    if kind == "For":
+        if inside_loop or node.recursive:
+            raise BadTemplateError("a {% for %} inside another is not available in prompt templates")
+        inside_loop = True
+    elif kind == "Call":
+        _check_call(node)
+    elif kind == "Getattr" and not _is_loop(node):
+        raise BadTemplateError(f"`.{node.attr}` is not available in prompt templates")
+    elif kind == "Filter" and node.name not in _FILTERS:
+        raise BadTemplateError(f"there is no filter `{node.name}` here; there are {', '.join(sorted(_FILTERS))}")
+    callee: Any = node.node if kind == "Call" and type(node.node).__name__ == "Getattr" else None
+    for child in node.iter_child_nodes():
+        # A method is allowed where it is called at once: printed, it would show its address.
+        _check(child.node if child is callee else child, inside_loop=inside_loop)
+
+
+def _check_call(node: Any) -> None:
+    callee = node.node
+    is_range = type(callee).__name__ == "Name" and callee.name == "range"
+    is_method = type(callee).__name__ == "Getattr" and callee.attr in _METHODS
+    if not is_range and not is_method:
+        raise BadTemplateError(f"only range() and {', '.join(sorted(_METHODS))} of a text can be called")
+    if node.kwargs or node.dyn_args or node.dyn_kwargs:
+        raise BadTemplateError("only plain arguments can be given to a call")
+
+
+def _is_loop(node: Any) -> bool:
+    return type(node.node).__name__ == "Name" and node.node.name == "loop" and node.attr in _LOOP
+
+
+def _bounded(tree: Any) -> Any:
+    """Put a bound around what each `{% for %}` goes over and each `~` joins; the names cannot be written by users."""
+    from jinja2 import nodes
+
+    def wrapped(node: Any, name: str) -> Any:
+        return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
+
+    for loop in tree.find_all(nodes.For):
+        loop.iter = wrapped(loop.iter, "(items)")
+    for concat in list(tree.find_all(nodes.Concat)):
+        concat.nodes = [wrapped(part, "(shown)") for part in concat.nodes]
+    return tree
+
+
+# --- the allowed operations, each with its bound ---
+
+
+def _items(value: Any) -> list[Any]:
+    # zip: an endless or huge iterable is not walked further than the bound.
+    items = [item for _, item in zip(range(MAX_ITEMS + 1), value, strict=False)]
+    if len(items) > MAX_ITEMS:
+        raise BadTemplateError(f"a {{% for %}} goes over more than {MAX_ITEMS} items")
+    return items
+
+
+def _range(*arguments: int) -> range:
+    numbers = range(*arguments)
+    if len(numbers) > MAX_ITEMS:
+        raise BadTemplateError(f"a range has more than {MAX_ITEMS} numbers")
+    return numbers
+
+
+def _shown(value: Any) -> str:
+    """What `{{ }}` prints: a text, number or truth value. Anything else would show how Python writes it."""
+    if not isinstance(value, str | int | float):
+        # An undefined name complains here, by its name; an `if` without `else` that came to nothing prints nothing.
+        if str(value) == "":
+            return ""
+        raise BadTemplateError(f"a {type(value).__name__} cannot be printed; a text or number can")
+    return _short(shown(value))
+
+
+def _short(text: str) -> str:
+    if len(text) > MAX_TEXT:
+        raise BadTemplateError(f"makes a text of more than {MAX_TEXT:,} characters")
+    return text
+
+
+def _add(left: Any, right: Any) -> Any:
+    if isinstance(left, str) and isinstance(right, str):
+        return _short(left + right)
+    return _small_number(_number(left) + _number(right))
+
+
+def _multiply(left: Any, right: Any) -> Any:
+    return _small_number(_number(left) * _number(right))
+
+
+def _modulo(left: Any, right: Any) -> Any:
+    return _number(left) % _number(right)
+
+
+def _number(value: Any) -> Any:
+    if not isinstance(value, int | float):
+        str(value)
+        raise BadTemplateError("`+`, `*` and `%` work on numbers here; `~` joins texts")
+    return value
+
+
+def _small_number(value: Any) -> Any:
+    if isinstance(value, int) and value.bit_length() > MAX_NUMBER_BITS:
+        raise BadTemplateError("calculates too large a number")
+    return value
+
+
+def _replace(text: Any, old: Any, new: Any) -> str:
+    whole, part, other = _shown(text), _shown(old), _shown(new)
+    if len(whole) + whole.count(part) * len(other) > MAX_TEXT:
+        raise BadTemplateError(f"makes a text of more than {MAX_TEXT:,} characters")
+    return whole.replace(part, other)
+
+
+def _join(values: Any, between: Any = "") -> str:
+    return _short(_shown(between).join(_shown(value) for value in _items(values)))
+
+
+def _round(value: Any, digits: Any = 0) -> float:
+    return round(float(_number(value)), max(-300, min(300, int(digits))))
+
+
+def _on_text(operation: Callable[[str], str]) -> Callable[[Any], str]:
+    return lambda value: _short(operation(_shown(value)))
+
+
+def _default(value: Any, other: Any = "", even_if_empty: Any = False) -> Any:
+    from jinja2 import Undefined
+
+    return other if isinstance(value, Undefined) or (even_if_empty and not value) else value
+
+
+_FILTERS: dict[str, Callable[..., Any]] = {
+    "abs": lambda value: abs(_number(value)),
+    "capitalize": _on_text(str.capitalize),
+    "default": _default,
+    "first": lambda value: value[0],
+    "float": lambda value: float(_shown(value)),
+    "int": lambda value: _small_number(int(float(_shown(value)))),
+    "join": _join,
+    "last": lambda value: value[-1],
+    "length": len,
+    "lower": _on_text(str.lower),
+    "replace": _replace,
+    "round": _round,
+    "string": _shown,
+    "title": _on_text(str.title),
+    "trim": _on_text(str.strip),
+    "upper": _on_text(str.upper),
+}
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    """The sandbox. Jinja2 is imported here: a manifest without templates does not need it."""
+    from jinja2 import StrictUndefined
+    from jinja2.sandbox import SandboxedEnvironment
+
+    class Environment(SandboxedEnvironment):
+        """Its operators are ours, and names lead to nothing but texts' methods and the loop's counters."""
+
+        intercepted_binops = frozenset({"+", "*", "%", "**"})
+
+        def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:  # noqa: ARG002
+            return attr in (_METHODS if isinstance(obj, str) else _LOOP)
+
+        def is_safe_callable(self, obj: Any) -> bool:
+            return obj is _range or isinstance(getattr(obj, "__self__", None), str)
+
+        def getitem(self, obj: Any, argument: Any) -> Any:
+            # Jinja's own falls back to attributes: "text"["upper"] would be a way to a method's address.
+            return obj[argument]
+
+        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:  # noqa: ARG002
+            return {"+": _add, "*": _multiply, "%": _modulo}[operator](left, right)
+
+    environment = Environment(undefined=StrictUndefined, finalize=_shown, autoescape=False, cache_size=0)
+    environment.globals = {"range": _range}
+    environment.filters = {**_FILTERS, "(items)": _items, "(shown)": _shown}
+    return environment

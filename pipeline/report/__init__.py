@@ -1,0 +1,1 @@
+"""The report: what became of every row, every cent and every failure, as tables and one summary."""

@@ -1,0 +1,109 @@
+"""The rows of a campaign as the run directory keeps them, so that a report needs neither manifest nor provider."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.kernel.errors import RunDirectoryError
+from pipeline.kernel.files import write_file
+from pipeline.manifest import Entry
+
+FILE = "jobs.parquet"
+
+_FIELDS: list[pa.Field[Any]] = [
+    pa.field("row", pa.int64()),
+    pa.field("id", pa.string()),
+    pa.field("replicate", pa.int32()),
+    pa.field("job_id", pa.string()),
+    pa.field("model", pa.string()),
+    pa.field("priority", pa.int64()),
+    pa.field("params", pa.string()),
+    pa.field("variables", pa.string()),
+]
+_SCHEMA = pa.schema(_FIELDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of results.csv before anything became of it."""
+
+    row: int
+    id: str
+    replicate: int
+    job_id: str
+    model: str
+    params: Mapping[str, Any]
+    variables: Mapping[str, Any]
+
+
+def lines_of(entries: Iterable[Entry]) -> list[Line]:
+    """The lines of a campaign, in the order of its manifest."""
+    return [
+        Line(
+            entry.row,
+            entry.row_id,
+            entry.job.replicate,
+            entry.job.job_id,
+            entry.job.model,
+            entry.job.params,
+            entry.variables,
+        )
+        for entry in entries
+    ]
+
+
+def save_entries(folder: Path, entries: Iterable[Entry]) -> None:
+    """Keep a campaign's rows in its run directory."""
+    rows = [
+        (
+            entry.row,
+            entry.row_id,
+            entry.job.replicate,
+            entry.job.job_id,
+            entry.job.model,
+            entry.priority,
+            orjson.dumps(dict(entry.job.params)).decode(),
+            orjson.dumps(dict(entry.variables)).decode(),
+        )
+        for entry in entries
+    ]
+    columns = list(zip(*rows, strict=True)) if rows else [()] * len(_SCHEMA)
+    table = pa.Table.from_arrays(
+        [pa.array(column, type=field.type) for column, field in zip(columns, _SCHEMA, strict=True)], schema=_SCHEMA
+    )
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    write_file(folder / FILE, sink.getvalue().to_pybytes())
+
+
+def load_lines(folder: Path) -> list[Line]:
+    """The lines of a run directory's campaign.
+
+    Raises:
+        RunDirectoryError: it has none, or they cannot be read.
+    """
+    try:
+        rows = pq.read_table(pa.BufferReader((folder / FILE).read_bytes())).to_pylist()
+    except FileNotFoundError:
+        raise RunDirectoryError(f"{folder} is not a run directory: it has no {FILE}") from None
+    except (pa.ArrowException, OSError) as error:
+        raise RunDirectoryError(f"{folder / FILE} cannot be read ({type(error).__name__})") from None
+    return [
+        Line(
+            row["row"],
+            row["id"],
+            row["replicate"],
+            row["job_id"],
+            row["model"],
+            orjson.loads(row["params"]),
+            orjson.loads(row["variables"]),
+        )
+        for row in rows
+    ]

@@ -1,0 +1,64 @@
+"""The summary: what the run comes to, in one small object."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline.kernel.clock import iso
+from pipeline.kernel.usd import format_usd
+from pipeline.ledger.fold import State
+from pipeline.report.entries import Line
+from pipeline.report.tables import status_of
+
+
+def summarise(
+    lines: Sequence[Line],
+    state: State,
+    *,
+    cap_microusd: int,
+    live: bool,
+    requests_sent: int = 0,
+    polls: int = 0,
+    now_us: int | None = None,
+) -> dict[str, Any]:
+    """The content of summary.json. Money as text with exact cents; counts are jobs of the manifest.
+
+    Args:
+        live: whether a run holds the directory now. At rest nobody waits for an answer, so what is reserved then is
+            money whose fate is not known: it counts as in doubt, and `reserved_usd` is zero.
+        requests_sent: submissions of the run that is live, not yet in the ledger; `polls` likewise.
+        now_us: the present, where a run is live.
+    """
+    jobs = dict.fromkeys(line.job_id for line in lines)
+    counts = Counter(status_of(state, job_id) for job_id in jobs)
+    books = state.books
+    first, last = (state.runs[0], state.runs[-1]) if state.runs else (None, None)
+    outcome: Mapping[str, Any] = last.outcome if last and not live else {}
+    ended_us = now_us if live else (last.ended_us if last else None)
+    unknown = books.in_doubt if live else books.in_doubt + books.reserved
+    return {
+        "rows": len({line.row for line in lines}),
+        "jobs": len(jobs),
+        **{name: counts[name] for name in ("stored", "failed", "in_doubt", "pending", "running", "unfetched")},
+        "posted_usd": format_usd(books.posted),
+        "reserved_usd": format_usd(books.reserved if live else 0),
+        "in_doubt_usd": format_usd(unknown),
+        "free_usd": format_usd(books.free(cap_microusd)),
+        "cap_usd": format_usd(cap_microusd),
+        "attempts": state.attempts,
+        "requests_sent": requests_sent + _over_all_runs(state, "requests_sent"),
+        "polls": polls + _over_all_runs(state, "polls"),
+        "started_at": iso(first.started_us) if first else None,
+        "finished_at": iso(last.ended_us) if last and not live else None,
+        "wall_s": round((ended_us - last.started_us) / 1e6, 3) if last and ended_us else None,
+        "exit_code": outcome.get("exit_code"),
+        "stopped_by": outcome.get("stopped_by"),
+        "message": outcome.get("message"),
+        "provider": last.facts.get("provider") if last else None,
+    }
+
+
+def _over_all_runs(state: State, name: str) -> int:
+    return sum(int(run.outcome.get(name, 0)) for run in state.runs)

@@ -1,0 +1,520 @@
+"""The composition root: opens a run's lock, ledger, provider and engine, lets it run, and closes them in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import gc
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from pipeline.config import Config, dump_config
+from pipeline.engine.context import RunContext
+from pipeline.engine.dispatcher import Dispatcher
+from pipeline.engine.recovery import doubt_what_was_reserved, grant_retries, recover
+from pipeline.engine.stopping import LeavingError, Stopping, StopReason, gravest
+from pipeline.jobs import Job
+from pipeline.kernel.clock import Clock, SystemClock
+from pipeline.kernel.errors import InputError, MachineError, RunDirectoryError
+from pipeline.kernel.files import make_folder, write_file
+from pipeline.kernel.usd import MicroUsd, format_usd
+from pipeline.ledger.events import Event, EventKind
+from pipeline.ledger.fold import JobState, State, fold
+from pipeline.ledger.store import Ledger, lock_holder, open_ledger, read_events
+from pipeline.manifest import Campaign
+from pipeline.media import Collector
+from pipeline.models import find_model
+from pipeline.plan import Plan, make_plan
+from pipeline.provider.client import Client
+from pipeline.provider.replies import Refused
+from pipeline.provider.settings import ProviderSettings
+from pipeline.report.entries import Line, lines_of, load_lines, save_entries
+from pipeline.report.summary import summarise
+from pipeline.runlog import LOGGER, RunLog
+
+SANDBOX_KEY = "SG_0000000000000000"
+"""What the embedded sandbox is given as a key: it takes any that is well formed."""
+
+HOUSEKEEPING_S = 60.0
+"""How often the report is written again, and the account's floor looked at, while a run is live."""
+
+CREDITS_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What a run is asked besides its configuration. `ids` are row or job ids; `retry_classes` None for no retries."""
+
+    limit: int | None = None
+    ids: frozenset[str] = frozenset()
+    retry_classes: frozenset[str] | None = None
+
+
+class Watcher:
+    """Whoever watches a run: the command line's progress. Every method may be left as it is."""
+
+    def started(self, live: LiveRun) -> None:
+        """The run is open and about to begin."""
+
+    def event(self, event: Event) -> None:
+        """An event has become durable."""
+
+    def ended(self) -> None:
+        """The engine has come to rest; the report is about to be written."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRun:
+    """A run that is going on, for its watcher."""
+
+    context: RunContext
+    lines: Sequence[Line]
+    to_do: int
+
+    def summary(self) -> dict[str, Any]:
+        """The summary as of now."""
+        context = self.context
+        return summarise(
+            self.lines,
+            context.ledger.state,
+            cap_microusd=context.settings.bounds.cap,
+            live=True,
+            requests_sent=context.provider.calls["submit"],
+            polls=context.provider.calls["poll"],
+            now_us=context.clock.now_us(),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """How a run ended. `summary` is the content of summary.json."""
+
+    folder: Path
+    exit_code: int
+    summary: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def message(self) -> str:
+        """Why it stopped, in a sentence; empty if it simply finished."""
+        return self.summary.get("message") or ""
+
+
+def run_folder(config: Config, campaign: Campaign, out: Path | None) -> Path:
+    """The run directory of a campaign."""
+    return out if out is not None else Path(config.output.dir) / campaign.name
+
+
+def read_state(folder: Path) -> State:
+    """What the ledger of a run directory says, read beside a live run; empty if there is none yet."""
+    ledger = folder / "ledger"
+    return fold(read_events(ledger)) if ledger.is_dir() else State()
+
+
+def plan_run(campaign: Campaign, config: Config, state: State, options: RunOptions | None = None) -> Plan:
+    """What a run would do, given what the ledger says."""
+    jobs = choose(campaign, (options or RunOptions()).ids)
+    scale = 1.0 if config.is_live else config.provider.time_scale
+    return make_plan(
+        rows=campaign.rows,
+        entries=len(campaign.entries),
+        jobs=jobs,
+        state=state,
+        price=price_of(config),
+        cap=config.cap,
+        requests_per_minute=config.limits.requests_per_minute,
+        max_in_flight=config.limits.max_in_flight,
+        expected_s=config.polling.expected_s / scale,
+    )
+
+
+def price_of(config: Config) -> Callable[[Job], MicroUsd]:
+    """The list price of a job. An unknown price is refused, never guessed."""
+
+    def price(job: Job) -> MicroUsd:
+        model = find_model(job.model)
+        return config.price(model.price_key(job.params), model)
+
+    return price
+
+
+def choose(campaign: Campaign, ids: frozenset[str]) -> tuple[Job, ...]:
+    """The jobs to be made, each once, by priority and then in the manifest's order.
+
+    Args:
+        ids: only rows or jobs of these ids; all if empty.
+
+    Raises:
+        InputError: an id that the manifest does not have.
+    """
+    unknown = ids - {entry.row_id for entry in campaign.entries} - {entry.job.job_id for entry in campaign.entries}
+    if unknown:
+        raise InputError(f"--ids: the manifest has no {', '.join(sorted(unknown))}")
+    chosen = [entry for entry in campaign.entries if not ids or {entry.row_id, entry.job.job_id} & ids]
+    ordered = sorted(chosen, key=lambda entry: -entry.priority)
+    return tuple({entry.job.job_id: entry.job for entry in ordered}.values())
+
+
+async def run(
+    campaign: Campaign,
+    config: Config,
+    folder: Path,
+    *,
+    key: str = SANDBOX_KEY,
+    options: RunOptions | None = None,
+    watcher: Watcher | None = None,
+    clock: Clock | None = None,
+) -> RunResult:
+    """Bring a run directory to what a campaign says: always resumes, and does nothing where nothing is left to do.
+
+    Args:
+        key: the API key; the embedded sandbox needs none.
+        watcher: told what happens.
+
+    Raises:
+        InputError: nothing was sent; the directory is held, damaged, or belongs to another provider.
+        MachineError: the disk refused before anything began.
+    """
+    options, watcher, clock = options or RunOptions(), watcher or Watcher(), clock or SystemClock()
+    with open_ledger(folder / "ledger", clock) as ledger:
+        try:
+            _check_provider(ledger.state, config, folder)
+            lines = _prepare_folder(folder, campaign, config)
+            async with _open_provider(config, folder, key, clock) as (provider, fetch_loopback):
+                return await _run_engine(
+                    campaign, config, folder, ledger, provider, fetch_loopback, key, options, watcher, clock, lines
+                )
+        finally:
+            await ledger.close()
+
+
+def identity(config: Config) -> dict[str, str]:
+    """Which provider a run directory belongs to, for life."""
+    if config.is_live:
+        return {"provider": "segmind", "base_url": config.provider.base_url.rstrip("/")}
+    return {"provider": "sandbox", "base_url": "embedded"}
+
+
+def _check_provider(state: State, config: Config, folder: Path) -> None:
+    for record in state.runs[:1]:
+        theirs = {name: record.facts.get(name) for name in ("provider", "base_url")}
+        if theirs != identity(config):
+            raise RunDirectoryError(
+                f"{folder} belongs to {theirs['provider']} ({theirs['base_url']}), and its money with it: "
+                "use another directory (-o) or the same provider. Nothing was sent."
+            )
+
+
+def _prepare_folder(folder: Path, campaign: Campaign, config: Config) -> list[Line]:
+    """Lay the run directory out and keep in it what is being run."""
+    try:
+        for name in ("videos", "posters", "report"):
+            make_folder(folder / name)
+        save_entries(folder, campaign.entries)
+        write_file(folder / f"manifest{campaign.source.suffix.lower()}", campaign.source.read_bytes())
+        write_file(folder / "config.yaml", dump_config(config).encode())
+    except OSError as error:
+        raise MachineError(f"{folder} cannot be written: {error.strerror}. Nothing was sent.") from None
+    return lines_of(campaign.entries)
+
+
+@contextlib.asynccontextmanager
+async def _open_provider(config: Config, folder: Path, key: str, clock: Clock) -> AsyncIterator[tuple[Client, bool]]:
+    """The client of the configured provider, and whether its videos come from loopback."""
+    settings = config.provider_settings()
+    async with contextlib.AsyncExitStack() as stack:
+        if not config.is_live:
+            from pipeline.sandbox import Sandbox, SandboxSettings
+
+            sandbox = SandboxSettings(
+                time_scale=config.provider.time_scale,
+                rpm=max(1, int(config.limits.requests_per_minute)),
+                mean_s=config.polling.expected_s,
+                state_dir=folder / ".sandbox",
+            )
+            url = (await stack.enter_async_context(Sandbox(sandbox))).url
+            settings = _at(settings, url)
+            key = SANDBOX_KEY
+        client = await stack.enter_async_context(Client(settings, key, clock))
+        yield client, settings.is_loopback
+
+
+def _at(settings: ProviderSettings, url: str) -> ProviderSettings:
+    return dataclasses.replace(settings, base_url=url, storage_url=url, history_url=url)
+
+
+async def _run_engine(
+    campaign: Campaign,
+    config: Config,
+    folder: Path,
+    ledger: Ledger,
+    provider: Client,
+    loopback: bool,
+    key: str,
+    options: RunOptions,
+    watcher: Watcher,
+    clock: Clock,
+    lines: list[Line],
+) -> RunResult:
+    engine_settings = config.engine_settings(datetime.now().astimezone())
+    with _log_to(folder / "run.log", key) as run_log:
+
+        def listen(event: Event) -> None:
+            run_log.event(event)
+            watcher.event(event)
+
+        collector = Collector(config.fetch_settings(allow_loopback=loopback), config.media_settings())
+        async with collector:
+            context = RunContext(
+                folder=folder,
+                ledger=ledger,
+                provider=provider,
+                collector=collector,
+                clock=clock,
+                settings=engine_settings,
+                price=price_of(config),
+                listener=listen,
+            )
+            chosen = choose(campaign, options.ids)
+            await context.record(_run_started(config, campaign, len(chosen)))
+            live = LiveRun(context, lines, len(chosen))
+            watcher.started(live)
+            with _signals(context.stopping), _calm_garbage_collector():
+                housekeeping = asyncio.create_task(_keep_house(live))
+                try:
+                    await _make_jobs(context, chosen, options)
+                finally:
+                    housekeeping.cancel()
+                    await asyncio.wait([housekeeping])
+            watcher.ended()
+            return await _close_run(live, config)
+
+
+def _run_started(config: Config, campaign: Campaign, jobs: int) -> Event:
+    facts = {
+        **identity(config),
+        "manifest": campaign.source.name,
+        "jobs": jobs,
+        "cap_microusd": config.cap,
+        "pid": os.getpid(),
+    }
+    return Event(event=EventKind.RUN_STARTED, detail=orjson.dumps(facts).decode())
+
+
+async def _make_jobs(context: RunContext, chosen: Sequence[Job], options: RunOptions) -> None:
+    """Recover, then make what is left, up to the limit. A ledger that fails ends it; everything else is recorded."""
+    try:
+        if options.retry_classes is not None:
+            await grant_retries(context, {job.job_id for job in chosen}, options.retry_classes)
+        state = context.ledger.state
+        startable = [job for job in chosen if _may_start(state, job)]
+        allowed = startable[: options.limit]
+        on_their_way = [job for job in chosen if _may_come_back(state, job)]
+        dispatcher = Dispatcher(context, {job.job_id: job for job in [*allowed, *on_their_way]})
+        await recover(context, dispatcher)
+        if dispatcher.jobs:
+            await _check_account(context)
+        await dispatcher.dispatch()
+        if len(allowed) < len(startable) and not context.stopping.is_stopping:
+            context.stopping.stop(StopReason.LIMIT, f"the limit of {options.limit} jobs for this run is reached")
+        await doubt_what_was_reserved(context, "the run ended before the answer was recorded")
+    except MachineError as error:
+        context.stopping.stop(StopReason.MACHINE, str(error))
+    except LeavingError:
+        pass
+
+
+def _may_start(state: State, job: Job) -> bool:
+    """Whether a job may get an attempt now: it has none yet, or the latest was certainly not billed."""
+    record = state.jobs.get(job.job_id)
+    return record is None or record.state is JobState.VOIDED
+
+
+def _may_come_back(state: State, job: Job) -> bool:
+    """Whether a job's attempt is undecided, and may turn out to need another."""
+    record = state.jobs.get(job.job_id)
+    return record is not None and record.state in (JobState.RESERVED, JobState.IN_DOUBT, JobState.SUBMITTED)
+
+
+async def _check_account(context: RunContext) -> None:
+    """A free call that proves the key before the first submission, and holds the balance against the floor."""
+    for tries in range(CREDITS_TRIES):
+        await context.pause(context.settings.retry.base_delay_s * tries)
+        balance = await context.ask(context.provider.credits)
+        if isinstance(balance, Refused) and not context.stopping.is_stopping:
+            continue
+        if isinstance(balance, int):
+            _hold_against_floor(context, balance)
+            return
+        if context.stopping.is_stopping:
+            return
+
+
+def _hold_against_floor(context: RunContext, balance: int) -> None:
+    floor = context.settings.bounds.credits_floor
+    if floor is not None and balance < floor:
+        context.stopping.stop(
+            StopReason.CREDITS,
+            f"the account's credits of ${format_usd(balance)} are below the floor of ${format_usd(floor)}",
+        )
+
+
+async def _keep_house(live: LiveRun) -> None:
+    """Once a minute: write the report, look at the account's floor. Trouble here never touches the run."""
+    context = live.context
+    while True:
+        await asyncio.sleep(HOUSEKEEPING_S)
+        with contextlib.suppress(OSError):
+            await asyncio.to_thread(
+                _write_report, live.context.folder, live.lines, context.ledger.state, live.summary()
+            )
+        if context.settings.bounds.credits_floor is not None:
+            with contextlib.suppress(LeavingError):
+                balance = await context.ask(context.provider.credits)
+                if isinstance(balance, int):
+                    _hold_against_floor(context, balance)
+
+
+def _write_report(folder: Path, lines: Sequence[Line], state: State, summary: dict[str, Any]) -> None:
+    # pandas takes half a second to load: only who writes a report waits for it.
+    from pipeline.report.write import write_report
+
+    write_report(folder, lines, state, summary)
+
+
+async def _close_run(live: LiveRun, config: Config) -> RunResult:
+    """Say in the ledger how the run ended, and write the report."""
+    context = live.context
+    stopping, state = context.stopping, context.ledger.state
+    code = exit_code(state, live.lines, stopping.reason)
+    facts = {
+        "exit_code": code,
+        "stopped_by": stopping.reason.word if stopping.reason else None,
+        "message": stopping.message or None,
+        "requests_sent": context.provider.calls["submit"],
+        "polls": context.provider.calls["poll"],
+    }
+    with contextlib.suppress(MachineError):
+        await context.record(Event(event=EventKind.RUN_ENDED, detail=orjson.dumps(facts).decode()))
+    summary = summarise(live.lines, state, cap_microusd=config.cap, live=False)
+    try:
+        await asyncio.to_thread(_write_report, context.folder, live.lines, state, summary)
+    except OSError as error:
+        code = gravest([code, StopReason.MACHINE.exit_code])
+        summary |= {"exit_code": code, "message": f"the report could not be written: {error.strerror}"}
+    if context.ledger.failure is not None:
+        # The ledger could not take the end of the run in: say it here all the same.
+        summary |= facts
+    return RunResult(context.folder, code, summary)
+
+
+def exit_code(state: State, lines: Sequence[Line], reason: StopReason | None) -> int:
+    """The exit code of a run that has come to rest."""
+    codes = [reason.exit_code] if reason else []
+    if any(state.counts[left] for left in (JobState.IN_DOUBT, JobState.RESERVED, JobState.SUBMITTED, JobState.POSTED)):
+        codes.append(5)
+    wanted = {line.job_id for line in lines}
+    if any(record.job_id in wanted for record in state.in_state(JobState.FAILED)):
+        codes.append(1)
+    return gravest(codes)
+
+
+@contextlib.contextmanager
+def _signals(stopping: Stopping) -> Iterator[None]:
+    """Take Ctrl-C and SIGTERM as wishes, for as long as the engine runs."""
+    loop = asyncio.get_running_loop()
+    caught = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Not in a thread that may not catch signals: whoever embeds a run there stops it by other means.
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+            loop.add_signal_handler(number, stopping.interrupt)
+            caught.append(number)
+    try:
+        yield
+    finally:
+        for number in caught:
+            loop.remove_signal_handler(number)
+
+
+@contextlib.contextmanager
+def _calm_garbage_collector() -> Iterator[None]:
+    """Thousands of live coroutines make frequent collections dear: measured, 1.5 times the throughput."""
+    before = gc.get_threshold()
+    gc.set_threshold(50_000, 50, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
+@contextlib.contextmanager
+def _log_to(path: Path, key: str) -> Iterator[RunLog]:
+    logger = logging.getLogger(LOGGER)
+    try:
+        handler = RunLog(path, "" if key == SANDBOX_KEY else key)
+    except OSError as error:
+        raise MachineError(f"{path} cannot be opened: {error.strerror}") from None
+    propagates = logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield handler
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagates
+        handler.close()
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """A run directory, looked at: beside a live run or at rest."""
+
+    folder: Path
+    lines: list[Line]
+    state: State
+    cap_microusd: int
+    holder: dict[str, Any] | None
+
+    def summary(self, now_us: int) -> dict[str, Any]:
+        """The summary as the directory stands now."""
+        return summarise(
+            self.lines, self.state, cap_microusd=self.cap_microusd, live=self.holder is not None, now_us=now_us
+        )
+
+
+def open_view(folder: Path) -> RunView:
+    """Look at a run directory without disturbing a run that holds it.
+
+    Raises:
+        RunDirectoryError: it is none, or it is damaged.
+    """
+    if not (folder / "ledger").is_dir():
+        raise RunDirectoryError(f"{folder} is not a run directory: it has no ledger")
+    state = fold(read_events(folder / "ledger"))
+    cap = int(state.runs[-1].facts.get("cap_microusd", 0)) if state.runs else 0
+    return RunView(folder, load_lines(folder), state, cap, lock_holder(folder / "ledger"))
+
+
+def rewrite_report(folder: Path, clock: Clock | None = None) -> dict[str, Any]:
+    """Write the report of a run directory again from its ledger; returns the summary.
+
+    Raises:
+        RunDirectoryError: it is none, or it is damaged.
+        MachineError: the disk refused.
+    """
+    view = open_view(folder)
+    summary = view.summary((clock or SystemClock()).now_us())
+    try:
+        _write_report(folder, view.lines, view.state, summary)
+    except OSError as error:
+        raise MachineError(f"{folder / 'report'} cannot be written: {error.strerror}") from None
+    return summary

@@ -1,0 +1,87 @@
+"""Answers on the connection: whole, cut, slow, or none at all."""
+
+import asyncio
+
+from aiohttp import web
+
+from pipeline.sandbox.core import Core
+from pipeline.sandbox.replies import Reply, of
+
+_PIECES = 20
+
+
+def whole(reply: Reply) -> web.Response:
+    """The answer as it should be."""
+    return web.Response(
+        status=reply.status,
+        body=reply.body,
+        headers={"Content-Type": reply.content_type, **reply.headers} if reply.headers else None,
+        content_type=None if reply.headers else reply.content_type,
+    )
+
+
+def json_reply(payload: object) -> web.Response:
+    """A plain 200."""
+    return whole(of(payload))
+
+
+async def told(core: Core, request: web.BaseRequest, reply: Reply, event: str, **facts: object) -> web.Response:
+    """The answer, with the hook told once it has been handed to the kernel."""
+    response = whole(reply)
+    if core.settings.on_event is not None:
+        await response.prepare(request)
+        await response.write_eof()
+        core.event(event, status=reply.status, **facts)
+    return response
+
+
+def drop(request: web.BaseRequest, *, hard: bool = False) -> web.Response:
+    """Close the connection without a word: with a reset when `hard`, else in an orderly way."""
+    transport = request.transport
+    if transport is not None:
+        if hard:
+            transport.abort()
+        else:
+            transport.close()
+    return web.Response()  # finds the connection closed, and goes nowhere
+
+
+async def hang(core: Core, request: web.BaseRequest) -> web.Response:
+    """Say nothing for as long as a hanging call lasts, then close."""
+    await core.pause(core.settings.hang_s)
+    return drop(request)
+
+
+def _head(reply: Reply, length: int) -> bytes:
+    lines = [f"HTTP/1.1 {reply.status} OK", f"Content-Type: {reply.content_type}", f"Content-Length: {length}"]
+    lines += [f"{name}: {value}" for name, value in reply.headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+def cut(request: web.BaseRequest, reply: Reply) -> web.Response:
+    """All headers and half of the body that they promise, then the end."""
+    transport = request.transport
+    if transport is not None and not transport.is_closing():
+        transport.write(_head(reply, len(reply.body)) + reply.body[: len(reply.body) // 2])
+    return drop(request)
+
+
+async def in_pieces(
+    core: Core, request: web.BaseRequest, reply: Reply, seconds: float, event: str, **facts: object
+) -> web.StreamResponse:
+    """The whole answer bit by bit over some real seconds; the hook is told of the first bytes."""
+    response = web.StreamResponse(status=reply.status, headers=reply.headers)
+    response.content_type = reply.content_type
+    response.content_length = len(reply.body)
+    await response.prepare(request)
+    step = max(1, -(-len(reply.body) // _PIECES))
+    for at in range(0, len(reply.body), step):
+        await response.write(reply.body[at : at + step])
+        if at == 0:
+            core.event(event, **facts)
+        if seconds > 0 and not core.closing.is_set():
+            await core.pause(seconds / _PIECES)
+        else:
+            await asyncio.sleep(0)
+    await response.write_eof()
+    return response

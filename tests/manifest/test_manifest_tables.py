@@ -1,0 +1,142 @@
+"""CSV and JSON lines: one row a job."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from conftest import Fail, Load
+
+
+def test_a_csv_row_is_a_job_and_other_columns_are_variables(load: Load) -> None:
+    """Numbers are read from the text; an empty cell is a value that is not given."""
+    campaign = load(
+        "id,prompt,duration,cfg_scale,count,priority,sku\nhero,a {{ sku }},10,0.5,2,7,007\n,b,,,,,\n", "m.csv"
+    )
+    first, second, other = campaign.entries
+    assert dict(first.job.params) == {
+        "prompt": "a 007", "negative_prompt": "", "cfg_scale": 0.5, "duration": 10, "aspect_ratio": "16:9",
+    }  # fmt: skip
+    assert (first.row_id, first.priority, second.job.replicate, first.variables) == (
+        "hero",
+        7,
+        2,
+        {"sku": "007"},
+    )
+    assert (other.row, other.row_id, other.job.params["duration"], other.variables) == (2, "b", 5, {})
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_csv_as_every_spreadsheet_writes_it(load: Load, mark: str, delimiter: str, newline: str) -> None:
+    """With or without a byte order mark, three delimiters, three line ends, quoted newlines and quotes."""
+    lines = [
+        "id,prompt,mood",
+        'a,"one, two; three\tfour ""five""",x',
+        'b,"line one\nline two",y',
+        "",
+        ",,",
+        'c,"d",z',
+    ]
+    text = newline.join(line if "one" in line else line.replace(",", delimiter) for line in lines)
+    text = text.replace("a,", f"a{delimiter}").replace("b,", f"b{delimiter}")
+    text = text.replace('",x', f'"{delimiter}x').replace('",y', f'"{delimiter}y')
+    entries = load(mark + text, "m.csv").entries
+    assert [e.job.params["prompt"] for e in entries] == [
+        'one, two; three\tfour "five"',
+        "line one\nline two",
+        "d",
+    ]
+    assert [(e.row, e.row_id, e.variables["mood"]) for e in entries] == [
+        (1, "a", "x"),
+        (2, "b", "y"),
+        (3, "c", "z"),
+    ]
+
+
+def test_a_csv_mistake_names_row_and_physical_line(fail: Fail) -> None:
+    """Quoted newlines and blank lines move the line away from the row's number."""
+    found = fail('prompt,duration\n"a\nb\nc",5\n\nd,7\n', "m.csv")
+    assert [(m.row, m.line, m.column) for m in found] == [(2, 6, "duration")]
+    assert str(found[0]).endswith("m.csv:6: row 2, duration: '7' is not allowed; it is 5 or 10 (seconds)")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "says"),
+    [
+        ("prompt,prompt\na,b\n", 1, "two columns have this name"),
+        ("prompt,mood\na, b, c\n", 2, "has 3 cells, but the header has 2"),
+        ("prompt,mood\na\n", 2, "has 1 cells"),
+        ("prompt,\na,b\n", 2, "a column without a name"),
+        ('prompt\n"a\n', 2, "is a quote not closed"),
+        ('prompt\n"a"b\n', 2, "is a quote not closed"),
+        ("promt,duration\na,5\n", 1, "is it the one named `promt`"),
+        ("id,duration\na,5\n", 1, "no column `prompt`"),
+        ("prompt,asepct_ratio\na,9:16\n", 2, "did you mean `aspect_ratio`"),
+        ("prompt,matrix\na,x\n", 2, "belongs to YAML"),
+        ("prompt\n", None, "asks for nothing"),
+        ("", None, "asks for nothing"),
+        ("\n\n\n", None, "asks for nothing"),
+        ("prompt,aspect_ratio\na,09:16:00\n", 2, 'did you mean "9:16"'),
+        ("prompt,mood\na,x\x07\n", 2, "control character"),
+        ("prompt\na\x00b\n", 2, "control character"),
+        ("prompt,id\na,x\nb,x\n", 3, "row 1 already"),
+        ("prompt,mood\nA {mood} mug,cozy\n", 2, "write {{ mood }}"),
+    ],
+)
+def test_csv_mistakes(fail: Fail, text: str, line: int | None, says: str) -> None:
+    """Each is found with its line and one clear sentence."""
+    found = fail(text, "m.csv")
+    assert any(m.line == line and says in m.message for m in found), found
+
+
+def test_an_empty_column_at_the_end_of_each_csv_line_is_ignored(load: Load) -> None:
+    """Spreadsheets leave such columns behind."""
+    assert load("prompt,,\na,,\n", "m.csv").entries[0].variables == {}
+
+
+def test_a_jsonl_object_is_a_job(load: Load) -> None:
+    """null is a value that is not given; blank lines and U+2028 inside a text are no line ends."""
+    lines = [
+        '{"id": 1, "prompt": "a\u2028b {{ price }}", "price": 0.50, "duration": null, "mood": null}',
+        "",
+        '{"prompt": "c", "new": true}',
+    ]
+    first, second = load("\r\n".join(lines), "m.jsonl").entries
+    assert (first.row_id, first.job.params["prompt"], first.variables) == (
+        "1",
+        "a\u2028b 0.50",
+        {"price": "0.50"},
+    )
+    assert (second.row, second.variables) == (2, {"new": True})
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('{"prompt": "a"', "is not JSON"),
+        ("[1]", "is not an object"),
+        ("nonsense", "is not JSON"),
+        ('{"prompt": "a", "prompt": "b"}', "given twice"),
+        ('{"prompt": "a", "x": NaN}', "not a finite number"),
+        ('{"prompt": "a", "x": -Infinity}', "not a finite number"),
+        ('{"prompt": "a", "x": 1e400}', "not a finite number"),
+        ('{"prompt": "a", "x": ' + "9" * 5000 + "}", "digits"),
+        ('{"prompt": "a", "x": [1]}', "single values"),
+        ('{"prompt": "a", "matrix": {"x": [1]}}', "single values"),
+        ('{"prompt": ' + "[" * 100_000 + "}", "nested too deep"),
+        ('{"prompt": "\\ud800"}', "U+D800"),
+        ('{"prompt": "a", "x": "\\udc00"}', "control character"),
+        ('{"prompt": "a", "duration": true}', "5 or 10"),
+    ],
+)
+def test_jsonl_mistakes(fail: Fail, line: str, says: str) -> None:
+    """Each is found with its row and line; the good line beside it does not hide it."""
+    found = fail('{"prompt": "good"}\n\n' + line + "\n", "m.jsonl")
+    assert any((m.row, m.line) == (2, 3) and says in m.message for m in found), found
+
+
+def test_a_json_text_with_a_lone_surrogate_is_refused_before_it_reaches_an_id(fail: Fail) -> None:
+    """It could not be written into the request."""
+    assert fail(json.dumps({"prompt": "x \ud800"}), "m.jsonl")[0].column == "prompt"

@@ -1,0 +1,269 @@
+"""YAML manifests: defaults, the matrix, rows, and what their keys mean."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import Fail, Load
+
+
+def test_every_row_meets_every_combination_in_the_order_written(load: Load) -> None:
+    """Rows first, then the axes as written (the last runs fastest), then the replicates."""
+    campaign = load(
+        """
+        name: sweep
+        matrix: {product: [mug, lamp], aspect_ratio: ["16:9", "9:16"]}
+        rows:
+          - {id: a, prompt: "one {{ product }}", count: 2}
+          - {id: b, prompt: "two {{ product }}"}
+        """
+    )
+    seen = [
+        (e.row, e.row_id, e.variables["product"], e.job.params["aspect_ratio"], e.job.replicate)
+        for e in campaign.entries
+    ]
+    assert seen[:5] == [
+        (1, "a", "mug", "16:9", 1),
+        (1, "a", "mug", "16:9", 2),
+        (1, "a", "mug", "9:16", 1),
+        (1, "a", "mug", "9:16", 2),
+        (1, "a", "lamp", "16:9", 1),
+    ]
+    assert [row for row, *_ in seen] == [1] * 8 + [2] * 4
+    assert (campaign.name, campaign.rows, len(campaign.jobs), campaign.duplicates) == ("sweep", 2, 12, 0)
+    assert campaign.entries[0].job.params["prompt"] == "one mug"
+    assert "aspect_ratio" not in campaign.entries[0].variables
+
+
+def test_a_rows_own_axes_multiply_and_override_those_of_the_top(load: Load) -> None:
+    """The same name is replaced, a new name multiplies."""
+    campaign = load(
+        """
+        matrix: {product: [mug, lamp], light: [dawn]}
+        rows:
+          - prompt: "{{ product }} {{ light }} {{ mood }}"
+            matrix: {product: [vase], mood: [cozy, bold]}
+        """
+    )
+    assert [e.job.params["prompt"] for e in campaign.entries] == ["vase dawn cozy", "vase dawn bold"]
+
+
+def test_the_nearest_value_wins(load: Load) -> None:
+    """defaults < top matrix < row < the row's own axes; count and priority have defaults too."""
+    campaign = load(
+        """
+        defaults: {duration: 10, aspect_ratio: "1:1", mood: calm, priority: 3, count: 2}
+        matrix: {aspect_ratio: ["9:16"]}
+        rows:
+          - {prompt: "a {{ mood }}"}
+          - {prompt: "b {{ mood }}", duration: 5, mood: wild, priority: -1, count: 1}
+        """
+    )
+    first, again, second = campaign.entries
+    assert (first.job.params["duration"], first.job.params["aspect_ratio"]) == (10, "9:16")
+    assert (first.priority, again.job.replicate, again.job.params["prompt"]) == (3, 2, "a calm")
+    assert (second.job.params["duration"], second.job.params["prompt"], second.priority) == (5, "b wild", -1)
+
+
+def test_a_list_of_rows_alone_is_a_manifest_named_by_its_file(load: Load) -> None:
+    """The smallest manifest is one line."""
+    campaign = load("- prompt: a mug", "Spring Campaign 2026.yml")
+    assert (campaign.name, campaign.rows) == ("spring-campaign-2026", 1)
+    assert campaign.entries[0].job.model == "kling-2"
+    assert load("- prompt: a mug", "夏.yaml").name == "campaign"
+
+
+def test_a_row_without_an_id_gets_a_readable_one_from_its_rendered_prompt(load: Load) -> None:
+    """At most 40 small ASCII characters; a prompt without any is called `row`."""
+    campaign = load(
+        """
+        - {prompt: "A CAFÉ in {{ city }}, at night…", city: Málaga}
+        - {prompt: "猫の動画"}
+        - {prompt: "one two three four five six seven eight nine ten eleven"}
+        - {prompt: "../../../etc/passwd"}
+        """
+    )
+    ids = [entry.row_id for entry in campaign.entries]
+    assert ids == [
+        "a-cafe-in-malaga-at-night",
+        "row",
+        "one-two-three-four-five-six-seven-eight",
+        "etc-passwd",
+    ]
+    assert [entry.job.label for entry in campaign.entries] == ids
+
+
+def test_rows_that_ask_for_the_same_video_share_one_job_with_a_warning(load: Load) -> None:
+    """Replicate 1 of both is one video and one bill; the warning names both rows and the label is the first's."""
+    campaign = load(
+        """
+        - {id: first, prompt: a mug, count: 2}
+        - {id: other, prompt: a cup}
+        - {id: again, prompt: "a mug ", duration: 5}
+        """
+    )
+    first, second, _, again = campaign.entries
+    assert again.job is first.job
+    assert again.job is not second.job
+    assert (again.row_id, again.job.label) == ("again", "first")
+    assert (len(campaign.jobs), campaign.duplicates, campaign.rows) == (3, 1, 3)
+    [warning] = campaign.warnings
+    assert (warning.row, warning.line) == (3, 4)
+    assert "row 1" in warning.message
+
+
+def test_an_axis_that_changes_nothing_is_a_warning(load: Load) -> None:
+    """No template uses `mood`: the combinations are one video, bought once."""
+    campaign = load("rows: [{prompt: a mug, matrix: {mood: [a, b, c]}}]")
+    assert (len(campaign.entries), len(campaign.jobs)) == (3, 1)
+    [warning] = campaign.warnings
+    assert "two combinations of this row" in warning.message
+
+
+@pytest.mark.parametrize(
+    ("text", "row", "column", "says"),
+    [
+        ("rows: [{prompt: a}]\nincldue: []", None, "incldue", "no such key"),
+        ("rows: [{prompt: a}]\nrow: []", None, "row", "did you mean `rows`"),
+        ("rows: [{prompt: a}]\ninclude: []", None, "include", "not supported in this version yet"),
+        ("rows: [{prompt: a}]\nexclude: []", None, "exclude", "not supported in this version yet"),
+        ("rows: [{prompt: a}]\nrows_from: x.csv", None, "rows_from", "not supported in this version yet"),
+        ("rows: [{prompt: a}]\nzip: []", None, "zip", "not supported in this version yet"),
+        ("rows: [{prompt: a}]\ntags: []", None, "tags", "not supported in this version yet"),
+        ("rows: [{prompt: a}]\nname: ../x", None, "name", "is no name"),
+        ("rows: [{prompt: a}]\nname: [x]", None, "name", "must be a text"),
+        ("rows: [{prompt: a}]\nname:", None, "name", "must be a text"),
+        ("rows: [{prompt: a}]\nmodel: kling2", None, "model", "did you mean kling-2"),
+        ("rows: [{prompt: a}]\ndefaults: [x]", None, "defaults", "must be a mapping"),
+        ("rows: [{prompt: a}]\ndefaults: {id: x}", None, "id", "cannot be in `defaults`"),
+        ("rows: [{prompt: a}]\nmatrix: [x]", None, "matrix", "must be a mapping"),
+        ("rows: [{prompt: a}]\nmatrix: {mood: cozy}", None, "mood", "an axis is a list"),
+        ("rows: [{prompt: a}]\nmatrix: {mood: []}", None, "mood", "an axis is a list"),
+        ("rows: [{prompt: a}]\nmatrix: {mood: [[a]]}", None, "mood", "single value"),
+        (
+            "rows: [{prompt: a}]\nmatrix: {mood: [a, ]}\ndefaults: {count: 0}",
+            None,
+            "count",
+            "from 1 to 10,000",
+        ),
+        ("rows: [{prompt: a}]\nmatrix: {mood: [a, a]}", None, "mood", "twice"),
+        ("rows: [{prompt: a}]\nmatrix: {count: [1, 2]}", None, "count", "cannot be an axis"),
+        ("rows: [{prompt: a}]\nmatrix: {id: [x]}", None, "id", "cannot be an axis"),
+        ("rows: [{prompt: a}]\nmatrix: {duration: [5, 7]}", 1, "duration", "5 or 10"),
+        ("rows: {prompt: a}", None, "rows", "must be a list"),
+        ("rows: []", None, None, "asks for nothing"),
+        ("name: x", None, None, "asks for nothing"),
+        ("", None, None, "asks for nothing"),
+        ("just text", None, None, "a manifest is a mapping"),
+        ("- just text", 1, None, "is not a mapping"),
+        ("- {duration: 5}", 1, "prompt", "is missing"),
+        ("- {prompt: }", 1, "prompt", "has no value"),
+        ("- {prompt: a, duration: }", 1, "duration", "has no value"),
+        ("- {prompt: 5}", 1, "prompt", "put it in quotes"),
+        ("- {prompt: [a]}", 1, "prompt", "single value"),
+        ("- {prompt: a, mood: [b]}", 1, "mood", "single value"),
+        ("- {prompt: a, count: 0}", 1, "count", "from 1 to 10,000"),
+        ("- {prompt: a, count: 10001}", 1, "count", "from 1 to 10,000"),
+        ("- {prompt: a, count: 1.5}", 1, "count", "whole number"),
+        ("- {prompt: a, count: true}", 1, "count", "whole number"),
+        ("- {prompt: a, priority: high}", 1, "priority", "whole number"),
+        ("- {prompt: a, model: veo}", 1, "model", "one manifest has one model"),
+        ("- {prompt: a, id: ../x}", 1, "id", "is no id"),
+        ("- {prompt: a, id: .x}", 1, "id", "is no id"),
+        ("- {prompt: a, id: ''}", 1, "id", "is no id"),
+        ("- {prompt: a, id: 'a b'}", 1, "id", "is no id"),
+        ("- {prompt: a, id: ä}", 1, "id", "is no id"),
+        (f"- {{prompt: a, id: {'x' * 65}}}", 1, "id", "is no id"),
+        ("- {prompt: a, id: x}\n- {prompt: b, id: X}", 2, "id", "row 1 already"),
+        ("- {prompt: a, matrix: {prompt: [b]}}", 1, "prompt", "both a value and an axis"),
+        ("- {prompt: a, 'a\tb': x}", 1, "a\tb", "is no name"),
+        ("- {prompt: a, '': x}", 1, "", "is no name"),
+        ("- {prompt: a, rows: x}", 1, "rows", "belongs to YAML manifests"),
+        ("- {prompt: a, x: 'say {{ y }}'}", 1, "x", "a variable is not rendered"),
+    ],
+)
+def test_each_mistake_has_its_place_and_says_what_would_be_right(
+    fail: Fail, text: str, row: int | None, column: str | None, says: str
+) -> None:
+    """A mistake anywhere means that nothing is sent, so each must be found without guessing."""
+    found = fail(text)
+    assert any((m.row, m.column) == (row, column) and says in m.message for m in found), found
+
+
+def test_a_row_cannot_set_what_the_top_matrix_sweeps(fail: Fail) -> None:
+    """Its combinations would fall together into one; the sentence says how to do it."""
+    [mistake] = fail('matrix: {mood: [a, b], duration: [5, 10]}\nrows:\n  - prompt: "{{ mood }}"\n    duration: 5')
+    assert (mistake.row, mistake.column, mistake.line) == (1, "duration", 4)
+    assert "matrix: {duration: […]}" in mistake.message
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("asepct_ratio", "aspect_ratio"),
+        ("promt", "prompt"),
+        ("Prompt", "prompt"),
+        ("negativ_prompt", "negative_prompt"),
+        ("negative prompt", "negative_prompt"),
+        ("durations", "duration"),
+        ("duration_s", "duration"),
+        ("cfg-scale", "cfg_scale"),
+        ("startimage", "start_image"),
+        ("counts", "count"),
+        ("ID", "id"),
+        ("prio", None),
+        ("country", None),
+        ("account", None),
+        ("prompt_id", None),
+        ("mood", None),
+    ],
+)
+def test_a_name_that_is_nearly_a_parameter_is_a_mistake(load: Load, fail: Fail, name: str, meant: str | None) -> None:
+    """It would silently be a variable, and the money spent on the wrong video; other names stay free."""
+    for text in (
+        f"- {{prompt: a, '{name}': x}}",
+        f"defaults: {{'{name}': x}}\nrows: [{{prompt: a}}]",
+        f"matrix: {{'{name}': [x]}}\nrows: [{{prompt: a}}]",
+    ):
+        if meant is None:
+            assert load(text).entries[0].variables == {name: "x"}
+        else:
+            [mistake] = fail(text)
+            assert mistake.column == name
+            assert f"did you mean `{meant}`" in mistake.message
+
+
+def test_a_near_miss_that_a_template_uses_is_a_variable(load: Load) -> None:
+    """Who writes {{ durations }} means it."""
+    assert load("- {prompt: 'for {{ durations }}', durations: days}").entries[0].job.params["prompt"] == "for days"
+
+
+def test_ids_may_look_like_numbers(load: Load) -> None:
+    """`id: 42` and `id: 007` are the texts that were written."""
+    assert [e.row_id for e in load("- {prompt: a, id: 42}\n- {prompt: b, id: 007}").entries] == ["42", "007"]
+
+
+def test_numbers_in_prompts_stay_as_written(load: Load) -> None:
+    """$0.50 does not become $0.5, and truth values print as YAML writes them."""
+    text = "- {prompt: '{{ price }} {{ sku }} {{ n + 1 }} {{ new }}', price: 0.50, sku: 007, n: 2, new: true}"
+    assert load(text).entries[0].job.params["prompt"] == "0.50 007 3 true"
+
+
+def test_a_huge_sweep_is_refused_before_it_is_made(fail: Fail) -> None:
+    """A kilobyte of YAML can ask for more videos than a machine holds."""
+    axes = "\n".join(f"  a{n}: [{', '.join(str(v) for v in range(10))}]" for n in range(400))
+    [mistake] = fail(f"matrix:\n{axes}\nrows: [{{prompt: a}}]")
+    assert "2,000,000 are the most" in mistake.message
+    [mistake] = fail(
+        "matrix: {a: [1, 2, 3]}\nrows: [{prompt: a, count: 10000, matrix: {b: ["
+        + ",".join(map(str, range(99)))
+        + "]}}]"
+    )
+    assert "2,970,000 videos" in mistake.message
+
+
+def test_syntax_mistakes_come_with_the_line(fail: Fail) -> None:
+    """The YAML reader's problem becomes a mistake of the manifest."""
+    [mistake] = fail("rows:\n  - prompt: a\n    prompt: b\n")
+    assert mistake.line == 3
+    assert "twice" in mistake.message
+    assert str(mistake).count("manifest.yaml") == 1
