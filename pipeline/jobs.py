@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 
 import orjson
 
+from pipeline.models.base import Scalar
+
 ID_VERSION = 1
 """Part of every id. Changing what is hashed would buy finished work again: the golden test guards it."""
-
-Scalar = str | int | float | bool | None
 
 
 @dataclass(frozen=True, slots=True)

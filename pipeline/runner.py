@@ -25,7 +25,7 @@ from pipeline.engine.stopping import LeavingError, Stopping, StopReason, gravest
 from pipeline.jobs import Job
 from pipeline.kernel.clock import Clock, SystemClock
 from pipeline.kernel.errors import InputError, MachineError, RunDirectoryError
-from pipeline.kernel.files import make_folder, write_file
+from pipeline.kernel.files import make_folder, remove_leftovers, write_file
 from pipeline.kernel.usd import MicroUsd, format_usd
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import JobState, State, fold
@@ -218,6 +218,7 @@ def _prepare_folder(folder: Path, campaign: Campaign, config: Config) -> list[Li
     try:
         for name in ("videos", "posters", "report"):
             make_folder(folder / name)
+            remove_leftovers(folder / name)
         save_entries(folder, campaign.entries)
         write_file(folder / f"manifest{campaign.source.suffix.lower()}", campaign.source.read_bytes())
         write_file(folder / "config.yaml", dump_config(config).encode())

@@ -98,7 +98,7 @@ class RunContext:
             case Reaction.PAUSE:
                 self.pace.pause(refusal.wait_s)
             case Reaction.STOP_ACCOUNT:
-                self.stopping.stop(StopReason.ACCOUNT, f"{refusal.message}. {refusal.error_class.advice}")
+                self.stopping.stop(StopReason.ACCOUNT, f"{refusal.message.rstrip('.')}. {refusal.error_class.advice}")
             case _ if refusal.error_class is ErrorClass.NOT_SENT:
                 self._note_lost_connection(refusal)
             case _:

@@ -107,11 +107,13 @@ async def settle(run: RunContext, witness: Witness) -> list[JobRecord]:
     rows = await sweep(run, doubted)
     if rows is None:
         return []
+    # When a row was listed is only known to be before the sweep's end: an attempt that began meanwhile may own it.
+    ended_us = run.clock.now_us()
     for row in rows:
-        witness.first_seen_us.setdefault(row.request_id, begun_us)
+        witness.first_seen_us.setdefault(row.request_id, ended_us)
     # Someone else may have settled some of them while the pages came in.
     doubted = [record for record in doubted if record.state is JobState.IN_DOUBT]
-    pairs = match_rows(doubted, rows, run.ledger.state.request_ids, witness.first_seen_us, begun_us)
+    pairs = match_rows(doubted, rows, run.ledger.state.request_ids, witness.first_seen_us, ended_us)
     for record, row in pairs:
         await _accept(run, record, row)
     unexplained = [row for row in rows if row.request_id not in run.ledger.state.request_ids]

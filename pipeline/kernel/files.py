@@ -8,6 +8,7 @@ either the old file or the new one.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import secrets
@@ -31,6 +32,9 @@ def fsync_folder(folder: Path) -> None:
 def make_folder(folder: Path) -> None:
     """Create `folder` and its missing parents durably; an existing one is left as it is."""
     if folder.is_dir():
+        # Whoever made it may have died before its name was durable. Its parent may not be ours to read: then it is old.
+        with contextlib.suppress(PermissionError):
+            fsync_folder(folder.parent)
         return
     make_folder(folder.parent)
     with contextlib.suppress(FileExistsError):
@@ -43,6 +47,8 @@ def write_all(descriptor: int, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while view:
         written = os.write(descriptor, view)
+        if not written:
+            raise OSError(errno.EIO, "the disk takes nothing more")
         view = view[written:]
 
 
@@ -73,8 +79,14 @@ def write_file(path: Path, data: bytes) -> None:
             os.close(descriptor)
         put_in_place(temporary, path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        discard(temporary)
         raise
+
+
+def discard(temporary: Path) -> None:
+    """Delete a temporary file that failed; a disk that refuses even this hides nothing of why it failed."""
+    with contextlib.suppress(OSError):
+        temporary.unlink(missing_ok=True)
 
 
 def remove_leftovers(folder: Path) -> int:
@@ -109,7 +121,8 @@ def hold_lock(path: Path, holder: str) -> Iterator[None]:
         os.ftruncate(descriptor, 0)
         write_all(descriptor, holder.encode())
         yield
-        os.ftruncate(descriptor, 0)
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
 

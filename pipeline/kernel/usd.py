@@ -7,7 +7,7 @@ arithmetic of the edge, and everything inside adds and compares integers.
 from __future__ import annotations
 
 import re
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, Inexact, InvalidOperation
 from typing import NewType
 
 MicroUsd = NewType("MicroUsd", int)
@@ -16,6 +16,9 @@ MicroUsd = NewType("MicroUsd", int)
 MICRO_PER_USD = 1_000_000
 MAX_MICROUSD = 1_000_000_000 * MICRO_PER_USD
 """A billion dollars: above it an amount is a mistake or an attack, never a price."""
+
+_EXACT = Context(prec=40, traps=[Inexact])
+"""Refuses to round, whatever context the caller computes in."""
 
 _PLAIN_NUMBER = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{1,12})?")
 
@@ -37,9 +40,10 @@ def parse_usd(value: str | int | Decimal, *, zero_allowed: bool = False) -> Micr
         raise ValueError(f"{str(value)[:40]!r} is not a positive amount of dollars")
     if amount > MAX_MICROUSD // MICRO_PER_USD:
         raise ValueError(f"{str(value)[:40]!r} is more than a billion dollars")
-    micro = amount * MICRO_PER_USD
-    if micro != int(micro):
-        raise ValueError(f"{str(value)[:40]!r} is finer than a millionth of a dollar")
+    try:
+        micro = _EXACT.to_integral_exact(_EXACT.multiply(amount, MICRO_PER_USD))
+    except Inexact:
+        raise ValueError(f"{str(value)[:40]!r} is finer than a millionth of a dollar") from None
     return MicroUsd(int(micro))
 
 

@@ -4,7 +4,8 @@
     doubt     reserved ─────> in doubt          settle   in doubt ─────> reserved
     post      reserved ─cost> posted            void     reserved or in doubt ──> free
 
-An amount leaves `reserved` or `in doubt` in exactly one way. Nothing here knows of errors or of time.
+An amount leaves `reserved` or `in doubt` in exactly one way. A move that cannot be true is refused before anything is
+moved, also where Python strips assertions. Nothing here knows of errors or of time.
 """
 
 from __future__ import annotations
@@ -12,6 +13,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from pipeline.kernel.usd import MicroUsd
+
+
+class ImpossibleMoveError(AssertionError):
+    """A move that nothing real can make: a defect, or a ledger that somebody edited."""
 
 
 @dataclass(slots=True)
@@ -34,40 +39,44 @@ class Books:
         return MicroUsd(max(0, cap - self.committed))
 
     def quote(self, price: int) -> MicroUsd:
-        """The most that a job of list price `price` may cost, as far as this account's charges have shown."""
+        """The most that a job of list price `price` may cost, as far as this account's charges have shown.
+
+        It never falls. Every charge noted is above its quote, so the chain only climbs, and ends.
+        """
         while price in self.charged_above:
             price = self.charged_above[price]
         return MicroUsd(price)
 
     def reserve(self, quote: int) -> None:
-        assert quote > 0, "an unknown price is refused, never guessed at zero"
+        _require(quote > 0, "an unknown price is refused, never guessed at zero")
         self.reserved += quote
 
     def doubt(self, quote: int) -> None:
+        _require(0 < quote <= self.reserved, "a reservation ends once")
         self.reserved -= quote
         self.in_doubt += quote
-        self._check()
 
     def settle(self, quote: int) -> None:
+        _require(0 < quote <= self.in_doubt, "a doubt ends once")
         self.in_doubt -= quote
         self.reserved += quote
-        self._check()
 
     def post(self, quote: int, cost: int) -> None:
+        _require(0 < quote <= self.reserved, "a reservation ends once")
+        _require(cost >= 0, "posted money is never taken back")
         self.reserved -= quote
         self.posted += cost
         if cost > quote:
-            self.charged_above[quote] = max(cost, self.charged_above.get(quote, 0))
-        self._check()
+            self.charged_above[quote] = max(cost, self.quote(quote))
 
     def void(self, quote: int, *, doubted: bool) -> None:
+        _require(0 < quote <= (self.in_doubt if doubted else self.reserved), "a reservation ends once")
         if doubted:
             self.in_doubt -= quote
         else:
             self.reserved -= quote
-        self._check()
 
-    def _check(self) -> None:
-        assert self.posted >= 0, "posted money is never taken back"
-        assert self.reserved >= 0, "a reservation ends once"
-        assert self.in_doubt >= 0, "a doubt ends once"
+
+def _require(holds: bool, why: str) -> None:
+    if not holds:
+        raise ImpossibleMoveError(why)

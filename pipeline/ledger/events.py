@@ -6,8 +6,9 @@ text and floats, and 0 for integers, so that pandas reads the integers as intege
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any
 
 
 class EventKind(StrEnum):
@@ -94,3 +95,17 @@ COLUMNS: dict[str, str] = {
 
 FIELD_OF_COLUMN = {column: "at_us" if column == "at" else column for column in COLUMNS}
 """The field of `Event` that a column holds."""
+
+_TEXTS = tuple(name for name, kind in COLUMNS.items() if kind == "string" and name != "event")
+
+
+def mended(event: Event) -> Event:
+    """`event` with every text fit for UTF-8: half a character, from somebody's JSON, becomes a question mark."""
+    changed: dict[str, Any] = {}
+    for name in _TEXTS:
+        text: str | None = getattr(event, name)
+        if text is not None and not text.isascii():
+            sound = text.encode("utf-8", "replace").decode()
+            if sound != text:
+                changed[name] = sound
+    return replace(event, **changed) if changed else event

@@ -17,6 +17,7 @@ import orjson
 
 from pipeline.kernel.errors import ERROR_CLASSES, Reaction
 from pipeline.ledger.budget import Books
+from pipeline.ledger.budget import ImpossibleMoveError as ImpossibleMoveError
 from pipeline.ledger.events import RUN_EVENTS, Event, EventKind
 
 
@@ -49,10 +50,6 @@ MOVES: dict[tuple[JobState | None, EventKind], JobState] = {
     (JobState.FAILED, EventKind.RETRY_GRANTED): JobState.VOIDED,
 }
 """(state, event) to the state after it. What is not here must not happen."""
-
-
-class ImpossibleMoveError(AssertionError):
-    """An event that the table of moves does not allow: a defect, or a ledger that somebody edited."""
 
 
 @dataclass(slots=True)
@@ -135,8 +132,8 @@ class State:
         """Take in one event.
 
         Raises:
-            ImpossibleMoveError: the table of moves does not allow it, or its attempt or request id contradicts what
-                is known. Nothing is changed then.
+            ImpossibleMoveError: the table of moves does not allow it, or its attempt, request id or money contradicts
+                what is known. Nothing is changed then.
         """
         if event.seq != self.last_seq + 1:
             raise ImpossibleMoveError(f"event {event.seq} follows event {self.last_seq}")
@@ -149,7 +146,7 @@ class State:
         self.last_seq = event.seq
 
     def _apply_run(self, event: Event) -> None:
-        facts = orjson.loads(event.detail or "{}")
+        facts = _facts(event)
         if event.event is EventKind.RUN_STARTED:
             self.runs.append(RunRecord(event.at_us, facts))
         elif self.runs:
@@ -157,14 +154,17 @@ class State:
             self.runs[-1].outcome = facts
 
     def _apply_job(self, event: Event) -> None:
-        assert event.job_id is not None
-        record = self.jobs.get(event.job_id)
-        after = self._check_move(record, event)
-        if record is None:
-            record = self.jobs[event.job_id] = JobRecord(event.job_id)
+        if not event.job_id:
+            raise ImpossibleMoveError(f"event {event.seq}: {event.event} of no job")
+        known = self.jobs.get(event.job_id)
+        after = self._check_move(known, event)
+        record = known or JobRecord(event.job_id)
+        # Each of these asks the books first: what they refuse has changed nothing.
+        _TAKE_IN[event.event](self, record, event)
+        if known is None:
+            self.jobs[event.job_id] = record
         else:
             self.counts[record.state] -= 1
-        _TAKE_IN[event.event](self, record, event)
         record.state = after
         self.counts[after] += 1
 
@@ -179,15 +179,31 @@ class State:
         if event.attempt != expected:
             raise ImpossibleMoveError(f"event {event.seq}: attempt {event.attempt} of {event.job_id}, not {expected}")
         if event.event is EventKind.SUBMITTED:
-            owner = self.request_ids.get(event.request_id or "")
-            reclaimed = record is not None and owner == record.job_id and record.request_id == event.request_id
-            if not event.request_id or (owner is not None and not reclaimed):
-                raise ImpossibleMoveError(f"event {event.seq}: request id {event.request_id} belongs to {owner}")
+            self._check_request_id(record, event)
         return after
+
+    def _check_request_id(self, record: JobRecord | None, event: Event) -> None:
+        """An attempt has one request id for life, and a request id one attempt."""
+        mine = record.request_id if record else None
+        owner = self.request_ids.get(event.request_id or "")
+        if not event.request_id or (owner is not None and mine != event.request_id):
+            raise ImpossibleMoveError(f"event {event.seq}: request id {event.request_id} belongs to {owner}")
+        if mine not in (None, event.request_id):
+            raise ImpossibleMoveError(f"event {event.seq}: request id {event.request_id}, but its attempt is {mine}")
 
     def in_state(self, *states: JobState) -> Iterator[JobRecord]:
         """The jobs in any of `states`, in the order in which they were first reserved."""
         return (record for record in self.jobs.values() if record.state in states)
+
+
+def _facts(event: Event) -> dict[str, Any]:
+    try:
+        facts = orjson.loads(event.detail or "{}")
+    except ValueError:
+        facts = None
+    if not isinstance(facts, dict):
+        raise ImpossibleMoveError(f"event {event.seq}: the facts of a run are not a JSON object")
+    return facts
 
 
 def _reserved(state: State, record: JobRecord, event: Event) -> None:
@@ -205,15 +221,17 @@ def _reserved(state: State, record: JobRecord, event: Event) -> None:
 
 
 def _submitted(state: State, record: JobRecord, event: Event) -> None:
-    assert event.request_id is not None
     if record.state is JobState.IN_DOUBT:
         state.books.settle(record.quote_microusd)
-    state.request_ids[event.request_id] = record.job_id
+    if event.request_id is not None:  # always: the move was checked
+        state.request_ids[event.request_id] = record.job_id
     record.request_id = event.request_id
     # What doubt delayed was submitted when its money was reserved: its age, and so its expiry, count from there.
     accepted_us = record.reserved_us if record.state is JobState.IN_DOUBT else event.at_us
-    record.submitted_us = record.submitted_us or accepted_us
-    record.first_submitted_us = record.first_submitted_us or accepted_us
+    if record.submitted_us is None:
+        record.submitted_us = accepted_us
+    if record.first_submitted_us is None:
+        record.first_submitted_us = accepted_us
     record.error_class = record.error = None
 
 

@@ -8,6 +8,7 @@ that its loss is noticed too; it is written after the segment, so it can lag beh
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -20,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.kernel.errors import RunDirectoryError
-from pipeline.kernel.files import fsync_folder, open_temporary, put_in_place, write_all
+from pipeline.kernel.files import discard, fsync_folder, open_temporary, put_in_place, write_all
 from pipeline.ledger.events import COLUMNS, FIELD_OF_COLUMN, Event, EventKind
 
 _TYPES = {
@@ -32,7 +33,7 @@ _TYPES = {
 }
 SCHEMA = pa.schema([pa.field(name, _TYPES[kind]) for name, kind in COLUMNS.items()])
 
-_NAME = re.compile(r"(\d{12})-(\d{12})-([0-9a-f]{32})\.parquet")
+_NAME = re.compile(r"([0-9]{12})-([0-9]{12})-([0-9a-f]{32})\.parquet")
 _METADATA_KEY = b"kling-batch.chain"
 _HEAD = "_head"
 GENESIS = "0" * 64
@@ -93,7 +94,7 @@ def write_segment(folder: Path, events: Sequence[Event], data: bytes) -> Segment
             os.close(descriptor)
         put_in_place(temporary, folder / str(name))
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        discard(temporary)
         raise
     _write_head(folder, name)
     return name
@@ -103,10 +104,14 @@ def _write_head(folder: Path, name: SegmentName) -> None:
     """Note the newest segment. Not flushed: a head that lags after a power loss only notices less."""
     descriptor, temporary = open_temporary(folder, "head-")
     try:
-        write_all(descriptor, str(name).encode())
-    finally:
-        os.close(descriptor)
-    os.replace(temporary, folder / _HEAD)
+        try:
+            write_all(descriptor, str(name).encode())
+        finally:
+            os.close(descriptor)
+        os.replace(temporary, folder / _HEAD)
+    except BaseException:
+        discard(temporary)
+        raise
 
 
 def list_segments(folder: Path) -> tuple[list[SegmentName], list[SegmentName]]:
@@ -115,13 +120,15 @@ def list_segments(folder: Path) -> tuple[list[SegmentName], list[SegmentName]]:
     Raises:
         RunDirectoryError: a file that is no segment, a gap, or an overlap that no merge explains.
     """
+    # The head first: beside a live writer it may lag behind the listing, never lead it.
+    head = _read_head(folder)
     names = []
-    for entry in os.scandir(folder):
-        if entry.name.startswith((".", "_")):
+    for entry in os.listdir(folder):
+        if entry.startswith((".", "_")):
             continue
-        name = SegmentName.parse(entry.name)
+        name = SegmentName.parse(entry)
         if name is None:
-            raise _damage(folder, entry.name, "is not a segment of this ledger")
+            raise _damage(folder, entry, "is not a segment of this ledger")
         names.append(name)
     kept, replaced = _choose(names)
     expected = 1
@@ -130,7 +137,8 @@ def list_segments(folder: Path) -> tuple[list[SegmentName], list[SegmentName]]:
             lost = f"events {expected} to {name.first - 1} are missing" if name.first > expected else "it overlaps"
             raise _damage(folder, str(name), f"does not follow event {expected - 1}: {lost}")
         expected = name.last + 1
-    _check_head(folder, expected - 1)
+    if head is not None and head.last >= expected:
+        raise _damage(folder, str(head), "is missing, and events with it")
     return kept, replaced
 
 
@@ -145,17 +153,20 @@ def _choose(names: Iterable[SegmentName]) -> tuple[list[SegmentName], list[Segme
     return kept, replaced
 
 
-def _check_head(folder: Path, last_seq: int) -> None:
+def _read_head(folder: Path) -> SegmentName | None:
+    """The newest segment as far as it was noted; None where no note survived."""
     try:
-        head = SegmentName.parse((folder / _HEAD).read_text("ascii", "replace"))
+        return SegmentName.parse((folder / _HEAD).read_text("ascii", "replace"))
     except FileNotFoundError:
-        return
-    if head is not None and head.last > last_seq:
-        raise _damage(folder, str(head), "is missing, and events with it")
+        return None
 
 
-def read_segments(folder: Path, names: Iterable[SegmentName]) -> tuple[list[Event], str]:
+def read_segments(
+    folder: Path, names: Iterable[SegmentName], replaced: Iterable[SegmentName] = ()
+) -> tuple[list[Event], str]:
     """Read and check segments in order; returns their events and the hash that the chain has reached.
+
+    `replaced` are those that a merged one stands for: each must hold the very same events.
 
     Raises:
         RunDirectoryError: a segment is damaged or does not fit the chain; says which.
@@ -169,6 +180,10 @@ def read_segments(folder: Path, names: Iterable[SegmentName]) -> tuple[list[Even
             raise _damage(folder, str(name), "does not continue the segment before it: one was swapped or is foreign")
         events += more
         reached = after
+    for name in replaced:
+        more, _, _ = _read_segment(folder, name)
+        if link(GENESIS, more) != link(GENESIS, events[name.first - 1 : name.last]):
+            raise _damage(folder, str(name), "contradicts another segment that holds the same events")
     return events, reached
 
 
@@ -179,12 +194,13 @@ def _read_segment(folder: Path, name: SegmentName) -> tuple[list[Event], str, st
     try:
         table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
         chain = orjson.loads((table.schema.metadata or {})[_METADATA_KEY])
+        before, after = str(chain["before"]), str(chain["after"])
         events = _decode(table)
     except (pa.ArrowException, KeyError, ValueError, TypeError, OSError) as error:
         raise _damage(folder, str(name), f"cannot be read ({type(error).__name__})") from None
     if not events or events[0].seq != name.first or events[-1].seq != name.last:
         raise _damage(folder, str(name), "does not hold the events that its name says")
-    return events, chain["before"], chain["after"]
+    return events, before, after
 
 
 def _decode(table: pa.Table) -> list[Event]:
@@ -207,11 +223,18 @@ def _damage(folder: Path, name: str, what: str) -> RunDirectoryError:
 def merge_segments(folder: Path, names: Sequence[SegmentName]) -> None:
     """Replace all segments by one with the same events and the same place in the chain.
 
-    A kill at any point leaves either the old ones, or both (then the merged one counts), or the merged one.
+    A kill at any point leaves either the old ones, or both (then the merged one counts), or the merged one. The old
+    ones go only when the merged one was read back and holds what they hold.
     """
     events, reached = read_segments(folder, names)
-    write_segment(folder, events, encode(events, GENESIS, reached, compress=True))
-    remove_segments(folder, names)
+    merged = write_segment(folder, events, encode(events, GENESIS, reached, compress=True))
+    old = [name for name in names if name != merged]
+    try:
+        read_segments(folder, [merged], old)
+    except RunDirectoryError as damage:
+        remove_segments(folder, [merged] if old else [])
+        raise OSError(errno.EIO, "a merged segment did not keep its bytes") from damage
+    remove_segments(folder, old)
 
 
 def remove_segments(folder: Path, names: Iterable[SegmentName]) -> None:

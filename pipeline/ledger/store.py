@@ -18,11 +18,14 @@ from pipeline.kernel.clock import Clock, SystemClock, iso
 from pipeline.kernel.errors import MachineError, RunDirectoryError
 from pipeline.kernel.files import hold_lock, is_held, make_folder, remove_leftovers
 from pipeline.ledger import segments
-from pipeline.ledger.events import Event
-from pipeline.ledger.fold import State, fold
+from pipeline.ledger.events import Event, mended
+from pipeline.ledger.fold import ImpossibleMoveError, State, fold
 
 MERGE_ABOVE = 64
 """More segments than this are merged into one when the ledger is opened or closed."""
+
+READ_TRIES = 5
+"""How often a reader looks again where a live writer changes the folder under its eyes."""
 
 _LOCK = "_lock"
 
@@ -58,21 +61,32 @@ class Ledger:
         """
         if self._failure is not None:
             raise self._failure
+        if not events:
+            return []
         recorded = []
-        for event in events:
-            stamped = dataclasses.replace(event, seq=self.state.last_seq + 1, at_us=self._clock.now_us())
-            self.state.apply(stamped)
-            self._pending.append(stamped)
-            recorded.append(stamped)
+        try:
+            for event in events:
+                seq, at_us = self.state.last_seq + 1, self._clock.now_us()
+                stamped = dataclasses.replace(mended(event), seq=seq, at_us=at_us)
+                self.state.apply(stamped)
+                self._pending.append(stamped)
+                recorded.append(stamped)
+        finally:
+            # Also when a later event is impossible: what the state has taken in must reach the disk.
+            durable = self._begin_commit() if recorded else None
+        if durable is not None:
+            # The shield keeps one cancelled waiter from cancelling the future of all the others.
+            await asyncio.shield(durable)
+        return recorded
+
+    def _begin_commit(self) -> asyncio.Future[None]:
+        """Have what is pending written; the future is done when it is durable."""
         loop = asyncio.get_running_loop()
         if self._durable is None:
             self._durable = loop.create_future()
-        durable = self._durable
         if self._committing is None:
             self._committing = loop.create_task(self._commit())
-        # The shield keeps one cancelled waiter from cancelling the future of all the others.
-        await asyncio.shield(durable)
-        return recorded
+        return self._durable
 
     async def _commit(self) -> None:
         """Write what is pending, group after group, until nothing is."""
@@ -81,13 +95,15 @@ class Ledger:
             while self._pending:
                 batch, self._pending = self._pending, []
                 durable, self._durable = self._durable, None
-                assert durable is not None
                 try:
                     await loop.run_in_executor(self._disk, self._write, batch)
-                except Exception as error:  # every failure to write poisons the ledger, whatever its type
+                except BaseException as error:  # every failure to write poisons the ledger, whatever its type
                     self._poison(error, durable)
+                    if not isinstance(error, Exception):
+                        raise
                     return
-                durable.set_result(None)
+                if durable is not None:
+                    durable.set_result(None)
         finally:
             self._committing = None
 
@@ -96,7 +112,7 @@ class Ledger:
         segments.write_segment(self._folder, batch, segments.encode(batch, self._reached, after))
         self._reached = after
 
-    def _poison(self, error: Exception, durable: asyncio.Future[None]) -> None:
+    def _poison(self, error: BaseException, durable: asyncio.Future[None] | None) -> None:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
         self._failure = MachineError(
             f"the ledger in {self._folder} could not be written ({reason}). Nothing more was sent; "
@@ -109,10 +125,16 @@ class Ledger:
 
     async def close(self) -> None:
         """Let every commit finish, and leave few segments behind."""
-        while self._committing is not None:
-            await asyncio.wait([self._committing])
-        if self._failure is None:
-            await asyncio.get_running_loop().run_in_executor(self._disk, _tidy, self._folder)
+        try:
+            while self._committing is not None:
+                await asyncio.wait([self._committing])
+            if self._failure is None:
+                await asyncio.get_running_loop().run_in_executor(self._disk, _tidy, self._folder)
+        finally:
+            self.let_go()
+
+    def let_go(self) -> None:
+        """Wait for the last write that was begun; after this nothing here touches the folder."""
         self._disk.shutdown(wait=True)
 
 
@@ -121,6 +143,8 @@ def _tidy(folder: Path) -> None:
     with contextlib.suppress(OSError):
         kept, replaced = segments.list_segments(folder)
         if replaced:
+            # Nothing is deleted before what stands for it was read and found equal.
+            segments.read_segments(folder, kept, replaced)
             segments.remove_segments(folder, replaced)
         if len(kept) > MERGE_ABOVE:
             segments.merge_segments(folder, kept)
@@ -150,10 +174,26 @@ def open_ledger(folder: Path, clock: Clock | None = None) -> Iterator[Ledger]:
             raise RunDirectoryError(f"{folder.parent} is in use: {_who_holds(lock)}. Nothing was sent.") from None
         except OSError as error:
             raise MachineError(f"{lock} cannot be opened: {error.strerror}") from None
+        state, reached = _load(folder)
+        ledger = Ledger(folder, state, reached, clock)
+        try:
+            yield ledger
+        finally:
+            # The lock must not be free while a write is still on its way.
+            ledger.let_go()
+
+
+def _load(folder: Path) -> tuple[State, str]:
+    """Check and fold what the folder holds, once it is tidy."""
+    try:
         remove_leftovers(folder)
         _tidy(folder)
-        events, reached = segments.read_segments(folder, segments.list_segments(folder)[0])
-        yield Ledger(folder, fold(events), reached, clock)
+        events, reached = segments.read_segments(folder, *segments.list_segments(folder))
+        return fold(events), reached
+    except ImpossibleMoveError as error:
+        raise RunDirectoryError(f"the ledger in {folder} contradicts itself: {error}. Nothing was sent.") from None
+    except OSError as error:
+        raise MachineError(f"the ledger in {folder} cannot be read: {error.strerror}. Nothing was sent.") from None
 
 
 def _who_holds(lock: Path) -> str:
@@ -186,8 +226,16 @@ def read_events(folder: Path) -> list[Event]:
     """
     if not folder.is_dir():
         raise RunDirectoryError(f"{folder.parent} holds no ledger: it is not a run directory")
-    for _ in range(5):
-        # A merge may replace segments between the listing and the reading: list again.
-        with contextlib.suppress(FileNotFoundError):
-            return segments.read_segments(folder, segments.list_segments(folder)[0])[0]
-    raise RunDirectoryError(f"{folder} keeps changing while it is read; try again")
+    damage = RunDirectoryError(f"{folder} keeps changing while it is read; try again")
+    for _ in range(READ_TRIES):
+        names = sorted(os.listdir(folder))
+        try:
+            return segments.read_segments(folder, *segments.list_segments(folder))[0]
+        except FileNotFoundError:
+            continue  # a merge replaced segments between the listing and the reading
+        except RunDirectoryError as error:
+            # A listing beside a writer is not of one instant and may miss a name: only a quiet folder is believed.
+            if names == sorted(os.listdir(folder)):
+                raise
+            damage = error
+    raise damage

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.jobs import Job, Scalar
+from pipeline.jobs import Job
 from pipeline.kernel.errors import Mistake
+from pipeline.models.base import Scalar
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from pipeline.jobs import Scalar
+from pipeline.models.base import Scalar
 
 RESERVED = ("id", "count", "priority", "model")
 """Names in a row that are neither a parameter nor a variable."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.jobs import Job, Scalar, job_id
+from pipeline.jobs import Job, job_id
 from pipeline.kernel.errors import Mistake
 from pipeline.manifest.campaign import Campaign, Entry
 from pipeline.manifest.document import MAX_ENTRIES, RESERVED, Document, Row, from_text
@@ -18,6 +18,7 @@ from pipeline.manifest.mistakes import Mistakes, shortened
 from pipeline.manifest.names import check_names
 from pipeline.manifest.templates import BadTemplateError, is_template, render, single_braced
 from pipeline.models import DEFAULT_MODEL, Model, find_model
+from pipeline.models.base import Scalar
 from pipeline.models.values import whole_number
 
 MAX_COUNT = 10_000

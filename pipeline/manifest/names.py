@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pipeline.jobs import Scalar
 from pipeline.manifest.document import RESERVED, Document
 from pipeline.manifest.mistakes import Mistakes, near_miss
 from pipeline.manifest.templates import is_template, names_in
 from pipeline.models import Model
+from pipeline.models.base import Scalar
 
 MAX_NAME = 100
 _SWEEP_WORDS = ("matrix", "defaults", "rows")

@@ -6,9 +6,9 @@ import csv
 import io
 from collections.abc import Iterator
 
-from pipeline.jobs import Scalar
 from pipeline.manifest.document import MAX_ENTRIES, Document, Row
 from pipeline.manifest.mistakes import Mistakes, near_miss
+from pipeline.models.base import Scalar
 
 _DELIMITERS = ",;\t"
 

@@ -6,9 +6,9 @@ import json
 import math
 from typing import NoReturn
 
-from pipeline.jobs import Scalar
 from pipeline.manifest.document import MAX_ENTRIES, Document, Row, as_written
 from pipeline.manifest.mistakes import Mistakes
+from pipeline.models.base import Scalar
 
 MAX_DIGITS = 300
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pipeline.jobs import Scalar
 from pipeline.kernel.strict_yaml import Node, YamlProblem, parse
 from pipeline.manifest.document import Axes, Block, Cells, Document, Row, as_written
 from pipeline.manifest.mistakes import Mistakes, near_miss
+from pipeline.models.base import Scalar
 
 TOP_KEYS = ("name", "model", "defaults", "matrix", "rows")
 LATER_KEYS = ("include", "exclude", "rows_from", "zip", "tags")

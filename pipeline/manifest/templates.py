@@ -12,9 +12,9 @@ import re
 from collections.abc import Callable, Container, Mapping
 from typing import TYPE_CHECKING, Any
 
-from pipeline.jobs import Scalar
 from pipeline.manifest.document import shown
 from pipeline.manifest.mistakes import near_miss
+from pipeline.models.base import Scalar
 
 if TYPE_CHECKING:
     import jinja2

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from pipeline.jobs import Scalar
 from pipeline.kernel.usd import MicroUsd
+
+Scalar = str | int | float | bool | None
+"""What a parameter or a variable may be."""
 
 Problem = tuple[str, str]
 """A parameter's name, and a sentence: what is wrong and what would be right."""

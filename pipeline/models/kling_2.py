@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
-from pipeline.jobs import Scalar
 from pipeline.kernel.usd import MicroUsd
-from pipeline.models.base import Problem
+from pipeline.models.base import Problem, Scalar
 from pipeline.models.values import finite_number, whole_number
 
 MAX_TEXT = 10_000

@@ -166,6 +166,25 @@ def test_every_parameter_is_part_of_the_id(load: Load, other: str) -> None:
     assert not set(ids(load("- {prompt: a}").jobs)) & set(ids(load(f"- {other}").jobs))
 
 
+def test_a_variable_in_quotes_is_the_same_variable(load: Load) -> None:
+    """CSV cannot tell 1 from "1": a template that compares must not see a difference either."""
+    row = "prompt: '{% if n == 1 %}one{% else %}many{% endif %}'"
+    quoted, plain = load(f"- {{{row}, n: '1'}}"), load(f"- {{{row}, n: 1}}")
+    assert ids(quoted.jobs) == ids(plain.jobs)
+    assert quoted.entries[0].job.params["prompt"] == "one"
+
+
+def test_an_endless_number_is_text_in_every_format(load: Load) -> None:
+    """Beyond 40 digits no format calculates, so that none differs."""
+    digits = "1" + "0" * 60
+    for text, name in [
+        (f"- {{prompt: a, n: {digits}}}", "m.yaml"),
+        (f'{{"prompt": "a", "n": {digits}}}', "m.jsonl"),
+        (f"prompt,n\na,{digits}\n", "m.csv"),
+    ]:
+        assert load(text, name).entries[0].variables == {"n": digits}
+
+
 def test_more_replicates_leave_the_first_ones_alone(load: Load) -> None:
     """count: 3 after count: 2 buys one more."""
     two, three = (ids(load(f"- {{prompt: a, count: {count}}}").jobs) for count in (2, 3))

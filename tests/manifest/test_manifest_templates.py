@@ -144,6 +144,7 @@ def test_nothing_reaches_beyond_the_values(text: str) -> None:
         "{% set a = 'xxxxxxxxxx' %}" + "{% set a = a ~ a %}" * 60 + "{{ a }}",
         "{% set a = 'xxxxxxxxxx' %}" + "{% set a = a|replace('x', a) %}" * 60 + "{{ a }}",
         "{% set a = ['xxxxxxxxxx'] %}" + "{% set a = [a|join(a[0]), a|join] %}" * 60 + "{{ a|join }}",
+        "{% set a = '" + "x" * 4000 + "' %}{{ a|replace('x', a)|length }}",
         "{{ 1.5|round(1000000000) * 'a' }}",
         "{{ '" + "9" * 9000 + "'|int }}",
         "{{ " + "(" * 4000 + "1" + ")" * 4000 + " }}",

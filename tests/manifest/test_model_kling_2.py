@@ -133,6 +133,11 @@ def test_newlines_and_tabs_inside_a_prompt_stay() -> None:
     assert normal(prompt=" a\n\tb ")["prompt"] == "a\n\tb"
 
 
+def test_windows_line_ends_are_the_same_text() -> None:
+    """A table saved on another machine does not buy everything again."""
+    assert normal(prompt="a\r\nb") == normal(prompt="a\nb")
+
+
 def test_an_https_start_image_is_sent_as_given() -> None:
     """And then the image decides the frame."""
     params = normal(start_image=" https://example.com/a.png?x=1 ")

@@ -74,6 +74,7 @@ def test_a_scalar_is_what_the_core_schema_says(text: str, value: object) -> None
         (f"a: {'9' * 5000}", "digits"),
         ("a: &x 1\nb: *x", "anchors"),
         ("a: &x 1", "anchors"),
+        ("a: *x", "aliases"),
         ("a: &x [1]", "anchors"),
         ("a: {b: 1}\n<<: {c: 2}", "merge keys"),
         ("a: 1\nb: 2\na: 3", "twice"),

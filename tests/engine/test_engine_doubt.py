@@ -1,0 +1,86 @@
+"""Which row of the history belongs to which attempt: decided without any network."""
+
+from __future__ import annotations
+
+import json
+
+from pipeline.engine.doubt import CLOCK_SKEW_US, LONGEST_SUBMIT_US, match_rows, speaks_against_absence
+from pipeline.ledger.fold import JobRecord, JobState
+from pipeline.provider.replies import HistoryRow, fingerprint
+
+NOW_US = 1_800_000_000_000_000
+MINUTE_US = 60_000_000
+
+
+def attempt(name: str, at_us: int = NOW_US, prompt: str = "a lamp", request_id: str | None = None) -> JobRecord:
+    return JobRecord(
+        name,
+        JobState.IN_DOUBT,
+        attempt=1,
+        quote_microusd=1_750_000,
+        model="kling-2",
+        request=json.dumps({"prompt": prompt, "duration": 5, "cfg_scale": 0.5}),
+        reserved_us=at_us,
+        request_id=request_id,
+    )
+
+
+def row(request_id: str, at_us: int = NOW_US, prompt: str = "a lamp", status: str = "PENDING") -> HistoryRow:
+    body = {"duration": 5.0, "prompt": prompt, "cfg_scale": 0.50, "start_image": None}
+    return HistoryRow(request_id, status, None, None, "", fingerprint(body), (at_us,))
+
+
+def matched(
+    doubted: list[JobRecord], rows: list[HistoryRow], owned: set[str] | None = None, **seen: int
+) -> dict[str, str]:
+    pairs = match_rows(doubted, rows, owned or set(), seen, NOW_US + MINUTE_US)
+    assert len({row.request_id for _, row in pairs}) == len(pairs), "one row for at most one attempt"
+    return {record.job_id: row.request_id for record, row in pairs}
+
+
+def test_a_row_of_the_same_request_near_in_time_settles_its_attempt() -> None:
+    """Numbers written otherwise, another key order and added nulls do not hide it."""
+    assert matched([attempt("a")], [row("request-1"), row("request-2", prompt="a mug")]) == {"a": "request-1"}
+
+
+def test_replicates_are_settled_as_many_as_there_are_rows() -> None:
+    """Five equal attempts and three rows: the three earliest are settled, two stay in doubt."""
+    doubted = [attempt(f"r{n}", NOW_US + n) for n in range(5)]
+    rows = [row(f"request-{n}", NOW_US + 10 + n) for n in range(3)]
+    assert matched(doubted, rows) == {"r0": "request-0", "r1": "request-1", "r2": "request-2"}
+
+
+def test_a_row_that_belongs_to_another_attempt_is_never_given_away() -> None:
+    """Neither one that the ledger knows already, nor the same one twice, listed once for each output."""
+    assert matched([attempt("a")], [row("request-1")], {"request-1"}) == {}
+    assert matched([attempt("a"), attempt("b")], [row("request-1"), row("request-1")]) == {"a": "request-1"}
+
+
+def test_other_work_on_the_same_account_is_not_adopted() -> None:
+    """A row long before or long after the attempt is somebody else's, and so is one that was listed before it began."""
+    assert matched([attempt("a")], [row("request-1", NOW_US - CLOCK_SKEW_US - 1)]) == {}
+    assert matched([attempt("a")], [row("request-1", NOW_US + LONGEST_SUBMIT_US + CLOCK_SKEW_US + 1)]) == {}
+    pairs = match_rows([attempt("a")], [row("request-1")], set(), {"request-1": NOW_US - 1}, NOW_US)
+    assert pairs == []
+
+
+def test_clocks_that_disagree_by_a_minute_do_not_hide_a_row() -> None:
+    """The provider's clock may be two minutes off."""
+    assert matched([attempt("a")], [row("request-1", NOW_US - MINUTE_US)]) == {"a": "request-1"}
+
+
+def test_an_attempt_whose_id_is_known_takes_no_other_row() -> None:
+    """Its record had expired: it waits for its own row, and its own row may be one the ledger owns."""
+    known = attempt("a", request_id="request-9")
+    assert matched([known], [row("request-1")]) == {}
+    assert matched([known], [row("request-9", NOW_US + 9 * MINUTE_US)], {"request-9"}) == {"a": "request-9"}
+
+
+def test_absence_proves_nothing_while_an_unexplained_row_of_the_same_request_is_about() -> None:
+    """A row that fits but for its time keeps the attempt in doubt: voiding it might pay twice."""
+    record = attempt("a")
+    assert speaks_against_absence(record, row("request-1", NOW_US + 60 * MINUTE_US))
+    assert not speaks_against_absence(record, row("request-1", NOW_US - 60 * MINUTE_US))
+    assert not speaks_against_absence(record, row("request-1", prompt="a mug"))
+    unreadable = HistoryRow("request-2", "PENDING", None, None, "", None, (NOW_US,))
+    assert speaks_against_absence(record, unreadable)

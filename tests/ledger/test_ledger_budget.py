@@ -1,0 +1,80 @@
+"""The three sums: what may not be moved is not moved, and quotes only ever rise."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.ledger.budget import Books, ImpossibleMoveError
+
+
+@pytest.mark.parametrize(
+    "move",
+    [
+        lambda books: books.reserve(0),
+        lambda books: books.reserve(-1),
+        lambda books: books.doubt(8),
+        lambda books: books.doubt(0),
+        lambda books: books.doubt(-1),
+        lambda books: books.settle(6),
+        lambda books: books.settle(-1),
+        lambda books: books.post(8, 1),
+        lambda books: books.post(1, -1),
+        lambda books: books.post(-1, 1),
+        lambda books: books.void(8, doubted=False),
+        lambda books: books.void(-1, doubted=False),
+        lambda books: books.void(6, doubted=True),
+        lambda books: books.void(-1, doubted=True),
+    ],
+)
+def test_a_move_that_cannot_be_moves_nothing(move: Callable[[Books], None]) -> None:
+    """More than is there, nothing, or less than nothing: refused, with every sum as it was."""
+    books = Books(posted=3, reserved=7, in_doubt=5)
+    before = copy.deepcopy(books)
+    with pytest.raises(ImpossibleMoveError):
+        move(books)
+    assert books == before
+
+
+def test_what_is_free_is_never_negative() -> None:
+    """A cap that was lowered below what is spent leaves nothing, not a debt."""
+    books = Books(posted=3, reserved=7, in_doubt=5)
+    assert (books.committed, books.free(20), books.free(15), books.free(1)) == (15, 5, 0, 0)
+
+
+def test_a_charge_above_its_quote_raises_what_follows() -> None:
+    """Link by link, to the highest ever charged; at or below the quote nothing moves."""
+    books = Books(reserved=1_000)
+    books.post(100, 100)
+    books.post(100, 40)
+    assert books.quote(100) == 100
+    books.post(100, 150)
+    assert books.quote(100) == 150
+    books.post(150, 200)
+    assert (books.quote(100), books.quote(150), books.quote(200), books.quote(99)) == (200, 200, 200, 99)
+
+
+def test_a_late_smaller_excess_lowers_no_quote() -> None:
+    """A job reserved at the old quote that ends late does not make the next one look cheaper than it was seen to be."""
+    books = Books(reserved=1_000)
+    books.post(100, 150)
+    books.post(150, 200)
+    books.post(100, 160)
+    assert books.quote(100) == 200
+
+
+@given(st.lists(st.tuples(st.integers(1, 12), st.integers(0, 14)), max_size=60))
+def test_quotes_only_rise_and_always_end(charges: list[tuple[int, int]]) -> None:
+    """In any order of charges no quote falls or is below a charge seen for it, and no chain runs in circles."""
+    books = Books(reserved=1_000)
+    for quote, cost in charges:
+        before = {price: books.quote(price) for price in range(1, 15)}
+        books.post(quote, cost)
+        after = {price: books.quote(price) for price in range(1, 15)}
+        assert all(after[price] >= before[price] >= price for price in before)
+        assert after[quote] >= cost
+        assert all(above > below for below, above in books.charged_above.items())

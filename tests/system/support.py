@@ -1,0 +1,134 @@
+"""What the system tests share: small campaigns, a fast configuration, and the books held against the provider's."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import Config, load_config
+from pipeline.ledger.fold import JobState, State, fold
+from pipeline.ledger.store import read_events
+from pipeline.manifest import Campaign, load_manifest
+from pipeline.provider.replies import fingerprint
+from pipeline.runner import RunOptions, RunResult, Watcher, run
+from pipeline.sandbox import SandboxSettings
+
+KEY = "SG_0123456789abcdef"
+
+FAST = {
+    "provider.kind": "segmind",
+    "budget.cap_usd": "10000",
+    "limits.requests_per_minute": "600000",
+    "limits.max_in_flight": "60",
+    "polling.expected_s": "0.1",
+    "polling.min_interval_s": "0.02",
+    "polling.max_interval_s": "0.1",
+    "retry.base_delay_s": "0.01",
+    "retry.max_delay_s": "0.2",
+    "timeouts.submit_s": "0.5",
+    "timeouts.read_s": "0.5",
+    "timeouts.download_s": "5",
+    "in_doubt.settle_after_s": "0.4",
+    "in_doubt.wait_s": "8",
+    "media.verify": "container",
+    "stop.failure_rate": "1",
+    "stop.failure_window": "1000",
+}
+"""A live configuration for a provider on loopback that answers at once."""
+
+
+def fast_config(url: str, **changes: str) -> Config:
+    """`FAST` for the provider at `url`; `changes` are keys with `__` for the dot."""
+    flags = FAST | {f"provider.{name}_url": url for name in ("base", "storage", "history")}
+    flags |= {name.replace("__", "."): value for name, value in changes.items()}
+    return load_config(None, flags, [], environment={})
+
+
+def quick_provider(**changes: Any) -> SandboxSettings:
+    """A provider that takes about a tenth of a second for a small clip."""
+    return SandboxSettings(**({"mean_s": 0.1, "clips": "tiny", "hang_s": 1.5} | changes))
+
+
+def campaign(folder: Path, rows: int, *, ten_seconds: int = 0, count: int = 1) -> Campaign:
+    """A campaign of `rows` rows, the first `ten_seconds` of them 10 s long, `count` replicates each."""
+    path = folder / "campaign.jsonl"
+    lines = [
+        {"id": f"row-{n}", "prompt": f"a film of {n} lamps", "duration": 10 if n < ten_seconds else 5, "count": count}
+        for n in range(rows)
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return load_manifest(path)
+
+
+async def run_once(
+    made: Campaign, config: Config, folder: Path, *, watcher: Watcher | None = None, **options: Any
+) -> RunResult:
+    """One run, as the command line would do it."""
+    return await run(made, config, folder, key=KEY, options=RunOptions(**options), watcher=watcher)
+
+
+async def run_until_done(made: Campaign, config: Config, folder: Path, *, most: int = 60) -> list[RunResult]:
+    """Run again and again, as a person would after each cure, until nothing is left to do."""
+    results: list[RunResult] = []
+    while not results or results[-1].exit_code not in (0, 1):
+        assert len(results) < most, f"still not done after {most} runs: {results[-1].summary}"
+        results.append(await run_once(made, config, folder))
+    return results
+
+
+def durable_state(folder: Path) -> State:
+    """What the ledger on the disk says."""
+    return fold(read_events(folder / "ledger")) if (folder / "ledger").is_dir() else State()
+
+
+def check_liability(folder: Path, accepted: list[dict[str, Any]]) -> None:
+    """At every instant, the durable ledger's liabilities cover all that the provider has accepted and not failed."""
+    covered: Counter[bytes] = Counter()
+    events = read_events(folder / "ledger")
+    bodies = {event.job_id: fingerprint(event.request) for event in events if event.request}
+    for record in fold(events).jobs.values():
+        covered[bodies[record.job_id] or b""] += record.liability_microusd
+    exposed: Counter[bytes] = Counter()
+    for request in accepted:
+        if request["status"] != "FAILED":
+            exposed[fingerprint(request["body"]) or b""] += request["cost_microusd"]
+    uncovered = {body: amount - covered[body] for body, amount in exposed.items() if amount > covered[body]}
+    assert not uncovered, f"accepted and not covered by the ledger: {uncovered}"
+
+
+def check_books(folder: Path, invoice: Mapping[str, Any]) -> None:
+    """At rest the ledger explains the invoice: the same requests, each to the micro-dollar, and the same total."""
+    events = read_events(folder / "ledger")
+    state = fold(events)
+    ours = {}
+    for event in events:
+        if event.event.value == "posted":
+            ours[state.jobs[event.job_id or ""].request_id] = event.cost_microusd
+    theirs = {charge["request_id"]: charge["cost_microusd"] for charge in invoice["charges"]}
+    assert ours == theirs
+    assert state.books.posted == invoice["total_microusd"]
+
+
+def check_nothing_bought_twice(made: Campaign, invoice: Mapping[str, Any]) -> None:
+    """Each body was billed at most as often as the campaign asks for it."""
+    wanted = Counter(fingerprint(dict(job.params)) for job in made.jobs)
+    billed = Counter(fingerprint(charge["request"]) for charge in invoice["charges"])
+    assert not billed - wanted
+
+
+def check_videos(folder: Path, accepted: list[dict[str, Any]]) -> None:
+    """Every stored video is the very file that the provider made for its request."""
+    made = {request["request_id"]: request["sha256"] for request in accepted}
+    state = durable_state(folder)
+    for record in state.in_state(JobState.STORED):
+        data = (folder / (record.path or "")).read_bytes()
+        assert hashlib.sha256(data).hexdigest() == record.sha256 == made[record.request_id or ""]
+    final = {path.name for path in (folder / "videos").iterdir()}
+    assert final == {Path(record.path or "").name for record in state.in_state(JobState.STORED)}
+
+
+Check = Callable[[Path, Mapping[str, Any]], None]

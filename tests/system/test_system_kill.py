@@ -1,0 +1,78 @@
+"""SIGKILL at each ledger append: the durable ledger covers all that was accepted, and a restart costs nothing twice."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from support import (
+    campaign,
+    check_books,
+    check_liability,
+    check_nothing_bought_twice,
+    check_videos,
+    fast_config,
+    quick_provider,
+    run_until_done,
+)
+
+from pipeline.ledger.store import read_events
+from pipeline.sandbox import Sandbox
+
+JOBS = 5
+BILL_MICROUSD = 2 * 3_500_000 + 3 * 1_750_000
+CLIENT = Path(__file__).with_name("killed_client.py")
+
+
+async def _run_and_die(url: str, made: Path, folder: Path, nth: int, when: str) -> int:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(CLIENT), url, str(made), str(folder), str(nth), when
+    )
+    return await process.wait()
+
+
+async def _trial(tmp_path: Path, nth: int, when: str) -> bool:
+    """One life and its resurrection; False if the run was over before its n-th append."""
+    made = campaign(tmp_path, JOBS, ten_seconds=2)
+    folder = tmp_path / f"{nth}-{when}"
+    async with Sandbox(quick_provider(seed=nth)) as provider:
+        died = await _run_and_die(provider.url, made.source, folder, nth, when)
+        check_liability(folder, provider.requests())
+        await run_until_done(made, fast_config(provider.url), folder)
+        check_liability(folder, provider.requests())
+        check_books(folder, provider.invoice())
+        check_nothing_bought_twice(made, provider.invoice())
+        check_videos(folder, provider.requests())
+        assert provider.invoice()["total_microusd"] == BILL_MICROUSD, "the bill of an undisturbed run"
+        calls = provider.state()["calls"]
+        await run_until_done(made, fast_config(provider.url), folder)
+        assert provider.state()["calls"] == calls, "a finished directory sends nothing"
+    assert died in (0, -signal.SIGKILL)
+    return died != 0
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_kill_at_any_ledger_append_loses_nothing_and_pays_nothing_twice(tmp_path: Path, when: str) -> None:
+    """Whichever append the process dies at, the ledger covers the exposure, and the resumed run has the usual bill."""
+    kills = 0
+    while await _trial(tmp_path, kills + 1, when):
+        kills += 1
+    assert kills >= 4 + JOBS, f"only {kills} appends: too few to speak of each"
+
+
+async def test_what_was_reserved_when_the_process_died_is_said_to_be_in_doubt_first(tmp_path: Path) -> None:
+    """After a kill behind the reservation, the next run's first event about the job is that it is in doubt."""
+    made = campaign(tmp_path, 1)
+    folder = tmp_path / "run"
+    async with Sandbox(quick_provider()) as provider:
+        assert await _run_and_die(provider.url, made.source, folder, 2, "after") == -signal.SIGKILL
+        assert [event.event.value for event in read_events(folder / "ledger")] == ["run_started", "reserved"]
+        await run_until_done(made, fast_config(provider.url), folder)
+    story = [event.event.value for event in read_events(folder / "ledger")]
+    assert story[:4] == ["run_started", "reserved", "run_started", "in_doubt"]
+    assert story[-1] == "run_ended"
+    assert story.count("posted") == story.count("stored") == 1
