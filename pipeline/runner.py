@@ -11,7 +11,6 @@ import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from pipeline.engine.dispatcher import Dispatcher
 from pipeline.engine.recovery import doubt_what_was_reserved, grant_retries, recover
 from pipeline.engine.stopping import LeavingError, Stopping, StopReason, gravest
 from pipeline.jobs import Job
-from pipeline.kernel.clock import Clock, SystemClock
+from pipeline.kernel.clock import Clock, SystemClock, to_datetime
 from pipeline.kernel.errors import InputError, MachineError, RunDirectoryError
 from pipeline.kernel.files import make_folder, remove_leftovers, write_file
 from pipeline.kernel.usd import MicroUsd, format_usd
@@ -265,7 +264,7 @@ async def _run_engine(
     clock: Clock,
     lines: list[Line],
 ) -> RunResult:
-    engine_settings = config.engine_settings(datetime.now().astimezone())
+    engine_settings = config.engine_settings(to_datetime(clock.now_us()).astimezone())
     with _log_to(folder / "run.log", key) as run_log:
 
         def listen(event: Event) -> None:
@@ -372,7 +371,7 @@ async def _keep_house(live: LiveRun) -> None:
     """Once a minute: write the report, look at the account's floor. Trouble here never touches the run."""
     context = live.context
     while True:
-        await asyncio.sleep(HOUSEKEEPING_S)
+        await context.clock.sleep(HOUSEKEEPING_S)
         with contextlib.suppress(OSError):
             await asyncio.to_thread(
                 _write_report, live.context.folder, live.lines, context.ledger.state, live.summary()

@@ -61,8 +61,6 @@ class Ledger:
         """
         if self._failure is not None:
             raise self._failure
-        if not events:
-            return []
         recorded = []
         try:
             for event in events:

@@ -7,15 +7,14 @@ the environment or unpacks a body, and the key is put on each request by hand, f
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
 
 import aiohttp
+from aiohttp.http import HttpProcessingError
 from yarl import URL
 
 from pipeline.jobs import Job
@@ -41,11 +40,20 @@ MAX_JSON_BYTES = 4 * 2**20
 
 HISTORY_PAGE_ROWS = 100
 
+SHORTEST_KEY = 8
+"""A shorter key is none, and its letters would stand in any answer."""
+
+_MAX_HEADER = 64 * 1024
+_MAX_HEADERS = 1024
+"""What aiohttp refuses by itself (one long header of a paid answer is enough) is an answer lost."""
+
+T = TypeVar("T")
+
 _NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
 """Raised before a connection stood: proof that nothing was sent. Everything else that is raised proves nothing."""
 
-_NO_ANSWER = (aiohttp.ClientError, TimeoutError, OSError, ValueError, RecursionError)
-"""All that a call can raise. `ClientError` alone misses plain time-outs, undecodable text and oversized numbers."""
+_NO_ANSWER = (aiohttp.ClientError, HttpProcessingError, OSError, ValueError)
+"""All that a question can raise: `ClientError` misses plain time-outs, and bodies that turn out unparsable halfway."""
 
 
 @dataclass(slots=True)
@@ -55,7 +63,7 @@ class Delivered:
     request_id: str
     finished: Finished
     content_length: int | None
-    _response: aiohttp.ClientResponse | None
+    _response: aiohttp.ClientResponse | None = field(repr=False)
 
     @property
     def has_body(self) -> bool:
@@ -83,19 +91,28 @@ class Client:
             check_origin(url, loopback_allowed=settings.is_loopback)
         self.calls: Counter[str] = Counter()
         self._settings = settings
+        self._key = key.encode()
         self._headers = {"x-api-key": key, "Accept": "application/json", "Accept-Encoding": "identity"}
         self._clock = clock
 
     async def __aenter__(self) -> Self:
         settings = self._settings
-        self._paid = self._session(
-            aiohttp.TCPConnector(limit=0, force_close=True),
-            aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_s, sock_read=settings.submit_s),
-        )
+        connect_s = settings.connect_s
+        # `connect` bounds the look-up of the name as well, which `sock_connect` does not.
         self._free = self._session(
             aiohttp.TCPConnector(limit=0),
-            aiohttp.ClientTimeout(total=settings.read_s, sock_connect=settings.connect_s, sock_read=settings.read_s),
+            aiohttp.ClientTimeout(
+                total=settings.read_s, connect=connect_s, sock_connect=connect_s, sock_read=settings.read_s
+            ),
         )
+        self._queued_timeout = aiohttp.ClientTimeout(
+            total=connect_s + settings.submit_s, connect=connect_s, sock_connect=connect_s, sock_read=settings.submit_s
+        )
+        # No total for the blocking call: it answers after minutes, and its video may then take its time.
+        self._blocking_timeout = aiohttp.ClientTimeout(
+            total=None, connect=connect_s, sock_connect=connect_s, sock_read=settings.blocking_submit_s
+        )
+        self._paid = self._session(aiohttp.TCPConnector(limit=0, force_close=True), self._queued_timeout)
         return self
 
     async def __aexit__(
@@ -112,89 +129,105 @@ class Client:
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
             auto_decompress=False,
-            max_line_size=65536,
-            max_field_size=65536,
+            max_line_size=_MAX_HEADER,
+            max_field_size=_MAX_HEADER,
+            max_headers=_MAX_HEADERS,
         )
 
     async def submit(self, job: Job) -> SubmitReply:
         """Submit a job to the v2 queue. The one call that moves money: it is sent once, whatever happens."""
-        self.calls["submit"] += 1
-        url = f"{self._settings.base_url}/v2/{job.model}"
-        try:
-            async with self._post_paid(url, job) as response:
-                body = await _read_bounded(response)
-                return replies.decode_submit(response.status, response.headers, body, self._clock.now_us())
-        except _NOT_SENT as error:
-            return Refused(ErrorClass.NOT_SENT, f"no connection to the provider ({type(error).__name__})")
-        except _NO_ANSWER as error:
-            return _no_answer(error)
+        return await self._pay(f"v2/{job.model}", job, "application/json", self._queued_timeout, self._decode_queued)
 
     async def submit_blocking(self, job: Job) -> Delivered | Refused | Uncertain:
         """Submit a job to v1, which answers when the video is ready. Close what is delivered."""
+        return await self._pay(f"v1/{job.model}", job, "*/*", self._blocking_timeout, self._decode_blocking)
+
+    async def _pay(
+        self,
+        path: str,
+        job: Job,
+        accept: str,
+        timeout: aiohttp.ClientTimeout,
+        decode: Callable[[aiohttp.ClientResponse], Awaitable[T]],
+    ) -> T | Refused | Uncertain:
+        """Send a paid POST. Only what is raised before a connection stood says that nothing left."""
         self.calls["submit"] += 1
-        url = f"{self._settings.base_url}/v1/{job.model}"
-        timeout = aiohttp.ClientTimeout(
-            total=None, sock_connect=self._settings.connect_s, sock_read=self._settings.blocking_submit_s
-        )
-        response = None
+        headers = self._headers | {"Content-Type": "application/json", "Accept": accept}
+        url = f"{self._settings.base_url}/{path}"
+        response: aiohttp.ClientResponse | None = None
+        reply: T | Uncertain | None = None
         try:
             response = await self._paid.post(
-                url,
-                data=job.body,
-                headers=self._paid_headers() | {"Accept": "*/*"},
-                allow_redirects=False,
-                timeout=timeout,
+                url, data=job.body, headers=headers, timeout=timeout, allow_redirects=False
             )
-            reply = await self._decode_blocking(response)
-        except _NOT_SENT as error:
-            return Refused(ErrorClass.NOT_SENT, f"no connection to the provider ({type(error).__name__})")
-        except _NO_ANSWER as error:
-            if response is not None:
+            reply = await decode(response)
+        except Exception as error:
+            # Any exception at all: what crashes here would leave a paid request without a record.
+            if response is None and isinstance(error, _NOT_SENT):
+                return Refused(ErrorClass.NOT_SENT, f"no connection to the provider ({_kind(error)})")
+            reply = _no_answer(error)
+        finally:
+            if response is not None and not (isinstance(reply, Delivered) and reply.has_body):
                 response.close()
-            return _no_answer(error)
-        if not isinstance(reply, Delivered) or not reply.has_body:
-            response.close()
         return reply
+
+    async def _decode_queued(self, response: aiohttp.ClientResponse) -> SubmitReply:
+        body = await self._read_paid(response)
+        return replies.decode_submit(response.status, response.headers, body, self._clock.now_us())
 
     async def _decode_blocking(self, response: aiohttp.ClientResponse) -> Delivered | Refused | Uncertain:
         """Read a v1 answer by its `Content-Type`: the video itself, or JSON that says where it is."""
+        headers = response.headers
         if response.status != 200:
-            body = await _read_bounded(response)
-            refusal = replies.decode_refusal(response.status, response.headers, body, self._clock.now_us())
+            body = await self._read_paid(response)
+            refusal = replies.decode_refusal(response.status, headers, body, self._clock.now_us())
             message = replies.error_message(response.status, body)
             return refusal or Uncertain(ErrorClass.GATEWAY, message, response.status)
-        request_id = replies.valid_request_id(response.headers.get("x-request-id"))
-        cost = replies.charged(response.headers.get("x-cost"))
+        request_id = replies.valid_request_id(headers.get("x-request-id"))
+        cost = replies.charged(headers.get("x-cost"))
         if response.content_type.startswith("video/") or response.content_type == "application/octet-stream":
             finished, streamed = Finished(cost=cost), response
         else:
-            decoded = replies.parse_object(await _read_bounded(response)) or {}
+            decoded = await self._read_object(response, needed=request_id is None)
             request_id = request_id or replies.valid_request_id(decoded.get("request_id"))
             finished, streamed = Finished(cost=cost, url=replies.find_url(decoded)), None
         if request_id is None:
             return Uncertain(ErrorClass.UNREADABLE, "the provider's answer names no usable request id", 200)
         return Delivered(request_id, finished, response.content_length, streamed)
 
-    def _post_paid(self, url: str, job: Job) -> contextlib.AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        return self._paid.post(url, data=job.body, headers=self._paid_headers(), allow_redirects=False)
+    async def _read_object(self, response: aiohttp.ClientResponse, *, needed: bool) -> dict[str, Any]:
+        """The answer's object. Where the headers name the request, a body that breaks off only costs a question."""
+        try:
+            return replies.parse_object(await self._read(response)) or {}
+        except Exception:
+            if needed:
+                raise
+            return {}
 
-    def _paid_headers(self) -> dict[str, str]:
-        return self._headers | {"Content-Type": "application/json"}
+    async def _read_paid(self, response: aiohttp.ClientResponse) -> bytes:
+        """The body. The status of an error says all about money, so its words may be missing; an acceptance's not."""
+        try:
+            return await self._read(response)
+        except Exception:
+            if 200 <= response.status < 300:
+                raise
+            return b""
 
     async def poll(self, request_id: str) -> PollReply:
         """Ask how a request stands."""
-        return await self._ask("poll", f"{self._settings.base_url}/v2/requests/{_quote(request_id)}/status")
+        return await self._ask("poll", request_id, "/status")
 
     async def result(self, request_id: str) -> ResultReply:
         """Ask for the outcome of a request that is done."""
-        return await self._ask("result", f"{self._settings.base_url}/v2/requests/{_quote(request_id)}")
+        return await self._ask("result", request_id, "")
 
-    async def _ask(self, kind: str, url: str) -> PollReply:
+    async def _ask(self, kind: str, request_id: str, ending: str) -> PollReply:
+        url = f"{self._settings.base_url}/v2/requests/{_quote(request_id)}{ending}"
         answer = await self._get(kind, URL(url, encoded=True))
         if isinstance(answer, Unavailable):
             return answer
         status, headers, body = answer
-        return replies.decode_poll(status, headers, body, self._clock.now_us())
+        return replies.decode_poll(status, headers, body, self._clock.now_us(), request_id)
 
     async def history(
         self, page: int, from_date: str, to_date: str, model: str
@@ -229,8 +262,11 @@ class Client:
         if status == 404:
             return Expired()
         if status == 200:
-            rows = [row for row in _one_row(body) if row.request_id == request_id]
-            return rows[0] if rows else Unavailable("the history's row could not be read", status)
+            rows = _one_row(body)
+            if rows == []:
+                return Expired()
+            row = next((row for row in rows or () if row.request_id == request_id), None)
+            return row or Unavailable("the history's row could not be read", status)
         return self._refusal_or_unavailable(status, headers, body)
 
     async def credits(self) -> MicroUsd | Refused | Unavailable:
@@ -241,42 +277,42 @@ class Client:
         status, headers, body = answer
         if status == 404:
             return Refused(ErrorClass.OUT_OF_CREDITS, replies.error_message(status, body), status)
-        balance = replies.charged((replies.parse_object(body) or {}).get("credits")) if status == 200 else None
+        balance = replies.balance((replies.parse_object(body) or {}).get("credits")) if status == 200 else None
         return balance if balance is not None else self._refusal_or_unavailable(status, headers, body)
 
     def _refusal_or_unavailable(self, status: int, headers: Mapping[str, str], body: bytes) -> Refused | Unavailable:
-        reply = replies.decode_poll(status, headers, body, self._clock.now_us())
-        return reply if isinstance(reply, Refused) else Unavailable(replies.error_message(status, body), status)
+        refusal = replies.decode_closed_door(status, headers, body, self._clock.now_us())
+        return refusal or Unavailable(replies.error_message(status, body), status)
 
     async def _get(self, kind: str, url: URL) -> tuple[int, Mapping[str, str], bytes] | Unavailable:
         self.calls[kind] += 1
         try:
             async with self._free.get(url, headers=self._headers, allow_redirects=False) as response:
-                return response.status, response.headers, await _read_bounded(response)
+                return response.status, response.headers, await self._read(response)
         except _NO_ANSWER as error:
-            return Unavailable(f"no answer ({type(error).__name__})")
+            return Unavailable(f"no answer ({_kind(error)})")
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        """The body, refused once it is longer than any honest JSON; a key that is quoted back is struck out."""
+        if response.headers.get("Content-Encoding", "identity").strip().lower() not in ("identity", ""):
+            raise ValueError("an encoded body was not asked for")
+        parts: list[bytes] = []
+        size = 0
+        async for chunk in response.content.iter_any():
+            size += len(chunk)
+            if size > MAX_JSON_BYTES:
+                raise ValueError("the reply is too long")
+            parts.append(chunk)
+        body = b"".join(parts)
+        return body.replace(self._key, b"(the key)") if len(self._key) >= SHORTEST_KEY else body
 
 
-def _one_row(body: bytes) -> list[HistoryRow]:
+def _one_row(body: bytes) -> list[HistoryRow] | None:
     """The row of a single-request answer, bare or inside an envelope."""
     data = replies.parse_json(body)
     candidates = [data, *data.values()] if isinstance(data, dict) else [data]
     rows = [row for item in candidates if (row := replies.decode_history_row(item)) is not None]
-    return rows or replies.decode_history(body) or []
-
-
-async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
-    """The body, refused once it is longer than any honest JSON."""
-    if response.headers.get("Content-Encoding", "identity") != "identity":
-        raise ValueError("an encoded body was not asked for")
-    parts: list[bytes] = []
-    size = 0
-    async for chunk in response.content.iter_any():
-        size += len(chunk)
-        if size > MAX_JSON_BYTES:
-            raise ValueError("the reply is too long")
-        parts.append(chunk)
-    return b"".join(parts)
+    return rows or replies.decode_history(body)
 
 
 def _no_answer(error: BaseException) -> Uncertain:
@@ -285,11 +321,11 @@ def _no_answer(error: BaseException) -> Uncertain:
     An unparsable reply is raised by aiohttp with a status of 400 of its own making: only the status of a response
     object may ever decide about money, so nothing but the kind of error is looked at here.
     """
-    if isinstance(error, aiohttp.ClientResponseError | aiohttp.ClientPayloadError | ValueError | RecursionError):
-        return Uncertain(ErrorClass.UNREADABLE, f"the provider's answer broke off or was unreadable ({_kind(error)})")
-    if isinstance(error, TimeoutError | asyncio.TimeoutError):
+    if isinstance(error, TimeoutError):
         return Uncertain(ErrorClass.NO_REPLY, "the provider did not answer in time")
-    return Uncertain(ErrorClass.NO_REPLY, f"the connection broke before an answer came ({_kind(error)})")
+    if isinstance(error, aiohttp.ClientConnectionError | OSError):
+        return Uncertain(ErrorClass.NO_REPLY, f"the connection broke before an answer came ({_kind(error)})")
+    return Uncertain(ErrorClass.UNREADABLE, f"the provider's answer broke off or was unreadable ({_kind(error)})")
 
 
 def _kind(error: BaseException) -> str:

@@ -1,0 +1,36 @@
+# Two commands for a newcomer: `make demo` and `make test`. Each sets up what it needs first.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help demo test lint lock bench clean
+
+help:  ## Say what can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+.venv/ready: pyproject.toml requirements.lock
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev]'
+	@touch $@
+
+demo: .venv/ready  ## Make the quickstart's 14 videos in the sandbox: no key, no money
+	$(BIN)/kling-batch run manifests/quickstart.yaml --config configs/sandbox.yaml
+
+test: .venv/ready  ## Run the linters, the type checker and all tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+lint: .venv/ready  ## Repair what the linters can repair
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/ready  ## Measure the whole path, in jobs a second
+	$(BIN)/python -m benchmarks.whole_path
+
+lock: .venv/ready  ## Pin what is installed now
+	$(BIN)/pip freeze --exclude-editable > requirements.lock
+
+clean:  ## Remove the virtual environment and caches; never any output
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,553 @@
+"""Whole runs in virtual time: the real engine, client and ledger against the real sandbox, hours in seconds."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import itertools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import (
+    campaign,
+    check_books,
+    check_liability,
+    check_nothing_bought_twice,
+    check_videos,
+    durable_state,
+    fast_config,
+    run_once,
+)
+from virtual_time import VirtualClock, run_virtually
+
+from pipeline.config import Config
+from pipeline.ledger.events import Event
+from pipeline.ledger.fold import JobState
+from pipeline.ledger.store import read_events
+from pipeline.manifest import Campaign
+from pipeline.runner import LiveRun, RunOptions, RunResult, Watcher, run
+from pipeline.sandbox import Sandbox, SandboxSettings
+
+KEY = "SG_0123456789abcdef"
+
+REAL = {
+    "limits.requests_per_minute": "50",
+    "limits.max_in_flight": "40",
+    "polling.expected_s": "317",
+    "polling.min_interval_s": "2",
+    "polling.max_interval_s": "30",
+    "retry.base_delay_s": "2",
+    "retry.max_delay_s": "120",
+    "timeouts.submit_s": "60",
+    "timeouts.read_s": "60",
+    "timeouts.download_s": "600",
+    "in_doubt.settle_after_s": "7200",
+    "in_doubt.wait_s": "300",
+    "stop.failure_rate": "0.5",
+    "stop.failure_window": "20",
+}
+"""The defaults of a live run: what the fast configuration of the system tests has shortened."""
+
+
+class Night:
+    """A provider and a run directory in virtual time."""
+
+    def __init__(self, folder: Path, **provider: Any) -> None:
+        self.clock = VirtualClock()
+        self.folder = folder / "run"
+        self._settings = SandboxSettings(**({"clips": "tiny", "hang_s": 90, "clock": self.clock.wall_s} | provider))
+
+    async def __aenter__(self) -> Night:
+        self.provider = await Sandbox(self._settings).__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.provider.__aexit__(None, None, None)
+
+    def config(self, **changes: str) -> Config:
+        return fast_config(
+            self.provider.url, **({key.replace(".", "__"): value for key, value in REAL.items()} | changes)
+        )
+
+    async def run(
+        self, made: Campaign, config: Config | None = None, watcher: Watcher | None = None, **options: Any
+    ) -> RunResult:
+        return await run(
+            made,
+            config or self.config(),
+            self.folder,
+            key=KEY,
+            options=RunOptions(**options),
+            watcher=watcher,
+            clock=self.clock,
+        )
+
+    def posts(self) -> int:
+        return int(self.provider.state()["submissions"])
+
+    def check(self, made: Campaign) -> None:
+        """The scorecard of every night: covered, explained, nothing twice, every video right."""
+        check_liability(self.folder, self.provider.requests())
+        check_books(self.folder, self.provider.invoice())
+        check_nothing_bought_twice(made, self.provider.invoice())
+        check_videos(self.folder, self.provider.requests())
+
+
+class AtStart(Watcher):
+    """Does something with a run as it starts, and with each event."""
+
+    def __init__(
+        self,
+        started: Callable[[LiveRun], None] = lambda _live: None,
+        event: Callable[[Event], None] = lambda _event: None,
+    ) -> None:
+        self._started = started
+        self._event = event
+
+    def started(self, live: LiveRun) -> None:
+        self._started(live)
+
+    def event(self, event: Event) -> None:
+        self._event(event)
+
+
+def now_s() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def test_a_night_keeps_to_the_rate_limit_and_fills_its_slots(tmp_path: Path) -> None:
+    """100 jobs at 50 calls a minute, polls included: no 429, never more in flight than allowed, and no idle hour."""
+
+    async def main() -> None:
+        async with Night(tmp_path, rpm=50, max_in_flight=40) as night:
+            made = campaign(tmp_path, 100)
+            result = await night.run(made)
+            assert result.exit_code == 0
+            night.check(made)
+            state = night.provider.state()
+            assert state["max_calls_60s"] <= 50
+            assert not state["rate_limited"]
+            assert 30 <= state["max_in_flight"] <= 40
+            assert now_s() < 0.7 * 3600
+
+    run_virtually(main())
+
+
+def test_the_cap_is_a_wall_and_the_cheaper_job_still_fits(tmp_path: Path) -> None:
+    """With $7.00 and jobs of both prices, what is spent stays under it and less than the cheapest job is left over."""
+
+    async def main() -> None:
+        async with Night(tmp_path) as night:
+            made = campaign(tmp_path, 10, ten_seconds=5)
+            result = await night.run(made, night.config(budget__cap_usd="8.00"))
+            assert (result.exit_code, result.summary["stopped_by"]) == (3, "cap")
+            assert night.provider.invoice()["total_usd"] == "7.00"
+            posts = night.posts()
+            assert (await night.run(made, night.config(budget__cap_usd="8.00"))).exit_code == 3
+            assert night.posts() == posts, "a second run under the same cap sends nothing"
+            assert (await night.run(made, night.config(budget__cap_usd="26.25"))).exit_code == 0
+            assert night.provider.invoice()["total_usd"] == "26.25"
+            night.check(made)
+
+    run_virtually(main())
+
+
+def test_failed_generations_free_their_money_for_others(tmp_path: Path) -> None:
+    """Under a cap for exactly all, a failure and its retry still end with everything stored."""
+
+    async def main() -> None:
+        async with Night(tmp_path, faults={"gen_failed": 1.0}, fault_limit={"gen_failed": 2}) as night:
+            made = campaign(tmp_path, 4)
+            result = await night.run(made, night.config(budget__cap_usd="7.00"))
+            assert result.exit_code == 0
+            assert night.posts() == 6
+            night.check(made)
+
+    run_virtually(main())
+
+
+def test_nothing_starts_that_would_not_be_done_by_the_deadline(tmp_path: Path) -> None:
+    """With half an hour, the last submission leaves before the expected time of a generation is all that is left."""
+
+    async def main() -> None:
+        async with Night(tmp_path) as night:
+            made = campaign(tmp_path, 400)
+            begun_us = night.clock.now_us()
+            result = await night.run(made, night.config(stop__after="30m"))
+            assert (result.exit_code, result.summary["stopped_by"]) == (3, "deadline")
+            last_us = max(
+                event.at_us for event in read_events(night.folder / "ledger") if event.event.value == "reserved"
+            )
+            assert 20 * 60 < (last_us - begun_us) / 1e6 < 30 * 60 - 317
+            assert result.summary["pending"] > 0
+            night.check(made)
+
+    run_virtually(main())
+
+
+def test_a_broken_night_stops_itself(tmp_path: Path) -> None:
+    """When every generation fails, the run stops after the breaker's window instead of burning every row."""
+
+    async def main() -> None:
+        async with Night(tmp_path, faults={"gen_failed": 1.0}) as night:
+            made = campaign(tmp_path, 300)
+            result = await night.run(made, night.config(limits__max_in_flight="10"))
+            assert (result.exit_code, result.summary["stopped_by"]) == (3, "failure_rate")
+            assert night.posts() <= 20 + 10
+            assert result.summary["posted_usd"] == "0.00"
+
+    run_virtually(main())
+
+
+@pytest.mark.parametrize(
+    ("fault", "word"),
+    [
+        ("submit_401", "API key"),
+        ("submit_403", "may not use"),
+        ("submit_404", "does not know"),
+        ("submit_406_credits", "Top up"),
+        ("submit_410", "retired"),
+    ],
+)
+def test_the_account_stops_the_run_and_burns_no_row(tmp_path: Path, fault: str, word: str) -> None:
+    """Exit 4 with the reason; after the cure the same command makes everything."""
+
+    async def main() -> None:
+        async with Night(tmp_path, faults={fault: 1.0}, fault_limit={fault: 1}) as night:
+            made = campaign(tmp_path, 8)
+            result = await night.run(made)
+            assert result.exit_code == 4
+            assert word in result.message
+            assert result.summary["failed"] == 0
+            assert (await night.run(made)).exit_code == 0
+            night.check(made)
+
+    run_virtually(main())
+
+
+def test_the_first_interrupt_finishes_what_runs(tmp_path: Path) -> None:
+    """After one signal nothing starts, what was accepted is carried to the disk, and the next run does the rest."""
+
+    async def main() -> None:
+        async with Night(tmp_path) as night:
+            made = campaign(tmp_path, 60)
+
+            def interrupt_soon(live: LiveRun) -> None:
+                asyncio.get_running_loop().call_later(30, live.context.stopping.interrupt)
+
+            result = await night.run(made, watcher=AtStart(interrupt_soon))
+            assert result.exit_code == 130
+            assert result.summary["stored"] == night.posts() > 0
+            assert result.summary["running"] == result.summary["in_doubt"] == 0
+            assert (await night.run(made)).exit_code == 0
+            night.check(made)
+
+    run_virtually(main())
+
+
+def test_the_second_interrupt_leaves_what_runs_to_the_next_run(tmp_path: Path) -> None:
+    """It waits for nobody, keeps every id, and the next run collects the same requests without a new submission."""
+
+    async def main() -> None:
+        async with Night(tmp_path) as night:
+            made = campaign(tmp_path, 20)
+            left_s = 0.0
+
+            def interrupt_twice(live: LiveRun) -> None:
+                nonlocal left_s
+                left_s = now_s() + 60
+                for delay_s in (60, 60.1):
+                    asyncio.get_running_loop().call_later(delay_s, live.context.stopping.interrupt)
+
+            result = await night.run(made, watcher=AtStart(interrupt_twice))
+            assert now_s() < left_s + 3
+            assert result.exit_code == 130
+            assert result.summary["running"] == 20
+            assert result.summary["reserved_usd"] == "0.00"
+            assert result.summary["in_doubt_usd"] == "35.00"
+            check_liability(night.folder, night.provider.requests())
+            assert (await night.run(made)).exit_code == 0
+            assert night.posts() == 20
+            night.check(made)
+
+    run_virtually(main())
+
+
+def test_requests_that_the_provider_has_forgotten_are_found_in_the_history(tmp_path: Path) -> None:
+    """Left running and taken up three hours later, when every record has expired: no new submission, all stored."""
+
+    async def main() -> None:
+        async with Night(tmp_path) as night:
+            made = campaign(tmp_path, 10)
+
+            def leave(live: LiveRun) -> None:
+                for delay_s in (60, 61):
+                    asyncio.get_running_loop().call_later(delay_s, live.context.stopping.interrupt)
+
+            await night.run(made, watcher=AtStart(leave))
+            await asyncio.sleep(3 * 3600)
+            assert (await night.run(made)).exit_code == 0
+            assert night.posts() == 10
+            night.check(made)
+
+    run_virtually(main())
+
+
+@pytest.mark.parametrize(
+    "fault", ["submit_504_after", "submit_drop_after", "submit_hang_after", "submit_garbage_after"]
+)
+def test_a_lost_answer_is_settled_from_the_history_and_never_sent_again(tmp_path: Path, fault: str) -> None:
+    """Every submission is accepted and every answer lost: all are found, and each is billed once."""
+
+    async def main() -> None:
+        async with Night(tmp_path, faults={fault: 1.0}) as night:
+            made = campaign(tmp_path, 6, count=2)
+            result = await night.run(made)
+            assert result.exit_code == 0
+            assert night.posts() == 12
+            night.check(made)
+
+    run_virtually(main())
+
+
+def test_doubt_that_the_history_does_not_settle_in_time_ends_with_exit_5(tmp_path: Path) -> None:
+    """With a history half an hour late the run waits five minutes, says so, and the next one settles it."""
+
+    async def main() -> None:
+        async with Night(tmp_path, faults={"submit_504_after": 1.0}, history_lag_s=1800) as night:
+            made = campaign(tmp_path, 3)
+            result = await night.run(made)
+            assert result.exit_code == 5
+            assert result.summary["in_doubt"] == 3
+            assert result.summary["in_doubt_usd"] == "5.25"
+            assert now_s() < 900
+            await asyncio.sleep(1800)
+            assert (await night.run(made)).exit_code == 0
+            assert night.posts() == 3
+            night.check(made)
+
+    run_virtually(main())
+
+
+def test_what_never_arrived_is_sent_again_only_after_two_late_sweeps(tmp_path: Path) -> None:
+    """Absence counts only two hours after the attempt; then one new submission is made, and one bill."""
+
+    async def main() -> None:
+        faults, limit = {"submit_drop_before": 1.0}, {"submit_drop_before": 3}
+        async with Night(tmp_path, faults=faults, fault_limit=limit) as night:
+            made = campaign(tmp_path, 3)
+            assert (await night.run(made)).exit_code == 5
+            await asyncio.sleep(3600)
+            assert (await night.run(made)).exit_code == 5
+            assert night.posts() == 3, "an hour is too soon to believe that it never arrived"
+            await asyncio.sleep(3600)
+            assert (await night.run(made)).exit_code == 0
+            assert night.posts() == 6
+            night.check(made)
+
+    run_virtually(main())
+
+
+def test_doubt_blocks_its_own_job_only(tmp_path: Path) -> None:
+    """One lost answer and a late history: all the other jobs are made meanwhile."""
+
+    async def main() -> None:
+        faults, limit = {"submit_504_after": 1.0}, {"submit_504_after": 1}
+        async with Night(tmp_path, faults=faults, fault_limit=limit, history_lag_s=100_000) as night:
+            made = campaign(tmp_path, 30)
+            result = await night.run(made)
+            assert result.exit_code == 5
+            assert (result.summary["stored"], result.summary["in_doubt"]) == (29, 1)
+
+    run_virtually(main())
+
+
+def test_a_charge_above_its_quote_raises_the_quote_of_all_that_follows(tmp_path: Path) -> None:
+    """The cap is passed by at most the excess of what was in flight when the first such charge came."""
+
+    async def main() -> None:
+        async with Night(tmp_path, faults={"cost_above_quote": 1.0}) as night:
+            made = campaign(tmp_path, 40)
+            config = night.config(budget__cap_usd="35.00", limits__max_in_flight="4")
+            result = await night.run(made, config)
+            assert (result.exit_code, result.summary["stopped_by"]) == (3, "cap")
+            assert night.provider.invoice()["total_microusd"] <= 35_000_000 + 4 * 1_750_000
+            check_books(night.folder, night.provider.invoice())
+            quotes = [event.quote_microusd for event in read_events(night.folder / "ledger") if event.quote_microusd]
+            assert quotes[0] == 1_750_000
+            assert quotes[-1] == 3_500_000
+
+    run_virtually(main())
+
+
+@pytest.mark.parametrize("fault", ["cost_missing", "cost_garbage", "result_no_url"])
+def test_what_the_result_leaves_out_is_asked_of_the_history(tmp_path: Path, fault: str) -> None:
+    """A missing charge or URL costs a free question, and the books are right all the same."""
+
+    async def main() -> None:
+        async with Night(tmp_path, faults={fault: 1.0}) as night:
+            made = campaign(tmp_path, 3)
+            assert (await night.run(made)).exit_code == 0
+            assert night.posts() == 3
+            night.check(made)
+
+    run_virtually(main())
+
+
+def test_a_video_that_cannot_be_had_today_is_paid_once_and_fetched_tomorrow(tmp_path: Path) -> None:
+    """Bad downloads are downloaded again, never bought again; what is left is `unfetched`, exit 5, and free later."""
+
+    async def main() -> None:
+        faults, limit = {"file_404": 1.0}, {"file_404": 5}
+        async with Night(tmp_path, faults=faults, fault_limit=limit) as night:
+            made = campaign(tmp_path, 1)
+            result = await night.run(made)
+            assert result.exit_code == 5
+            assert (result.summary["unfetched"], result.summary["posted_usd"]) == (1, "1.75")
+            await asyncio.sleep(24 * 3600)
+            assert (await night.run(made)).exit_code == 0
+            assert night.posts() == 1
+            night.check(made)
+
+    run_virtually(main())
+
+
+def test_a_provider_that_is_not_there_stops_the_run_after_minutes_with_nothing_in_doubt(tmp_path: Path) -> None:
+    """A refused connection proves that nothing was sent: the money is free again, exit 6, and all rows are pending."""
+
+    async def main() -> None:
+        async with Night(tmp_path) as night:
+            made = campaign(tmp_path, 5)
+            config = night.config()
+        result = await run(made, config, night.folder, key=KEY, clock=night.clock)
+        assert result.exit_code == 6
+        assert 600 < now_s() < 2 * 3600
+        assert (result.summary["pending"], result.summary["failed"]) == (5, 0)
+        assert result.summary["in_doubt_usd"] == result.summary["posted_usd"] == "0.00"
+
+    run_virtually(main())
+
+
+def test_a_rate_limit_that_is_lower_than_configured_slows_the_run_and_fails_no_job(tmp_path: Path) -> None:
+    """429 pauses everything until the reset; no row fails, and nothing is billed twice."""
+
+    async def main() -> None:
+        async with Night(tmp_path, rpm=20) as night:
+            made = campaign(tmp_path, 20)
+            result = await night.run(made)
+            assert result.exit_code == 0
+            assert night.provider.state()["rate_limited"] > 0
+            night.check(made)
+
+    run_virtually(main())
+
+
+def test_a_ledger_that_cannot_be_written_stops_every_submission(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ENOSPC at the 20th commit: exit 6, no POST after it, and after the cure the run goes on with the same bill."""
+    from pipeline.ledger import segments
+
+    write_segment = segments.write_segment
+    commits = itertools.count(1)
+
+    def full(*arguments: Any) -> Any:
+        if next(commits) >= 20:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write_segment(*arguments)
+
+    async def main() -> None:
+        async with Night(tmp_path) as night:
+            made = campaign(tmp_path, 30)
+            monkeypatch.setattr(segments, "write_segment", full)
+            result = await night.run(made)
+            assert result.exit_code == 6
+            assert "No space left" in result.message
+            intents = [event for event in read_events(night.folder / "ledger") if event.event.value == "reserved"]
+            assert night.posts() == len(intents) < 30, "no POST without a durable intent"
+            check_liability(night.folder, night.provider.requests())
+            monkeypatch.setattr(segments, "write_segment", write_segment)
+            await asyncio.sleep(3 * 3600)
+            for _ in range(3):
+                result = await night.run(made)
+                await asyncio.sleep(3600)
+            assert result.exit_code == 0
+            night.check(made)
+
+    run_virtually(main())
+
+
+@pytest.mark.parametrize("body", ["video", "json"])
+def test_the_blocking_api_makes_the_same_books(tmp_path: Path, body: str) -> None:
+    """v1 answers with the video itself or with its URL: either way it is stored, and paid once."""
+
+    async def main() -> None:
+        async with Night(tmp_path, v1_body=body) as night:
+            made = campaign(tmp_path, 6, ten_seconds=2)
+            result = await night.run(made, night.config(provider__api="v1"))
+            assert result.exit_code == 0
+            night.check(made)
+
+    run_virtually(main())
+
+
+@pytest.mark.parametrize("fault", ["submit_504_after", "submit_drop_after"])
+def test_a_blocking_call_whose_answer_is_lost_is_found_in_the_history(tmp_path: Path, fault: str) -> None:
+    """The video was made and billed: it is collected, not made again."""
+
+    async def main() -> None:
+        async with Night(tmp_path, faults={fault: 1.0}) as night:
+            made = campaign(tmp_path, 3)
+            result = await night.run(made, night.config(provider__api="v1"))
+            assert result.exit_code == 0
+            assert night.posts() == 3
+            night.check(made)
+
+    run_virtually(main())
+
+
+def test_jobs_that_failed_for_good_get_a_new_allowance_when_it_is_granted(tmp_path: Path) -> None:
+    """Four failures give a job up, exit 1; --retry-failed tries it anew."""
+
+    async def main() -> None:
+        async with Night(tmp_path, faults={"gen_failed": 1.0}, fault_limit={"gen_failed": 4}) as night:
+            made = campaign(tmp_path, 1)
+            result = await night.run(made)
+            assert (result.exit_code, result.summary["failed"], night.posts()) == (1, 1, 4)
+            assert (await night.run(made)).exit_code == 1
+            assert night.posts() == 4
+            assert (await night.run(made, retry_classes=frozenset({"server_error"}))).exit_code == 1
+            assert (await night.run(made, retry_classes=frozenset({"generation_failed"}))).exit_code == 0
+            assert night.posts() == 5
+            night.check(made)
+
+    run_virtually(main())
+
+
+def test_a_limit_starts_so_many_and_no_more(tmp_path: Path) -> None:
+    """`--limit 3` makes three, the retries of these included, and says that there is more."""
+
+    async def main() -> None:
+        async with Night(tmp_path, faults={"gen_failed": 1.0}, fault_limit={"gen_failed": 1}) as night:
+            made = campaign(tmp_path, 5)
+            result = await night.run(made, limit=3)
+            assert (result.exit_code, result.summary["stopped_by"], result.summary["stored"]) == (3, "limit", 3)
+            assert durable_state(night.folder).counts[JobState.STORED] == 3
+
+    run_virtually(main())
+
+
+async def test_two_runs_at_once_on_one_directory_are_one_too_many(tmp_path: Path) -> None:
+    """The second is refused before it sends anything."""
+    from pipeline.kernel.errors import RunDirectoryError
+
+    async with Sandbox(SandboxSettings(clips="tiny", mean_s=0.5)) as provider:
+        made, config = campaign(tmp_path, 2), fast_config(provider.url)
+        first = asyncio.create_task(run_once(made, config, tmp_path / "run"))
+        await asyncio.sleep(0.3)
+        with pytest.raises(RunDirectoryError, match="has held it since"):
+            await run_once(made, config, tmp_path / "run")
+        assert (await first).exit_code == 0
