@@ -12,7 +12,7 @@ import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -27,7 +27,7 @@ from pipeline.kernel.errors import InputError, MachineError, RunDirectoryError
 from pipeline.kernel.files import make_folder, remove_leftovers, write_file
 from pipeline.kernel.usd import MicroUsd, format_usd
 from pipeline.ledger.events import Event, EventKind
-from pipeline.ledger.fold import JobState, State, fold
+from pipeline.ledger.fold import ImpossibleMoveError, JobState, State, fold
 from pipeline.ledger.store import Ledger, lock_holder, open_ledger, read_events
 from pipeline.manifest import Campaign
 from pipeline.media import Collector
@@ -39,6 +39,9 @@ from pipeline.provider.settings import ProviderSettings
 from pipeline.report.entries import Line, lines_of, load_lines, save_entries
 from pipeline.report.summary import summarise
 from pipeline.runlog import LOGGER, RunLog
+
+if TYPE_CHECKING:
+    from pipeline.sandbox import SandboxSettings
 
 SANDBOX_KEY = "SG_0000000000000000"
 """What the embedded sandbox is given as a key: it takes any that is well formed."""
@@ -95,11 +98,12 @@ class LiveRun:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """How a run ended. `summary` is the content of summary.json."""
+    """How a run ended. `summary` is the content of summary.json; `sandbox_bill` what an embedded sandbox charged."""
 
     folder: Path
     exit_code: int
     summary: dict[str, Any] = field(default_factory=dict)
+    sandbox_bill: MicroUsd | None = None
 
     @property
     def message(self) -> str:
@@ -115,7 +119,12 @@ def run_folder(config: Config, campaign: Campaign, out: Path | None) -> Path:
 def read_state(folder: Path) -> State:
     """What the ledger of a run directory says, read beside a live run; empty if there is none yet."""
     ledger = folder / "ledger"
-    return fold(read_events(ledger)) if ledger.is_dir() else State()
+    try:
+        return fold(read_events(ledger)) if ledger.is_dir() else State()
+    except ImpossibleMoveError as error:
+        raise RunDirectoryError(f"the ledger in {ledger} contradicts itself: {error}") from None
+    except OSError as error:
+        raise MachineError(f"the ledger in {ledger} cannot be read: {error.strerror}") from None
 
 
 def plan_run(campaign: Campaign, config: Config, state: State, options: RunOptions | None = None) -> Plan:
@@ -187,10 +196,8 @@ async def run(
         try:
             _check_provider(ledger.state, config, folder)
             lines = _prepare_folder(folder, campaign, config)
-            async with _open_provider(config, folder, key, clock) as (provider, fetch_loopback):
-                return await _run_engine(
-                    campaign, config, folder, ledger, provider, fetch_loopback, key, options, watcher, clock, lines
-                )
+            async with _open_provider(config, folder, key, clock) as provider:
+                return await _run_engine(campaign, config, folder, ledger, provider, options, watcher, clock, lines)
         finally:
             await ledger.close()
 
@@ -226,25 +233,44 @@ def _prepare_folder(folder: Path, campaign: Campaign, config: Config) -> list[Li
     return lines_of(campaign.entries)
 
 
+@dataclass(frozen=True, slots=True)
+class _Provider:
+    """The provider of a run, open: its client, and the embedded double behind it, if there is one."""
+
+    client: Client
+    key: str
+    is_loopback: bool
+    sandbox: Any = None
+
+    def bill(self) -> MicroUsd | None:
+        """What the embedded sandbox has on its own bill; None for the real provider, which sends none."""
+        return MicroUsd(self.sandbox.invoice()["total_microusd"]) if self.sandbox is not None else None
+
+
 @contextlib.asynccontextmanager
-async def _open_provider(config: Config, folder: Path, key: str, clock: Clock) -> AsyncIterator[tuple[Client, bool]]:
-    """The client of the configured provider, and whether its videos come from loopback."""
-    settings = config.provider_settings()
+async def _open_provider(config: Config, folder: Path, key: str, clock: Clock) -> AsyncIterator[_Provider]:
+    """The client of the configured provider; in a sandbox run, the sandbox is served first."""
+    settings, sandbox = config.provider_settings(), None
     async with contextlib.AsyncExitStack() as stack:
         if not config.is_live:
-            from pipeline.sandbox import Sandbox, SandboxSettings
+            from pipeline.sandbox import Sandbox
 
-            sandbox = SandboxSettings(
-                time_scale=config.provider.time_scale,
-                rpm=max(1, int(config.limits.requests_per_minute)),
-                mean_s=config.polling.expected_s,
-                state_dir=folder / ".sandbox",
-            )
-            url = (await stack.enter_async_context(Sandbox(sandbox))).url
-            settings = _at(settings, url)
-            key = SANDBOX_KEY
+            sandbox = await stack.enter_async_context(Sandbox(_sandbox_settings(config, folder)))
+            settings, key = _at(settings, sandbox.url), SANDBOX_KEY
         client = await stack.enter_async_context(Client(settings, key, clock))
-        yield client, settings.is_loopback
+        yield _Provider(client, key, settings.is_loopback, sandbox)
+
+
+def _sandbox_settings(config: Config, folder: Path) -> SandboxSettings:
+    """An embedded sandbox that remembers in the run directory, so that a run can die and go on."""
+    from pipeline.sandbox import SandboxSettings
+
+    return SandboxSettings(
+        time_scale=config.provider.time_scale,
+        rpm=max(1, int(config.limits.requests_per_minute)),
+        mean_s=config.polling.expected_s,
+        state_dir=folder / ".sandbox",
+    )
 
 
 def _at(settings: ProviderSettings, url: str) -> ProviderSettings:
@@ -256,27 +282,25 @@ async def _run_engine(
     config: Config,
     folder: Path,
     ledger: Ledger,
-    provider: Client,
-    loopback: bool,
-    key: str,
+    provider: _Provider,
     options: RunOptions,
     watcher: Watcher,
     clock: Clock,
     lines: list[Line],
 ) -> RunResult:
     engine_settings = config.engine_settings(to_datetime(clock.now_us()).astimezone())
-    with _log_to(folder / "run.log", key) as run_log:
+    with _log_to(folder / "run.log", provider.key) as run_log:
 
         def listen(event: Event) -> None:
             run_log.event(event)
             watcher.event(event)
 
-        collector = Collector(config.fetch_settings(allow_loopback=loopback), config.media_settings())
+        collector = Collector(config.fetch_settings(allow_loopback=provider.is_loopback), config.media_settings())
         async with collector:
             context = RunContext(
                 folder=folder,
                 ledger=ledger,
-                provider=provider,
+                provider=provider.client,
                 collector=collector,
                 clock=clock,
                 settings=engine_settings,
@@ -294,8 +318,8 @@ async def _run_engine(
                 finally:
                     housekeeping.cancel()
                     await asyncio.wait([housekeeping])
-            watcher.ended()
-            return await _close_run(live, config)
+                watcher.ended()
+                return await _close_run(live, config, provider.bill())
 
 
 def _run_started(config: Config, campaign: Campaign, jobs: int) -> Event:
@@ -390,7 +414,7 @@ def _write_report(folder: Path, lines: Sequence[Line], state: State, summary: di
     write_report(folder, lines, state, summary)
 
 
-async def _close_run(live: LiveRun, config: Config) -> RunResult:
+async def _close_run(live: LiveRun, config: Config, bill: MicroUsd | None) -> RunResult:
     """Say in the ledger how the run ended, and write the report."""
     context = live.context
     stopping, state = context.stopping, context.ledger.state
@@ -413,7 +437,7 @@ async def _close_run(live: LiveRun, config: Config) -> RunResult:
     if context.ledger.failure is not None:
         # The ledger could not take the end of the run in: say it here all the same.
         summary |= facts
-    return RunResult(context.folder, code, summary)
+    return RunResult(context.folder, code, summary, bill)
 
 
 def exit_code(state: State, lines: Sequence[Line], reason: StopReason | None) -> int:
@@ -499,7 +523,7 @@ def open_view(folder: Path) -> RunView:
     """
     if not (folder / "ledger").is_dir():
         raise RunDirectoryError(f"{folder} is not a run directory: it has no ledger")
-    state = fold(read_events(folder / "ledger"))
+    state = read_state(folder)
     cap = int(state.runs[-1].facts.get("cap_microusd", 0)) if state.runs else 0
     return RunView(folder, load_lines(folder), state, cap, lock_holder(folder / "ledger"))
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from pipeline.engine.limits import Breaker, Connection, Pace, Slots
+from pipeline.engine.limits import Breaker, Outage, Pace, Slots
 from pipeline.engine.settings import EngineSettings
 from pipeline.engine.stopping import Stopping, StopReason
 from pipeline.jobs import Job
@@ -21,7 +21,7 @@ from pipeline.ledger.fold import JobRecord
 from pipeline.ledger.store import Ledger
 from pipeline.media import Collector
 from pipeline.provider.client import Client
-from pipeline.provider.replies import Refused
+from pipeline.provider.replies import Refused, Unavailable
 
 T = TypeVar("T")
 
@@ -53,13 +53,15 @@ class RunContext:
     pace: Pace = field(init=False)
     slots: Slots = field(init=False)
     breaker: Breaker = field(init=False)
-    connection: Connection = field(init=False)
+    connection: Outage = field(init=False)
+    throttle: Outage = field(init=False)
     downloads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(DOWNLOADS_AT_ONCE))
 
     def __post_init__(self) -> None:
         self.pace = Pace(self.settings.limits, self.clock)
         self.slots = Slots(self.settings.limits)
-        self.connection = Connection(self.settings.retry)
+        self.connection = Outage(self.settings.retry)
+        self.throttle = Outage(self.settings.retry)
         self.breaker = Breaker(self.settings.bounds.failure_rate, self.settings.bounds.failure_window)
 
     def quote(self, job: Job) -> MicroUsd:
@@ -86,7 +88,14 @@ class RunContext:
         reply = await self.stopping.unless_leaving(question())
         if isinstance(reply, Refused):
             self.heed(reply)
+        elif not isinstance(reply, Unavailable):
+            self.note_answer()
         return reply
+
+    def note_answer(self) -> None:
+        """The provider has answered as it should: it is there, and not overrun."""
+        self.connection.found()
+        self.throttle.found()
 
     async def pause(self, seconds: float) -> None:
         """Wait, unless the run is being left."""
@@ -94,21 +103,23 @@ class RunContext:
 
     def heed(self, refusal: Refused) -> None:
         """Take in a refusal that concerns more than its own job: pause all calls, or stop the run."""
+        now_s = self.clock.monotonic_s()
         match refusal.error_class.reaction:
+            case Reaction.PAUSE if self.pace.is_open:
+                # Each refusal behind an open gate doubles the wait, whatever reset the provider states.
+                self.pace.pause(max(refusal.wait_s, self.throttle.lost(now_s)))
             case Reaction.PAUSE:
                 self.pace.pause(refusal.wait_s)
             case Reaction.STOP_ACCOUNT:
                 self.stopping.stop(StopReason.ACCOUNT, f"{refusal.message.rstrip('.')}. {refusal.error_class.advice}")
             case _ if refusal.error_class is ErrorClass.NOT_SENT:
-                self._note_lost_connection(refusal)
+                self.pace.pause(self.connection.lost(now_s))
+                if self.connection.is_gone(now_s):
+                    self.stopping.stop(
+                        StopReason.MACHINE, f"{refusal.message}, for too long. {refusal.error_class.advice}"
+                    )
             case _:
-                self.connection.found()
-
-    def _note_lost_connection(self, refusal: Refused) -> None:
-        now_s = self.clock.monotonic_s()
-        self.pace.pause(self.connection.lost(now_s))
-        if self.connection.is_gone(now_s):
-            self.stopping.stop(StopReason.MACHINE, f"{refusal.message}, for too long. {refusal.error_class.advice}")
+                self.note_answer()
 
     def age_s(self, record: JobRecord) -> float:
         """Seconds since the provider accepted a job; never negative, whatever the wall clock has done."""

@@ -32,8 +32,13 @@ class Pace:
             if (closed_s := self._opens_s - self._clock.monotonic_s()) > 0:
                 await self._clock.sleep(closed_s)
             await self._limiter.acquire()
-            if self._clock.monotonic_s() >= self._opens_s:
+            if self.is_open:
                 return
+
+    @property
+    def is_open(self) -> bool:
+        """Whether no pause is in force."""
+        return self._clock.monotonic_s() >= self._opens_s
 
     def pause(self, seconds: float) -> None:
         """Let nobody through for `seconds`: the provider has said that there were too many calls."""
@@ -63,8 +68,8 @@ class Slots:
         self._taken.discard(job_id)
 
 
-class Connection:
-    """Whether there is a way to the provider: how long not, and how long to wait before the next try."""
+class Outage:
+    """A time without answers: how long it has lasted, and how long all calls should wait before the next try."""
 
     def __init__(self, retry: Retry) -> None:
         self._retry = retry
@@ -76,14 +81,14 @@ class Connection:
         self._failures = 0
 
     def lost(self, now_s: float) -> float:
-        """No connection could be made; returns how long all calls should wait, in seconds."""
+        """No answer could be had; returns how long all calls should wait, in seconds, longer each time."""
         if not self._failures:
             self._lost_at_s = now_s
         self._failures += 1
         return min(self._retry.max_delay_s, self._retry.base_delay_s * 2.0 ** min(self._failures, 30))
 
     def is_gone(self, now_s: float) -> bool:
-        """Whether there has been no connection for so long that a person should look."""
+        """Whether it has lasted so long that a person should look."""
         return bool(self._failures) and now_s - self._lost_at_s > 5 * self._retry.max_delay_s
 
 

@@ -18,7 +18,7 @@ from pipeline.engine.retry import Again, GiveUp
 from pipeline.engine.stopping import LeavingError
 from pipeline.jobs import Job
 from pipeline.kernel.errors import ErrorClass, Reaction
-from pipeline.kernel.usd import MicroUsd
+from pipeline.kernel.usd import MicroUsd, format_usd
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import JobRecord
 from pipeline.media import Clip, Expectation, Trouble
@@ -44,6 +44,10 @@ LEAVING_GRACE_S = 2.0
 """How long a submission that is under way may still take when the run is being left."""
 
 
+class CapPassedError(Exception):
+    """The dispatcher let through what does not fit under the cap: a defect, caught before any money moved."""
+
+
 @dataclass(frozen=True, slots=True)
 class Settled:
     """Nothing is left to do for this job in this run: it is stored, failed, in doubt, or left to the next run."""
@@ -64,7 +68,7 @@ async def make(run: RunContext, job: Job) -> Outcome:
         case Delivered() as delivered:
             return await take_delivery(run, record, delivered)
         case Accepted(request_id):
-            run.connection.found()
+            run.note_answer()
             await run.record(record.event(EventKind.SUBMITTED, request_id=request_id))
             return await finish(run, record)
 
@@ -86,7 +90,8 @@ async def reserve(run: RunContext, job: Job) -> JobRecord:
     """Write down the intent and set its money aside. Dies after this: in doubt, and the history tells."""
     state = run.ledger.state
     quote = run.quote(job)
-    assert state.books.committed + quote <= run.settings.bounds.cap, "the cap is a wall"
+    if state.books.committed + quote > run.settings.bounds.cap:
+        raise CapPassedError(f"${format_usd(quote)} for {job.job_id} does not fit under the cap")
     known = state.jobs.get(job.job_id)
     await run.record(
         Event(
@@ -142,7 +147,11 @@ async def look(run: RunContext, record: JobRecord, age_s: float) -> Finished | R
         case Expired():
             return await look_in_history(run, record, expired=age_s > SPURIOUS_404_S)
         case _ if age_s > run.settings.polling.give_up_s:
-            return await look_in_history(run, record, expired=True)
+            ending = await look_in_history(run, record, expired=True)
+            if isinstance(ending, Working):
+                # Nobody knows yet, and this run has waited long enough: the next one asks again, by the same id.
+                raise LeavingError
+            return ending
         case _:
             return Working()
 

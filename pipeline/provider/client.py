@@ -7,6 +7,7 @@ the environment or unpacks a body, and the key is put on each request by hand, f
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -298,11 +299,12 @@ class Client:
             raise ValueError("an encoded body was not asked for")
         parts: list[bytes] = []
         size = 0
-        async for chunk in response.content.iter_any():
-            size += len(chunk)
-            if size > MAX_JSON_BYTES:
-                raise ValueError("the reply is too long")
-            parts.append(chunk)
+        async with asyncio.timeout(self._settings.read_s):
+            async for chunk in response.content.iter_any():
+                size += len(chunk)
+                if size > MAX_JSON_BYTES:
+                    raise ValueError("the reply is too long")
+                parts.append(chunk)
         body = b"".join(parts)
         return body.replace(self._key, b"(the key)") if len(self._key) >= SHORTEST_KEY else body
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from virtual_time import VirtualClock, run_virtually
 
-from pipeline.engine.limits import JITTER_S, Breaker, Connection, Pace, Slots
+from pipeline.engine.limits import JITTER_S, Breaker, Outage, Pace, Slots
 from pipeline.engine.settings import Limits, Retry
 
 
@@ -114,7 +114,7 @@ def test_slots_count_jobs_and_not_calls() -> None:
 
 def test_a_lost_connection_waits_ever_longer_and_is_given_up_only_after_minutes() -> None:
     """A short outage of the network stops nothing; ten minutes of it do."""
-    connection = Connection(Retry(base_delay_s=2, max_delay_s=120))
+    connection = Outage(Retry(base_delay_s=2, max_delay_s=120))
     waits = [connection.lost(now_s) for now_s in (0, 5, 20, 60, 120, 300)]
     assert waits == [4, 8, 16, 32, 64, 120]
     assert not connection.is_gone(599)

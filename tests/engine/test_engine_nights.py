@@ -480,6 +480,38 @@ def test_a_ledger_that_cannot_be_written_stops_every_submission(
     run_virtually(main())
 
 
+def test_a_provider_that_says_only_429_is_asked_ever_more_rarely(tmp_path: Path) -> None:
+    """Two hours of refusals: a call every two minutes at last, no row failed, no money held."""
+
+    async def main() -> None:
+        async with Night(tmp_path, faults={"submit_429": 1.0}) as night:
+            made = campaign(tmp_path, 50)
+            result = await night.run(made, night.config(stop__after="125m"))
+            assert (result.exit_code, result.summary["stopped_by"]) == (3, "deadline")
+            assert night.posts() < 75
+            assert (result.summary["pending"], result.summary["in_doubt_usd"]) == (50, "0.00")
+
+    run_virtually(main())
+
+
+def test_a_generation_without_end_is_left_to_the_next_run(tmp_path: Path) -> None:
+    """When neither the record nor the history knows an end after the time to give up, the run ends all the same."""
+
+    async def main() -> None:
+        async with Night(tmp_path, mean_s=100_000, record_ttl_s=1e6) as night:
+            made = campaign(tmp_path, 3)
+            result = await night.run(made)
+            assert (result.exit_code, result.summary["running"]) == (5, 3)
+            assert now_s() < 2 * 3600
+            check_liability(night.folder, night.provider.requests())
+            await asyncio.sleep(200_000)
+            assert (await night.run(made)).exit_code == 0
+            assert night.posts() == 3
+            night.check(made)
+
+    run_virtually(main())
+
+
 @pytest.mark.parametrize("body", ["video", "json"])
 def test_the_blocking_api_makes_the_same_books(tmp_path: Path, body: str) -> None:
     """v1 answers with the video itself or with its URL: either way it is stored, and paid once."""
