@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -25,15 +25,18 @@ from pipeline.kernel.errors import InputError, Mistake
 from pipeline.kernel.usd import MicroUsd, format_usd, parse_usd
 from pipeline.media.settings import FetchSettings, MediaSettings
 from pipeline.models import DEFAULT_MODEL, Model, find_model
-from pipeline.provider.settings import ProviderSettings, check_origin
+from pipeline.provider.settings import ProviderSettings, check_origin, is_loopback
 
 DEFAULT_FILE = Path("kling-batch.yaml")
 ENVIRONMENT_PREFIX = "KLING_BATCH_"
 SANDBOX_CAP_USD = "100.00"
 
-_PLAIN_NUMBER = re.compile(r"-?\d{1,15}(\.\d{1,9})?")
-_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)(s|m|h)")
+_PLAIN_NUMBER = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,9})?")
+_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(s|m|h)")
+MAX_DURATION_S = 999_999_999
+_HOST = re.compile(r"(\*\.)?[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
 _KEY = re.compile(r"[!-~]{8,200}")
+_KEY_BEGINNING = "SG_"
 
 
 def _plain_number(value: object) -> object:
@@ -54,24 +57,55 @@ def _money(value: object) -> MicroUsd:
 
 
 def _money_or_zero(value: object) -> MicroUsd:
-    return MicroUsd(0) if value in ("0", "0.00", 0) and value is not False else _money(value)
+    if isinstance(value, str) and re.fullmatch(r"0+(\.0+)?", value.strip()):
+        return MicroUsd(0)
+    return _money(value)
 
 
 def duration_s(value: object) -> float:
     """Seconds from `90s`, `15m` or `8h`.
 
     Raises:
-        ValueError: it is none of these, or zero.
+        ValueError: it is none of these, zero, or longer than anybody waits.
     """
     match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
-    if match is None or float(match[1]) == 0:
+    seconds = round(float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]], 3) if match else 0
+    if not 0 < seconds <= MAX_DURATION_S:
         raise ValueError(f"{str(value)[:40]!r} is not a duration like 90s, 15m or 8h")
-    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+    return seconds
 
 
 def _time_of_day(value: object) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", value):
+    if not isinstance(value, str) or not re.fullmatch(r"([01][0-9]|2[0-3]):[0-5][0-9]", value):
         raise ValueError(f"{str(value)[:40]!r} is not a time of day like 06:30")
+    return value
+
+
+def _hosts(value: object) -> object:
+    if not isinstance(value, list | tuple) or not value:
+        raise ValueError('must be a list of hosts, like ["*.segmind.com"]')
+    for host in value:
+        if not isinstance(host, str) or not _HOST.fullmatch(host):
+            raise ValueError(f"{str(host)[:100]!r} is not a host like cdn.segmind.com or *.segmind.com")
+    return tuple(value)
+
+
+def _name_of_variable(value: object) -> object:
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", value):
+        raise ValueError("must be the name of an environment variable, like SEGMIND_API_KEY")
+    if value.startswith(_KEY_BEGINNING):
+        # Not shown: whoever puts the key itself here must not find it on the screen and in config.yaml.
+        raise ValueError("is the name of the environment variable that holds the key; the key itself stays out of here")
+    return value
+
+
+def _prices(value: object) -> object:
+    known = find_model(DEFAULT_MODEL).default_prices
+    if not isinstance(value, dict):
+        raise ValueError('must be prices by length, like {"5": "1.75"}')  # noqa: TRY004 - pydantic reports ValueError
+    if unknown := [str(key) for key in value if key not in known]:
+        names = " and ".join(f'"{key}"' for key in known)
+        raise ValueError(f'there is no length "{unknown[0][:40]}" to have a price; there are {names}')
     return value
 
 
@@ -97,8 +131,8 @@ class ProviderSection(Section):
     base_url: str = "https://api.segmind.com"
     storage_url: str = "https://workflows-api.segmind.com"
     history_url: str = "https://api.spotprod.segmind.com"
-    api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")] = "SEGMIND_API_KEY"
-    output_hosts: tuple[str, ...] = ("*.segmind.com",)
+    api_key_env: Annotated[str, BeforeValidator(_name_of_variable)] = "SEGMIND_API_KEY"
+    output_hosts: Annotated[tuple[str, ...], BeforeValidator(_hosts)] = ("*.segmind.com",)
     time_scale: Positive = 1.0
 
 
@@ -107,7 +141,7 @@ class BudgetSection(Section):
 
     cap_usd: Money | None = None
     stop_below_credits_usd: MoneyOrZero = 0
-    prices_usd: dict[str, Money] = Field(default_factory=dict)
+    prices_usd: Annotated[dict[str, Money], BeforeValidator(_prices)] = Field(default_factory=dict)
 
 
 class LimitsSection(Section):
@@ -297,34 +331,50 @@ class Config(Section):
             ends.append(to_us(_next_time_of_day(now, self.stop.until)))
         return min(ends, default=None)
 
-    def check_supported(self) -> None:
-        """Refuse what this version cannot do yet, rather than do without it silently.
-
-        Raises:
-            InputError: names the key.
-        """
+    def refusals(self) -> Iterator[tuple[str, str]]:
+        """What is well written and cannot be done: the key, and a sentence. Nothing is silently done without."""
         for wanted, key in (
             (self.canary.jobs > 0, "canary.jobs"),
-            (self.media.executor == "dask", "media.executor: dask"),
+            (self.media.executor == "dask", "media.executor"),
+            (self.media.scheduler is not None, "media.scheduler"),
             (self.notify.webhook_env is not None, "notify.webhook_env"),
         ):
             if wanted:
-                raise InputError(f"`{key}` is not supported in this version yet; leave it out")
+                yield key, "is not supported in this version yet; leave it out"
         if self.is_live:
-            settings = self.provider_settings()
-            for url in (settings.base_url, settings.storage_url, settings.history_url):
-                check_origin(url, loopback_allowed=settings.is_loopback)
+            yield from self._refused_origins()
+
+    def _refused_origins(self) -> Iterator[tuple[str, str]]:
+        """The addresses that the key must not travel to."""
+        try:
+            loopback = is_loopback(self.provider.base_url)
+        except ValueError:
+            loopback = False
+        for name in ("base_url", "storage_url", "history_url"):
+            try:
+                check_origin(getattr(self.provider, name).rstrip("/"), loopback_allowed=loopback)
+            except InputError as error:
+                yield f"provider.{name}", str(error)
+            except ValueError:
+                yield f"provider.{name}", "is not a URL like https://api.segmind.com"
 
 
 def _next_time_of_day(now: datetime, until: str) -> datetime:
-    """The next moment at which the local clock shows `until`, whatever daylight saving does in between."""
+    """The next moment at which the local clock shows `until`, whatever daylight saving does in between.
+
+    A time that the clock shows twice in one night has two such moments. One that it skips is the moment at which it
+    would have come.
+    """
     hour, minute = map(int, until.split(":"))
-    naive = now.replace(tzinfo=None)
-    wanted = naive.replace(hour=hour, minute=minute, second=0, microsecond=0)
-    if wanted <= naive:
-        wanted += timedelta(days=1)
-    # A naive time read in the local zone: the zone's rules at that moment hold, not those of now.
-    return wanted.astimezone()
+    today = now.replace(tzinfo=None, fold=0, hour=hour, minute=minute, second=0, microsecond=0)
+    for naive in (today, today + timedelta(days=1), today + timedelta(days=2)):
+        for fold in (0, 1):
+            # A naive time read in the local zone: the zone's rules at that moment hold, not those of now.
+            moment = naive.replace(fold=fold).astimezone()
+            is_shown = moment.replace(tzinfo=None) == naive
+            if moment > now and (is_shown or fold == 0):
+                return moment
+    raise AssertionError("a clock shows every time of day within two days")  # pragma: no cover
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,35 +406,66 @@ def load_config(
     if file is None and DEFAULT_FILE.is_file():
         file = DEFAULT_FILE
     node = _read(file) if file is not None else None
-    raw: dict[str, Any] = _raw(node) if node is not None else {}
-    changes = [
-        *_from_environment(os.environ if environment is None else environment),
-        *(Override(f"--set {text}", *_parse_setting(text)) for text in settings),
-        *(Override(key, tuple(key.split(".")), value) for key, value in overrides.items() if value is not None),
+    raw: dict[str, Any] = _raw_sections(node) if node is not None else {}
+    changes: list[Override] = []
+    mistakes: list[str] = []
+    for read in (
+        *(_Environment(name, value) for name, value in _ours(os.environ if environment is None else environment)),
+        *(_Setting(text) for text in settings),
+    ):
+        try:
+            changes.append(read.override())
+        except InputError as error:
+            mistakes.append(str(error))
+    changes += [
+        Override(FLAGS.get(key, key), tuple(key.split(".")), value)
+        for key, value in overrides.items()
+        if value is not None
     ]
     for change in changes:
         _put(raw, change)
+    places = _Places(file, node, changes)
+    config = None
     try:
         config = Config.model_validate(raw)
     except ValidationError as error:
-        raise InputError("\n".join(_explain(error, file, node, changes))) from None
-    config.check_supported()
+        mistakes += [places.mistake(path, message) for path, message in map(_explained, error.errors())]
+    if config is not None:
+        for key, message in config.refusals():
+            mistakes.append(places.mistake(tuple(key.split(".")), f"`{key}`: {message}"))
+    if mistakes or config is None:
+        raise InputError("\n".join(dict.fromkeys(mistakes)))
     return config
+
+
+FLAGS = {
+    "budget.cap_usd": "--budget-usd",
+    "limits.requests_per_minute": "--rpm",
+    "limits.max_in_flight": "--max-in-flight",
+    "stop.after": "--for",
+    "stop.until": "--until",
+}
+"""Keys that have a flag of their own, for messages."""
 
 
 def _read(file: Path) -> strict_yaml.Node:
     try:
-        data = file.read_bytes() if file.is_file() else None
+        data = file.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{file}: there is no such file") from None
     except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror})") from None
-    if data is None:
-        raise InputError(f"{file}: there is no such file")
+        raise InputError(f"{file}: cannot be read: {error.strerror}") from None
     node = strict_yaml.parse(data, str(file))
     if node.value is None:
         return strict_yaml.parse("{}", str(file))
     if not isinstance(node.value, dict):
         raise InputError(f'{file}: a config is a mapping of sections, like `budget: {{cap_usd: "100.00"}}`')
     return node
+
+
+def _raw_sections(node: strict_yaml.Node) -> dict[str, Any]:
+    """The sections of a file; one with nothing in it says nothing."""
+    return {name: value for name, value in _raw(node).items() if value is not None or name not in Config.model_fields}
 
 
 def _raw(node: strict_yaml.Node) -> Any:
@@ -396,53 +477,124 @@ def _raw(node: strict_yaml.Node) -> Any:
     return node.value if node.value is None or isinstance(node.value, bool) else node.text
 
 
-def _from_environment(environment: Mapping[str, str]) -> list[Override]:
-    return [
-        Override(name, tuple(name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")), value)
-        for name, value in sorted(environment.items())
-        if name.startswith(ENVIRONMENT_PREFIX)
-    ]
+def _ours(environment: Mapping[str, str]) -> list[tuple[str, str]]:
+    return sorted((name, value) for name, value in environment.items() if name.startswith(ENVIRONMENT_PREFIX))
 
 
-def _parse_setting(text: str) -> tuple[tuple[str, ...], object]:
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise InputError(f"--set {text}: write it as section.key=value")
-    return tuple(key.strip().split(".")), _raw(strict_yaml.parse(value, f"--set {key}"))
+@dataclass(frozen=True, slots=True)
+class _Environment:
+    """A variable `KLING_BATCH_<SECTION>__<KEY>`."""
+
+    name: str
+    value: str
+
+    def override(self) -> Override:
+        path = tuple(self.name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"))
+        return Override(self.name, _checked(path, self.name), _plain(self.value, self.name))
+
+
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    """A `--set section.key=value`."""
+
+    text: str
+
+    def override(self) -> Override:
+        key, equals, value = self.text.partition("=")
+        # What comes after the `=` is not shown: it may be a secret that should not be here.
+        source = f"--set {key.strip()}"
+        if not equals or not key.strip():
+            raise InputError(f"{source}: write it as section.key=value")
+        return Override(source, _checked(tuple(key.strip().split(".")), source), _plain(value, source))
+
+
+def _checked(path: tuple[str, ...], source: str) -> tuple[str, ...]:
+    if path[0] not in Config.model_fields:
+        raise InputError(f"{source}: there is no section `{path[0]}`{_suggest(path[:1])}")
+    if len(path) != 2 and not (path[:2] == ("budget", "prices_usd") and len(path) == 3):
+        what = "names no key of a section" if len(path) < 2 else "names more than a section and a key"
+        raise InputError(f"{source}: {what}, like limits.max_in_flight")
+    return path
+
+
+def _plain(text: str, source: str) -> object:
+    """A value of one line, as YAML reads it. An empty one stays a text: `null` is how nothing is written."""
+    if not text.strip():
+        return ""
+    try:
+        return _raw(strict_yaml.parse(text, source))
+    except strict_yaml.YamlProblem as problem:
+        raise InputError(f"{source}: {problem.message}") from None
 
 
 def _put(raw: dict[str, Any], change: Override) -> None:
-    if len(change.path) < 2:
-        sections = ", ".join(Config.model_fields)
-        raise InputError(f"{change.source}: names no key of a section; the sections are {sections}")
     into = raw
     for step in change.path[:-1]:
-        if not isinstance(into.setdefault(step, {}), dict):
-            into[step] = {}
-        into = into[step]
+        into = into.setdefault(step, {})
+        if not isinstance(into, dict):
+            return  # the file is wrong here, and that will be told
     into[change.path[-1]] = change.value
 
 
-def _explain(
-    error: ValidationError, file: Path | None, node: strict_yaml.Node | None, changes: list[Override]
-) -> list[str]:
-    lines = []
-    for problem in error.errors(include_url=False, include_context=False):
-        path = tuple(str(step) for step in problem["loc"] if not str(step).startswith(("function-", "constrained-")))
-        path = path[: max(2, 3 if path[:2] == ("budget", "prices_usd") else 2)]
-        message = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            message = f"unknown key `{'.'.join(path)}`{_suggest(path)}"
-        else:
-            message = f"`{'.'.join(path)}`: {message[0].lower()}{message[1:]}"
-        source = next((change.source for change in reversed(changes) if change.path == path), None)
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Says where a value came from: what was said last counts."""
+
+    file: Path | None
+    node: strict_yaml.Node | None
+    changes: list[Override]
+
+    def mistake(self, path: tuple[str, ...], message: str) -> str:
+        source = next((each.source for each in reversed(self.changes) if each.path[: len(path)] == path), None)
         if source is not None:
-            lines.append(f"{source}: {message}")
-        elif file is not None and node is not None:
-            lines.append(str(Mistake(str(file), message, line=node.place(*path)[0])))
-        else:
-            lines.append(message)
-    return lines
+            return f"{source}: {message}"
+        if self.file is not None and self.node is not None:
+            return str(Mistake(str(self.file), message, line=self.node.place(*path)[0]))
+        return message
+
+
+def _explained(problem: Any) -> tuple[tuple[str, ...], str]:
+    """The path of a value that pydantic refuses, and a sentence in our own words."""
+    depth = 3 if problem["loc"][:2] == ("budget", "prices_usd") else 2
+    path = tuple(str(step) for step in problem["loc"])[:depth]
+    if problem["type"] == "extra_forbidden":
+        return path, f"unknown key `{'.'.join(path)}`{_suggest(path)}"
+    limit = problem.get("ctx", {})
+    match problem["type"]:
+        case "value_error":
+            message = problem["msg"].removeprefix("Value error, ")
+        case "greater_than":
+            message = f"must be more than {limit['gt']:g}"
+        case "greater_than_equal":
+            message = f"must be at least {limit['ge']:g}"
+        case "less_than_equal":
+            message = (
+                f"must be at most {limit['le']:,g}" if limit["le"] < 1e6 else f"must be at most {limit['le']:,.0f}"
+            )
+        case "int_type" | "int_parsing" | "int_from_float":
+            message = "must be a whole number"
+        case "float_type" | "float_parsing" | "finite_number":
+            message = "must be a number"
+        case "bool_type" | "bool_parsing":
+            message = "must be true or false"
+        case "literal_error":
+            message = f"must be {limit['expected'].replace(chr(39), '')}"
+        case "model_type" | "dict_type":
+            message = "is a section: its keys stand below it, indented"
+        case "string_type" | "string_too_short":
+            message = "must be text"
+        case _:  # pragma: no cover - the fields above have no other mistakes
+            message = problem["msg"]
+    given = problem["input"]
+    if problem["type"] != "value_error" and isinstance(given, str | int | float):
+        message += f", not {_shown(given)}"
+    return path, f"`{'.'.join(path)}`: {message}"
+
+
+def _shown(value: str | int | float) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)[:40] or "nothing"
 
 
 def _suggest(path: tuple[str, ...]) -> str:
@@ -480,7 +632,10 @@ def _from_dotenv(name: str) -> str | None:
         return None
     from dotenv import dotenv_values
 
-    return dotenv_values(".env", interpolate=False).get(name)
+    try:
+        return dotenv_values(".env", interpolate=False).get(name)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f".env cannot be read ({type(error).__name__})") from None
 
 
 def dump_config(config: Config) -> str:
@@ -494,5 +649,17 @@ def dump_config(config: Config) -> str:
     prices = {**find_model(DEFAULT_MODEL).default_prices, **budget["prices_usd"]}
     budget["prices_usd"] = {key: format_usd(price) for key, price in prices.items()}
     if plain["stop"]["after"] is not None:
-        plain["stop"]["after"] = f"{plain['stop']['after']:g}s"
+        plain["stop"]["after"] = f"{_written(plain['stop']['after'])}s"
+    for section in plain.values():
+        for key, value in section.items():
+            if isinstance(value, float):
+                section[key] = _written(value)
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+
+
+def _written(number: float) -> int | float | str:
+    """A number as a person writes it, and as it is read again: 40, 0.5, never 4e+01."""
+    if number.is_integer():
+        return int(number)
+    text = f"{number:.9f}".rstrip("0")
+    return number if text == str(number) else text

@@ -184,7 +184,8 @@ class Client:
             refusal = replies.decode_refusal(response.status, headers, body, self._clock.now_us())
             message = replies.error_message(response.status, body)
             return refusal or Uncertain(ErrorClass.GATEWAY, message, response.status)
-        request_id = replies.valid_request_id(headers.get("x-request-id"))
+        named = self._strike_out(headers.get("x-request-id", "").encode(errors="replace")).decode()
+        request_id = replies.valid_request_id(named)
         cost = replies.charged(headers.get("x-cost"))
         if response.content_type.startswith("video/") or response.content_type == "application/octet-stream":
             finished, streamed = Finished(cost=cost), response
@@ -305,7 +306,9 @@ class Client:
                 if size > MAX_JSON_BYTES:
                     raise ValueError("the reply is too long")
                 parts.append(chunk)
-        body = b"".join(parts)
+        return self._strike_out(b"".join(parts))
+
+    def _strike_out(self, body: bytes) -> bytes:
         return body.replace(self._key, b"(the key)") if len(self._key) >= SHORTEST_KEY else body
 
 

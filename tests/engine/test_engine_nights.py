@@ -313,6 +313,44 @@ def test_a_lost_answer_is_settled_from_the_history_and_never_sent_again(tmp_path
     run_virtually(main())
 
 
+def test_a_forgotten_request_that_the_history_does_not_show_yet_is_in_doubt_and_never_void(tmp_path: Path) -> None:
+    """404 is no proof of anything: the money stays reserved until the history shows the request, days later."""
+
+    async def main() -> None:
+        async with Night(tmp_path, history_lag_s=40 * 3600) as night:
+            made = campaign(tmp_path, 4)
+
+            def leave(live: LiveRun) -> None:
+                for delay_s in (60, 61):
+                    asyncio.get_running_loop().call_later(delay_s, live.context.stopping.interrupt)
+
+            await night.run(made, watcher=AtStart(leave))
+            for _ in range(2):
+                await asyncio.sleep(10 * 3600)
+                result = await night.run(made)
+                assert (result.exit_code, result.summary["in_doubt"], night.posts()) == (5, 4, 4)
+                assert result.summary["in_doubt_usd"] == "7.00"
+            await asyncio.sleep(30 * 3600)
+            assert (await night.run(made)).exit_code == 0
+            assert night.posts() == 4
+            night.check(made)
+
+    run_virtually(main())
+
+
+def test_a_slip_of_the_provider_puts_no_young_request_in_doubt(tmp_path: Path) -> None:
+    """A 404 long before the hour, with a history that shows nothing yet: it is simply asked again."""
+
+    async def main() -> None:
+        async with Night(tmp_path, faults={"poll_404": 1.0}, history_lag_s=1e6) as night:
+            made = campaign(tmp_path, 3)
+            assert (await night.run(made)).exit_code == 0
+            assert not [event for event in read_events(night.folder / "ledger") if event.event.value == "in_doubt"]
+            assert night.provider.state()["faults_fired"]["poll_404"] == 3
+
+    run_virtually(main())
+
+
 def test_doubt_that_the_history_does_not_settle_in_time_ends_with_exit_5(tmp_path: Path) -> None:
     """With a history half an hour late the run waits five minutes, says so, and the next one settles it."""
 
@@ -336,16 +374,25 @@ def test_what_never_arrived_is_sent_again_only_after_two_late_sweeps(tmp_path: P
     """Absence counts only two hours after the attempt; then one new submission is made, and one bill."""
 
     async def main() -> None:
+        sweeps_s: list[float] = []
+
+        def note(instant: str, _facts: dict[str, Any]) -> None:
+            if instant == "history_reply_sent":
+                sweeps_s.append(now_s())
+
         faults, limit = {"submit_drop_before": 1.0}, {"submit_drop_before": 3}
-        async with Night(tmp_path, faults=faults, fault_limit=limit) as night:
+        async with Night(tmp_path, faults=faults, fault_limit=limit, on_event=note) as night:
             made = campaign(tmp_path, 3)
             assert (await night.run(made)).exit_code == 5
             await asyncio.sleep(3600)
             assert (await night.run(made)).exit_code == 5
             assert night.posts() == 3, "an hour is too soon to believe that it never arrived"
             await asyncio.sleep(3600)
+            late_s = now_s()
             assert (await night.run(made)).exit_code == 0
             assert night.posts() == 6
+            # The history is empty, so that a sweep is one page: two pages are two sweeps.
+            assert len([moment for moment in sweeps_s if moment >= late_s]) >= 2
             night.check(made)
 
     run_virtually(main())

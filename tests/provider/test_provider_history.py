@@ -14,7 +14,7 @@ from provider_doubles import JOB, NOW_US, OTHER_ID, REQUEST_ID
 
 from pipeline.jobs import canonical_json
 from pipeline.kernel.clock import iso
-from pipeline.provider.replies import HistoryRow, decode_history, decode_history_row, fingerprint
+from pipeline.provider.replies import HistoryRow, decode_history, fingerprint
 
 Body = dict[str, Any]
 
@@ -40,9 +40,9 @@ def read(answer: object) -> list[HistoryRow] | None:
 
 
 def decoded(item: object) -> HistoryRow:
-    made = decode_history_row(json.loads(json.dumps(item)))
-    assert made is not None
-    return made
+    found = read([item])
+    assert found is not None
+    return found[0]
 
 
 @pytest.mark.parametrize(
@@ -158,12 +158,7 @@ def test_a_rows_cost_is_exact_or_unknown(deduction: object, cost: int | None) ->
 def test_a_moment_is_read_under_any_name_and_in_any_usual_form(stamp: object, name: str) -> None:
     """The names of the history's timestamps are not documented."""
     plain = {key: value for key, value in row().items() if key != "created_at"}
-    assert decode_history_row(
-        {**json.loads(json.dumps(plain)), name: stamp if not isinstance(stamp, float) else int(stamp)}
-    )
-    found = decode_history(json.dumps([{**plain, name: stamp}]).encode())
-    assert found is not None
-    assert found[0].times_us == (NOW_US,)
+    assert decoded({**plain, name: stamp}).times_us == (NOW_US,)
 
 
 @pytest.mark.parametrize("value", [0, 1, 317_180, 123_456_789, 10**20, -1, "soon", "", True, None, "1970", "9" * 100])

@@ -1,0 +1,260 @@
+"""Reads the documents as a reader does: their commands, their tables, their files, their links.
+
+After a change of wording on the screen, `python tests/docs/docs_support.py` runs every command again and writes what it
+really prints into the documents. Look at the difference before you keep it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = ("README.md", "docs/guide.md", "docs/design.md", "CONTRIBUTING.md", "CHANGELOG.md")
+"""In the order in which they are read and run: the guide goes on with the run directory of README's demo."""
+
+COMMAND_S = 120
+"""Longest that one command of a document may take, in seconds."""
+
+NOT_RUN = {
+    "make test": "it runs these very tests",
+    "make lint": "it changes files",
+    "python3 -m venv .venv": "`make demo` does it; held against the Makefile instead",
+    ".venv/bin/pip install": "`make demo` does it; held against the Makefile instead",
+    ".venv/bin/kling-batch run manifests/quickstart.yaml": "`make demo` runs it; held against the Makefile instead",
+    ".venv/bin/ruff check": "`make test` runs it; held against the Makefile instead",
+    "kling-batch run manifests/quickstart.yaml --config configs/live.yaml": "real money",
+    "kling-batch status outputs/quickstart-live": "there is no live run directory here",
+    "nohup kling-batch run": "real money, and a process that outlives the test",
+    "tmux new-session": "real money, and needs a terminal",
+    "systemd-run": "real money, and needs a service manager",
+    "30 22 * * *": "a line of a crontab, for a live run",
+}
+"""Commands that the tests do not run, by how they begin, and why."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: the words after the fence, its lines, and the number of its first line."""
+
+    document: str
+    words: tuple[str, ...]
+    lines: tuple[str, ...]
+    line: int
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.lines) + "\n"
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command that a document shows, the exit code that it says (`# exit 3`), and the output that it shows."""
+
+    document: str
+    line: int
+    text: str
+    exit_code: int
+    shown: tuple[str, ...]
+
+    @property
+    def why_not_run(self) -> str | None:
+        return next((why for beginning, why in NOT_RUN.items() if self.text.startswith(beginning)), None)
+
+    def __str__(self) -> str:
+        return f"{self.document}:{self.line}"
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command really did. Its output is that of both streams."""
+
+    exit_code: int
+    output: tuple[str, ...]
+
+
+def read(document: str) -> str:
+    return (ROOT / document).read_text()
+
+
+def blocks(document: str) -> list[Block]:
+    """Every fenced block of a document."""
+    found = []
+    words: tuple[str, ...] | None = None
+    lines: list[str] = []
+    for number, line in enumerate(read(document).split("\n"), start=1):
+        if not line.startswith("```"):
+            lines.append(line)
+        elif words is None:
+            words, lines, first = tuple(line[3:].split()), [], number + 1
+        else:
+            found.append(Block(document, words, tuple(lines), first))
+            words = None
+    assert words is None, f"{document}: a block is not closed"
+    return found
+
+
+def commands(document: str) -> list[Command]:
+    """Every command in the `console` blocks of a document."""
+    return [command for block in blocks(document) if block.words[:1] == ("console",) for command in _commands(block)]
+
+
+def _commands(block: Block) -> Iterator[Command]:
+    starts = [index for index, line in enumerate(block.lines) if line.startswith("$ ")]
+    assert starts[:1] == [0], f"{block.document}:{block.line}: a console block begins with a command"
+    for start, end in zip(starts, [*starts[1:], len(block.lines)], strict=True):
+        said = re.search(r"\s+# exit (\d+)$", block.lines[start])
+        text = block.lines[start][2:].removesuffix(said[0] if said else "")
+        yield Command(
+            block.document, block.line + start, text, int(said[1]) if said else 0, block.lines[start + 1 : end]
+        )
+
+
+def recipe(target: str) -> list[str]:
+    """The commands of a Makefile target, as `make` would print them; fails for a target that is not there."""
+    lines = read("Makefile").split("\n")
+    variables = dict(re.findall(r"^(\w+) \??:?= (.+)$", "\n".join(lines), re.MULTILINE))
+    start = next(index for index, line in enumerate(lines) if line.startswith(f"{target}:"))
+    made = []
+    for line in lines[start + 1 :]:
+        if not line.startswith("\t"):
+            break
+        if not line.startswith("\t@"):
+            made.append(re.sub(r"\$\((\w+)\)", lambda match: variables[match[1]], line[1:]))
+    return made
+
+
+def lay_out(folder: Path) -> None:
+    """What a reader has: the project's manifests, configs and commands, and the files that the documents write."""
+    for name in ("manifests", "configs"):
+        shutil.copytree(ROOT / name, folder / name)
+    (folder / ".venv").symlink_to(sys.prefix)
+    for document in DOCUMENTS:
+        for block in blocks(document):
+            if len(block.words) == 2:
+                (folder / block.words[1]).write_text(block.text)
+
+
+def run_command(command: Command, folder: Path) -> Done:
+    """Run a command as a reader would. `make` prints its recipe's last line and runs it; what is before is set up."""
+    text = command.text
+    echoed: list[str] = []
+    if text.startswith("make "):
+        text = recipe(text.removeprefix("make "))[-1]
+        echoed = [text]
+    done = run_in([shutil.which("bash") or "bash", "-c", text], folder)
+    return Done(done.exit_code, (*echoed, *done.output))
+
+
+def run_in(arguments: list[str], folder: Path) -> Done:
+    """Run a program in the reader's folder, with the project's commands on the path and none of our settings."""
+    keep = {name: value for name, value in os.environ.items() if not name.startswith(("KLING_BATCH_", "SEGMIND_"))}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        arguments,
+        cwd=folder,
+        env=keep | {"PATH": path, "COLUMNS": "120"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=COMMAND_S,
+        check=False,
+    )
+    # What bash itself says of a killed child names a process and is no output of the command.
+    lines = [line.rstrip() for line in done.stdout.split("\n") if not re.match(r"(/\S*)?bash: line \d+:", line)]
+    while lines and not lines[-1]:
+        lines.pop()
+    return Done(done.returncode, tuple(lines))
+
+
+def run_document(document: str, folder: Path) -> dict[str, Done]:
+    """Every command of a document that is run, by its place."""
+    return {str(command): run_command(command, folder) for command in commands(document) if command.why_not_run is None}
+
+
+_VARIES = (
+    (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "ID"),
+    (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "TIME"),
+    (r"\b\d+ h \d\d min\b", "DURATION"),
+    (r"\b\d+ (s|min)\b", "DURATION"),
+    (r"\b\d+ polls\b", "POLLS"),
+    (r"\bprocess \d+\b", "PROCESS"),
+    (r" +", " "),
+)
+
+
+def normal(line: str) -> str:
+    """A line of output without what differs from one run to the next: times, ids, counts of polls, and padding."""
+    for pattern, word in _VARIES:
+        line = re.sub(pattern, word, line)
+    return line.strip()
+
+
+def agrees(shown: tuple[str, ...], output: tuple[str, ...]) -> bool:
+    """Whether the output is as shown; a line `…` stands for any lines, none included."""
+    pattern = "".join(
+        r"(?:.*\n)*?" if line.strip() == "…" else re.escape(normal(line)) + "\n" for line in _without_end(shown)
+    )
+    return re.fullmatch(pattern, "".join(normal(line) + "\n" for line in output)) is not None
+
+
+def _without_end(lines: tuple[str, ...]) -> tuple[str, ...]:
+    while lines and not lines[-1].strip():
+        lines = lines[:-1]
+    return lines
+
+
+def table(document: str, *header: str) -> list[list[str]]:
+    """The rows of the one table of a document that begins with these columns."""
+    lines = read(document).split("\n")
+    start = [index for index, line in enumerate(lines) if _cells(line)[: len(header)] == list(header)]
+    assert len(start) == 1, f"{document}: {len(start)} tables begin with {header}"
+    rows = []
+    for line in lines[start[0] + 2 :]:
+        if not line.startswith("|"):
+            break
+        rows.append(_cells(line))
+    return rows
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip().replace(r"\|", "|") for cell in re.split(r"(?<!\\)\|", line.strip())[1:-1]]
+
+
+def plain(cell: str) -> str:
+    """A cell without its code marks."""
+    return cell.replace("`", "")
+
+
+def anchors(document: str) -> set[str]:
+    """The anchors that a document's headings have on the web."""
+    prose = re.sub(r"^```.*?^```$", "", read(document), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", prose, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def rewrite() -> None:
+    """Put what every command really prints into the documents, except where `…` shortens it."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        lay_out(folder)
+        for document in DOCUMENTS:
+            done = run_document(document, folder)
+            lines = read(document).split("\n")
+            for command in reversed(commands(document)):
+                if str(command) in done and not any(line.strip() == "…" for line in command.shown):
+                    print(f"{command}: $ {command.text}", file=sys.stderr)
+                    lines[command.line : command.line + len(command.shown)] = done[str(command)].output
+            (ROOT / document).write_text("\n".join(lines))
+
+
+if __name__ == "__main__":
+    rewrite()

@@ -1,0 +1,23 @@
+"""Servers that end with their test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+from provider_doubles import RawServer
+
+Serve = Callable[..., Awaitable[RawServer]]
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Serve]:
+    """Start a server that says this."""
+    async with AsyncExitStack() as stack:
+
+        async def begin(*args: Any, **kwargs: Any) -> RawServer:
+            return await stack.enter_async_context(RawServer(*args, **kwargs))
+
+        yield begin
