@@ -101,17 +101,23 @@ def write_segment(folder: Path, events: Sequence[Event], data: bytes) -> Segment
 
 
 def _write_head(folder: Path, name: SegmentName) -> None:
-    """Note the newest segment. Not flushed: a head that lags after a power loss only notices less."""
-    descriptor, temporary = open_temporary(folder, "head-")
+    """Note the newest segment, in place: names are all of one length, and a new file for each would cost a third more.
+
+    Not flushed: a head that lags after a power loss, or cannot be read, only notices less.
+    """
+    path = folder / _HEAD
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        try:
-            write_all(descriptor, str(name).encode())
-        finally:
-            os.close(descriptor)
-        os.replace(temporary, folder / _HEAD)
-    except BaseException:
-        discard(temporary)
-        raise
+        descriptor = os.open(path, flags, 0o644)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        path.unlink()
+        descriptor = os.open(path, flags | os.O_EXCL, 0o644)
+    try:
+        write_all(descriptor, str(name).encode())
+    finally:
+        os.close(descriptor)
 
 
 def list_segments(folder: Path) -> tuple[list[SegmentName], list[SegmentName]]:
@@ -192,7 +198,7 @@ def _read_segment(folder: Path, name: SegmentName) -> tuple[list[Event], str, st
     if hashlib.sha256(data).hexdigest()[:32] != name.checksum:
         raise _damage(folder, str(name), "is damaged: its bytes do not match the checksum in its name")
     try:
-        table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+        table = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read(use_threads=False)
         chain = orjson.loads((table.schema.metadata or {})[_METADATA_KEY])
         before, after = str(chain["before"]), str(chain["after"])
         events = _decode(table)

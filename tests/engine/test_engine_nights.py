@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from support import (
     campaign,
@@ -334,6 +335,28 @@ def test_a_forgotten_request_that_the_history_does_not_show_yet_is_in_doubt_and_
             assert (await night.run(made)).exit_code == 0
             assert night.posts() == 4
             night.check(made)
+
+    run_virtually(main())
+
+
+def test_an_equal_request_of_somebody_else_is_not_adopted_and_forbids_to_send_again(tmp_path: Path) -> None:
+    """It might be ours after all: the attempt stays in doubt for a person to settle, and nothing is bought twice."""
+
+    async def main() -> None:
+        faults, limit = {"submit_drop_before": 1.0}, {"submit_drop_before": 1}
+        async with Night(tmp_path, faults=faults, fault_limit=limit) as night:
+            made = campaign(tmp_path, 1)
+            assert (await night.run(made)).exit_code == 5
+            await asyncio.sleep(3600)
+            async with (
+                aiohttp.ClientSession(headers={"x-api-key": KEY, "Content-Type": "application/json"}) as somebody,
+                somebody.post(f"{night.provider.url}/v2/kling-2", data=made.jobs[0].body) as answer,
+            ):
+                assert answer.status == 200
+            await asyncio.sleep(3 * 3600)
+            result = await night.run(made)
+            assert (result.exit_code, result.summary["in_doubt"]) == (5, 1)
+            assert night.posts() == 2, "the lost one and somebody else's"
 
     run_virtually(main())
 
