@@ -11,13 +11,15 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
+import orjson
+
 from pipeline.engine.context import RunContext
 from pipeline.engine.worker import ending_of
 from pipeline.kernel.clock import to_datetime
 from pipeline.kernel.errors import ErrorClass
 from pipeline.ledger.events import EventKind
 from pipeline.ledger.fold import JobRecord, JobState
-from pipeline.provider.replies import HistoryRow, Refused, fingerprint
+from pipeline.provider.replies import HistoryRow, Refused, fingerprint, standing
 
 CLOCK_SKEW_US = 120_000_000
 """How far the provider's clock and ours may be apart."""
@@ -89,9 +91,20 @@ def _may_be_its_row(record: JobRecord, row: HistoryRow, first_seen_us: Mapping[s
 
 
 def speaks_against_absence(record: JobRecord, row: HistoryRow) -> bool:
-    """Whether a row that belongs to nobody might be this attempt's all the same: then absence proves nothing."""
-    same = row.fingerprint is None or row.fingerprint == fingerprint(record.request)
-    return same and max(row.times_us, default=record.reserved_us) >= record.reserved_us - CLOCK_SKEW_US
+    """Whether a row that belongs to nobody might be this attempt's all the same: then absence proves nothing.
+
+    Far more is taken for possible here than for a match, since a mistake would pay twice: a body to which the provider
+    has added its own defaults, a time without its zone.
+    """
+    asked = prompt_of(fingerprint(record.request))
+    possible = row.fingerprint is None or prompt_of(row.fingerprint) in (None, asked)
+    return possible and max(row.times_us, default=record.reserved_us) >= record.reserved_us - DAY_US
+
+
+def prompt_of(body: bytes | None) -> str | None:
+    """The prompt in a request body; None where there is none."""
+    prompt = orjson.loads(body).get("prompt") if body else None
+    return str(prompt) if prompt is not None else None
 
 
 async def settle(run: RunContext, witness: Witness) -> list[JobRecord]:
@@ -178,7 +191,9 @@ async def _sweep_model(run: RunContext, rows: dict[str, HistoryRow], from_date: 
         if listed is None:
             return False
         known = len(rows)
-        rows.update((row.request_id, row) for row in listed)
+        for row in listed:
+            if row.request_id not in rows or standing(row) > standing(rows[row.request_id]):
+                rows[row.request_id] = row
         # A page that is empty, short of rows, or all seen before is the last. A page of repeats (a row for each
         # output of a request) is short in requests without being the last, so only new requests count as progress.
         if not listed or len(rows) == known:

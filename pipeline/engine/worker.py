@@ -173,7 +173,8 @@ async def look_in_history(
 
 def ending_of(row: HistoryRow) -> Finished | Refused | Working:
     """What a row of the history says of its request's end."""
-    if row.status == "COMPLETED":
+    # A failure that was charged for is no failure of which the money could be freed.
+    if row.status == "COMPLETED" or (row.status == "FAILED" and row.cost):
         return Finished(cost=row.cost, url=row.url)
     if row.status == "FAILED":
         return Refused(ErrorClass.GENERATION_FAILED, row.error or "the generation failed", 422)
@@ -270,13 +271,16 @@ async def post(run: RunContext, record: JobRecord, finished: Finished) -> None:
 
 async def _believed_cost(run: RunContext, record: JobRecord, finished: Finished) -> tuple[MicroUsd, str | None]:
     """The charge: as the result says, else as the history says, else the quote, which then is said."""
-    if finished.cost is not None:
+    if finished.cost:
         return finished.cost, None
+    # Nothing stated, or zero, which may only mean "not booked yet": the history is asked before it is believed.
     request_id = record.request_id
     assert request_id is not None
     row = await run.ask(lambda: run.provider.history_one(request_id))
-    if isinstance(row, HistoryRow) and row.cost is not None and row.status == "COMPLETED":
+    if isinstance(row, HistoryRow) and row.cost is not None:
         return row.cost, "the charge is the history's: the result did not say it"
+    if finished.cost is not None:
+        return finished.cost, "the provider charged nothing"
     return MicroUsd(record.quote_microusd), "the provider did not say the charge: booked at the quote"
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 
 from pipeline.engine.doubt import CLOCK_SKEW_US, LONGEST_SUBMIT_US, match_rows, speaks_against_absence
+from pipeline.engine.worker import ending_of
+from pipeline.kernel.usd import MicroUsd
 from pipeline.ledger.fold import JobRecord, JobState
-from pipeline.provider.replies import HistoryRow, fingerprint
+from pipeline.provider.replies import Finished, HistoryRow, Refused, fingerprint
 
 NOW_US = 1_800_000_000_000_000
 MINUTE_US = 60_000_000
@@ -80,7 +82,18 @@ def test_absence_proves_nothing_while_an_unexplained_row_of_the_same_request_is_
     """A row that fits but for its time keeps the attempt in doubt: voiding it might pay twice."""
     record = attempt("a")
     assert speaks_against_absence(record, row("request-1", NOW_US + 60 * MINUTE_US))
-    assert not speaks_against_absence(record, row("request-1", NOW_US - 60 * MINUTE_US))
+    assert speaks_against_absence(record, row("request-1", NOW_US - 8 * 60 * MINUTE_US)), "a time without its zone"
+    assert not speaks_against_absence(record, row("request-1", NOW_US - 25 * 60 * MINUTE_US))
+    added = HistoryRow("request-1", "PENDING", None, None, "", fingerprint({"prompt": "a lamp", "seed": 42}), (NOW_US,))
+    assert speaks_against_absence(record, added), "defaults that the provider adds"
     assert not speaks_against_absence(record, row("request-1", prompt="a mug"))
     unreadable = HistoryRow("request-2", "PENDING", None, None, "", None, (NOW_US,))
     assert speaks_against_absence(record, unreadable)
+
+
+def test_a_failure_that_was_charged_for_is_not_free() -> None:
+    """A FAILED row with a charge is booked; only one without frees its money."""
+    charged = HistoryRow("request-1", "FAILED", MicroUsd(1_750_000), None, "broken", None, ())
+    assert ending_of(charged) == Finished(cost=MicroUsd(1_750_000), url=None)
+    free = HistoryRow("request-1", "FAILED", MicroUsd(0), None, "broken", None, ())
+    assert isinstance(ending_of(free), Refused)

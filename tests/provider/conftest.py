@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from provider_doubles import RawServer
-
-Serve = Callable[..., Awaitable[RawServer]]
+from provider_doubles import RawServer, Serve
 
 
 @pytest.fixture

@@ -134,6 +134,10 @@ class RawServer:
         return Request(method, path, headers, body)
 
 
+Serve = Callable[..., Awaitable[RawServer]]
+"""The fixture: starts a server that says this."""
+
+
 def settings_for(url: str, **changes: Any) -> ProviderSettings:
     waits = {"connect_s": 1.0, "submit_s": 1.0, "read_s": 1.0, "blocking_submit_s": 1.0}
     return ProviderSettings(base_url=url, storage_url=url, history_url=url, **(waits | changes))

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Serve
 from provider_doubles import (
     ACCEPTANCE,
     JOB,
@@ -19,6 +18,7 @@ from provider_doubles import (
     REQUEST_ID,
     Line,
     RawServer,
+    Serve,
     as_json,
     client_for,
     free_port,

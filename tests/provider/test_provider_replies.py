@@ -79,6 +79,8 @@ def test_a_status_of_no_table_is_doubt(status: int) -> None:
         reply = submit(status, body)
         assert isinstance(reply, Uncertain)
         assert reply.error_class.charge is Charge.UNKNOWN
+    if not 200 <= status < 300:
+        assert isinstance(submit(status, ACCEPTANCE), Uncertain)
 
 
 @pytest.mark.parametrize(
