@@ -180,31 +180,31 @@ class ErrorClass(Enum):
         "no_reply",
         Charge.UNKNOWN,
         Reaction.SETTLE,
-        "No answer came. The history settles it; run again, or `reconcile` / `resolve`.",
+        "No answer came. Run again: the provider's history settles it.",
     )
     GATEWAY = (
         "gateway",
         Charge.UNKNOWN,
         Reaction.SETTLE,
-        "A gateway lost the answer. The history settles it; run again, or `reconcile` / `resolve`.",
+        "A gateway lost the answer. Run again: the provider's history settles it.",
     )
     UNREADABLE = (
         "unreadable",
         Charge.UNKNOWN,
         Reaction.SETTLE,
-        "The answer could not be understood. The history settles it; run again, or `reconcile` / `resolve`.",
+        "The answer could not be understood. Run again: the provider's history settles it.",
     )
     INTERRUPTED = (
         "interrupted",
         Charge.UNKNOWN,
         Reaction.SETTLE,
-        "The run ended before the answer was recorded. The history settles it; run again, or `reconcile` / `resolve`.",
+        "The run ended before the answer was recorded. Run again: the provider's history settles it.",
     )
     RECORD_EXPIRED = (
         "record_expired",
         Charge.UNKNOWN,
         Reaction.SETTLE,
-        "The provider forgot the request before it was collected. The history settles it; run again.",
+        "The provider forgot the request before it was collected. Run again: the provider's history settles it.",
     )
 
     FETCH_FAILED = (

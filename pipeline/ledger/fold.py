@@ -282,6 +282,8 @@ def _failed(_state: State, record: JobRecord, event: Event) -> None:
 
 def _retry_granted(_state: State, record: JobRecord, _event: Event) -> None:
     record.counted_failures = 0
+    # What it failed of no longer decides: the person who grants the retry knows better.
+    record.error_class = record.error = None
 
 
 def _note_error(record: JobRecord, event: Event) -> None:

@@ -629,6 +629,20 @@ def test_jobs_that_failed_for_good_get_a_new_allowance_when_it_is_granted(tmp_pa
     run_virtually(main())
 
 
+def test_a_row_that_was_refused_is_tried_again_when_a_person_says_so(tmp_path: Path) -> None:
+    """A refused value fails its row at once, exit 1; granted a retry, it is really sent again."""
+
+    async def main() -> None:
+        async with Night(tmp_path, faults={"submit_400": 1.0}, fault_limit={"submit_400": 1}) as night:
+            made = campaign(tmp_path, 1)
+            assert (await night.run(made)).exit_code == 1
+            assert (await night.run(made, retry_classes=frozenset())).exit_code == 0
+            assert night.posts() == 2
+            night.check(made)
+
+    run_virtually(main())
+
+
 def test_a_limit_starts_so_many_and_no_more(tmp_path: Path) -> None:
     """`--limit 3` makes three, the retries of these included, and says that there is more."""
 

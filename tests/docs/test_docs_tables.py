@@ -1,0 +1,204 @@
+"""What the documents tabulate is what the code says, and every link leads somewhere."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from typing import Any
+
+import orjson
+import pytest
+import typer.main
+import yaml
+from docs_support import DOCUMENTS, ROOT, anchors, blocks, plain, read, table
+
+from pipeline.cli.app import app
+from pipeline.config import Config, dump_config
+from pipeline.engine import stopping
+from pipeline.engine.stopping import StopReason
+from pipeline.kernel.errors import ErrorClass, InputError, MachineError
+from pipeline.ledger.events import COLUMNS, EventKind
+from pipeline.ledger.fold import MOVES, JobState
+from pipeline.ledger.store import MERGE_ABOVE
+from pipeline.manifest.document import RESERVED
+from pipeline.models import DEFAULT_MODEL, find_model
+from pipeline.provider.replies import decode_submit
+from pipeline.report.tables import STATUS
+
+DESIGN, GUIDE = "docs/design.md", "docs/guide.md"
+
+
+def _state(state: JobState | None) -> str:
+    return state.name.lower() if state else "planned"
+
+
+MOVES_IN_WORDS = sorted((_state(before), event.value, _state(after)) for (before, event), after in MOVES.items())
+
+
+def test_the_table_of_moves_is_the_codes() -> None:
+    """Every move with a sentence of its own, and none that the fold refuses."""
+    rows = table(DESIGN, "from", "event", "to", "why")
+    assert sorted((plain(before), plain(event), plain(after)) for before, event, after, _ in rows) == MOVES_IN_WORDS
+    letters = [why[:6] for *_, why in rows]
+    assert letters == [f"**{chr(ord('a') + index)}** "[:6] for index in range(len(MOVES))]
+    assert len({why for *_, why in rows}) == len(rows)
+
+
+def test_the_drawing_of_the_states_is_the_table() -> None:
+    """The same arrows under the same letters."""
+    drawing = next(block for block in blocks(DESIGN) if block.words == ("mermaid",))
+    arrows = [re.fullmatch(r" *(\S+) --> (\S+): (\w) (\S+)", line) for line in drawing.lines[1:]]
+    drawn = [(match[3], match[1].replace("[*]", "planned"), match[4], match[2]) for match in arrows if match]
+    tabled = [
+        (why[2], plain(before), plain(event), plain(after))
+        for before, event, after, why in table(DESIGN, "from", "event", "to", "why")
+    ]
+    assert drawn == tabled
+
+
+def test_the_ledgers_columns_are_the_codes() -> None:
+    """Names, types and order."""
+    rows = table(GUIDE, "column", "type", "what it is")
+    assert [(plain(name), plain(kind)) for name, kind, _ in rows] == list(COLUMNS.items())
+
+
+def test_each_event_has_its_row_of_what_the_next_run_does() -> None:
+    """Nothing can be the last event of a dead run without the guide saying what follows."""
+    rows = table(GUIDE, "latest event", "the process died", "the next run")
+    assert sorted(plain(event) for event, *_ in rows) == sorted(kind.value for kind in EventKind)
+
+
+ERROR_TABLE = ("class", "charged", "reaction", "answer to a submission", "meaning")
+
+
+def test_the_classes_of_error_are_the_codes() -> None:
+    """Each class once, with who is charged and the reaction."""
+    rows = [tuple(map(plain, row[:3])) for row in table(DESIGN, *ERROR_TABLE)]
+    assert rows == [(each.label, each.charge.value, each.reaction.name.lower()) for each in ErrorClass]
+
+
+BODIES = [
+    b"",
+    b"{}",
+    *(orjson.dumps({"error": text}) for text in ("Insufficient credits", "NSFW content", "bad value")),
+]
+
+
+def test_each_status_is_judged_as_tabulated() -> None:
+    """Every status that the table names, with bodies of all kinds, is of the classes whose rows name it."""
+    tabulated: dict[int, set[str]] = {}
+    for label, _, _, answer, _ in table(DESIGN, *ERROR_TABLE):
+        for status in re.findall(r"\b[2-5]\d\d\b", answer):
+            tabulated.setdefault(int(status), set()).add(plain(label))
+    assert len(tabulated) >= 18
+    for status, labels in tabulated.items():
+        judged = {decode_submit(status, {}, body, 0).error_class.label for body in BODIES}
+        assert judged == labels, status
+    others = {status: decode_submit(status, {}, b"", 0) for status in range(100, 600) if status not in tabulated}
+    odd = {status: reply for status, reply in others.items() if not 200 <= status < 300}
+    assert {reply.error_class for reply in odd.values()} == {ErrorClass.GATEWAY}
+
+
+def test_the_config_keys_and_their_defaults_are_the_codes() -> None:
+    """Every key of every section, in order, with the default that is in force."""
+    known = {
+        f"{section}.{key}": value
+        for section, keys in yaml.safe_load(dump_config(Config())).items()
+        for key, value in keys.items()
+    }
+    rows = [(plain(key), yaml.safe_load(plain(default))) for key, default, _ in table(GUIDE, "key", "default")]
+    assert rows == list(known.items())
+    assert all(len(row) == 3 and row[2] for row in table(GUIDE, "key", "default"))
+
+
+def test_the_parameters_and_their_defaults_are_the_models() -> None:
+    """Each parameter of the model and each word of a row once, with the default that is sent."""
+    rows = {plain(name): plain(default) for name, default, _ in table(GUIDE, "column", "default", "allowed")}
+    model = find_model(DEFAULT_MODEL)
+    assert set(rows) == {*model.parameters, *RESERVED} - {"model"}
+    params, _ = model.normalise({"prompt": "a lamp"})
+    defaults: dict[str, Any] = {name: value for name, value in params.items() if name != "prompt"}
+    assert {name: yaml.safe_load(rows[name]) for name in defaults} == defaults
+
+
+def test_the_prices_are_the_models() -> None:
+    """$1.75 and $3.50, wherever they are said first."""
+    prices = find_model(DEFAULT_MODEL).default_prices
+    assert prices == {"5": 1_750_000, "10": 3_500_000}
+    assert "$1.75 for 5 s, $3.50 for 10 s" in read("README.md")
+
+
+def test_the_exit_codes_are_the_codes() -> None:
+    """Every code that a command can end with, and which of several is given."""
+    rows = [int(code) for code, *_ in table("README.md", "exit", "meaning")]
+    given = {0, 1, 5, InputError.exit_code, MachineError.exit_code, *(reason.exit_code for reason in StopReason)}
+    assert sorted(rows) == sorted(given)
+    order = re.search(r"Several hold: ([\d a-z]+)\.", read("README.md"))
+    assert order is not None
+    said = [int(code) for code in re.findall(r"\d+", order[1])]
+    for index, code in enumerate(said):
+        assert stopping.gravest(said[index:][::-1]) == code
+    assert set(said) == given - {0, 2}
+
+
+def test_the_house_is_the_import_contracts() -> None:
+    """The floors and the rooms on each, from top to bottom."""
+    contracts = tomllib.loads(read("pyproject.toml"))["tool"]["importlinter"]["contracts"]
+    layers = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
+    rows = table(DESIGN, "floor", "rooms", "what for")
+    assert [set(re.findall(r"`(\w+)`", rooms)) for _, rooms, _ in rows] == [
+        set(re.findall(r"\w+", at)) for at in layers
+    ]
+    assert [int(floor) for floor, *_ in rows] == list(range(1, len(layers) + 1))
+
+
+def test_the_seven_invariants_name_code_and_tests_that_exist() -> None:
+    """Each is asserted in a function and attacked by a test, and both are where the table says."""
+    rows = table(DESIGN, "#", "invariant", "asserted in", "attacked in")
+    assert [number for number, *_ in rows] == [str(number) for number in range(1, 8)]
+    for _, _, asserted, attacked in rows:
+        for cell, folder in ((asserted, "pipeline/"), (attacked, "tests/")):
+            places = re.findall(r"`(\S+?)::(\w+)`", cell)
+            assert places
+            for path, name in places:
+                assert path.startswith(folder)
+                assert re.search(rf"^\s*(async )?def {name}\(", (ROOT / path).read_text(), re.MULTILINE), (path, name)
+
+
+def test_the_statuses_are_the_reports() -> None:
+    """The words of the column `status`, as the guide lists them."""
+    line = next(line for line in read(GUIDE).split("\n\n") if line.startswith("The statuses are"))
+    assert set(re.findall(r"`(\w+)`", line)) == {*STATUS.values(), "pending"}
+
+
+def test_more_segments_than_the_design_says_are_merged() -> None:
+    """The number in the document is the number in the code."""
+    assert f"more than {MERGE_ABOVE} segments become one" in read(DESIGN)
+
+
+OWN_OPTIONS = {"--now", "--user", "--unit", "--working-directory", "--signal", "--quiet", "--editable", "--constraint"}
+"""Options of other programs in the documents."""
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_option_that_a_document_names_exists(document: str) -> None:
+    """No verb's option is misspelt or promised."""
+    verbs = typer.main.get_command(app).commands.values()
+    known = {option for verb in verbs for parameter in verb.params for option in parameter.opts}
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", read(document)))
+    assert named - known <= OWN_OPTIONS | {"--disable-pip-version-check", "--check"}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_link_leads_somewhere(document: str) -> None:
+    """To a file of the project, and to a heading in it where the link names one."""
+    folder = (ROOT / document).parent
+    prose = re.sub(r"^```.*?^```$", "", read(document), flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (folder / path).resolve() if path else ROOT / document
+        assert file.is_file(), target
+        if anchor:
+            assert anchor in anchors(str(file.relative_to(ROOT))), target
