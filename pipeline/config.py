@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -370,7 +370,7 @@ def _next_time_of_day(now: datetime, until: str) -> datetime:
     for naive in (today, today + timedelta(days=1), today + timedelta(days=2)):
         for fold in (0, 1):
             # A naive time read in the local zone: the zone's rules at that moment hold, not those of now.
-            moment = naive.replace(fold=fold).astimezone()
+            moment = datetime.fromtimestamp(naive.replace(fold=fold).timestamp(), UTC).astimezone()
             is_shown = moment.replace(tzinfo=None) == naive
             if moment > now and (is_shown or fold == 0):
                 return moment
@@ -409,12 +409,9 @@ def load_config(
     raw: dict[str, Any] = _raw_sections(node) if node is not None else {}
     changes: list[Override] = []
     mistakes: list[str] = []
-    for read in (
-        *(_Environment(name, value) for name, value in _ours(os.environ if environment is None else environment)),
-        *(_Setting(text) for text in settings),
-    ):
+    for source, path, text in _given_as_text(os.environ if environment is None else environment, settings):
         try:
-            changes.append(read.override())
+            changes.append(_override(source, path, text))
         except InputError as error:
             mistakes.append(str(error))
     changes += [
@@ -477,44 +474,28 @@ def _raw(node: strict_yaml.Node) -> Any:
     return node.value if node.value is None or isinstance(node.value, bool) else node.text
 
 
-def _ours(environment: Mapping[str, str]) -> list[tuple[str, str]]:
-    return sorted((name, value) for name, value in environment.items() if name.startswith(ENVIRONMENT_PREFIX))
+def _given_as_text(
+    environment: Mapping[str, str], settings: list[str]
+) -> Iterator[tuple[str, tuple[str, ...], str | None]]:
+    """What the environment and `--set` say: the source for messages, the path, the text (None without an `=`)."""
+    for name in sorted(environment):
+        if name.startswith(ENVIRONMENT_PREFIX):
+            yield name, tuple(name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")), environment[name]
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        # What comes after the `=` is no part of the source: it may be a secret that should not be here.
+        yield f"--set {key.strip()}", tuple(key.strip().split(".")), text if equals else None
 
 
-@dataclass(frozen=True, slots=True)
-class _Environment:
-    """A variable `KLING_BATCH_<SECTION>__<KEY>`."""
-
-    name: str
-    value: str
-
-    def override(self) -> Override:
-        path = tuple(self.name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__"))
-        return Override(self.name, _checked(path, self.name), _plain(self.value, self.name))
-
-
-@dataclass(frozen=True, slots=True)
-class _Setting:
-    """A `--set section.key=value`."""
-
-    text: str
-
-    def override(self) -> Override:
-        key, equals, value = self.text.partition("=")
-        # What comes after the `=` is not shown: it may be a secret that should not be here.
-        source = f"--set {key.strip()}"
-        if not equals or not key.strip():
-            raise InputError(f"{source}: write it as section.key=value")
-        return Override(source, _checked(tuple(key.strip().split(".")), source), _plain(value, source))
-
-
-def _checked(path: tuple[str, ...], source: str) -> tuple[str, ...]:
+def _override(source: str, path: tuple[str, ...], text: str | None) -> Override:
+    if text is None or path == ("",):
+        raise InputError(f"{source}: write it as section.key=value")
     if path[0] not in Config.model_fields:
         raise InputError(f"{source}: there is no section `{path[0]}`{_suggest(path[:1])}")
     if len(path) != 2 and not (path[:2] == ("budget", "prices_usd") and len(path) == 3):
         what = "names no key of a section" if len(path) < 2 else "names more than a section and a key"
-        raise InputError(f"{source}: {what}, like limits.max_in_flight")
-    return path
+        raise InputError(f"{source}: {what}; write it like limits.max_in_flight")
+    return Override(source, path, _plain(text, source))
 
 
 def _plain(text: str, source: str) -> object:
@@ -581,12 +562,14 @@ def _explained(problem: Any) -> tuple[tuple[str, ...], str]:
             message = f"must be {limit['expected'].replace(chr(39), '')}"
         case "model_type" | "dict_type":
             message = "is a section: its keys stand below it, indented"
-        case "string_type" | "string_too_short":
+        case "string_too_short":
+            message = "must not be empty"
+        case "string_type":
             message = "must be text"
         case _:  # pragma: no cover - the fields above have no other mistakes
             message = problem["msg"]
     given = problem["input"]
-    if problem["type"] != "value_error" and isinstance(given, str | int | float):
+    if problem["type"] != "value_error" and isinstance(given, str | int | float) and given != "":
         message += f", not {_shown(given)}"
     return path, f"`{'.'.join(path)}`: {message}"
 
@@ -594,7 +577,7 @@ def _explained(problem: Any) -> tuple[tuple[str, ...], str]:
 def _shown(value: str | int | float) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    return str(value)[:40] or "nothing"
+    return str(value)[:40]
 
 
 def _suggest(path: tuple[str, ...]) -> str:

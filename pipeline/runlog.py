@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import traceback
@@ -26,7 +27,8 @@ class RunLog(logging.Handler):
         super().__init__()
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         self._descriptor = os.open(path, flags, 0o644)
-        self._secret = secret
+        # As it stands in JSON, where a quote or a backslash is written as two characters.
+        self._secret = orjson.dumps(secret).decode()[1:-1]
 
     def event(self, event: Event) -> None:
         """Note an event that has become durable."""
@@ -51,7 +53,7 @@ class RunLog(logging.Handler):
         self._write(facts)
 
     def _write(self, facts: dict[str, Any]) -> None:
-        text = orjson.dumps(facts).decode()
+        text = _json(facts)
         if self._secret:
             text = text.replace(self._secret, "[key]")
         try:
@@ -64,3 +66,11 @@ class RunLog(logging.Handler):
             os.close(self._descriptor)
             self._descriptor = -1
         super().close()
+
+
+def _json(facts: dict[str, Any]) -> str:
+    """The facts on one line. A stranger's text may hold half a character, which is no reason to stop anything."""
+    try:
+        return orjson.dumps(facts).decode()
+    except TypeError:
+        return json.dumps(facts, default=str)

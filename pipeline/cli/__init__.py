@@ -9,13 +9,23 @@ from typing import NoReturn
 def main() -> NoReturn:
     """Run `kling-batch` and exit with its code."""
     from pipeline.cli.app import app
-    from pipeline.kernel.errors import KlingBatchError
+    from pipeline.kernel.errors import KlingBatchError, MachineError
 
     try:
-        app(standalone_mode=True)
+        app(prog_name="kling-batch")
     except KlingBatchError as error:
-        from pipeline.cli.screen import printable
-
-        print(f"kling-batch: {printable(str(error), lines=True)}", file=sys.stderr)  # noqa: T201
+        _complain(str(error))
         sys.exit(error.exit_code)
+    except OSError as error:
+        # What nobody foresaw of this machine: a file that may not be read, a disk that fails.
+        _complain(f"{error.filename or 'this machine'}: {error.strerror or type(error).__name__}")
+        sys.exit(MachineError.exit_code)
     sys.exit(0)
+
+
+def _complain(text: str) -> None:
+    from pipeline.cli.screen import printable
+
+    # Several mistakes each get a line of their own that begins with its place, so that editors can jump there.
+    lead = "kling-batch: nothing was sent. To be corrected:\n" if "\n" in text else "kling-batch: "
+    print(f"{lead}{printable(text, lines=True)}", file=sys.stderr)  # noqa: T201

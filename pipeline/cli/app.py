@@ -16,5 +16,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for verb in (plan.plan, run.run, status.status, report.report, sandbox.sandbox):
-    app.command()(verb)
+app.command()(plan.plan)
+app.command(cls=run.RunCommand)(run.run)
+app.command()(status.status)
+app.command()(report.report)
+app.command()(sandbox.sandbox)

@@ -11,23 +11,42 @@ if TYPE_CHECKING:
     from pipeline.config import Config
     from pipeline.runner import RunOptions
 
-Manifest = Annotated[Path, typer.Argument(help="The manifest: YAML, CSV or JSONL.", show_default=False)]
-RunDirectory = Annotated[Path, typer.Argument(help="A run directory, like outputs/quickstart.", show_default=False)]
+Manifest = Annotated[
+    Path, typer.Argument(metavar="MANIFEST", help="The manifest: YAML, CSV or JSONL.", show_default=False)
+]
+RunDirectory = Annotated[
+    Path, typer.Argument(metavar="DIR", help="A run directory, like outputs/quickstart.", show_default=False)
+]
 ConfigFile = Annotated[
-    Path | None, typer.Option("-c", "--config", help="The config file; ./kling-batch.yaml if it is there.")
+    Path | None,
+    typer.Option("-c", "--config", metavar="FILE", help="The config file; ./kling-batch.yaml if it is there."),
 ]
-Out = Annotated[Path | None, typer.Option("-o", "--out", help="The run directory; outputs/<name> without it.")]
+Out = Annotated[
+    Path | None, typer.Option("-o", "--out", metavar="DIR", help="The run directory; outputs/<name> without it.")
+]
 Budget = Annotated[
-    str | None, typer.Option("--budget-usd", help="The cap in dollars, over the directory's whole life.")
+    str | None,
+    typer.Option("--budget-usd", metavar="N", help="The cap in dollars, over the directory's whole life."),
 ]
-Rpm = Annotated[str | None, typer.Option("--rpm", help="Calls a minute that the provider allows.")]
-MaxInFlight = Annotated[str | None, typer.Option("-j", "--max-in-flight", help="Generations at once.")]
-For = Annotated[str | None, typer.Option("--for", help="Start nothing that would not be done after so long: 8h, 90m.")]
-Until = Annotated[str | None, typer.Option("--until", help="Start nothing that would not be done by this time: 06:30.")]
-Limit = Annotated[int | None, typer.Option("-n", "--limit", min=1, help="Start at most so many jobs.")]
-Ids = Annotated[str | None, typer.Option("--ids", help="Only these rows or jobs, by id: a,b,c.")]
+Rpm = Annotated[str | None, typer.Option("--rpm", metavar="N", help="Calls a minute that the provider allows.")]
+MaxInFlight = Annotated[str | None, typer.Option("-j", "--max-in-flight", metavar="N", help="Generations at once.")]
+For = Annotated[
+    str | None,
+    typer.Option("--for", metavar="TIME", help="Start nothing that would not be done after so long: 8h, 90m."),
+]
+Until = Annotated[
+    str | None,
+    typer.Option("--until", metavar="HH:MM", help="Start nothing that would not be done by this time: 06:30."),
+]
+Limit = Annotated[
+    int | None, typer.Option("-n", "--limit", min=1, metavar="N", help="Start at most so many jobs in this run.")
+]
+Ids = Annotated[str | None, typer.Option("--ids", metavar="A,B", help="Only these rows or jobs, by id.")]
 Setting = Annotated[
-    list[str] | None, typer.Option("--set", help="Any key of the config: --set limits.max_in_flight=10. Repeatable.")
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Any key of the config: --set limits.max_in_flight=10. Repeatable."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
@@ -61,10 +80,34 @@ def make_run_options(limit: int | None, ids: str | None, retry_failed: str | Non
 
     return RunOptions(
         limit=limit,
-        ids=frozenset(_split(ids)),
-        retry_classes=None if retry_failed is None else frozenset(_split(retry_failed)) - {"all"},
+        ids=frozenset() if ids is None else _split("--ids", ids, "hero,closing"),
+        retry_classes=None if retry_failed is None else _error_classes(retry_failed),
     )
 
 
-def _split(text: str | None) -> list[str]:
-    return [part.strip() for part in (text or "").split(",") if part.strip()]
+def _split(flag: str, text: str, example: str) -> frozenset[str]:
+    from pipeline.kernel.errors import InputError
+
+    parts = frozenset(part.strip() for part in text.split(",") if part.strip())
+    if not parts:
+        # An empty shell variable must never widen a run to everything.
+        raise InputError(f"{flag}: names nothing; write it like {flag} {example}")
+    return parts
+
+
+def _error_classes(text: str) -> frozenset[str]:
+    """The error classes to try anew; empty for all."""
+    import difflib
+
+    from pipeline.kernel.errors import ERROR_CLASSES, InputError, Reaction
+
+    wanted = _split("--retry-failed", text, "all")
+    if "all" in wanted:
+        return frozenset()
+    given_up = (Reaction.RETRY_COUNTED, Reaction.FAIL_ROW)
+    for name in sorted(wanted - ERROR_CLASSES.keys())[:1]:
+        near = difflib.get_close_matches(name, ERROR_CLASSES, n=1)
+        final = [each.label for each in ERROR_CLASSES.values() if each.reaction in given_up]
+        advice = f"did you mean {near[0]}?" if near else f"known: all, {', '.join(final)}"
+        raise InputError(f"--retry-failed: there is no error class {name[:40]!r}; {advice}")
+    return wanted

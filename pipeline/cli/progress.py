@@ -70,11 +70,13 @@ class Progress(Watcher):
             self._tell_stop()
 
     def _tell_stop(self) -> None:
+        from pipeline.cli.screen import sentence
+
         assert self._live is not None
         stopping = self._live.context.stopping
         if stopping.is_stopping and not self._told_stop:
             self._told_stop = True
-            self._print(f"Stopping: {stopping.message}. Ctrl-C leaves what runs to the next run.")
+            self._print(f"Stopping: {sentence(stopping.message)} Ctrl-C leaves what runs to the next run.")
 
     def _print(self, text: str) -> None:
         if self._bar is not None:
@@ -136,4 +138,4 @@ class Progress(Watcher):
 
     def _plain(self) -> str:
         assert self._live is not None
-        return f"{self._done()}/{self._live.to_do} done, {self._fields()}"
+        return f"{min(self._done(), self._live.to_do)}/{self._live.to_do} done, {self._fields()}"

@@ -7,7 +7,7 @@ from pipeline.cli.screen import say, say_json, summary_screen
 
 
 def report(directory: options.RunDirectory, json: options.Json = False) -> None:
-    """Write the report files again from the ledger: results, errors, summary.
+    """Write the report files again from the ledger.
 
     Example: kling-batch report outputs/quickstart
     """

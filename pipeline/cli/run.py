@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from pipeline.cli import options
 from pipeline.cli.screen import (
@@ -16,13 +18,37 @@ from pipeline.cli.screen import (
     printable,
     say,
     say_json,
+    sentence,
     summary_screen,
 )
+from pipeline.kernel.usd import MicroUsd
 
 if TYPE_CHECKING:
     from pipeline.config import Config
 
 OWN_SCREEN_FLAGS = {"--yes", "--json", "--no-progress"}
+RETRY_FLAG = "--retry-failed"
+_CLASSES = re.compile(r"[a-z_]+(,[a-z_]+)*")
+
+
+def with_retry_value(arguments: list[str]) -> list[str]:
+    """`--retry-failed` may stand alone: then it means all. Its value is taken from the next word if that can be one."""
+    joined: list[str] = []
+    left = list(arguments)
+    while left:
+        word = left.pop(0)
+        if word == RETRY_FLAG:
+            value = left.pop(0) if left and _CLASSES.fullmatch(left[0]) and not Path(left[0]).exists() else "all"
+            word = f"{RETRY_FLAG}={value}"
+        joined.append(word)
+    return joined
+
+
+class RunCommand(TyperCommand):
+    """`run`, with an option whose value may be left out."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, with_retry_value(args))
 
 
 def run(
@@ -36,7 +62,11 @@ def run(
     ids: options.Ids = None,
     retry_failed: Annotated[
         str | None,
-        typer.Option("--retry-failed", help="Try failed jobs anew: `all`, or error classes: generation_failed,…"),
+        typer.Option(
+            RETRY_FLAG,
+            metavar="[CLASS,…]",
+            help="Try failed jobs anew: all, or those of some error classes, like generation_failed.",
+        ),
     ] = None,
     after: options.For = None,
     until: options.Until = None,
@@ -47,7 +77,7 @@ def run(
 ) -> None:
     """Make what the manifest asks for. Always resumes: what is there already costs nothing again.
 
-    Example: kling-batch run manifests/quickstart.yaml -c configs/live.yaml --budget-usd 50
+    Example: kling-batch run campaign.csv -c configs/live.yaml --budget-usd 50
     """
     import asyncio
 
@@ -69,7 +99,7 @@ def run(
             say(f"Warning: {printable(str(warning))}")
         say(plan_screen(campaign.name, made, str(folder), live=settings.is_live))
         say()
-    _ask_before_spending(settings, yes=yes, anything=bool(made.to_do))
+    _ask_before_spending(settings, yes=yes, json=json, anything=bool(made.to_do))
     progress = Progress(shown=not no_progress and not json)
     with progress:
         result = asyncio.run(runner.run(campaign, settings, folder, key=key, options=asked, watcher=progress))
@@ -79,33 +109,43 @@ def run(
         say(summary_screen(result.summary))
         say()
         if result.message:
-            say(f"Stopped: {printable(result.message)}")
-        say(next_command(result.summary, str(folder), _again(manifest)))
+            say(f"Stopped: {sentence(result.message)}")
+        needed = None
+        if result.summary.get("stopped_by") == "cap":
+            left = runner.plan_run(campaign, settings, runner.read_state(folder), asked)
+            needed = MicroUsd(left.committed + left.cost)
+        say(next_command(result.summary, str(folder), _again(manifest, keep_budget=needed is None), needed))
     raise typer.Exit(result.exit_code)
 
 
-def _ask_before_spending(config: Config, *, yes: bool, anything: bool) -> None:
-    """A live run spends only after a yes: from a person, or from the command line."""
+def _ask_before_spending(config: Config, *, yes: bool, json: bool, anything: bool) -> None:
+    """A live run spends only after a yes: from a person who has seen the plan, or from the command line."""
     from pipeline.kernel.errors import InputError
 
     if not config.is_live or yes or not anything:
         return
+    if json:
+        raise InputError("a live run with --json asks nobody, so it needs --yes. Nothing was sent.")
     if not sys.stdin.isatty():
         raise InputError("a live run without a terminal needs --yes. Nothing was sent.")
-    if not typer.confirm("Real money will be spent. Go on?"):
+    try:
+        confirmed = typer.confirm("Real money will be spent. Go on?")
+    except typer.Abort:
+        say()
+        confirmed = False
+    if not confirmed:
         raise InputError("not confirmed. Nothing was sent.")
 
 
-def _again(manifest: Path) -> str:
+def _again(manifest: Path, *, keep_budget: bool) -> str:
     """The command that goes on with this run: the one that was typed, less what only concerned this time."""
     arguments = [argument for argument in sys.argv[1:] if argument not in OWN_SCREEN_FLAGS]
-    arguments = arguments if "run" in arguments else ["run", str(manifest)]
-    kept, skip = [], False
-    for argument in arguments:
-        if skip:
-            skip = False
-        elif argument == "--retry-failed":
-            skip = True
-        elif not argument.startswith("--retry-failed="):
-            kept.append(argument)
+    left = with_retry_value(arguments if "run" in arguments else ["run", str(manifest)])
+    kept = []
+    while left:
+        word = left.pop(0)
+        if word == "--budget-usd" and not keep_budget:
+            left = left[1:]
+        elif not word.startswith(f"{RETRY_FLAG}=") and (keep_budget or not word.startswith("--budget-usd=")):
+            kept.append(word)
     return shlex.join(["kling-batch", *kept])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,20 +16,29 @@ if TYPE_CHECKING:
 
 
 def sandbox(
-    port: Annotated[int, typer.Option(help="The port; 0 takes a free one.")] = 0,
+    port: Annotated[int, typer.Option(metavar="N", help="The port; 0 takes a free one.")] = 0,
     fault: Annotated[
-        list[str] | None, typer.Option("--fault", help="NAME=RATE, repeatable; --list-faults names them.")
+        list[str] | None,
+        typer.Option("--fault", metavar="NAME=RATE", help="A fault and how often, 0 to 1. Repeatable."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of times and faults.")] = 1,
-    time_scale: Annotated[float, typer.Option(help="How many times faster than the real provider.")] = 1.0,
-    rpm: Annotated[int | None, typer.Option(help="Calls a minute before a 429; none without it.")] = None,
-    credits_usd: Annotated[str | None, typer.Option("--credits", help="The account's balance in dollars.")] = None,
-    clips: Annotated[str, typer.Option(help="own: each its own picture; shared: one a shape, for load.")] = "own",
-    state_dir: Annotated[Path | None, typer.Option(help="Keep requests and bill here over a restart.")] = None,
-    history_lag_s: Annotated[float, typer.Option(help="How late requests show in the history.")] = 0.0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of times and faults.")] = 1,
+    time_scale: Annotated[float, typer.Option(metavar="N", help="How many times faster than the real provider.")] = 1.0,
+    rpm: Annotated[int | None, typer.Option(metavar="N", help="Calls a minute before a 429; none without it.")] = None,
+    credits_usd: Annotated[
+        str | None, typer.Option("--credits", metavar="N", help="The account's balance in dollars.")
+    ] = None,
+    clips: Annotated[
+        str, typer.Option(metavar="KIND", help="own: each its own picture; shared: one a shape, for load.")
+    ] = "own",
+    state_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep requests and bill here over a restart.")
+    ] = None,
+    history_lag_s: Annotated[
+        float, typer.Option(metavar="N", help="How late requests show in the history, in seconds.")
+    ] = 0.0,
     list_faults: Annotated[bool, typer.Option("--list-faults", help="Name every fault, and exit.")] = False,
 ) -> None:
-    """Serve a double of the provider on this machine: real HTTP, real videos, no money. Prints its URL.
+    """Serve the provider's double on this machine: no key, no money. Prints its URL, then serves until Ctrl-C.
 
     Example: kling-batch sandbox --time-scale 100 --fault submit_504_after=0.05
     """
@@ -39,9 +49,14 @@ def sandbox(
     from pipeline.sandbox import FAULTS, SandboxSettings
 
     if list_faults:
+        width = max(map(len, FAULTS))
         for name, meaning in FAULTS.items():
-            say(f"{name:26} {meaning}")
+            say(f"{name:{width}}   {meaning}")
         return
+    try:
+        credits_microusd = None if credits_usd is None else parse_usd(credits_usd, zero_allowed=True)
+    except ValueError as error:
+        raise InputError(f"--credits: {error}") from None
     try:
         settings = SandboxSettings(
             port=port,
@@ -49,18 +64,27 @@ def sandbox(
             seed=seed,
             time_scale=time_scale,
             rpm=rpm,
-            credits_microusd=None if credits_usd is None else parse_usd(credits_usd, zero_allowed=True),
+            credits_microusd=credits_microusd,
             clips=clips,
             state_dir=state_dir,
             history_lag_s=history_lag_s,
         )
     except ValueError as error:
         raise InputError(str(error)) from None
-    asyncio.run(_serve(settings))
+    try:
+        asyncio.run(_serve(settings))
+    except OSError as error:
+        raise InputError(f"the sandbox cannot be served: {error.strerror}") from None
 
 
 def _parse_fault(text: str) -> tuple[str, float]:
+    from pipeline.sandbox import FAULTS
+
     name, _, rate = text.partition("=")
+    if name not in FAULTS:
+        near = difflib.get_close_matches(name, FAULTS, n=1)
+        advice = f"did you mean {near[0]}?" if near else "--list-faults names them"
+        raise ValueError(f"--fault {text}: there is no such fault; {advice}")
     try:
         return name, float(rate or "1")
     except ValueError:

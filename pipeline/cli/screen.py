@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
+    from pipeline.kernel.usd import MicroUsd
     from pipeline.plan import Plan
 
 SANDBOX_NOTE = "SANDBOX: no money moves; the videos are drawn on this machine."
@@ -22,6 +23,16 @@ def printable(text: str, *, lines: bool = False) -> str:
     return cleaned if lines else cleaned.replace("\n", " ").replace("\t", " ")
 
 
+def sentence(text: str) -> str:
+    """A message as one printable sentence, with one full stop at its end."""
+    return f"{printable(text).rstrip('. ')}."
+
+
+def count(number: int, noun: str) -> str:
+    """`1 job`, `2 jobs`, `1,000 jobs`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def say(text: str = "") -> None:
     """Print a line of our own making or one made printable."""
     typer.echo(text)
@@ -31,7 +42,13 @@ def say_json(value: object) -> None:
     """Print a value for scripts."""
     import orjson
 
-    typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
+    text = orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
+    # Outside of ASCII, JSON leaves raw what moves a terminal's cursor or turns its writing.
+    typer.echo(re.sub(r"[^\n -~]", lambda found: _escaped(found[0]), text))
+
+
+def _escaped(character: str) -> str:
+    return f"\\u{ord(character):04x}" if _UNPRINTABLE.match(character) else character
 
 
 def table(rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset()) -> str:
@@ -49,10 +66,17 @@ def table(rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset())
 
 def duration(seconds: float) -> str:
     """Seconds as people say them: 42 s, 12 min, 3 h 05 min."""
+    if 0 < seconds < 1:
+        return "less than 1 s"
     if seconds < 120:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def about(seconds: float) -> str:
+    """A guess at a duration: about 7 min, less than 1 s."""
+    return duration(seconds) if seconds < 1 else f"about {duration(seconds)}"
 
 
 def plan_screen(name: str, plan: Plan, folder: str, *, live: bool) -> str:
@@ -61,7 +85,8 @@ def plan_screen(name: str, plan: Plan, folder: str, *, live: bool) -> str:
 
     lines = [] if live else [SANDBOX_NOTE]
     shared = f", {plan.duplicates} shared with an earlier row" if plan.duplicates else ""
-    lines += [f"{name}: {plan.rows} rows, {plan.jobs} jobs{shared}  ->  {folder}", ""]
+    head = f"{printable(name)}: {count(plan.rows, 'row')}, {count(plan.jobs, 'job')}{shared}"
+    lines += [f"{head}  ->  {printable(folder)}", ""]
     rows = [["length", "price", "jobs", "to do", "cost"]]
     for line in plan.lines:
         price, cost = format_usd(line.price), format_usd(line.cost)
@@ -75,7 +100,7 @@ def plan_screen(name: str, plan: Plan, folder: str, *, live: bool) -> str:
         "running": plan.running,
         "paid, not yet on disk": plan.unfetched,
     }
-    if said := ", ".join(f"{count} {word}" for word, count in done.items() if count):
+    if said := ", ".join(f"{number:,} {word}" for word, number in done.items() if number):
         lines.append(f"Already: {said}.")
     lines.append(
         f"Cap ${format_usd(plan.cap)}, of which ${format_usd(plan.committed)} is spent or set aside: "
@@ -84,15 +109,19 @@ def plan_screen(name: str, plan: Plan, folder: str, *, live: bool) -> str:
     if not plan.to_do:
         lines.append("Nothing new to make.")
     elif plan.allowed < len(plan.to_do):
-        left = len(plan.to_do) - plan.allowed
-        lines.append(
-            f"The cap lets {plan.allowed} of {len(plan.to_do)} jobs through, for ${format_usd(plan.allowed_cost)}; "
-            f"{left} will have to wait for a higher one."
-        )
+        needed = format_usd(plan.committed + plan.cost)
+        allowed = f"{plan.allowed:,}" if plan.allowed else "none"
+        lines += [
+            f"The cap lets {allowed} of {count(len(plan.to_do), 'job')} through, for ${format_usd(plan.allowed_cost)}."
+            if len(plan.to_do) > 1
+            else "The cap does not let the job through.",
+            f"A cap of ${needed} would do for all that is left.",
+        ]
     else:
-        lines.append(f"The cap lets all {len(plan.to_do)} jobs through, for at most ${format_usd(plan.cost)}.")
+        what = f"all {count(len(plan.to_do), 'job')}" if len(plan.to_do) > 1 else "the job"
+        lines.append(f"The cap lets {what} through, for at most ${format_usd(plan.cost)}.")
     if plan.allowed:
-        lines.append(f"Expected time at these limits: about {duration(plan.expected_s)}.")
+        lines.append(f"Expected time at these limits: {about(plan.expected_s)}.")
     return "\n".join(lines)
 
 
@@ -154,22 +183,41 @@ def summary_screen(summary: Mapping[str, Any]) -> str:
     ]
     rows = [["jobs", "", "money", ""]]
     for index in range(max(len(jobs), len(money))):
-        count, word = jobs[index] if index < len(jobs) else ("", "")
+        number, word = jobs[index] if index < len(jobs) else ("", "")
         name, amount = money[index] if index < len(money) else ("", "")
-        rows.append([count, word, name, amount])
+        rows.append([number, word, name, amount])
     lines = [table(rows, right=frozenset({0, 3}))]
     if summary.get("wall_s") is not None:
-        lines += ["", f"  {duration(summary['wall_s'])}, {summary['attempts']} attempts, {summary['polls']} polls"]
+        work = f"{count(summary['attempts'], 'attempt')}, {count(summary['polls'], 'poll')}"
+        lines += ["", f"  {duration(summary['wall_s'])} of running, {work}"]
     return "\n".join(lines)
 
 
-def next_command(summary: Mapping[str, Any], folder: str, again: str) -> str:
-    """The one command to type next."""
-    code = summary.get("exit_code")
-    if code == 0:
+def next_command(summary: Mapping[str, Any], folder: str, again: str, needed: MicroUsd | None = None) -> str:
+    """What to do next, and the one command for it.
+
+    Args:
+        again: the command that goes on with this run.
+        needed: the cap that would cover all that is left, where the cap has stopped it.
+    """
+    from pipeline.kernel.usd import format_usd
+
+    code, pending = summary.get("exit_code"), summary["pending"]
+    if code == 0 and not pending:
         return f"Everything is stored: see {folder}/videos and {folder}/report/results.csv"
+    if code == 0:
+        left = f"{count(pending, 'job')} of the manifest {'is' if pending == 1 else 'are'} not made yet"
+        return f"All that was asked for is stored, see {folder}/videos; {left}."
     if code == 1:
-        return f"See {folder}/report/errors.csv; to try the failed ones anew:\n  {again} --retry-failed all"
+        return f"See {folder}/report/errors.csv; to try the failed ones anew:\n  {again} --retry-failed"
+    if code == 4:
+        return f"Nothing is lost. Once the account is in order, run again to go on:\n  {again}"
     if code == 5:
         return f"Money is in doubt or paid work is not yet on disk. Run again to settle and collect it:\n  {again}"
+    if code == 6:
+        return f"Nothing is lost. Once this machine is in order, run again to go on:\n  {again}"
+    if needed is not None:
+        return f"A higher cap goes on; this one covers all that is left:\n  {again} --budget-usd {format_usd(needed)}"
+    if summary.get("stopped_by") == "failure_rate":
+        return f"See {folder}/report/errors.csv; once the cause is cured, run again to go on:\n  {again}"
     return f"Run again to go on:\n  {again}"

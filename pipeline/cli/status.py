@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipeline.cli import options
-from pipeline.cli.screen import SANDBOX_NOTE, duration, printable, say, say_json, summary_screen, table
+from pipeline.cli.screen import SANDBOX_NOTE, duration, printable, say, say_json, sentence, summary_screen, table
 
 if TYPE_CHECKING:
     from pipeline.runner import RunView
@@ -22,7 +23,7 @@ def status(
     json: options.Json = False,
     watch: Annotated[bool, typer.Option("--watch", help="Show it again every two seconds, until Ctrl-C.")] = False,
 ) -> None:
-    """Show how a run directory stands: jobs, money, what runs and when it expires. Never disturbs a live run.
+    """Show how a run directory stands, beside a live run or at rest. Jobs, money, what runs and when it expires.
 
     Example: kling-batch status outputs/quickstart
     """
@@ -36,7 +37,8 @@ def status(
             time.sleep(2)
         except KeyboardInterrupt:
             return
-        say("\x1b[2J\x1b[H")
+        if sys.stdout.isatty() and not json:
+            say("\x1b[2J\x1b[H")
 
 
 def _show(directory: options.RunDirectory, *, json: bool) -> None:
@@ -53,7 +55,7 @@ def _show(directory: options.RunDirectory, *, json: bool) -> None:
         say(SANDBOX_NOTE)
     holder = view.holder
     live = f"running (process {holder['pid']} since {holder['since']})" if holder else "at rest"
-    say(f"{directory}: {live}")
+    say(f"{printable(str(directory))}: {live}")
     say()
     say(summary_screen(summary))
     if summary["unsettled"]:
@@ -61,13 +63,16 @@ def _show(directory: options.RunDirectory, *, json: bool) -> None:
         say(_unsettled_screen(summary["unsettled"]))
     if summary["message"]:
         say()
-        say(f"The last run stopped: {printable(summary['message'])}")
+        say(f"The last run stopped: {sentence(summary['message'])}")
+    elif summary["started_at"] and not summary["finished_at"] and not holder:
+        say()
+        say("The last run was cut off before its end. Nothing is lost: run it again to settle and collect.")
 
 
 def _unsettled(view: RunView, now_us: int) -> list[dict[str, Any]]:
     """Every job that is running, paid and not on disk, or in doubt: its age, and what expires when. Seconds."""
     from pipeline.ledger.fold import JobState
-    from pipeline.report.tables import STATUS
+    from pipeline.report.tables import status_word
 
     states = (JobState.RESERVED, JobState.SUBMITTED, JobState.POSTED, JobState.IN_DOUBT)
     rows = []
@@ -78,7 +83,7 @@ def _unsettled(view: RunView, now_us: int) -> list[dict[str, Any]]:
             {
                 "job_id": record.job_id,
                 "attempt": record.attempt,
-                "status": STATUS[record.state],
+                "status": status_word(record.state, live=view.holder is not None),
                 "request_id": record.request_id,
                 "age_s": round(age_s, 1),
                 "expires_in_s": round(kept_s - age_s, 1),
@@ -93,7 +98,8 @@ def _unsettled_screen(rows: list[dict[str, Any]]) -> str:
     lines = [["job", "attempt", "", "age", "provider forgets in", "request"]]
     for row in rows[:SHOWN]:
         left = row["expires_in_s"]
-        forgets = duration(left) if left > 0 else "expired: the history still knows it"
+        expired = "expired" if row["status"] == "unfetched" else "expired: the history still knows it"
+        forgets = duration(left) if left > 0 else expired
         word = row["status"].replace("_", " ")
         lines.append(
             [row["job_id"], str(row["attempt"]), word, duration(row["age_s"]), forgets, row["request_id"] or "-"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +71,8 @@ def save_entries(folder: Path, entries: Iterable[Entry]) -> None:
             entry.job.model,
             entry.priority,
             orjson.dumps(dict(entry.job.params)).decode(),
-            orjson.dumps(dict(entry.variables)).decode(),
+            # Not orjson: a variable may be a number of any size, and half a character.
+            json.dumps(dict(entry.variables)),
         )
         for entry in entries
     ]
@@ -90,7 +92,9 @@ def load_lines(folder: Path) -> list[Line]:
         RunDirectoryError: it has none, or they cannot be read.
     """
     try:
-        rows = pq.read_table(pa.BufferReader((folder / FILE).read_bytes())).to_pylist()
+        # Without threads: a command that ends while Arrow's are still being started is aborted.
+        source = pa.BufferReader((folder / FILE).read_bytes())
+        rows = pq.ParquetFile(source).read(use_threads=False).to_pylist()
     except FileNotFoundError:
         raise RunDirectoryError(f"{folder} is not a run directory: it has no {FILE}") from None
     except (pa.ArrowException, OSError) as error:
@@ -103,7 +107,7 @@ def load_lines(folder: Path) -> list[Line]:
             row["job_id"],
             row["model"],
             orjson.loads(row["params"]),
-            orjson.loads(row["variables"]),
+            json.loads(row["variables"]),
         )
         for row in rows
     ]

@@ -32,11 +32,10 @@ def summarise(
         now_us: the present, where a run is live.
     """
     jobs = dict.fromkeys(line.job_id for line in lines)
-    counts = Counter(status_of(state, job_id) for job_id in jobs)
+    counts = Counter(status_of(state, job_id, live=live) for job_id in jobs)
     books = state.books
     first, last = (state.runs[0], state.runs[-1]) if state.runs else (None, None)
     outcome: Mapping[str, Any] = last.outcome if last and not live else {}
-    ended_us = now_us if live else (last.ended_us if last else None)
     unknown = books.in_doubt if live else books.in_doubt + books.reserved
     return {
         "rows": len({line.row for line in lines}),
@@ -52,12 +51,26 @@ def summarise(
         "polls": polls + _over_all_runs(state, "polls"),
         "started_at": iso(first.started_us) if first else None,
         "finished_at": iso(last.ended_us) if last and not live else None,
-        "wall_s": round((ended_us - last.started_us) / 1e6, 3) if last and ended_us else None,
+        "wall_s": _wall_s(state, now_us if live else None),
         "exit_code": outcome.get("exit_code"),
         "stopped_by": outcome.get("stopped_by"),
         "message": outcome.get("message"),
         "provider": last.facts.get("provider") if last else None,
     }
+
+
+def _wall_s(state: State, now_us: int | None) -> float | None:
+    """How long all runs took together, in seconds; one that was killed never said when, and counts nothing.
+
+    Args:
+        now_us: the present, where the last run is live.
+    """
+    spans = []
+    for run in state.runs:
+        ended_us = now_us if run is state.runs[-1] and now_us is not None else run.ended_us
+        if ended_us is not None:
+            spans.append(max(0, ended_us - run.started_us))
+    return round(sum(spans) / 1e6, 3) if spans else None
 
 
 def _over_all_runs(state: State, name: str) -> int:

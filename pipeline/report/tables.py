@@ -64,16 +64,30 @@ ERROR_COLUMNS = {
 """The columns of errors.csv, in order, with their pandas types."""
 
 
-def status_of(state: State, job_id: str) -> str:
-    """The status of a job, in the word of the tables."""
+def status_of(state: State, job_id: str, *, live: bool = False) -> str:
+    """The status of a job, in the word of the tables.
+
+    Args:
+        live: whether a run holds the directory now. At rest nobody waits for an answer: what is reserved is in doubt.
+    """
     record = state.jobs.get(job_id)
-    return STATUS[record.state] if record else "pending"
+    if record is None:
+        return "pending"
+    return status_word(record.state, live=live)
 
 
-def results(lines: Sequence[Line], state: State) -> list[dict[str, Any]]:
+def status_word(state: JobState, *, live: bool) -> str:
+    """The word of the tables for where a job stands."""
+    return STATUS[JobState.IN_DOUBT if state is JobState.RESERVED and not live else state]
+
+
+def results(lines: Sequence[Line], state: State, *, live: bool = False) -> list[dict[str, Any]]:
     """A line per row and replicate, in the order of the manifest, whatever became of it.
 
     Rows that share a job each have their line; the cost stands on the first, so that the column adds up to the bill.
+
+    Args:
+        live: whether a run holds the directory now.
     """
     extra = _extra_columns(lines)
     rows = []
@@ -85,7 +99,9 @@ def results(lines: Sequence[Line], state: State) -> list[dict[str, Any]]:
             "id": line.id,
             "replicate": line.replicate,
             "job_id": line.job_id,
-            "status": status_of(state, line.job_id),
+            "status": status_of(state, line.job_id, live=live),
+            "cost_usd": format_usd(0),
+            "attempts": 0,
         }
         if record is not None:
             row |= _outcome(record)
@@ -125,9 +141,12 @@ def _extra_columns(lines: Sequence[Line]) -> dict[str, str]:
     names: dict[str, str] = {}
     for model in dict.fromkeys(line.model for line in lines):
         names |= {name: name for name in find_model(model).parameters}
-    for line in lines:
-        for name in line.variables:
-            names.setdefault(name, f"variable_{name}" if name in RESULT_COLUMNS else name)
+    variables = dict.fromkeys(name for line in lines for name in line.variables if name not in names)
+    for name in variables:
+        column = name
+        while column in RESULT_COLUMNS or (column != name and (column in variables or column in names)):
+            column = f"variable_{column}"
+        names[name] = column
     return names
 
 
@@ -162,7 +181,7 @@ def errors(lines: Sequence[Line], state: State) -> list[dict[str, Any]]:
                 "http_status": trouble.http_status or None,
                 "error_class": trouble.error_class,
                 "billed": _billed(record, trouble),
-                "request_id": record.request_id if record.attempt == trouble.attempt else None,
+                "request_id": record.request_id if record.attempt == trouble.attempt else trouble.request_id,
                 "error": trouble.detail,
                 "next": _next(record, trouble),
             }
@@ -172,12 +191,12 @@ def errors(lines: Sequence[Line], state: State) -> list[dict[str, Any]]:
 
 def _ended_well(record: JobRecord, trouble: Event) -> bool:
     """A doubt that was settled, or a download that was made good, is no error any more."""
-    same_attempt = record.attempt == trouble.attempt
-    return same_attempt and record.state is JobState.STORED and trouble.event is not EventKind.STORED
+    went_on = record.state in (JobState.SUBMITTED, JobState.POSTED, JobState.STORED)
+    return record.attempt == trouble.attempt and went_on and record.error_class is None
 
 
 def _billed(record: JobRecord, trouble: Event) -> str:
-    if trouble.event is EventKind.VOIDED or record.attempt != trouble.attempt:
+    if record.attempt != trouble.attempt or record.state in (JobState.VOIDED, JobState.FAILED):
         return Charge.NO.value
     if record.state in (JobState.POSTED, JobState.STORED):
         return Charge.YES.value
@@ -187,12 +206,13 @@ def _billed(record: JobRecord, trouble: Event) -> str:
 def _next(record: JobRecord, trouble: Event) -> str:
     """What the pipeline did after this attempt, and what the user can do."""
     error_class = ERROR_CLASSES.get(trouble.error_class or "")
-    advice = error_class.advice if error_class else ""
+    advice = error_class.advice if error_class else "See run.log for what happened."
     if record.attempt > trouble.attempt:
         return f"Tried again: attempt {trouble.attempt + 1} followed."
-    if trouble.event is EventKind.VOIDED and record.state is JobState.FAILED:
-        again = error_class is not None and error_class.reaction is Reaction.RETRY_COUNTED
-        return f"Given up. {'Run again with --retry-failed to try it anew.' if again else advice}"
-    if trouble.event is EventKind.VOIDED:
-        return f"Run again: it will be tried again. {advice}"
+    reaction = error_class.reaction if error_class else None
+    if record.state is JobState.FAILED:
+        again = "Run again with --retry-failed to try it anew."
+        return f"Given up. {again if reaction is Reaction.RETRY_COUNTED else advice}"
+    if record.state is JobState.VOIDED and reaction is not Reaction.STOP_ACCOUNT:
+        return "Not tried again yet: the run does so while it lasts; once it has ended, run again."
     return advice

@@ -1,0 +1,116 @@
+"""The commands at work in the embedded sandbox, and as processes of their own."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import FAST, Command
+
+BINARY = str(Path(sys.executable).with_name("kling-batch"))
+
+
+def test_a_small_night(command: Command, manifest: str) -> None:
+    """Stop at a limit, at a cap, go on, finish; then nothing is sent any more, and every screen agrees."""
+    first = command("run", manifest, *FAST, "-n", "1")
+    assert (first.code, "1 attempt," in first.out) == (3, True)
+    assert f"Run again to go on:\n  kling-batch run m.csv {' '.join(FAST)} -n 1" in first.out
+    second = command("run", manifest, *FAST, "--budget-usd", "2", "--json")
+    told = json.loads(second.out)
+    assert (second.code, told["exit_code"], told["stopped_by"], told["stored"]) == (3, 3, "cap", 1)
+    capped = command("run", manifest, *FAST, "--budget-usd", "2")
+    assert capped.code == 3
+    assert capped.out.endswith(f"kling-batch run m.csv {' '.join(FAST)} --budget-usd 5.25\n")
+    one = command("run", manifest, *FAST, "--ids", "one")
+    assert one.code == 0
+    assert "1 job of the manifest is not made yet" in one.out
+
+    done = command("run", manifest, *FAST)
+    assert done.code == 0
+    assert "Everything is stored: see outputs/m/videos and outputs/m/report/results.csv" in done.out
+    again = json.loads(command("run", manifest, *FAST, "--retry-failed", "--json").out)
+    assert (again["attempts"], again["requests_sent"], again["posted_usd"]) == (2, 2, "5.25")
+
+    folder = Path("outputs/m")
+    for name in ("config.yaml", "manifest.csv", "run.log", "ledger", "posters", "report/results.parquet"):
+        assert (folder / name).exists(), name
+    table = pd.read_csv(folder / "report" / "results.csv")
+    assert table["status"].tolist() == ["stored", "stored"]
+    assert all((folder / video).is_file() for video in table["video"])
+    assert len(list((folder / "videos").iterdir())) == 2
+    assert pd.read_parquet(folder / "ledger")["cost_microusd"].sum() == 5_250_000
+
+    written = json.loads((folder / "report" / "summary.json").read_text())
+    shown = json.loads(command("status", "outputs/m", "--json").out)
+    assert {name: shown[name] for name in written} == written
+    assert (shown["held_by"], shown["unsettled"]) == (None, [])
+    screen = command("status", "outputs/m")
+    assert screen.out.startswith("SANDBOX:")
+    assert "outputs/m: at rest" in screen.out
+    (folder / "report" / "results.csv").unlink()
+    assert command("report", "outputs/m").code == 0
+    assert pd.read_csv(folder / "report" / "results.csv").equals(table)
+    assert json.loads(command("report", "outputs/m", "--json").out) == written
+    assert "Already: 2 stored." in command("plan", manifest).out
+
+
+def test_a_directory_of_the_sandbox_is_refused_for_money(
+    command: Command, manifest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its books are the sandbox's: a live run there is exit 2, and not one request."""
+    assert command("run", manifest, *FAST, "--ids", "one", "--no-progress").code == 0
+    monkeypatch.setenv("SEGMIND_API_KEY", "SG_0123456789abcdef")
+    ended = command("run", manifest, "--set", "provider.kind=segmind", "--budget-usd", "9", "--yes")
+    assert ended.code == 2
+    assert "outputs/m belongs to sandbox" in ended.err
+    assert "Nothing was sent." in ended.err
+
+
+def test_help_needs_nothing_heavy() -> None:
+    """A person who asks for help waits for no data frames and no network."""
+    code = (
+        "import sys, runpy\nsys.argv = ['kling-batch', 'run', '--help']\n"
+        "try: runpy.run_module('pipeline', run_name='__main__')\n"
+        "except SystemExit as ended: assert not ended.code\n"
+        "print(*sorted({'pandas', 'pyarrow', 'aiohttp', 'av', 'numpy'} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert "Usage:" in done.stdout
+    assert done.stderr.strip() == ""
+
+
+def test_the_command_and_the_module_are_one(tmp_path: Path) -> None:
+    """Installed or as a module, with the same code and no traceback."""
+    for start in ([BINARY], [sys.executable, "-m", "pipeline"]):
+        done = subprocess.run(
+            [*start, "plan", "no.csv"], cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False
+        )
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("kling-batch: no.csv: ")
+
+
+def test_the_sandbox_says_where_it_is_and_ends_on_a_signal(tmp_path: Path) -> None:
+    """Its URL comes first; it answers there; SIGTERM ends it with 0."""
+    process = subprocess.Popen(
+        [BINARY, "sandbox", "--credits", "12.50"], stdout=subprocess.PIPE, text=True, cwd=tmp_path
+    )
+    assert process.stdout is not None
+    try:
+        url = process.stdout.readline().strip()
+        request = urllib.request.Request(f"{url}/v1/get-user-credits", headers={"x-api-key": "SG_0123456789abcdef"})
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            assert json.loads(answer.read())["credits"] == 12.5
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()

@@ -1,0 +1,235 @@
+"""What each verb prints, what it refuses, and with which exit code; nothing here sends anything."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Command
+
+from pipeline.cli import screen
+from pipeline.cli.run import with_retry_value
+
+VERBS = ("plan", "run", "status", "report", "sandbox")
+QUICKSTART = str(Path(__file__).parents[2] / "manifests" / "quickstart.yaml")
+LIVE = ("--set", "provider.kind=segmind")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_help_shows_an_example(command: Command, verb: str) -> None:
+    """The example stands on one line, so that it can be copied."""
+    shown = command(verb, "--help")
+    assert shown.code == 0
+    (example,) = [each.strip() for each in shown.out.splitlines() if "Example:" in each]
+    assert example.startswith(f"Example: kling-batch {verb}")
+    assert shown.out.split(example)[1].startswith("\n\n")
+
+
+def test_the_help_names_every_verb_in_whole_sentences(command: Command) -> None:
+    """No sentence is cut off."""
+    shown = command("--help")
+    assert shown.code == 0
+    assert "..." not in shown.out.split("Commands:")[1]
+    for verb in VERBS:
+        assert f"\n  {verb}" in shown.out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(), ("bogus",), ("plan",), ("plan", "--foo"), ("run", "m.csv", "-n", "0"), ("run", "m.csv", "extra"), ("status",)],
+)
+def test_usage_errors_are_2(command: Command, arguments: tuple[str, ...]) -> None:
+    """A command that cannot be understood says how it is written, and is 2."""
+    ended = command(*arguments)
+    assert ended.code == 2
+    assert "Usage: kling-batch" in ended.err
+
+
+def test_the_plan_of_the_quickstart(command: Command, tmp_path: Path) -> None:
+    """The right dollars, the same for people and for scripts, and nothing made on the disk."""
+    shown = command("plan", QUICKSTART)
+    assert shown.code == 0
+    assert shown.out.startswith(screen.SANDBOX_NOTE)
+    assert re.search(r"5 s +\$1\.75 +10 +10 +\$17\.50\n", shown.out)
+    assert re.search(r"10 s +\$3\.50 +4 +4 +\$14\.00\n", shown.out)
+    assert "lets all 14 jobs through, for at most $31.50." in shown.out
+    made = json.loads(command("plan", QUICKSTART, "--json").out)
+    assert (made["jobs"], made["to_do"], made["cost_usd"], made["allowed_cost_usd"]) == (14, 14, "31.50", "31.50")
+    assert sum(each["jobs"] for each in made["by_duration"]) == 14
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_cap_that_is_too_small_says_which_would_do(command: Command, manifest: str) -> None:
+    """Two of three dollars' worth: one job fits, and the cap for the rest is named."""
+    shown = command("plan", manifest, "--budget-usd", "2")
+    assert "The cap lets 1 of 2 jobs through, for $1.75." in shown.out
+    assert "A cap of $5.25 would do for all that is left." in shown.out
+    assert "lets none of 2 jobs through" in command("plan", manifest, "--budget-usd", "1").out
+
+
+def test_one_is_not_many(command: Command, tmp_path: Path) -> None:
+    """One row is `1 row`, one job is `the job`."""
+    (tmp_path / "one.csv").write_text("prompt\na lamp\n")
+    shown = command("plan", "one.csv").out
+    assert "one: 1 row, 1 job  ->" in shown
+    assert "The cap lets the job through" in shown
+    assert not re.search(r"\b1 (rows|jobs)\b", shown)
+
+
+@pytest.mark.parametrize("verb", ["plan", "run"])
+def test_a_wrong_manifest_is_told_whole(command: Command, tmp_path: Path, verb: str) -> None:
+    """Every mistake has its line, row and column; nothing is made, nothing is sent."""
+    (tmp_path / "bad.csv").write_text("id,prompt,duration\na b,x,7\nok,,5\n")
+    ended = command(verb, "bad.csv")
+    assert ended.code == 2
+    assert ended.err.splitlines()[0] == "kling-batch: nothing was sent. To be corrected:"
+    assert [each.split(":")[:3] for each in ended.err.splitlines()[1:]] == [
+        ["bad.csv", "2", " row 1, id"],
+        ["bad.csv", "2", " row 1, duration"],
+        ["bad.csv", "3", " row 2, prompt"],
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.csv"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("plan", "no.csv"), "no.csv"),
+        (("plan", "m.csv", "-c", "no.yaml"), "no.yaml: there is no such file"),
+        (("plan", "m.csv", "--ids", "three"), "--ids: the manifest has no three"),
+        (("run", "m.csv", "--ids", ""), "--ids: names nothing"),
+        (("run", "m.csv", "--ids", " , "), "--ids: names nothing"),
+        (("run", "m.csv", "--retry-failed=generation_faild"), "did you mean generation_failed?"),
+        (("run", "m.csv", "--budget-usd", "abc"), "--budget-usd: `budget.cap_usd`: 'abc' is not a plain amount"),
+        (("run", "m.csv", "--rpm", "0"), "--rpm: `limits.requests_per_minute`: must be more than 0"),
+        (("run", "m.csv", "-j", "1.5"), "--max-in-flight: `limits.max_in_flight`: must be a whole number, not 1.5"),
+        (("run", "m.csv", "--for", "8"), "--for: `stop.after`: '8' is not a duration like 90s, 15m or 8h"),
+        (("run", "m.csv", "--until", "6"), "--until: `stop.until`: '6' is not a time of day like 06:30"),
+        (("run", "m.csv", *LIVE, "--budget-usd", "9"), "no API key: set SEGMIND_API_KEY"),
+        (("plan", "m.csv", *LIVE), "a live run needs a cap"),
+        (("status", "no"), "no is not a run directory: it has no ledger"),
+        (("report", "no"), "no is not a run directory: it has no ledger"),
+        (("sandbox", "--fault", "submit_50=1"), "did you mean submit_500?"),
+        (("sandbox", "--fault", "submit_500=x"), "write it as NAME=RATE"),
+        (("sandbox", "--credits", "x"), "--credits: 'x' is not a plain amount of dollars"),
+        (("sandbox", "--rpm", "0"), "rpm must be a whole number of at least 1"),
+    ],
+)
+def test_refusals_are_one_sentence(
+    command: Command, manifest: str, tmp_path: Path, arguments: tuple[str, ...], told: str
+) -> None:
+    """Exit 2, one line that names what is wrong, nothing made."""
+    ended = command(*arguments)
+    assert (ended.code, ended.out) == (2, "")
+    (sentence,) = ended.err.splitlines()
+    assert sentence.startswith("kling-batch: ")
+    assert told in sentence
+    assert [path.name for path in tmp_path.iterdir()] == [manifest]
+
+
+@pytest.mark.parametrize("flags", [(), ("--json",)])
+def test_a_live_run_without_a_terminal_needs_a_yes(
+    command: Command, manifest: str, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]
+) -> None:
+    """With a key and a cap, but nobody to ask: exit 2, nothing made."""
+    monkeypatch.setenv("SEGMIND_API_KEY", "SG_0123456789abcdef")
+    ended = command("run", manifest, *LIVE, "--budget-usd", "9", *flags)
+    assert ended.code == 2
+    assert "--yes" in ended.err
+    assert "SG_0123" not in ended.out + ended.err
+    assert not Path("outputs").exists()
+
+
+def test_a_person_who_says_no_is_heard(command: Command, manifest: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal the plan is shown first, and anything but yes sends nothing."""
+    monkeypatch.setenv("SEGMIND_API_KEY", "SG_0123456789abcdef")
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    asked = []
+    monkeypatch.setattr("typer.confirm", lambda question: asked.append(question))
+    ended = command("run", manifest, *LIVE, "--budget-usd", "9")
+    assert (ended.code, asked) == (2, ["Real money will be spent. Go on?"])
+    assert "for at most $5.25" in ended.out
+    assert screen.SANDBOX_NOTE not in ended.out
+    assert "not confirmed" in ended.err
+
+
+def test_a_directory_that_is_held_is_refused(command: Command, manifest: str, tmp_path: Path) -> None:
+    """Who holds it and since when is said; nothing is sent."""
+    ledger = tmp_path / "outputs" / "m" / "ledger"
+    ledger.mkdir(parents=True)
+    with (ledger / "_lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write('{"pid":4711,"host":"here","since":"2026-06-01T22:00:00.000Z"}')
+        lock.flush()
+        ended = command("run", manifest)
+    assert ended.code == 2
+    assert "process 4711 on here has held it since 2026-06-01T22:00:00.000Z. Nothing was sent." in ended.err
+
+
+ESCAPES = "\x1b]0;x\x07\x1b[2J\x9b31m\u202e"
+
+
+def test_no_escape_reaches_the_screen(command: Command, tmp_path: Path) -> None:
+    """Whatever a manifest, an argument or a file name holds, the terminal is not moved by it."""
+    rows = [{"id": f"a{ESCAPES}", "prompt": f"x{ESCAPES}"}, {"prompt": "x", f"y{ESCAPES}": 1}]
+    (tmp_path / "esc.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / f"e{ESCAPES}.csv").write_text("prompt\nx\n")
+    (tmp_path / "esc.yaml").write_text(json.dumps({"name": f"n{ESCAPES}", "rows": [{"prompt": "x"}]}))
+    for arguments in (
+        ("plan", "esc.jsonl"),
+        ("plan", "esc.yaml"),
+        ("plan", f"e{ESCAPES}.csv", "--json"),
+        ("plan", f"e{ESCAPES}.csv"),
+        ("plan", f"e{ESCAPES}.csv", "-o", f"o{ESCAPES}"),
+        ("plan", f"e{ESCAPES}.csv", "--ids", ESCAPES),
+        ("status", f"no{ESCAPES}"),
+    ):
+        ended = command(*arguments)
+        assert not set(ended.out + ended.err) & set(ESCAPES) - set("]0;x[2J31m"), arguments
+
+
+def test_retry_failed_may_stand_alone() -> None:
+    """Its classes are optional: it means all where the next word is no class."""
+    assert with_retry_value(["m.csv", "--retry-failed"]) == ["m.csv", "--retry-failed=all"]
+    assert with_retry_value(["--retry-failed", "m.csv"]) == ["--retry-failed=all", "m.csv"]
+    assert with_retry_value(["--retry-failed", "--yes"]) == ["--retry-failed=all", "--yes"]
+    assert with_retry_value(["--retry-failed", "server_error,gateway", "m.csv"]) == [
+        "--retry-failed=server_error,gateway",
+        "m.csv",
+    ]
+    assert with_retry_value(["--retry-failed=all", "m.csv"]) == ["--retry-failed=all", "m.csv"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0, "0 s"), (0.3, "less than 1 s"), (42, "42 s"), (600, "10 min"), (11_100, "3 h 05 min")],
+)
+def test_durations_are_said_as_people_do(seconds: float, said: str) -> None:
+    """Short times in seconds, long ones in hours and minutes."""
+    assert screen.duration(seconds) == said
+
+
+SUMMARY = {"pending": 0, "stopped_by": None}
+
+
+@pytest.mark.parametrize(
+    ("facts", "told"),
+    [
+        ({"exit_code": 0}, "Everything is stored"),
+        ({"exit_code": 0, "pending": 1}, "1 job of the manifest is not made yet"),
+        ({"exit_code": 1}, "RUN --retry-failed"),
+        ({"exit_code": 3, "stopped_by": "limit"}, "Run again to go on:\n  RUN"),
+        ({"exit_code": 3, "stopped_by": "failure_rate"}, "once the cause is cured"),
+        ({"exit_code": 4}, "Once the account is in order"),
+        ({"exit_code": 5}, "settle and collect it:\n  RUN"),
+        ({"exit_code": 6}, "Once this machine is in order"),
+        ({"exit_code": 130}, "Run again to go on:\n  RUN"),
+    ],
+)
+def test_every_ending_names_the_next_step(facts: dict, told: str) -> None:
+    """Whatever ended a run, the last line on the screen is what to do."""
+    assert told in screen.next_command(SUMMARY | facts, "outputs/m", "RUN")

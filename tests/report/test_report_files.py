@@ -1,0 +1,195 @@
+"""The report's files can be opened by anything: pandas, a spreadsheet, a terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pandas as pd
+import pytest
+from report_doubles import NOON_US, event, life, line, state_of
+
+from pipeline.ledger.events import Event, EventKind
+from pipeline.ledger.fold import State
+from pipeline.report.entries import Line, load_lines, save_entries
+from pipeline.report.summary import summarise
+from pipeline.report.write import harmless, write_report
+from pipeline.runlog import RunLog
+
+RESULT_COLUMNS = [
+    *("row", "id", "replicate", "job_id", "status", "video", "sha256", "bytes", "duration_s", "width", "height"),
+    *("cost_usd", "attempts", "request_id", "submitted_at", "finished_at", "queue_s", "inference_s"),
+    *("error_class", "error"),
+]
+PARAMETERS = ["prompt", "negative_prompt", "cfg_scale", "duration", "aspect_ratio", "start_image"]
+ERROR_COLUMNS = [
+    *("row", "id", "job_id", "attempt", "at", "http_status", "error_class", "billed", "request_id", "error", "next")
+]
+
+FORMULAS = [
+    "=1+1",
+    "+1+1",
+    "-1+1",
+    "@SUM(A1)",
+    "=cmd|'/C calc'!A0",
+    '=HYPERLINK("http://x.example","y")',
+    "  =1+1",
+    "\t=1+1",
+    "\n=1+1",
+    "\r=1+1",
+    "\x00=1+1",
+    "\ufeff=1+1",
+    "＝1+1",
+    "＠SUM(A1)",
+    "-5 degrees",
+]
+TEXTS = ["two\nlines", 'a "quote", a comma; a semicolon', "naïve 東京 🎬", "tab\there", "ends in \\", "'quoted'", " x "]
+
+
+def write(folder: Path, lines: list[Line], state: State) -> Path:
+    write_report(folder, lines, state, summarise(lines, state, cap_microusd=5_000_000, live=False))
+    return folder / "report"
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The file as Python's own reader sees it."""
+    return list(csv.DictReader(io.StringIO(path.read_text(), newline=""), strict=True))
+
+
+def test_the_columns_are_the_published_ones(tmp_path: Path) -> None:
+    """The fixed columns in their order, then every parameter, then every variable, also where there are no rows."""
+    report = write(tmp_path, [line(1, "a", variables={"mood": "cozy"}), line(2, "b", variables={"n": 2})], State())
+    assert list(pd.read_csv(report / "results.csv")) == [*RESULT_COLUMNS, *PARAMETERS, "mood", "n"]
+    assert list(pd.read_parquet(report / "results.parquet")) == [*RESULT_COLUMNS, *PARAMETERS, "mood", "n"]
+    assert list(pd.read_csv(report / "errors.csv")) == ERROR_COLUMNS
+    assert {path.name for path in report.iterdir()} >= {"results.csv", "results.parquet", "errors.csv", "summary.json"}
+
+
+def test_no_rows(tmp_path: Path) -> None:
+    """An empty campaign has tables with headers and nothing below."""
+    report = write(tmp_path, [], State())
+    assert list(pd.read_csv(report / "results.csv")) == RESULT_COLUMNS
+    assert pd.read_parquet(report / "results.parquet").shape == (0, len(RESULT_COLUMNS))
+    assert json.loads((report / "summary.json").read_text())["jobs"] == 0
+
+
+def test_both_readers_read_the_same_back(tmp_path: Path) -> None:
+    """pandas reads CSV and parquet without a warning, with the same numbers in both."""
+    lines = [line(1, "a", variables={"n": 1}), line(2, "b", variables={"n": 2}), line(3, "c")]
+    report = write(tmp_path, lines, state_of(*life("stored", "a"), *life("unfetched", "b")))
+    from_csv, from_parquet = pd.read_csv(report / "results.csv"), pd.read_parquet(report / "results.parquet")
+    for column in ("row", "replicate", "bytes", "attempts", "duration", "cfg_scale", "n"):
+        assert from_csv[column].astype("Float64").equals(from_parquet[column].astype("Float64")), column
+    assert from_csv["cost_usd"].sum() == 3.5
+    assert from_csv["status"].tolist() == from_parquet["status"].tolist() == ["stored", "unfetched", "pending"]
+
+
+@pytest.mark.parametrize("text", [*FORMULAS, *TEXTS])
+def test_no_text_runs_in_a_spreadsheet_or_breaks_a_row(tmp_path: Path, text: str) -> None:
+    """In CSV a formula is made harmless by a leading `'`, wherever it stands; parquet has the text as it was."""
+    header = text if text.strip() and text.isprintable() else "v"
+    lines = [line(1, "a", params={"prompt": text}, variables={header: text}), line(2, "b")]
+    state = state_of(event("reserved"), event("voided", error_class="bad_request", detail=text))
+    report = write(tmp_path, lines, state)
+    rows = read_csv(report / "results.csv")
+    assert [row["row"] for row in rows] == ["1", "2"]
+    (error,) = read_csv(report / "errors.csv")
+    for cell in (rows[0]["prompt"], rows[0]["error"], error["error"], list(rows[0])[-1]):
+        assert not cell.lstrip().startswith(("=", "+", "-", "@", "＝", "＠", "\x00"))
+        assert cell.isprintable() or set(cell) & set("\n\t\ufeff")
+    if text in TEXTS:
+        assert rows[0]["prompt"] == text
+    assert len(pd.read_csv(report / "results.csv")) == 2
+    table = pd.read_parquet(report / "results.parquet")
+    assert table["prompt"][0] == text
+    assert table[header][0] == text
+
+
+@pytest.mark.parametrize("text", ["a\rb", "a\r\nb", "a\x00b", "a\x1b[2Jb", "a\x9bb", "a\ud800b"])
+def test_what_is_no_writing_does_not_break_a_table(tmp_path: Path, text: str) -> None:
+    """A carriage return ends no row, an escape reaches no terminal, half a character stops no report."""
+    sound = text.encode("utf-8", "replace").decode()
+    report = write(
+        tmp_path,
+        [line(1, "a", variables={"v": text}), line(2, "b")],
+        state_of(event("reserved"), event("voided", error_class="bad_request", detail=sound)),
+    )
+    raw = (report / "results.csv").read_bytes().decode()
+    assert not set(raw) & set("\r\x00\x1b\x9b")
+    assert len(read_csv(report / "results.csv")) == len(pd.read_csv(report / "results.csv")) == 2
+    assert len(pd.read_csv(report / "errors.csv")) == 1
+
+
+def test_numbers_stay_numbers() -> None:
+    """A negative number is no formula."""
+    assert harmless(-5) == -5
+    assert harmless(-0.5) == -0.5
+    assert harmless(None) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "read"),
+    [
+        ([1, 2], "Int64", [1, 2]),
+        ([1, 0.5], "Float64", [1.0, 0.5]),
+        ([True, False], "boolean", [True, False]),
+        ([1, "x"], "string", ["1", "x"]),
+        ([True, "x"], "string", ["true", "x"]),
+        ([True, 1], "string", ["true", "1"]),
+        ([10**30, 1], "string", [str(10**30), "1"]),
+        ([None, None], "string", [None, None]),
+    ],
+)
+def test_a_column_of_parquet_is_of_one_kind(tmp_path: Path, values: list[Any], kind: str, read: list[Any]) -> None:
+    """A variable may be a number here and a text there; nothing is rounded and nothing breaks."""
+    report = write(
+        tmp_path, [line(row, f"j{row}", variables={"v": value}) for row, value in enumerate(values)], State()
+    )
+    column = pd.read_parquet(report / "results.parquet")["v"].astype(kind)
+    assert [None if pd.isna(value) else value for value in column] == read
+    assert len(pd.read_csv(report / "results.csv")) == len(values)
+
+
+def test_rows_are_kept_as_they_were(tmp_path: Path) -> None:
+    """The run directory's own copy of the rows gives back variables of any size and kind."""
+    from pipeline.jobs import make_job
+    from pipeline.manifest import Entry
+
+    variables = {"huge": 10**30, "half": "a\ud800", "none": None, "yes": True, "text": "東京"}
+    entry = Entry(3, "x", make_job("kling-2", {"prompt": "p"}, 2, "x"), variables, 0)
+    save_entries(tmp_path, [entry])
+    (kept,) = load_lines(tmp_path)
+    assert (kept.row, kept.id, kept.replicate, kept.variables) == (3, "x", 2, variables)
+
+
+def test_the_log_is_json_without_the_key(tmp_path: Path) -> None:
+    """Each line of run.log is JSON in the ledger's words, also of stranger texts, and never holds the key."""
+    key = 'SG_"quoted"\\key'
+    log = RunLog(tmp_path / "run.log", key)
+    log.event(Event(event=EventKind.VOIDED, seq=1, at_us=NOON_US, job_id="a", detail=f"no {key}\n\x1b"))
+    log.emit(logging.LogRecord("x", logging.INFO, "", 1, f"half \ud800 {key}", None, None))
+    log.close()
+    log.close()
+    lines = (tmp_path / "run.log").read_bytes().splitlines()
+    assert [json.loads(each)["event"] for each in lines] == ["voided", "log"]
+    assert orjson.loads(lines[0])["detail"] == "no [key]\n\x1b"
+    assert not any(b"quoted" in each for each in lines)
+
+
+def test_rows_are_read_without_threads(tmp_path: Path) -> None:
+    """A short command that ends while Arrow's threads are still being started would be aborted at its exit."""
+    save_entries(tmp_path, [])
+    code = (
+        "import os, sys, pathlib; from pipeline.report.entries import load_lines\n"
+        "count = lambda: len(os.listdir('/proc/self/task'))\n"
+        "before = count(); load_lines(pathlib.Path(sys.argv[1])); assert count() == before, (before, count())"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stderr

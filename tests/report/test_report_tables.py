@@ -1,0 +1,143 @@
+"""The tables tell what became of every row, every cent and every failure."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+from report_doubles import LIVES, event, life, line, run_event, state_of
+
+from pipeline.kernel.errors import ErrorClass
+from pipeline.ledger.fold import State
+from pipeline.report.summary import summarise
+from pipeline.report.tables import errors, results
+
+CAP = 100_000_000
+
+
+def test_a_line_for_every_row_whatever_became_of_it() -> None:
+    """Each status appears under its own word, in the order of the manifest."""
+    statuses = ["stored", "failed", "in_doubt", "running", "pending", "unfetched"]
+    state = state_of(*(each for status in statuses for each in life(status, status)))
+    lines = [line(row, status) for row, status in enumerate(statuses, start=1)]
+    rows = results(lines, state)
+    assert [row["status"] for row in rows] == statuses
+    assert [row["row"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert [row["cost_usd"] for row in rows] == ["1.75", "0.00", "0.00", "0.00", "0.00", "1.75"]
+    assert [row["attempts"] for row in rows] == [1, 1, 1, 1, 0, 1]
+    assert [row["video"] for row in rows if row.get("video")] == ["videos/v.mp4"]
+    summary = summarise(lines, state, cap_microusd=CAP, live=False)
+    assert {status: summary[status] for status in statuses} == dict.fromkeys(statuses, 1)
+
+
+def test_a_reservation_at_rest_is_in_doubt() -> None:
+    """Once nobody waits for the answer, table and summary say the same: in doubt, and nothing reserved."""
+    lines, state = [line(1, "a"), line(2, "b")], state_of(*life("reserved", "a"), *life("running", "b"))
+    assert [row["status"] for row in results(lines, state)] == ["in_doubt", "running"]
+    assert [row["status"] for row in results(lines, state, live=True)] == ["running", "running"]
+    rest = summarise(lines, state, cap_microusd=CAP, live=False)
+    assert (rest["reserved_usd"], rest["in_doubt_usd"], rest["in_doubt"], rest["running"]) == ("0.00", "3.50", 1, 1)
+    live = summarise(lines, state, cap_microusd=CAP, live=True, now_us=0)
+    assert (live["reserved_usd"], live["in_doubt_usd"], live["in_doubt"], live["running"]) == ("3.50", "0.00", 0, 2)
+
+
+def test_rows_that_share_a_job_add_up_to_the_bill() -> None:
+    """The cost stands on the first of them only; counts are jobs, `rows` are rows."""
+    lines = [line(1, "a"), line(2, "a"), line(2, "b", replicate=2)]
+    state = state_of(*life("stored", "a"), *life("unfetched", "b"))
+    assert [row["cost_usd"] for row in results(lines, state)] == ["1.75", "0.00", "1.75"]
+    summary = summarise(lines, state, cap_microusd=CAP, live=False)
+    assert sum(Decimal(row["cost_usd"]) for row in results(lines, state)) == Decimal(summary["posted_usd"])
+    assert (summary["rows"], summary["jobs"]) == (2, 2)
+
+
+def test_variables_never_hide_a_fixed_column() -> None:
+    """A variable with the name of a column, or of another variable's column, gets one of its own."""
+    (row,) = results([line(1, "a", variables={"status": "s", "variable_status": "v", "row": 7, "mood": "m"})], State())
+    assert (row["status"], row["row"], row["mood"]) == ("pending", 1, "m")
+    assert (row["variable_variable_status"], row["variable_status"], row["variable_row"]) == ("s", "v", 7)
+
+
+def test_the_summary_has_its_keys_and_exact_money() -> None:
+    """The published keys, money as text with exact cents, and all runs counted together."""
+    started, ended = run_event("run_started"), run_event("run_ended", '{"requests_sent":2,"polls":3,"exit_code":3}')
+    state = state_of(started, *life("stored", "a"), ended, started, run_event("run_ended", '{"polls":1,"exit_code":0}'))
+    summary = summarise([line(1, "a")], state, cap_microusd=10_500_000, live=False)
+    assert set(summary) >= {
+        *("jobs", "stored", "failed", "in_doubt", "pending", "running", "unfetched", "posted_usd", "reserved_usd"),
+        *("in_doubt_usd", "cap_usd", "attempts", "requests_sent", "polls", "started_at", "finished_at", "wall_s"),
+        *("exit_code", "stopped_by"),
+    }
+    assert (summary["cap_usd"], summary["posted_usd"], summary["free_usd"]) == ("10.50", "1.75", "8.75")
+    assert (summary["requests_sent"], summary["polls"], summary["exit_code"]) == (2, 4, 0)
+    assert summary["wall_s"] == 0.006, "both runs, not the pause between them"
+
+
+FAILURE = {"error_class": "generation_failed", "http_status": 422, "detail": "no"}
+
+
+@pytest.mark.parametrize(
+    ("events", "expected"),
+    [
+        (
+            [event("reserved"), event("voided", **FAILURE), event("reserved", attempt=2)],
+            [("generation_failed", "no", "Tried again: attempt 2 followed.")],
+        ),
+        ([*life("failed", "a")], [("bad_request", "no", f"Given up. {ErrorClass.BAD_REQUEST.advice}")]),
+        (
+            [event("reserved"), event("voided", **FAILURE), event("failed", error_class="generation_failed")],
+            [("generation_failed", "no", "Given up. Run again with --retry-failed")],
+        ),
+        ([event("reserved"), event("voided", **FAILURE)], [("generation_failed", "no", "Not tried again yet")]),
+        (
+            [event("reserved"), event("voided", error_class="out_of_credits", http_status=406)],
+            [("out_of_credits", "no", ErrorClass.OUT_OF_CREDITS.advice)],
+        ),
+        ([*life("in_doubt", "a")], [("no_reply", "unknown", ErrorClass.NO_REPLY.advice)]),
+        (
+            [*life("in_doubt", "a"), event("voided", error_class="never_accepted"), event("reserved", attempt=2)],
+            [("never_accepted", "no", "Tried again: attempt 2 followed.")],
+        ),
+        ([*life("in_doubt", "a"), event("submitted")], []),
+        ([*life("in_doubt", "a"), event("submitted"), event("posted")], []),
+        ([*life("unfetched", "a")], [("fetch_failed", "yes", ErrorClass.FETCH_FAILED.advice)]),
+        ([*life("unfetched", "a"), event("stored")], []),
+        (
+            [*life("unfetched", "a"), event("stored", error_class="not_as_asked", detail="4 s long")],
+            [("not_as_asked", "yes", ErrorClass.NOT_AS_ASKED.advice)],
+        ),
+        ([*life("stored", "a")], []),
+        ([event("reserved"), event("voided", error_class="of_tomorrow")], [("of_tomorrow", "no", "Not tried again")]),
+    ],
+)
+def test_errors_tell_the_truth(events: list, expected: list[tuple[str, str, str]]) -> None:
+    """One line per attempt that did not end well: who was billed, what happened next, what to do."""
+    rows = errors([line(1, "a")], state_of(*events))
+    assert [(row["error_class"], row["billed"]) for row in rows] == [each[:2] for each in expected]
+    for row, (_, _, begins) in zip(rows, expected, strict=True):
+        assert row["next"].startswith(begins)
+        assert (row["row"], row["id"], row["job_id"]) == (1, "row-1", "a")
+
+
+def test_each_attempt_has_its_own_line() -> None:
+    """Three attempts that failed are three lines, oldest first; the one that went well is none."""
+    events = []
+    for attempt in (1, 2, 3):
+        events += [event("reserved", attempt=attempt), event("voided", attempt=attempt, **FAILURE)]
+    events += [event(kind, attempt=4) for kind in ("reserved", "submitted", "posted", "stored")]
+    assert [row["attempt"] for row in errors([line(1, "a")], state_of(*events))] == [1, 2, 3]
+
+
+def test_an_error_of_a_row_that_has_left_the_manifest_stays() -> None:
+    """Its job is named; its row is empty."""
+    (row,) = errors([], state_of(*life("failed", "a")))
+    assert (row["row"], row["id"], row["job_id"]) == (None, None, "a")
+
+
+def test_every_life_can_be_told() -> None:
+    """No status breaks a table, with or without its row in the manifest."""
+    for status in LIVES:
+        state = state_of(*life(status, "a"))
+        errors([], state)
+        errors([line(1, "a")], state)
+        results([line(1, "a")], state)
