@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pipeline.jobs import Job
 from pipeline.kernel.usd import MicroUsd
-from pipeline.ledger.fold import JobState, State
+from pipeline.ledger.fold import JobRecord, JobState, State
 from pipeline.models import find_model
 
 CALLS_PER_JOB = 6
@@ -30,7 +31,8 @@ class PriceLine:
 class Plan:
     """What a run would do. Amounts in micro-dollars; `to_do` in the order in which jobs would start.
 
-    `allowed` of them fit under the cap, for `allowed_cost`. `expected_s` is the time for these at the given limits.
+    `allowed` of them fit under the cap and the limit, for `allowed_cost`. `expected_s` is the time for these at the
+    given limits, and `in_time` how many of them are done by the deadline, None without one.
     """
 
     rows: int
@@ -50,6 +52,12 @@ class Plan:
     committed: MicroUsd
     free: MicroUsd
     expected_s: float
+    in_time: int | None
+
+    @property
+    def may_spend(self) -> bool:
+        """Whether a run may submit anything: what is undecided today may turn out to need another attempt."""
+        return bool(self.to_do or self.in_doubt or self.running)
 
 
 def make_plan(
@@ -63,12 +71,25 @@ def make_plan(
     requests_per_minute: float,
     max_in_flight: int,
     expected_s: float,
+    retried: Callable[[JobRecord], bool] = lambda _record: False,
+    limit: int | None = None,
+    time_left_s: float | None = None,
 ) -> Plan:
-    """Hold the jobs of a manifest against the ledger, the prices and the cap."""
-    where = {job.job_id: _standing(state, job) for job in jobs}
+    """Hold the jobs of a manifest against the ledger, the prices, the cap and the clock.
+
+    Args:
+        retried: which of the jobs that failed for good are to be tried anew.
+        limit: start at most so many.
+        time_left_s: seconds until the deadline, if there is one.
+    """
+    where = {job.job_id: _standing(state, job, retried) for job in jobs}
     to_do = tuple(job for job in jobs if where[job.job_id] is None)
     free = state.books.free(cap)
-    allowed, allowed_cost = _under_the_cap([state.books.quote(price(job)) for job in to_do], free)
+    allowed, allowed_cost = _under_the_cap([state.books.quote(price(job)) for job in to_do[:limit]], free)
+
+    def takes_s(some: int) -> float:
+        return _expected_s(some, requests_per_minute, max_in_flight, expected_s)
+
     return Plan(
         rows=rows,
         jobs=len(jobs),
@@ -86,14 +107,17 @@ def make_plan(
         cap=cap,
         committed=state.books.committed,
         free=free,
-        expected_s=_expected_s(allowed, requests_per_minute, max_in_flight, expected_s),
+        expected_s=takes_s(allowed),
+        in_time=None if time_left_s is None else bisect(range(1, allowed + 1), time_left_s, key=takes_s),
     )
 
 
-def _standing(state: State, job: Job) -> JobState | None:
+def _standing(state: State, job: Job, retried: Callable[[JobRecord], bool]) -> JobState | None:
     """Where a job stands; None if it is still to be made."""
     record = state.jobs.get(job.job_id)
-    return None if record is None or record.state is JobState.VOIDED else record.state
+    if record is None or record.state is JobState.VOIDED:
+        return None
+    return None if record.state is JobState.FAILED and retried(record) else record.state
 
 
 def _count(where: dict[str, JobState | None], *states: JobState) -> int:

@@ -19,7 +19,7 @@ import orjson
 from pipeline.config import Config, dump_config
 from pipeline.engine.context import RunContext
 from pipeline.engine.dispatcher import Dispatcher
-from pipeline.engine.recovery import doubt_what_was_reserved, grant_retries, recover
+from pipeline.engine.recovery import doubt_what_was_reserved, grant_retries, recover, wants_retry
 from pipeline.engine.stopping import LeavingError, Stopping, StopReason, gravest
 from pipeline.jobs import Job
 from pipeline.kernel.clock import Clock, SystemClock, to_datetime
@@ -29,7 +29,7 @@ from pipeline.kernel.usd import MicroUsd, format_usd
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import ImpossibleMoveError, JobState, State, fold
 from pipeline.ledger.store import Ledger, lock_holder, open_ledger, read_events
-from pipeline.manifest import Campaign
+from pipeline.manifest import Campaign, Entry
 from pipeline.media import Collector
 from pipeline.models import find_model
 from pipeline.plan import Plan, make_plan
@@ -80,7 +80,16 @@ class LiveRun:
 
     context: RunContext
     lines: Sequence[Line]
-    to_do: int
+    jobs: int
+    """How many jobs were asked for."""
+    done_elsewhere: int
+    """Jobs of the directory that are done and were not asked for now."""
+
+    @property
+    def done(self) -> int:
+        """How many of the jobs asked for are stored or have failed for good."""
+        counts = self.context.ledger.state.counts
+        return counts[JobState.STORED] + counts[JobState.FAILED] - self.done_elsewhere
 
     def summary(self) -> dict[str, Any]:
         """The summary as of now."""
@@ -127,20 +136,26 @@ def read_state(folder: Path) -> State:
         raise MachineError(f"the ledger in {ledger} cannot be read: {error.strerror}") from None
 
 
-def plan_run(campaign: Campaign, config: Config, state: State, options: RunOptions | None = None) -> Plan:
+def plan_run(
+    campaign: Campaign, config: Config, state: State, options: RunOptions | None = None, clock: Clock | None = None
+) -> Plan:
     """What a run would do, given what the ledger says."""
-    jobs = choose(campaign, (options or RunOptions()).ids)
-    scale = 1.0 if config.is_live else config.provider.time_scale
+    options, now_us = options or RunOptions(), (clock or SystemClock()).now_us()
+    entries = _chosen_entries(campaign, options.ids)
+    deadline_us = config.deadline_us(to_datetime(now_us).astimezone())
     return make_plan(
-        rows=campaign.rows,
-        entries=len(campaign.entries),
-        jobs=jobs,
+        rows=len({entry.row for entry in entries}),
+        entries=len(entries),
+        jobs=_in_order(entries),
         state=state,
         price=price_of(config),
         cap=config.cap,
         requests_per_minute=config.limits.requests_per_minute,
         max_in_flight=config.limits.max_in_flight,
-        expected_s=config.polling.expected_s / scale,
+        expected_s=config.polling.expected_s / (1.0 if config.is_live else config.provider.time_scale),
+        retried=lambda record: wants_retry(record, options.retry_classes),
+        limit=options.limit,
+        time_left_s=None if deadline_us is None else (deadline_us - now_us) / 1e6,
     )
 
 
@@ -163,11 +178,18 @@ def choose(campaign: Campaign, ids: frozenset[str]) -> tuple[Job, ...]:
     Raises:
         InputError: an id that the manifest does not have.
     """
-    unknown = ids - {entry.row_id for entry in campaign.entries} - {entry.job.job_id for entry in campaign.entries}
-    if unknown:
+    return _in_order(_chosen_entries(campaign, ids))
+
+
+def _chosen_entries(campaign: Campaign, ids: frozenset[str]) -> list[Entry]:
+    known = {entry.row_id for entry in campaign.entries} | {entry.job.job_id for entry in campaign.entries}
+    if unknown := ids - known:
         raise InputError(f"--ids: the manifest has no {', '.join(sorted(unknown))}")
-    chosen = [entry for entry in campaign.entries if not ids or {entry.row_id, entry.job.job_id} & ids]
-    ordered = sorted(chosen, key=lambda entry: -entry.priority)
+    return [entry for entry in campaign.entries if not ids or {entry.row_id, entry.job.job_id} & ids]
+
+
+def _in_order(entries: Sequence[Entry]) -> tuple[Job, ...]:
+    ordered = sorted(entries, key=lambda entry: -entry.priority)
     return tuple({entry.job.job_id: entry.job for entry in ordered}.values())
 
 
@@ -194,7 +216,7 @@ async def run(
     options, watcher, clock = options or RunOptions(), watcher or Watcher(), clock or SystemClock()
     with open_ledger(folder / "ledger", clock) as ledger:
         try:
-            _check_provider(ledger.state, config, folder)
+            check_provider(ledger.state, config, folder)
             lines = _prepare_folder(folder, campaign, config)
             async with _open_provider(config, folder, key, clock) as provider:
                 return await _run_engine(campaign, config, folder, ledger, provider, options, watcher, clock, lines)
@@ -209,7 +231,12 @@ def identity(config: Config) -> dict[str, str]:
     return {"provider": "sandbox", "base_url": "embedded"}
 
 
-def _check_provider(state: State, config: Config, folder: Path) -> None:
+def check_provider(state: State, config: Config, folder: Path) -> None:
+    """Refuse a run directory that belongs to another provider.
+
+    Raises:
+        RunDirectoryError: it does; its money belongs there too.
+    """
     for record in state.runs[:1]:
         theirs = {name: record.facts.get(name) for name in ("provider", "base_url")}
         if theirs != identity(config):
@@ -309,7 +336,9 @@ async def _run_engine(
             )
             chosen = choose(campaign, options.ids)
             await context.record(_run_started(config, campaign, len(chosen)))
-            live = LiveRun(context, lines, len(chosen))
+            asked = {job.job_id for job in chosen}
+            over = ledger.state.in_state(JobState.STORED, JobState.FAILED)
+            live = LiveRun(context, lines, len(chosen), sum(record.job_id not in asked for record in over))
             watcher.started(live)
             with _signals(context.stopping), _calm_garbage_collector():
                 housekeeping = asyncio.create_task(_keep_house(live))
@@ -348,12 +377,16 @@ async def _make_jobs(context: RunContext, chosen: Sequence[Job], options: RunOpt
             await _check_account(context)
         await dispatcher.dispatch()
         if len(allowed) < len(startable) and not context.stopping.is_stopping:
-            context.stopping.stop(StopReason.LIMIT, f"the limit of {options.limit} jobs for this run is reached")
+            context.stopping.stop(StopReason.LIMIT, f"the limit of this run is reached: {_jobs(options.limit)}")
         await doubt_what_was_reserved(context, "the run ended before the answer was recorded")
     except MachineError as error:
         context.stopping.stop(StopReason.MACHINE, str(error))
     except LeavingError:
         pass
+
+
+def _jobs(number: int | None) -> str:
+    return f"{number} job{'' if number == 1 else 's'}"
 
 
 def _may_start(state: State, job: Job) -> bool:
@@ -407,11 +440,13 @@ async def _keep_house(live: LiveRun) -> None:
                     _hold_against_floor(context, balance)
 
 
-def _write_report(folder: Path, lines: Sequence[Line], state: State, summary: dict[str, Any]) -> None:
+def _write_report(
+    folder: Path, lines: Sequence[Line], state: State, summary: dict[str, Any], *, live: bool = False
+) -> None:
     # pandas takes half a second to load: only who writes a report waits for it.
     from pipeline.report.write import write_report
 
-    write_report(folder, lines, state, summary)
+    write_report(folder, lines, state, summary, live=live)
 
 
 async def _close_run(live: LiveRun, config: Config, bill: MicroUsd | None) -> RunResult:
@@ -538,7 +573,7 @@ def rewrite_report(folder: Path, clock: Clock | None = None) -> dict[str, Any]:
     view = open_view(folder)
     summary = view.summary((clock or SystemClock()).now_us())
     try:
-        _write_report(folder, view.lines, view.state, summary)
+        _write_report(folder, view.lines, view.state, summary, live=view.holder is not None)
     except OSError as error:
         raise MachineError(f"{folder / 'report'} cannot be written: {error.strerror}") from None
     return summary

@@ -13,7 +13,10 @@ def plan(
     budget_usd: options.Budget = None,
     rpm: options.Rpm = None,
     max_in_flight: options.MaxInFlight = None,
+    limit: options.Limit = None,
     ids: options.Ids = None,
+    after: options.For = None,
+    until: options.Until = None,
     setting: options.Setting = None,
     json: options.Json = False,
 ) -> None:
@@ -22,12 +25,16 @@ def plan(
     Example: kling-batch plan manifests/quickstart.yaml --budget-usd 50
     """
     from pipeline.manifest import load_manifest
-    from pipeline.runner import plan_run, read_state, run_folder
+    from pipeline.runner import check_provider, plan_run, read_state, run_folder
 
-    settings = options.make_config(config, setting, budget_usd=budget_usd, rpm=rpm, max_in_flight=max_in_flight)
+    settings = options.make_config(
+        config, setting, budget_usd=budget_usd, rpm=rpm, max_in_flight=max_in_flight, after=after, until=until
+    )
     campaign = load_manifest(manifest)
     folder = run_folder(settings, campaign, out)
-    made = plan_run(campaign, settings, read_state(folder), options.make_run_options(None, ids))
+    state = read_state(folder)
+    check_provider(state, settings, folder)
+    made = plan_run(campaign, settings, state, options.make_run_options(limit, ids))
     warnings = [printable(str(warning)) for warning in campaign.warnings]
     if json:
         say_json(plan_json(campaign.name, made, str(folder), live=settings.is_live, warnings=warnings))

@@ -43,12 +43,12 @@ class Progress(Watcher):
 
         self._live = live
         self._begun_s = time.monotonic()
-        self._done_at_start = self._done()
+        self._done_at_start = live.done
         if self._on_terminal:
             from tqdm import tqdm
 
             self._bar = tqdm(
-                total=live.to_do,
+                total=live.jobs,
                 initial=self._done_at_start,
                 unit="job",
                 bar_format="{percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} {desc} {postfix}",
@@ -96,16 +96,9 @@ class Progress(Watcher):
             self._bar.close()
             self._bar = None
 
-    def _done(self) -> int:
-        from pipeline.ledger.fold import JobState
-
-        assert self._live is not None
-        counts = self._live.context.ledger.state.counts
-        return counts[JobState.STORED] + counts[JobState.FAILED]
-
     def _show_bar(self) -> None:
         assert self._live is not None
-        self._bar.n = min(self._done(), self._bar.total)
+        self._bar.n = self._live.done
         self._bar.set_description_str(self._fields(), refresh=False)
         self._bar.refresh()
 
@@ -130,12 +123,12 @@ class Progress(Watcher):
     def _left_s(self) -> float | None:
         """Time left at the pace so far; None before the first job of this run is done."""
         assert self._live is not None
-        done = self._done() - self._done_at_start
-        left = self._live.to_do - self._done()
+        done = self._live.done - self._done_at_start
+        left = self._live.jobs - self._live.done
         if done <= 0:
             return None
         return (time.monotonic() - self._begun_s) / done * max(0, left)
 
     def _plain(self) -> str:
         assert self._live is not None
-        return f"{min(self._done(), self._live.to_do)}/{self._live.to_do} done, {self._fields()}"
+        return f"{self._live.done}/{self._live.jobs} done, {self._fields()}"

@@ -13,6 +13,7 @@ from typer.core import TyperCommand
 
 from pipeline.cli import options
 from pipeline.cli.screen import (
+    bill_screen,
     next_command,
     plan_screen,
     printable,
@@ -93,13 +94,15 @@ def run(
     campaign = load_manifest(manifest)
     folder = runner.run_folder(settings, campaign, out)
     asked = options.make_run_options(limit, ids, retry_failed)
-    made = runner.plan_run(campaign, settings, runner.read_state(folder), asked)
+    state = runner.read_state(folder)
+    runner.check_provider(state, settings, folder)
+    made = runner.plan_run(campaign, settings, state, asked)
     if not json:
         for warning in campaign.warnings:
             say(f"Warning: {printable(str(warning))}")
         say(plan_screen(campaign.name, made, str(folder), live=settings.is_live))
         say()
-    _ask_before_spending(settings, yes=yes, json=json, anything=bool(made.to_do))
+    _ask_before_spending(settings, yes=yes, json=json, anything=made.may_spend)
     progress = Progress(shown=not no_progress and not json)
     with progress:
         result = asyncio.run(runner.run(campaign, settings, folder, key=key, options=asked, watcher=progress))
@@ -108,6 +111,8 @@ def run(
     else:
         say(summary_screen(result.summary))
         say()
+        if result.sandbox_bill is not None:
+            say(bill_screen(result.sandbox_bill, result.summary))
         if result.message:
             say(f"Stopped: {sentence(result.message)}")
         needed = None

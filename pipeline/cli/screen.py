@@ -122,6 +122,8 @@ def plan_screen(name: str, plan: Plan, folder: str, *, live: bool) -> str:
         lines.append(f"The cap lets {what} through, for at most ${format_usd(plan.cost)}.")
     if plan.allowed:
         lines.append(f"Expected time at these limits: {about(plan.expected_s)}.")
+    if plan.in_time is not None and plan.in_time < plan.allowed:
+        lines.append(f"The deadline leaves time for about {plan.in_time:,} of {count(plan.allowed, 'job')}.")
     return "\n".join(lines)
 
 
@@ -159,6 +161,7 @@ def plan_json(name: str, plan: Plan, folder: str, *, live: bool, warnings: Seque
         "allowed": plan.allowed,
         "allowed_cost_usd": format_usd(plan.allowed_cost),
         "expected_s": round(plan.expected_s, 1),
+        "in_time": plan.in_time,
         "warnings": list(warnings),
     }
 
@@ -191,6 +194,15 @@ def summary_screen(summary: Mapping[str, Any]) -> str:
         work = f"{count(summary['attempts'], 'attempt')}, {count(summary['polls'], 'poll')}"
         lines += ["", f"  {duration(summary['wall_s'])} of running, {work}"]
     return "\n".join(lines)
+
+
+def bill_screen(bill: MicroUsd, summary: Mapping[str, Any]) -> str:
+    """What the sandbox has on its own bill, held against what the ledger has posted."""
+    from pipeline.kernel.usd import format_usd
+
+    agrees = format_usd(bill) == summary["posted_usd"]
+    rest = "the same to the cent" if agrees else f"but ${summary['posted_usd']} is posted: see what is in doubt"
+    return f"The sandbox's own bill says ${format_usd(bill)}, {rest}."
 
 
 def next_command(summary: Mapping[str, Any], folder: str, again: str, needed: MicroUsd | None = None) -> str:

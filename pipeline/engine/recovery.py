@@ -58,8 +58,13 @@ async def grant_retries(run: RunContext, job_ids: Collection[str], classes: Coll
     granted = [
         record.event(EventKind.RETRY_GRANTED)
         for record in run.ledger.state.in_state(JobState.FAILED)
-        if record.job_id in job_ids and (not classes or record.error_class in classes)
+        if record.job_id in job_ids and wants_retry(record, classes)
     ]
     if granted:
         await run.record(*granted)
     return len(granted)
+
+
+def wants_retry(record: JobRecord, classes: Collection[str] | None) -> bool:
+    """Whether a job that failed for good is to be tried anew: all are if `classes` is empty, none if it is None."""
+    return classes is not None and (not classes or record.error_class in classes)
