@@ -233,3 +233,25 @@ SUMMARY = {"pending": 0, "stopped_by": None}
 def test_every_ending_names_the_next_step(facts: dict, told: str) -> None:
     """Whatever ended a run, the last line on the screen is what to do."""
     assert told in screen.next_command(SUMMARY | facts, "outputs/m", "RUN")
+
+
+def test_a_live_run_that_may_only_retry_is_confirmed_too(
+    command: Command, manifest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plan with nothing new to make, but with something that may be submitted, is not run without a yes."""
+    from pipeline import plan
+
+    monkeypatch.setenv("SEGMIND_API_KEY", "SG_0123456789abcdef")
+    monkeypatch.setattr(plan.Plan, "may_spend", property(lambda _plan: True))
+    monkeypatch.setattr(plan, "_standing", lambda *_: plan.JobState.SUBMITTED)
+    ended = command("run", manifest, "--set", "provider.kind=segmind", "--budget-usd", "9")
+    assert (ended.code, "needs --yes" in ended.err) == (2, True)
+
+
+def test_the_bill_of_the_sandbox_is_held_against_the_ledger() -> None:
+    """Equal to the cent, or said to differ."""
+    from pipeline.cli.screen import bill_screen
+    from pipeline.kernel.usd import MicroUsd
+
+    assert "the same to the cent" in bill_screen(MicroUsd(31_500_000), {"posted_usd": "31.50"})
+    assert "$29.75 is posted" in bill_screen(MicroUsd(31_500_000), {"posted_usd": "29.75"})
