@@ -111,9 +111,14 @@ async def submit(run: RunContext, job: Job) -> Accepted | Delivered | Refused | 
     """Send it, once. Being left in the middle is silence, like any other."""
     call = run.provider.submit_blocking(job) if run.settings.api == "v1" else run.provider.submit(job)
     try:
-        return await run.stopping.see_through(call, LEAVING_GRACE_S)
+        reply = await run.stopping.see_through(call, LEAVING_GRACE_S)
     except LeavingError:
         return Uncertain(ErrorClass.INTERRUPTED, "the run was left before an answer came")
+    if isinstance(reply, Accepted | Delivered) and reply.request_id in run.ledger.state.request_ids:
+        if isinstance(reply, Delivered):
+            reply.close()
+        return Uncertain(ErrorClass.UNREADABLE, f"the answer names request {reply.request_id}, which is another job's")
+    return reply
 
 
 async def watch(run: RunContext, record: JobRecord, *, at_once: bool) -> Finished | Refused | Expired:

@@ -25,10 +25,12 @@ from support import (
 from virtual_time import VirtualClock, run_virtually
 
 from pipeline.config import Config
+from pipeline.jobs import Job
 from pipeline.ledger.events import Event
 from pipeline.ledger.fold import JobState
 from pipeline.ledger.store import read_events
 from pipeline.manifest import Campaign
+from pipeline.provider.replies import Accepted
 from pipeline.runner import LiveRun, RunOptions, RunResult, Watcher, run
 from pipeline.sandbox import Sandbox, SandboxSettings
 
@@ -624,6 +626,32 @@ def test_jobs_that_failed_for_good_get_a_new_allowance_when_it_is_granted(tmp_pa
             assert (await night.run(made, retry_classes=frozenset({"server_error"}))).exit_code == 1
             assert (await night.run(made, retry_classes=frozenset({"generation_failed"}))).exit_code == 0
             assert night.posts() == 5
+            night.check(made)
+
+    run_virtually(main())
+
+
+def test_an_answer_with_the_id_of_another_job_is_doubt_and_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two submissions with one request id: the second is in doubt, and the history finds its own."""
+    from pipeline.provider.client import Client
+
+    submit = Client.submit
+    first: list[Accepted] = []
+
+    async def confused(client: Client, job: Job) -> Any:
+        reply = await submit(client, job)
+        assert isinstance(reply, Accepted)
+        first.append(reply)
+        return first[0] if len(first) == 2 else reply
+
+    async def main() -> None:
+        async with Night(tmp_path) as night:
+            made = campaign(tmp_path, 3)
+            monkeypatch.setattr(Client, "submit", confused)
+            assert (await night.run(made)).exit_code == 0
+            assert night.posts() == 3
             night.check(made)
 
     run_virtually(main())
