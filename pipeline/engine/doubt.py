@@ -157,6 +157,9 @@ async def _accept(run: RunContext, record: JobRecord, row: HistoryRow) -> None:
 async def _note_absence(run: RunContext, witness: Witness, record: JobRecord, begun_us: int) -> None:
     if begun_us < record.reserved_us + run.settings.doubt.settle_after_s * 1e6:
         return
+    if record.reserved_us < begun_us - (LONGEST_WINDOW_DAYS - 1) * DAY_US:
+        # Too long ago for the history to be asked: what it cannot show, its silence does not deny.
+        return
     key = record.job_id, record.attempt
     witness.absences[key] += 1
     if witness.absences[key] < SWEEPS_FOR_ABSENCE:

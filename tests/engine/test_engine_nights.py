@@ -363,6 +363,20 @@ def test_an_equal_request_of_somebody_else_is_not_adopted_and_forbids_to_send_ag
     run_virtually(main())
 
 
+def test_what_is_too_old_for_the_history_stays_in_doubt(tmp_path: Path) -> None:
+    """A directory taken up after forty days: the history reaches back thirty, so that its silence proves nothing."""
+
+    async def main() -> None:
+        async with Night(tmp_path, faults={"submit_504_after": 1.0}, history_lag_s=1e9) as night:
+            made = campaign(tmp_path, 2)
+            assert (await night.run(made)).exit_code == 5
+            await asyncio.sleep(40 * 24 * 3600)
+            result = await night.run(made)
+            assert (result.exit_code, result.summary["in_doubt"], night.posts()) == (5, 2, 2)
+
+    run_virtually(main())
+
+
 def test_a_slip_of_the_provider_puts_no_young_request_in_doubt(tmp_path: Path) -> None:
     """A 404 long before the hour, with a history that shows nothing yet: it is simply asked again."""
 
