@@ -53,6 +53,17 @@ class Plan:
     free: MicroUsd
     expected_s: float
     in_time: int | None
+    limit: int | None
+
+    @property
+    def held_by_limit(self) -> int:
+        """How many jobs wait for the next run because of the limit alone."""
+        return 0 if self.limit is None else max(0, len(self.to_do) - self.limit)
+
+    @property
+    def held_by_cap(self) -> int:
+        """How many of the jobs within the limit do not fit under the cap."""
+        return len(self.to_do) - self.held_by_limit - self.allowed
 
     @property
     def may_spend(self) -> bool:
@@ -109,6 +120,7 @@ def make_plan(
         free=free,
         expected_s=takes_s(allowed),
         in_time=None if time_left_s is None else bisect(range(1, allowed + 1), time_left_s, key=takes_s),
+        limit=limit,
     )
 
 

@@ -106,25 +106,32 @@ def plan_screen(name: str, plan: Plan, folder: str, *, live: bool) -> str:
         f"Cap ${format_usd(plan.cap)}, of which ${format_usd(plan.committed)} is spent or set aside: "
         f"${format_usd(plan.free)} is free."
     )
-    if not plan.to_do:
-        lines.append("Nothing new to make.")
-    elif plan.allowed < len(plan.to_do):
-        needed = format_usd(plan.committed + plan.cost)
-        allowed = f"{plan.allowed:,}" if plan.allowed else "none"
-        lines += [
-            f"The cap lets {allowed} of {count(len(plan.to_do), 'job')} through, for ${format_usd(plan.allowed_cost)}."
-            if len(plan.to_do) > 1
-            else "The cap does not let the job through.",
-            f"A cap of ${needed} would do for all that is left.",
-        ]
-    else:
-        what = f"all {count(len(plan.to_do), 'job')}" if len(plan.to_do) > 1 else "the job"
-        lines.append(f"The cap lets {what} through, for at most ${format_usd(plan.cost)}.")
+    lines += _allowance(plan)
     if plan.allowed:
         lines.append(f"Expected time at these limits: {about(plan.expected_s)}.")
     if plan.in_time is not None and plan.in_time < plan.allowed:
         lines.append(f"The deadline leaves time for about {plan.in_time:,} of {count(plan.allowed, 'job')}.")
     return "\n".join(lines)
+
+
+def _allowance(plan: Plan) -> list[str]:
+    """What limit and cap let through."""
+    from pipeline.kernel.usd import format_usd
+
+    if not plan.to_do:
+        return ["Nothing new to make."]
+    wanted, lines = len(plan.to_do) - plan.held_by_limit, []
+    if plan.held_by_limit:
+        lines.append(f"The limit starts {wanted:,} of {count(len(plan.to_do), 'job')}; the rest is for later runs.")
+    if plan.held_by_cap:
+        allowed = f"{plan.allowed:,}" if plan.allowed else "none"
+        let = f"The cap lets {allowed} of {count(wanted, 'job')} through, for ${format_usd(plan.allowed_cost)}."
+        lines.append(let if wanted > 1 else "The cap does not let the job through.")
+        lines.append(f"A cap of ${format_usd(plan.committed + plan.cost)} would do for all that is left.")
+    else:
+        what = f"all {count(wanted, 'job')}" if wanted > 1 else "the job"
+        lines.append(f"The cap lets {what} through, for at most ${format_usd(plan.allowed_cost)}.")
+    return lines
 
 
 def plan_json(name: str, plan: Plan, folder: str, *, live: bool, warnings: Sequence[str]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.cli.screen import plan_screen
 from pipeline.jobs import Job, make_job
 from pipeline.kernel.usd import MicroUsd
 from pipeline.ledger.events import Event, EventKind
@@ -73,6 +74,18 @@ def test_a_limit_bounds_what_is_allowed() -> None:
     """`--limit 1` plans one job and its cost."""
     made = plan([job("a"), job("b")], limit=1)
     assert (made.allowed, made.allowed_cost, len(made.to_do)) == (1, FIVE, 2)
+    assert (made.held_by_limit, made.held_by_cap) == (1, 0)
+
+
+def test_what_the_limit_holds_is_not_blamed_on_the_cap() -> None:
+    """The screen says which of the two holds a job back."""
+    jobs = [job(f"job {n}") for n in range(10)]
+    screen = plan_screen("night", plan(jobs, limit=4), "outputs/night", live=True)
+    assert "The limit starts 4 of 10 jobs; the rest is for later runs." in screen
+    assert "The cap lets all 4 jobs through, for at most $7.00." in screen
+    both = plan(jobs, cap=5_250_000, limit=4)
+    assert (both.held_by_limit, both.held_by_cap) == (6, 1)
+    assert "The cap lets 3 of 4 jobs through, for $5.25." in plan_screen("night", both, "outputs/night", live=True)
 
 
 def test_the_deadline_lets_through_what_is_done_by_then() -> None:
