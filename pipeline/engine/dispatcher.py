@@ -91,11 +91,6 @@ class Queue:
         """Seconds until the next job that is to be tried again is due; None if none waits."""
         return max(0.0, self._later[0][0] - self._run.clock.monotonic_s()) if self._later else None
 
-    @property
-    def has_ready(self) -> bool:
-        self._bring_due()
-        return any(self._ready.values())
-
     def _bring_due(self) -> None:
         now_s = self._run.clock.monotonic_s()
         while self._later and self._later[0][0] <= now_s:
@@ -175,10 +170,10 @@ class Dispatcher:
         job = self.queue.first(run.ledger.state.books.free(run.settings.bounds.cap))
         if job is not None:
             return Start(job)
-        if not self.queue.has_ready:
-            return Wait(self.queue.next_due_s())
-        # Nothing fits under the cap: what runs may fail and free its money, and so may what is in doubt.
-        return Wait() if self._workers else End()
+        # Nothing that is ready fits under the cap. What waits for its next try may; what runs may fail and free its money,
+        # and so may, when all else is done, what is in doubt.
+        due_s = self.queue.next_due_s()
+        return Wait(due_s) if self._workers or due_s is not None else End()
 
     def _bound_reached(self) -> tuple[StopReason, str] | None:
         """The user's bound that has been reached, if any."""
@@ -232,11 +227,7 @@ class Dispatcher:
         except MachineError as error:
             self.run.stopping.stop(StopReason.MACHINE, str(error))
         except Exception as error:
-            log.exception("defect", extra={"job_id": job_id})
-            self.run.stopping.stop(
-                StopReason.MACHINE,
-                f"a defect in kling-batch ({type(error).__name__} at job {job_id}): nothing is lost, see run.log",
-            )
+            self._stop_at_defect(error, f"job {job_id}")
         finally:
             # Gone before the dispatcher looks again, so that it never waits for a worker that has ended.
             del self._workers[job_id]
@@ -244,6 +235,13 @@ class Dispatcher:
             if isinstance(outcome, Again) and job_id in self.jobs:
                 self.queue.add(self.jobs[job_id], outcome.delay_s)
             self.run.stopping.changed.set()
+
+    def _stop_at_defect(self, error: Exception, where: str) -> None:
+        log.exception("defect at %s", where)
+        self.run.stopping.stop(
+            StopReason.MACHINE,
+            f"a defect in kling-batch ({type(error).__name__} at {where}): nothing is lost, see run.log",
+        )
 
     async def _wait_for_workers(self) -> None:
         while self._workers:
@@ -258,15 +256,19 @@ class Dispatcher:
                 if self.run.ledger.state.counts[JobState.IN_DOUBT]:
                     await self.settle_once()
                     wait_s = min(wait_s * 2, LONGEST_SWEEP_S)
+                else:
+                    wait_s = FIRST_SWEEP_S
         except (LeavingError, MachineError):
             return
+        except Exception as error:
+            self._stop_at_defect(error, "settling what is in doubt")
 
     async def settle_once(self) -> bool:
         """Sweep the history once and go on with what it settled; True if it settled anything."""
         async with self._settling:
             settled = await settle(self.run, self._witness)
-        for record in settled:
-            self.take_up(record)
+            for record in settled:
+                self.take_up(record)
         return bool(settled)
 
     async def _settle_at_the_end(self) -> bool:
@@ -280,11 +282,14 @@ class Dispatcher:
                     return True
                 if self._workers or self.run.clock.monotonic_s() + wait_s > ends_s:
                     break
-                await self.run.pause(wait_s)
+                self.run.stopping.changed.clear()
+                await _wait_for(self.run.stopping.changed, wait_s)
                 wait_s = min(wait_s * 1.5, 30.0)
         except LeavingError:
             return False
-        return bool(self._workers)
+        # The background may have settled the last doubt and not yet gone on with it.
+        async with self._settling:
+            return bool(self._workers)
 
 
 async def _wait_for(event: asyncio.Event, at_most_s: float | None) -> None:

@@ -158,6 +158,19 @@ def test_the_cap_is_a_wall_and_the_cheaper_job_still_fits(tmp_path: Path) -> Non
     run_virtually(main())
 
 
+def test_a_job_that_waits_for_its_next_try_is_not_given_up_because_a_dearer_one_does_not_fit(tmp_path: Path) -> None:
+    """Under a cap for the cheaper of two jobs, its failure and retry still end with it stored, and then the cap."""
+
+    async def main() -> None:
+        async with Night(tmp_path, faults={"gen_failed": 1.0}, fault_limit={"gen_failed": 1}) as night:
+            made = campaign(tmp_path, 2, ten_seconds=1)
+            result = await night.run(made, night.config(budget__cap_usd="2.00"))
+            assert (result.exit_code, result.summary["stopped_by"], result.summary["stored"]) == (3, "cap", 1)
+            night.check(made)
+
+    run_virtually(main())
+
+
 def test_failed_generations_free_their_money_for_others(tmp_path: Path) -> None:
     """Under a cap for exactly all, a failure and its retry still end with everything stored."""
 
