@@ -170,8 +170,8 @@ class Dispatcher:
         job = self.queue.first(run.ledger.state.books.free(run.settings.bounds.cap))
         if job is not None:
             return Start(job)
-        # Nothing that is ready fits under the cap. What waits for its next try may; what runs may fail and free its money,
-        # and so may, when all else is done, what is in doubt.
+        # Nothing that is ready fits under the cap. What waits for its next try may, what runs may fail and free its
+        # money, and so may, when all else is done, what is in doubt.
         due_s = self.queue.next_due_s()
         return Wait(due_s) if self._workers or due_s is not None else End()
 
