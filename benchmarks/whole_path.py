@@ -3,7 +3,7 @@
 The client runs on one core, a sandbox process that answers at once on another. Each measurement is a process of its
 own, so that memory and CPU are its own; nothing is deleted between them.
 
-    python -m benchmarks.whole_path --jobs 1000 --runs 3
+    python -m benchmarks.whole_path --jobs 3000 --runs 3
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ FLAGS = {
 def main() -> None:
     """Measure each level of verification, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--jobs", type=int, default=1000)
+    parser.add_argument("--jobs", type=int, default=3000)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--in-flight", type=int, default=100)
     parser.add_argument("--one", help=argparse.SUPPRESS)
