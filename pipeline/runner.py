@@ -9,7 +9,7 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,8 +80,8 @@ class LiveRun:
 
     context: RunContext
     lines: Sequence[Line]
-    jobs: int
-    """How many jobs were asked for."""
+    asked: frozenset[str]
+    """The ids of the jobs that were asked for."""
     done_elsewhere: int
     """Jobs of the directory that are done and were not asked for now."""
 
@@ -336,9 +336,9 @@ async def _run_engine(
             )
             chosen = choose(campaign, options.ids)
             await context.record(_run_started(config, campaign, len(chosen)))
-            asked = {job.job_id for job in chosen}
+            asked = frozenset(job.job_id for job in chosen)
             over = ledger.state.in_state(JobState.STORED, JobState.FAILED)
-            live = LiveRun(context, lines, len(chosen), sum(record.job_id not in asked for record in over))
+            live = LiveRun(context, lines, asked, sum(record.job_id not in asked for record in over))
             watcher.started(live)
             with _signals(context.stopping), _calm_garbage_collector():
                 housekeeping = asyncio.create_task(_keep_house(live))
@@ -364,34 +364,40 @@ def _run_started(config: Config, campaign: Campaign, jobs: int) -> Event:
 
 async def _make_jobs(context: RunContext, chosen: Sequence[Job], options: RunOptions) -> None:
     """Recover, then make what is left, up to the limit. A ledger that fails ends it; everything else is recorded."""
+    state = context.ledger.state
+    startable = [job for job in chosen if _may_start(state, job, options)]
+    allowed = startable[: options.limit]
+    on_their_way = [job for job in chosen if _may_come_back(state, job)]
+    dispatcher = Dispatcher(context, {job.job_id: job for job in [*allowed, *on_their_way]})
     try:
         if options.retry_classes is not None:
-            await grant_retries(context, {job.job_id for job in chosen}, options.retry_classes)
-        state = context.ledger.state
-        startable = [job for job in chosen if _may_start(state, job)]
-        allowed = startable[: options.limit]
-        on_their_way = [job for job in chosen if _may_come_back(state, job)]
-        dispatcher = Dispatcher(context, {job.job_id: job for job in [*allowed, *on_their_way]})
+            # Only to those that this run may start: a grant is durable, and a later run would act upon it.
+            await grant_retries(context, {job.job_id for job in allowed}, options.retry_classes)
         await recover(context, dispatcher)
         if dispatcher.jobs:
             await _check_account(context)
         await dispatcher.dispatch()
         if len(allowed) < len(startable) and not context.stopping.is_stopping:
             context.stopping.stop(StopReason.LIMIT, f"the limit of this run is reached: {_jobs(options.limit)}")
-        await doubt_what_was_reserved(context, "the run ended before the answer was recorded")
     except MachineError as error:
         context.stopping.stop(StopReason.MACHINE, str(error))
     except LeavingError:
         pass
+    finally:
+        await dispatcher.wait_for_workers()
+        with contextlib.suppress(MachineError):
+            await doubt_what_was_reserved(context, "the run ended before the answer was recorded")
 
 
 def _jobs(number: int | None) -> str:
     return f"{number} job{'' if number == 1 else 's'}"
 
 
-def _may_start(state: State, job: Job) -> bool:
+def _may_start(state: State, job: Job, options: RunOptions) -> bool:
     """Whether a job may get an attempt now: it has none yet, or the latest was certainly not billed."""
     record = state.jobs.get(job.job_id)
+    if record is not None and record.state is JobState.FAILED:
+        return wants_retry(record, options.retry_classes)
     return record is None or record.state is JobState.VOIDED
 
 
@@ -425,19 +431,27 @@ def _hold_against_floor(context: RunContext, balance: int) -> None:
 
 
 async def _keep_house(live: LiveRun) -> None:
-    """Once a minute: write the report, look at the account's floor. Trouble here never touches the run."""
+    """Once a minute: look at the account's floor, write the report. Trouble here never touches the run."""
     context = live.context
     while True:
         await context.clock.sleep(HOUSEKEEPING_S)
-        with contextlib.suppress(OSError):
-            await asyncio.to_thread(
-                _write_report, live.context.folder, live.lines, context.ledger.state, live.summary()
-            )
         if context.settings.bounds.credits_floor is not None:
             with contextlib.suppress(LeavingError):
                 balance = await context.ask(context.provider.credits)
                 if isinstance(balance, int):
                     _hold_against_floor(context, balance)
+        state, summary = context.ledger.state, live.summary()
+        writing = asyncio.ensure_future(
+            asyncio.to_thread(_write_report, context.folder, live.lines, state, summary, live=True)
+        )
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            # The thread goes on: it must be done before the last report of the run is written.
+            await asyncio.wait([writing])
+            raise
+        except Exception:
+            logging.getLogger(LOGGER).exception("the report could not be written; it is tried again in a minute")
 
 
 def _write_report(
@@ -453,7 +467,7 @@ async def _close_run(live: LiveRun, config: Config, bill: MicroUsd | None) -> Ru
     """Say in the ledger how the run ended, and write the report."""
     context = live.context
     stopping, state = context.stopping, context.ledger.state
-    code = exit_code(state, live.lines, stopping.reason)
+    code = exit_code(state, live.asked, stopping.reason)
     facts = {
         "exit_code": code,
         "stopped_by": stopping.reason.word if stopping.reason else None,
@@ -475,13 +489,12 @@ async def _close_run(live: LiveRun, config: Config, bill: MicroUsd | None) -> Ru
     return RunResult(context.folder, code, summary, bill)
 
 
-def exit_code(state: State, lines: Sequence[Line], reason: StopReason | None) -> int:
-    """The exit code of a run that has come to rest."""
+def exit_code(state: State, asked: Collection[str], reason: StopReason | None) -> int:
+    """The exit code of a run that has come to rest; `asked` are the ids of the jobs that it was asked for."""
     codes = [reason.exit_code] if reason else []
     if any(state.counts[left] for left in (JobState.IN_DOUBT, JobState.RESERVED, JobState.SUBMITTED, JobState.POSTED)):
         codes.append(5)
-    wanted = {line.job_id for line in lines}
-    if any(record.job_id in wanted for record in state.in_state(JobState.FAILED)):
+    if any(record.job_id in asked for record in state.in_state(JobState.FAILED)):
         codes.append(1)
     return gravest(codes)
 

@@ -48,7 +48,7 @@ class Progress(Watcher):
             from tqdm import tqdm
 
             self._bar = tqdm(
-                total=live.jobs,
+                total=len(live.asked),
                 initial=self._done_at_start,
                 unit="job",
                 bar_format="{percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} {desc} {postfix}",
@@ -124,11 +124,11 @@ class Progress(Watcher):
         """Time left at the pace so far; None before the first job of this run is done."""
         assert self._live is not None
         done = self._live.done - self._done_at_start
-        left = self._live.jobs - self._live.done
+        left = len(self._live.asked) - self._live.done
         if done <= 0:
             return None
         return (time.monotonic() - self._begun_s) / done * max(0, left)
 
     def _plain(self) -> str:
         assert self._live is not None
-        return f"{self._live.done}/{self._live.jobs} done, {self._fields()}"
+        return f"{self._live.done}/{len(self._live.asked)} done, {self._fields()}"

@@ -55,6 +55,7 @@ class RunContext:
     breaker: Breaker = field(init=False)
     connection: Outage = field(init=False)
     throttle: Outage = field(init=False)
+    gateway: Outage = field(init=False)
     downloads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(DOWNLOADS_AT_ONCE))
 
     def __post_init__(self) -> None:
@@ -62,6 +63,7 @@ class RunContext:
         self.slots = Slots(self.settings.limits)
         self.connection = Outage(self.settings.retry)
         self.throttle = Outage(self.settings.retry)
+        self.gateway = Outage(self.settings.retry)
         self.breaker = Breaker(self.settings.bounds.failure_rate, self.settings.bounds.failure_window)
 
     def quote(self, job: Job) -> MicroUsd:
@@ -96,6 +98,12 @@ class RunContext:
         """The provider has answered as it should: it is there, and not overrun."""
         self.connection.found()
         self.throttle.found()
+        self.gateway.found()
+
+    def slow_down(self) -> None:
+        """The provider failed to answer as it should: wait, ever longer, so that a short outage burns few attempts."""
+        if self.pace.is_open:
+            self.pace.pause(self.gateway.lost(self.clock.monotonic_s()))
 
     async def pause(self, seconds: float) -> None:
         """Wait, unless the run is being left."""
@@ -118,6 +126,8 @@ class RunContext:
                     self.stopping.stop(
                         StopReason.MACHINE, f"{refusal.message}, for too long. {refusal.error_class.advice}"
                     )
+            case _ if refusal.error_class is ErrorClass.SERVER_ERROR:
+                self.slow_down()
             case _:
                 self.note_answer()
 

@@ -110,6 +110,7 @@ class Dispatcher:
     """The task that carries each job: at most one at any time."""
     _witness: Witness = field(default_factory=Witness)
     _settling: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _waits_until_s: float | None = None
 
     def __post_init__(self) -> None:
         self.queue = Queue(self.run, ())
@@ -124,13 +125,13 @@ class Dispatcher:
         try:
             while True:
                 await self._start_all()
-                await self._wait_for_workers()
+                await self.wait_for_workers()
                 if self.run.stopping.is_urgent or not await self._settle_at_the_end():
                     break
         finally:
             settler.cancel()
             await asyncio.wait([settler])
-            await self._wait_for_workers()
+            await self.wait_for_workers()
         if len(self.queue) and not self.run.stopping.is_stopping:
             self._stop_at_the_cap()
 
@@ -243,7 +244,7 @@ class Dispatcher:
             f"a defect in kling-batch ({type(error).__name__} at {where}): nothing is lost, see run.log",
         )
 
-    async def _wait_for_workers(self) -> None:
+    async def wait_for_workers(self) -> None:
         while self._workers:
             await asyncio.wait(list(self._workers.values()))
 
@@ -273,14 +274,16 @@ class Dispatcher:
 
     async def _settle_at_the_end(self) -> bool:
         """When nothing but doubt is left, wait for the history, but not for ever; True if there is work again."""
-        doubt = self.run.settings.doubt
-        ends_s = self.run.clock.monotonic_s() + doubt.wait_s
-        wait_s = min(1.0, doubt.wait_s / 10)
+        patience_s = self.run.settings.doubt.wait_s
+        if self._waits_until_s is None:
+            # One patience for the whole run: what is settled and doubted again must not renew it.
+            self._waits_until_s = self.run.clock.monotonic_s() + patience_s
+        wait_s = min(1.0, patience_s / 10)
         try:
             while self.run.ledger.state.counts[JobState.IN_DOUBT] and not self.run.stopping.is_urgent:
                 if await self.settle_once():
                     return True
-                if self._workers or self.run.clock.monotonic_s() + wait_s > ends_s:
+                if self._workers or self.run.clock.monotonic_s() + wait_s > self._waits_until_s:
                     break
                 self.run.stopping.changed.clear()
                 await _wait_for(self.run.stopping.changed, wait_s)

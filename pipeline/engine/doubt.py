@@ -19,7 +19,7 @@ from pipeline.kernel.clock import to_datetime
 from pipeline.kernel.errors import ErrorClass
 from pipeline.ledger.events import EventKind
 from pipeline.ledger.fold import JobRecord, JobState
-from pipeline.provider.replies import HistoryRow, Refused, fingerprint, standing
+from pipeline.provider.replies import Finished, HistoryRow, Refused, fingerprint, standing
 
 CLOCK_SKEW_US = 120_000_000
 """How far the provider's clock and ours may be apart."""
@@ -128,7 +128,10 @@ async def settle(run: RunContext, witness: Witness) -> list[JobRecord]:
     doubted = [record for record in doubted if record.state is JobState.IN_DOUBT]
     pairs = match_rows(doubted, rows, run.ledger.state.request_ids, witness.first_seen_us, ended_us)
     for record, row in pairs:
-        await _accept(run, record, row)
+        # While the one before was recorded, an answer may have come that this row belongs to: the next sweep decides.
+        owner = run.ledger.state.request_ids.get(row.request_id, record.job_id)
+        if owner == record.job_id and record.state is JobState.IN_DOUBT:
+            await _accept(run, record, row)
     unexplained = [row for row in rows if row.request_id not in run.ledger.state.request_ids]
     for record in doubted:
         if record.state is not JobState.IN_DOUBT or record.request_id is not None:
@@ -150,6 +153,10 @@ async def _accept(run: RunContext, record: JobRecord, row: HistoryRow) -> None:
             detail=ending.message,
         )
         await run.record(submitted, failed)
+    elif isinstance(ending, Finished) and ending.cost:
+        detail = "the charge is the history's: no answer of the request's own came"
+        posted = record.event(EventKind.POSTED, cost_microusd=ending.cost, url=ending.url, detail=detail)
+        await run.record(submitted, posted)
     else:
         await run.record(submitted)
 

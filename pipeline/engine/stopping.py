@@ -53,6 +53,7 @@ class Stopping:
         self.changed = asyncio.Event()
         """Set whenever the dispatcher should look again."""
         self._leaving = asyncio.Event()
+        self._interrupted = False
         self._waiting: set[asyncio.Task[Any]] = set()
 
     @property
@@ -80,6 +81,8 @@ class Stopping:
     def leave(self, reason: StopReason, message: str) -> None:
         """Wait for nothing more."""
         self.stop(reason, message)
+        if self._leaving.is_set():
+            return  # a task that is cancelled twice would take the second for a stranger's
         self._leaving.set()
         # A cancel reaches only tasks that stand at a wait which may be abandoned, never one that keeps books.
         for task in self._waiting:
@@ -87,9 +90,10 @@ class Stopping:
 
     def interrupt(self) -> None:
         """A person's signal: the first stops, the second leaves."""
-        if self.reason is StopReason.INTERRUPTED:
+        if self._interrupted:
             self.leave(StopReason.INTERRUPTED, "interrupted twice: what runs is left to the next run")
         else:
+            self._interrupted = True
             self.stop(StopReason.INTERRUPTED, "interrupted: nothing new starts, what runs is finished")
 
     async def unless_leaving(self, waiting: Awaitable[T]) -> T:

@@ -60,12 +60,15 @@ SETTLED = Settled()
 async def make(run: RunContext, job: Job) -> Outcome:
     """Make one attempt at a job: reserve, submit, and see it through."""
     record = await reserve(run, job)
+    if run.stopping.is_leaving:
+        return await void(run, record, Refused(ErrorClass.NOT_SENT, "the run was left before it was sent"))
     match await submit(run, job):
         case Refused() as refusal:
             return await void(run, record, refusal)
         case Uncertain() as silence:
             return await doubt(run, record, silence)
         case Delivered() as delivered:
+            run.note_answer()
             return await take_delivery(run, record, delivered)
         case Accepted(request_id):
             run.note_answer()
@@ -141,24 +144,32 @@ async def look(run: RunContext, record: JobRecord, age_s: float) -> Finished | R
     reply = await run.ask(lambda: run.provider.poll(request_id))
     if isinstance(reply, Finished):
         reply = await run.ask(lambda: run.provider.result(request_id))
+        if isinstance(reply, Refused) and _is_about_the_job(reply):
+            # Done, says the one, and failed, says the other: only the history may free its money.
+            return await look_in_history(run, record, expired=age_s > SPURIOUS_404_S)
     match reply:
         case Finished():
             return reply
-        case Refused(error_class) if error_class.reaction not in (Reaction.PAUSE, Reaction.STOP_ACCOUNT):
+        case Refused() if _is_about_the_job(reply):
             return reply
-        case Refused() if run.stopping.is_stopping:
+        case Refused(error_class) if error_class.reaction is Reaction.STOP_ACCOUNT:
             # The key is good for nothing now: what runs is left to the run after the cure.
             raise LeavingError
         case Expired():
             return await look_in_history(run, record, expired=age_s > SPURIOUS_404_S)
         case _ if age_s > run.settings.polling.give_up_s:
-            ending = await look_in_history(run, record, expired=True)
+            ending = await look_in_history(run, record, expired=False)
             if isinstance(ending, Working):
                 # Nobody knows yet, and this run has waited long enough: the next one asks again, by the same id.
                 raise LeavingError
             return ending
         case _:
             return Working()
+
+
+def _is_about_the_job(refusal: Refused) -> bool:
+    """Whether a refusal says something of the generation, and not of the key or the rate."""
+    return refusal.error_class.reaction not in (Reaction.PAUSE, Reaction.STOP_ACCOUNT)
 
 
 async def look_in_history(
@@ -238,6 +249,7 @@ async def doubt(run: RunContext, record: JobRecord, silence: Uncertain) -> Outco
     )
     run.slots.release(record.job_id)
     run.breaker.note(failed=True)
+    run.slow_down()
     return SETTLED
 
 
@@ -284,8 +296,6 @@ async def _believed_cost(run: RunContext, record: JobRecord, finished: Finished)
     row = await run.ask(lambda: run.provider.history_one(request_id))
     if isinstance(row, HistoryRow) and row.cost is not None:
         return row.cost, "the charge is the history's: the result did not say it"
-    if finished.cost is not None:
-        return finished.cost, "the provider charged nothing"
     return MicroUsd(record.quote_microusd), "the provider did not say the charge: booked at the quote"
 
 
