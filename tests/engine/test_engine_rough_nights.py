@@ -1,0 +1,296 @@
+"""Nights on which the provider contradicts itself, stumbles, or a person is impatient: each was once a way to lose."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nights import AtStart, Night, now_s
+from support import campaign, check_books, check_liability
+from virtual_time import run_virtually
+
+from pipeline.kernel.errors import ErrorClass
+from pipeline.kernel.usd import MicroUsd
+from pipeline.ledger import segments
+from pipeline.ledger.events import Event, EventKind
+from pipeline.ledger.store import read_events
+from pipeline.provider.client import Client
+from pipeline.provider.replies import Expired, Finished, Refused, Uncertain
+from pipeline.runner import LiveRun
+
+Replace = Callable[[str, Callable[..., Any]], None]
+
+
+@pytest.fixture
+def replace(monkeypatch: pytest.MonkeyPatch) -> Replace:
+    """`replace("submit", change)`: the client's method asks the provider and then answers what `change` makes of it."""
+
+    def put(name: str, change: Callable[..., Any]) -> None:
+        original = getattr(Client, name)
+
+        async def changed(client: Client, subject: Any) -> Any:
+            return await change(lambda: original(client, subject))
+
+        monkeypatch.setattr(Client, name, changed)
+
+    return put
+
+
+def interrupt_at(*moments_s: float) -> AtStart:
+    """Signals at these seconds of the run."""
+
+    def started(live: LiveRun) -> None:
+        for moment_s in moments_s:
+            asyncio.get_running_loop().call_later(moment_s, live.context.stopping.interrupt)
+
+    return AtStart(started)
+
+
+def test_a_charge_of_nothing_that_nobody_confirms_is_booked_at_the_quote(tmp_path: Path, replace: Replace) -> None:
+    """Zero may only mean "not booked yet": taken for free, it would switch the cap off."""
+
+    async def free(ask: Callable[[], Any]) -> Any:
+        reply = await ask()
+        return Finished(cost=MicroUsd(0), url=reply.url) if isinstance(reply, Finished) else reply
+
+    async def main() -> None:
+        async with Night(tmp_path, history_lag_s=1e6) as night:
+            replace("result", free)
+            result = await night.run(campaign(tmp_path, 10), night.config(budget__cap_usd="3.50"))
+            assert (result.exit_code, night.provider.invoice()["total_usd"]) == (3, "3.50")
+            check_books(night.folder, night.provider.invoice())
+
+    run_virtually(main())
+
+
+def test_done_says_the_status_and_failed_says_the_result(tmp_path: Path, replace: Replace) -> None:
+    """A contradiction frees no money: the history decides, and nothing is bought again."""
+    answers = iter([Refused(ErrorClass.GENERATION_FAILED, "internal error", 200)])
+
+    async def contradict(ask: Callable[[], Any]) -> Any:
+        return next(answers, None) or await ask()
+
+    async def main() -> None:
+        async with Night(tmp_path) as night:
+            replace("result", contradict)
+            made = campaign(tmp_path, 1)
+            assert (await night.run(made)).exit_code == 0
+            assert night.posts() == 1
+            night.check(made)
+
+    run_virtually(main())
+
+
+def test_signals_in_one_instant_are_no_accident(tmp_path: Path) -> None:
+    """Three at once leave the run as two would: recorded, reported, with what runs left to the next run."""
+
+    async def main() -> None:
+        async with Night(tmp_path) as night:
+            made = campaign(tmp_path, 60)
+            result = await night.run(made, watcher=interrupt_at(20, 20, 20))
+            assert (result.exit_code, result.summary["exit_code"]) == (130, 130)
+            assert result.summary["running"] == night.posts()
+
+    run_virtually(main())
+
+
+def test_a_failing_commit_that_several_wait_for_ends_the_run_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk under load: exit 6 with its sentence and a report, not a cancelled run."""
+    write_segment = segments.write_segment
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        def full(*arguments: Any) -> Any:
+            if loop.time() > 20:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return write_segment(*arguments)
+
+        def two_at_once(live: LiveRun) -> None:
+            def record() -> None:
+                for _ in range(2):
+                    event = Event(event=EventKind.RUN_ENDED, detail="{}")
+                    task = loop.create_task(live.context.record(event))
+                    task.add_done_callback(lambda done: done.exception())
+
+            loop.call_later(20.5, record)
+
+        async with Night(tmp_path) as night:
+            monkeypatch.setattr(segments, "write_segment", full)
+            result = await night.run(campaign(tmp_path, 60), watcher=AtStart(two_at_once))
+            assert result.exit_code == 6
+            assert "No space left" in result.message
+            check_liability(night.folder, night.provider.requests())
+
+    run_virtually(main())
+
+
+def test_a_doubt_that_the_list_settles_and_the_single_question_denies_ends(tmp_path: Path, replace: Replace) -> None:
+    """What the listed row says is enough: no endless round of found and doubted again."""
+
+    async def denied(_ask: Callable[[], Any]) -> Any:
+        return Expired()
+
+    async def main() -> None:
+        async with Night(tmp_path) as night:
+            made = campaign(tmp_path, 2)
+            await night.run(made, watcher=interrupt_at(60, 61))
+            await asyncio.sleep(3 * 3600)
+            replace("history_one", denied)
+            began_s = now_s()
+            assert (await night.run(made)).exit_code == 0
+            assert now_s() - began_s < 600
+            night.check(made)
+
+    run_virtually(main())
+
+
+def test_refused_polls_while_the_run_drains_abandon_nothing(tmp_path: Path) -> None:
+    """After the first Ctrl-C every tenth poll is a 429: all that runs is carried to the disk all the same."""
+
+    async def main() -> None:
+        async with Night(tmp_path, faults={"poll_429": 0.1}) as night:
+            made = campaign(tmp_path, 100)
+            result = await night.run(made, watcher=interrupt_at(120))
+            assert (result.exit_code, result.summary["running"]) == (130, 0)
+            assert result.summary["stored"] == night.posts()
+            assert night.provider.state()["faults_fired"]["poll_429"] > 0
+            night.check(made)
+
+    run_virtually(main())
+
+
+def test_two_slips_of_the_network_far_apart_do_not_end_a_night_of_blocking_calls(
+    tmp_path: Path, replace: Replace
+) -> None:
+    """What was delivered in between shows that the network is there."""
+    slips: list[float] = []
+
+    async def slip(ask: Callable[[], Any]) -> Any:
+        if now_s() > (100, 800, 1e9)[len(slips)]:
+            slips.append(now_s())
+            return Refused(ErrorClass.NOT_SENT, "no connection to the provider")
+        return await ask()
+
+    async def main() -> None:
+        async with Night(tmp_path) as night:
+            replace("submit_blocking", slip)
+            assert (await night.run(campaign(tmp_path, 200), night.config(provider__api="v1"))).exit_code == 0
+            assert len(slips) == 2
+
+    run_virtually(main())
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [Uncertain(ErrorClass.GATEWAY, "HTTP 502", 502), Refused(ErrorClass.SERVER_ERROR, "HTTP 500", 500)],
+)
+def test_a_short_outage_of_the_gateway_does_not_end_the_night(tmp_path: Path, replace: Replace, answer: Any) -> None:
+    """Forty seconds of errors cost a few attempts, not the breaker: the rest of the night is made."""
+
+    async def out(ask: Callable[[], Any]) -> Any:
+        return answer if 3 < now_s() < 43 else await ask()
+
+    async def main() -> None:
+        async with Night(tmp_path) as night:
+            replace("submit", out)
+            result = await night.run(campaign(tmp_path, 100))
+            assert result.summary["stopped_by"] is None
+            assert result.summary["pending"] == 0
+            assert result.summary["in_doubt"] < 10
+
+    run_virtually(main())
+
+
+def test_a_row_whose_answer_comes_during_the_sweep_is_not_given_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replace: Replace
+) -> None:
+    """Two equal jobs, one in doubt and one unanswered: the row belongs to the one whose answer comes, and no defect."""
+    from pipeline.engine import doubt
+
+    accept = doubt._accept
+    calls = iter(range(1_000))
+    go = asyncio.Event()
+
+    async def slowly(*arguments: Any) -> None:
+        await accept(*arguments)
+        go.set()
+        await asyncio.sleep(0.02)
+
+    async def answer(ask: Callable[[], Any]) -> Any:
+        call = next(calls)
+        if call == 1:
+            return Uncertain(ErrorClass.GATEWAY, "HTTP 504", 504)
+        reply = await ask()
+        if call == 0:
+            return Uncertain(ErrorClass.GATEWAY, "HTTP 504", 504)
+        if call == 2:
+            await asyncio.wait_for(go.wait(), 50)
+        return reply
+
+    async def main() -> None:
+        async with Night(tmp_path) as night:
+            monkeypatch.setattr(doubt, "_accept", slowly)
+            replace("submit", answer)
+            made = campaign(tmp_path, 20, count=2)
+            first, equal = made.entries[0].job, made.entries[1].job
+            assert first.body == equal.body
+            result = await night.run(made)
+            assert result.summary["stopped_by"] is None
+            check_liability(night.folder, night.provider.requests())
+
+    run_virtually(main())
+
+
+def test_after_an_account_stop_a_person_can_still_leave(tmp_path: Path, replace: Replace) -> None:
+    """The second Ctrl-C leaves, whatever the run had stopped for; the exit code stays the account's."""
+    calls = iter(range(1_000))
+
+    async def refuse(ask: Callable[[], Any]) -> Any:
+        if next(calls) == 19:
+            return Refused(ErrorClass.OUT_OF_CREDITS, "no credits", 406)
+        return await ask()
+
+    async def main() -> None:
+        async with Night(tmp_path) as night:
+            replace("submit", refuse)
+            result = await night.run(campaign(tmp_path, 60), watcher=interrupt_at(60, 61))
+            assert (result.exit_code, result.summary["running"]) == (4, 19)
+            assert now_s() < 65
+
+    run_virtually(main())
+
+
+def test_only_the_jobs_asked_for_decide_the_exit_code(tmp_path: Path) -> None:
+    """`--ids` of a stored row is 0, whatever became of another."""
+
+    async def main() -> None:
+        async with Night(tmp_path, faults={"submit_400": 1.0}, fault_limit={"submit_400": 1}) as night:
+            made = campaign(tmp_path, 2)
+            assert (await night.run(made)).exit_code == 1
+            assert (await night.run(made, ids=frozenset({"row-1"}))).exit_code == 0
+            assert (await night.run(made, ids=frozenset({"row-0"}))).exit_code == 1
+
+    run_virtually(main())
+
+
+def test_a_retry_is_granted_only_to_what_the_run_may_start(tmp_path: Path) -> None:
+    """`--retry-failed --limit 1` leaves the other failure failed: a later plain run must not buy it."""
+
+    async def main() -> None:
+        async with Night(tmp_path, faults={"submit_400": 1.0}, fault_limit={"submit_400": 2}) as night:
+            made = campaign(tmp_path, 2)
+            assert (await night.run(made)).summary["failed"] == 2
+            result = await night.run(made, retry_classes=frozenset(), limit=1)
+            assert (result.summary["stored"], result.summary["failed"]) == (1, 1)
+            granted = [each for each in read_events(night.folder / "ledger") if each.event is EventKind.RETRY_GRANTED]
+            assert len(granted) == 1
+
+    run_virtually(main())
