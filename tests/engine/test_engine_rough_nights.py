@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from pipeline.kernel.usd import MicroUsd
 from pipeline.ledger import segments
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.store import read_events
+from pipeline.manifest import load_manifest
 from pipeline.provider.client import Client
 from pipeline.provider.replies import Expired, Finished, Refused, Uncertain
 from pipeline.runner import LiveRun
@@ -212,7 +214,7 @@ def test_a_short_outage_of_the_gateway_does_not_end_the_night(tmp_path: Path, re
 def test_a_row_whose_answer_comes_during_the_sweep_is_not_given_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replace: Replace
 ) -> None:
-    """Two equal jobs, one in doubt and one unanswered: the row belongs to the one whose answer comes, and no defect."""
+    """Of two equal jobs one is in doubt, one unanswered: the row is the other's, whose answer comes just then."""
     from pipeline.engine import doubt
 
     accept = doubt._accept
@@ -239,9 +241,13 @@ def test_a_row_whose_answer_comes_during_the_sweep_is_not_given_away(
         async with Night(tmp_path) as night:
             monkeypatch.setattr(doubt, "_accept", slowly)
             replace("submit", answer)
-            made = campaign(tmp_path, 20, count=2)
-            first, equal = made.entries[0].job, made.entries[1].job
-            assert first.body == equal.body
+            rows = [
+                {"prompt": "a lamp"},
+                {"prompt": "a mug", "count": 2},
+                *({"prompt": f"{n} bowls"} for n in range(40)),
+            ]
+            (tmp_path / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+            made = load_manifest(tmp_path / "rows.jsonl")
             result = await night.run(made)
             assert result.summary["stopped_by"] is None
             check_liability(night.folder, night.provider.requests())
