@@ -17,7 +17,7 @@ from pipeline.engine.polling import wait_before_poll_s
 from pipeline.engine.retry import Again, GiveUp
 from pipeline.engine.stopping import LeavingError
 from pipeline.jobs import Job
-from pipeline.kernel.errors import ErrorClass, Reaction
+from pipeline.kernel.errors import ERROR_CLASSES, ErrorClass, Reaction
 from pipeline.kernel.usd import MicroUsd, format_usd
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import JobRecord
@@ -233,8 +233,8 @@ async def try_again_or_give_up(run: RunContext, record: JobRecord) -> Outcome:
 
 
 def error_class_of(record: JobRecord) -> ErrorClass:
-    """The class of a record's latest trouble."""
-    return next((member for member in ErrorClass if member.label == record.error_class), ErrorClass.NEVER_ACCEPTED)
+    """The class of the latest trouble; with none, as after a granted retry, one that may simply be tried again."""
+    return ERROR_CLASSES.get(record.error_class or "", ErrorClass.NEVER_ACCEPTED)
 
 
 async def doubt(run: RunContext, record: JobRecord, silence: Uncertain) -> Outcome:
