@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test lint lock bench clean
+.PHONY: help demo test torture lint lock bench clean
 
 help:  ## Say what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -21,6 +21,9 @@ test: .venv/ready  ## Run the linters, the type checker and all tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest
+
+torture: .venv/ready  ## Attack the promise: kills, lies, broken disks; TORTURE=long for hours of it
+	$(BIN)/pytest tests/torture
 
 lint: .venv/ready  ## Repair what the linters can repair
 	$(BIN)/ruff check --fix .

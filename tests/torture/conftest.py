@@ -1,0 +1,46 @@
+"""The torture suite's table, and its worlds.
+
+Each scenario counts into its own `Score`; when the session ends, one table tells them all. `make torture` runs the
+quick tier alone, `TORTURE=long make torture` the long one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from score import LONG, Score, table
+
+_SCORES = pytest.StashKey[list[Score]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_SCORES] = []
+
+
+@pytest.fixture
+def new_score(request: pytest.FixtureRequest) -> Callable[[str], Score]:
+    """Make the `Score` of a scenario by its name in the table; it is shown there whatever becomes of the test."""
+
+    def make(scenario: str) -> Score:
+        score = Score(scenario)
+        request.config.stash[_SCORES].append(score)
+        return score
+
+    return make
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if scores := config.stash.get(_SCORES, []):
+        terminalreporter.section(f"torture, {'long' if LONG else 'quick'} tier")
+        for line in table(scores):
+            terminalreporter.write_line(line)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nursery() -> Iterator[None]:
+    """The process that all lives are forked from goes with the session."""
+    yield
+    import worlds
+
+    worlds.close_nursery()
