@@ -415,6 +415,7 @@ async def _check_account(context: RunContext) -> None:
         if isinstance(balance, Refused) and not context.stopping.is_stopping:
             continue
         if isinstance(balance, int):
+            await context.record(context.account_event(balance))
             _hold_against_floor(context, balance)
             return
         if context.stopping.is_stopping:

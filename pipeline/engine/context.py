@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+import orjson
+
 from pipeline.engine.limits import Breaker, Outage, Pace, Slots
 from pipeline.engine.settings import EngineSettings
 from pipeline.engine.stopping import Stopping, StopReason
@@ -16,7 +18,7 @@ from pipeline.jobs import Job
 from pipeline.kernel.clock import Clock
 from pipeline.kernel.errors import ErrorClass, MachineError, Reaction
 from pipeline.kernel.usd import MicroUsd
-from pipeline.ledger.events import Event
+from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import JobRecord
 from pipeline.ledger.store import Ledger
 from pipeline.media import Collector
@@ -27,6 +29,10 @@ T = TypeVar("T")
 
 DOWNLOADS_AT_ONCE = 16
 """Finished videos are small and quick to fetch: more at once only costs memory and sockets."""
+
+
+SKEW_NOISE_US = 5_000_000
+"""A difference between two readings of the provider's clock that the network and whole seconds explain."""
 
 
 class Listener(Protocol):
@@ -130,6 +136,19 @@ class RunContext:
                 self.slow_down()
             case _:
                 self.note_answer()
+
+    def account_event(self, balance: MicroUsd | None = None) -> Event:
+        """What was learned of the account: its balance, if it was asked, and how its clock differs from ours."""
+        facts: dict[str, int] = {} if balance is None else {"balance_microusd": balance}
+        if self.provider.skew_us is not None:
+            facts["skew_us"] = self.provider.skew_us
+        return Event(event=EventKind.ACCOUNT, detail=orjson.dumps(facts).decode())
+
+    @property
+    def clocks_drifted(self) -> bool:
+        """Whether the provider's clock and ours differ otherwise than the ledger says."""
+        skew_us = self.provider.skew_us
+        return skew_us is not None and abs(skew_us - self.ledger.state.skew_us) > SKEW_NOISE_US
 
     def age_s(self, record: JobRecord) -> float:
         """Seconds since the provider accepted a job; never negative, whatever the wall clock has done."""

@@ -108,7 +108,7 @@ class Dispatcher:
     queue: Queue = field(init=False)
     _workers: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     """The task that carries each job: at most one at any time."""
-    _witness: Witness = field(default_factory=Witness)
+    witness: Witness = field(default_factory=Witness)
     _settling: asyncio.Lock = field(default_factory=asyncio.Lock)
     _waits_until_s: float | None = None
 
@@ -267,7 +267,7 @@ class Dispatcher:
     async def settle_once(self) -> bool:
         """Sweep the history once and go on with what it settled; True if it settled anything."""
         async with self._settling:
-            settled = await settle(self.run, self._witness)
+            settled = await settle(self.run, self.witness)
             for record in settled:
                 self.take_up(record)
         return bool(settled)

@@ -1,28 +1,33 @@
 """Settling doubt: what the account's history says of attempts whose answer never came.
 
 Presence settles at once: a row with the same request, near in time, that belongs to no other attempt. Absence is
-weaker evidence, because rows land late: an attempt counts as never accepted only after two complete sweeps of the
-history, both begun later than `in_doubt.settle_after_s` after the attempt.
+weaker evidence, because rows land late and clocks are set wrong: an attempt counts as never accepted only after two
+complete sweeps of the history, both begun later than `in_doubt.settle_after_s` after the attempt by every clock there
+is, and never while the account's balance shows that money is missing.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import orjson
 
-from pipeline.engine.context import RunContext
+from pipeline.engine.balance import BalanceSays, what_the_balance_says
+from pipeline.engine.context import SKEW_NOISE_US, RunContext
 from pipeline.engine.worker import ending_of
 from pipeline.kernel.clock import to_datetime
 from pipeline.kernel.errors import ErrorClass
 from pipeline.ledger.events import EventKind
-from pipeline.ledger.fold import JobRecord, JobState
+from pipeline.ledger.fold import Account, JobRecord, JobState
 from pipeline.provider.replies import Finished, HistoryRow, Refused, fingerprint, standing
 
+log = logging.getLogger("kling_batch")
+
 CLOCK_SKEW_US = 120_000_000
-"""How far the provider's clock and ours may be apart."""
+"""How far the provider's clock and ours may be apart without being noticed."""
 
 LONGEST_SUBMIT_US = 120_000_000
 """How long after its reservation a submission may at most have reached the provider."""
@@ -35,23 +40,37 @@ MAX_PAGES = 2_000
 SWEEPS_FOR_ABSENCE = 2
 PAGE_TRIES = 4
 
+Attempt = tuple[str, int]
+"""A job's id and the attempt's number."""
+
+
+def attempt_of(record: JobRecord) -> Attempt:
+    return record.job_id, record.attempt
+
 
 @dataclass(slots=True)
 class Witness:
     """What this run has seen of the history so far."""
 
-    first_seen_us: dict[str, int] = field(default_factory=dict)
-    """When each row was first listed: an attempt never gets a row that was listed before it began."""
-    absences: dict[tuple[str, int], int] = field(default_factory=lambda: defaultdict(int))
-    """Complete sweeps, late enough, that did not show an attempt (by job id and attempt number)."""
+    first_seen_seq: dict[str, int] = field(default_factory=dict)
+    """The ledger's last event when each row was first listed: an attempt gets no row that is older than itself."""
+    absences: dict[Attempt, int] = field(default_factory=lambda: defaultdict(int))
+    """Complete sweeps, late enough, that did not show an attempt."""
+    noticed_s: dict[Attempt, float] = field(default_factory=dict)
+    """When this process first knew of a doubt, by the clock that only grows; minus infinity for what it inherited."""
+    told: set[Attempt] = field(default_factory=set)
+    """Those of which it was said that the balance holds them in doubt."""
+
+    def inherit(self, records: Iterable[JobRecord]) -> None:
+        """Take over doubts of an earlier process: for their age there is only the wall clock."""
+        self.noticed_s |= {attempt_of(record): float("-inf") for record in records}
 
 
 def match_rows(
     doubted: Iterable[JobRecord],
     rows: Iterable[HistoryRow],
     owned: Collection[str],
-    first_seen_us: Mapping[str, int],
-    now_us: int,
+    first_seen_seq: Mapping[str, int],
 ) -> list[tuple[JobRecord, HistoryRow]]:
     """Pair attempts in doubt with rows of the history, one to one.
 
@@ -73,21 +92,26 @@ def match_rows(
                 pairs.append((record, by_id[record.request_id]))
             continue
         for row in free.get(fingerprint(record.request) or b"", ()):
-            if row.request_id not in taken and _may_be_its_row(record, row, first_seen_us, now_us):
+            if row.request_id not in taken and _may_be_its_row(record, row, first_seen_seq):
                 taken.add(row.request_id)
                 pairs.append((record, row))
                 break
     return pairs
 
 
-def _may_be_its_row(record: JobRecord, row: HistoryRow, first_seen_us: Mapping[str, int], now_us: int) -> bool:
+def _may_be_its_row(record: JobRecord, row: HistoryRow, first_seen_seq: Mapping[str, int]) -> bool:
     """Whether a row of the same request is near enough in time to be this attempt's."""
-    if first_seen_us.get(row.request_id, now_us) < record.reserved_us:
+    if first_seen_seq.get(row.request_id, record.reserved_seq) < record.reserved_seq:
         return False
     # The submission left right after the reservation; only its answer may have taken long.
-    earliest_us = record.reserved_us - CLOCK_SKEW_US
-    latest_us = record.reserved_us + LONGEST_SUBMIT_US + CLOCK_SKEW_US
+    earliest_us = began_us(record) - CLOCK_SKEW_US
+    latest_us = began_us(record) + LONGEST_SUBMIT_US + CLOCK_SKEW_US
     return any(earliest_us <= moment_us <= latest_us for moment_us in row.times_us)
+
+
+def began_us(record: JobRecord) -> int:
+    """When an attempt began, by the provider's clock as far as it was known then."""
+    return record.reserved_us + record.skew_us
 
 
 def speaks_against_absence(record: JobRecord, row: HistoryRow) -> bool:
@@ -98,13 +122,22 @@ def speaks_against_absence(record: JobRecord, row: HistoryRow) -> bool:
     """
     asked = prompt_of(fingerprint(record.request))
     possible = row.fingerprint is None or prompt_of(row.fingerprint) in (None, asked)
-    return possible and max(row.times_us, default=record.reserved_us) >= record.reserved_us - DAY_US
+    earliest_us = min(record.reserved_us, began_us(record)) - DAY_US
+    return possible and max(row.times_us, default=earliest_us) >= earliest_us
 
 
 def prompt_of(body: bytes | None) -> str | None:
     """The prompt in a request body; None where there is none."""
     prompt = orjson.loads(body).get("prompt") if body else None
     return str(prompt) if prompt is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """When a sweep was begun, by the wall clock and by the clock that only grows."""
+
+    wall_us: int
+    monotonic_s: float
 
 
 async def settle(run: RunContext, witness: Witness) -> list[JobRecord]:
@@ -116,28 +149,33 @@ async def settle(run: RunContext, witness: Witness) -> list[JobRecord]:
     doubted = list(run.ledger.state.in_state(JobState.IN_DOUBT))
     if not doubted:
         return []
-    begun_us = run.clock.now_us()
+    begun = _Begun(run.clock.now_us(), run.clock.monotonic_s())
+    for record in doubted:
+        witness.noticed_s.setdefault(attempt_of(record), begun.monotonic_s)
     rows = await sweep(run, doubted)
     if rows is None:
         return []
     # When a row was listed is only known to be before the sweep's end: an attempt that began meanwhile may own it.
-    ended_us = run.clock.now_us()
     for row in rows:
-        witness.first_seen_us.setdefault(row.request_id, ended_us)
+        witness.first_seen_seq.setdefault(row.request_id, run.ledger.state.last_seq)
     # Someone else may have settled some of them while the pages came in.
     doubted = [record for record in doubted if record.state is JobState.IN_DOUBT]
-    pairs = match_rows(doubted, rows, run.ledger.state.request_ids, witness.first_seen_us, ended_us)
+    pairs = match_rows(doubted, rows, run.ledger.state.request_ids, witness.first_seen_seq)
     for record, row in pairs:
         # While the one before was recorded, an answer may have come that this row belongs to: the next sweep decides.
         owner = run.ledger.state.request_ids.get(row.request_id, record.job_id)
         if owner == record.job_id and record.state is JobState.IN_DOUBT:
             await _accept(run, record, row)
     unexplained = [row for row in rows if row.request_id not in run.ledger.state.request_ids]
-    for record in doubted:
-        if record.state is not JobState.IN_DOUBT or record.request_id is not None:
-            continue
-        if not any(speaks_against_absence(record, row) for row in unexplained):
-            await _note_absence(run, witness, record, begun_us)
+    absent = [
+        record
+        for record in doubted
+        if record.state is JobState.IN_DOUBT
+        and record.request_id is None
+        and is_late_enough(run, witness, record, begun)
+        and not any(speaks_against_absence(record, row) for row in unexplained)
+    ]
+    await _note_absences(run, witness, absent, begun)
     return [record for record in doubted if record.state is not JobState.IN_DOUBT]
 
 
@@ -161,31 +199,73 @@ async def _accept(run: RunContext, record: JobRecord, row: HistoryRow) -> None:
         await run.record(submitted)
 
 
-async def _note_absence(run: RunContext, witness: Witness, record: JobRecord, begun_us: int) -> None:
-    if begun_us < record.reserved_us + run.settings.doubt.settle_after_s * 1e6:
+def is_late_enough(run: RunContext, witness: Witness, record: JobRecord, begun: _Begun) -> bool:
+    """Whether a sweep was begun so late that an attempt it does not show may count as absent, by every clock."""
+    settle_after_s = run.settings.doubt.settle_after_s
+    skew_us = _skew_us(run)
+    drift_us = skew_us - record.skew_us
+    age_us = begun.wall_us - record.reserved_us
+    if abs(drift_us) > SKEW_NOISE_US:
+        # Our clock was set meanwhile, or theirs: only the smaller age is sure.
+        age_us = min(age_us, age_us + drift_us)
+    if age_us < settle_after_s * 1e6 or begun.monotonic_s - witness.noticed_s[attempt_of(record)] < settle_after_s:
+        return False
+    # What the history cannot show, its silence does not deny: too long ago, or asked by a clock that is days off.
+    return age_us < (LONGEST_WINDOW_DAYS - 1) * DAY_US and max(abs(skew_us), abs(record.skew_us)) < DAY_US
+
+
+async def _note_absences(run: RunContext, witness: Witness, absent: list[JobRecord], begun: _Begun) -> None:
+    """Count a sweep that did not show these attempts; those that were absent often enough were never accepted."""
+    for record in absent:
+        witness.absences[attempt_of(record)] += 1
+    absent = [record for record in absent if witness.absences[attempt_of(record)] >= SWEEPS_FOR_ABSENCE]
+    if not absent:
         return
-    if record.reserved_us < begun_us - (LONGEST_WINDOW_DAYS - 1) * DAY_US:
-        # Too long ago for the history to be asked: what it cannot show, its silence does not deny.
-        return
-    key = record.job_id, record.attempt
-    witness.absences[key] += 1
-    if witness.absences[key] < SWEEPS_FOR_ABSENCE:
-        return
-    waited_s = (begun_us - record.reserved_us) / 1e6
+    now = await look_at_account(run)
+    for record in absent:
+        if record.state is not JobState.IN_DOUBT:
+            continue
+        match what_the_balance_says(record.account, now, record.quote_microusd):
+            case BalanceSays.NOT_CHARGED | BalanceSays.NOTHING as says:
+                await _void_absent(run, record, begun, says)
+            case BalanceSays.PERHAPS_CHARGED if attempt_of(record) not in witness.told:
+                witness.told.add(attempt_of(record))
+                log.warning(
+                    "the history does not list it, but the account holds less than the ledger explains: "
+                    "it stays in doubt",
+                    extra={"job_id": record.job_id},
+                )
+
+
+async def look_at_account(run: RunContext) -> Account | None:
+    """The account's balance now, beside what surely was accepted and charged before it was asked; None if unknown."""
+    books = run.ledger.state.books
+    posted, running = books.posted, books.reserved
+    balance = await run.ask(run.provider.credits)
+    return Account(balance, posted, max(running, books.reserved)) if isinstance(balance, int) else None
+
+
+async def _void_absent(run: RunContext, record: JobRecord, begun: _Begun, says: BalanceSays) -> None:
+    waited_s = (begun.wall_us - record.reserved_us) / 1e6
     await run.record(
         record.event(
             EventKind.VOIDED,
             error_class=ErrorClass.NEVER_ACCEPTED.label,
             detail=f"absent from {SWEEPS_FOR_ABSENCE} complete sweeps of the provider's history, "
-            f"the last begun {waited_s:.0f} s after the attempt",
+            f"the last begun {waited_s:.0f} s after the attempt; of the account's balance: {says.value}",
         )
     )
 
 
+def _skew_us(run: RunContext) -> int:
+    """How far the provider's clock is ahead of ours now."""
+    return run.provider.skew_us if run.provider.skew_us is not None else run.ledger.state.skew_us
+
+
 async def sweep(run: RunContext, doubted: list[JobRecord]) -> list[HistoryRow] | None:
     """Every row of the history around the attempts in doubt, each once; None if it could not be read whole."""
-    now_us = run.clock.now_us()
-    oldest_us = min(record.reserved_us for record in doubted)
+    now_us = run.clock.now_us() + _skew_us(run)
+    oldest_us = min(min(record.reserved_us, began_us(record)) for record in doubted)
     from_us = max(oldest_us - DAY_US, now_us - LONGEST_WINDOW_DAYS * DAY_US)
     dates = to_datetime(from_us).date().isoformat(), to_datetime(now_us + DAY_US).date().isoformat()
     rows: dict[str, HistoryRow] = {}

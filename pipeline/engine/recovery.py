@@ -22,9 +22,10 @@ async def recover(run: RunContext, dispatcher: Dispatcher) -> None:
     """Take up everything that the ledger shows unfinished."""
     await doubt_what_was_reserved(run, "the last run ended before the answer was recorded")
     state = run.ledger.state
+    dispatcher.witness.inherit(state.in_state(JobState.IN_DOUBT))
     unfinished = state.in_state(JobState.SUBMITTED, JobState.POSTED)
     voided = [record for record in state.in_state(JobState.VOIDED) if record.job_id in dispatcher.jobs]
-    for record in [*sorted(unfinished, key=_expires_first), *voided]:
+    for record in [*sorted(unfinished, key=expires_us), *voided]:
         dispatcher.take_up(record)
     if state.counts[JobState.IN_DOUBT]:
         try:
@@ -33,9 +34,26 @@ async def recover(run: RunContext, dispatcher: Dispatcher) -> None:
             return
 
 
-def _expires_first(record: JobRecord) -> tuple[bool, int]:
-    """Running requests are forgotten after an hour, finished files only after days; the oldest of each first."""
-    return record.state is JobState.POSTED, record.submitted_us or record.reserved_us
+RECORD_KEPT_US = 3_600_000_000
+"""The provider forgets a request an hour after its submission; its history still knows it."""
+
+FILE_KEPT_US = 7 * 24 * 3_600_000_000
+"""The provider keeps a finished video for a week."""
+
+
+def record_expires_us(record: JobRecord) -> int:
+    """When the provider forgets a request."""
+    return (record.submitted_us or record.reserved_us) + RECORD_KEPT_US
+
+
+def file_expires_us(record: JobRecord) -> int:
+    """When the provider deletes a video, at the earliest: it cannot have been finished before it was submitted."""
+    return (record.submitted_us or record.reserved_us) + FILE_KEPT_US
+
+
+def expires_us(record: JobRecord) -> int:
+    """What is lost next of an unfinished job: first its record, and when that is gone or not needed, its file."""
+    return file_expires_us(record) if record.state is JobState.POSTED else record_expires_us(record)
 
 
 async def doubt_what_was_reserved(run: RunContext, why: str) -> None:

@@ -96,7 +96,10 @@ async def reserve(run: RunContext, job: Job) -> JobRecord:
     if state.books.committed + quote > run.settings.bounds.cap:
         raise CapPassedError(f"${format_usd(quote)} for {job.job_id} does not fit under the cap")
     known = state.jobs.get(job.job_id)
+    # An attempt that is lost is looked for by the time it began: how the clocks differed then is part of the intent.
+    clocks = [run.account_event()] if run.clocks_drifted else []
     await run.record(
+        *clocks,
         Event(
             event=EventKind.RESERVED,
             job_id=job.job_id,
@@ -105,7 +108,7 @@ async def reserve(run: RunContext, job: Job) -> JobRecord:
             model=job.model,
             request=job.body.decode(),
             path=f"videos/{job.stem}.mp4",
-        )
+        ),
     )
     return state.jobs[job.job_id]
 

@@ -15,6 +15,7 @@ class EventKind(StrEnum):
     """What happened. The order of the words is the order of a good life."""
 
     RUN_STARTED = "run_started"
+    ACCOUNT = "account"
     RESERVED = "reserved"
     IN_DOUBT = "in_doubt"
     SUBMITTED = "submitted"
@@ -27,7 +28,7 @@ class EventKind(StrEnum):
     RUN_ENDED = "run_ended"
 
 
-RUN_EVENTS = frozenset({EventKind.RUN_STARTED, EventKind.RUN_ENDED})
+RUN_EVENTS = frozenset({EventKind.RUN_STARTED, EventKind.ACCOUNT, EventKind.RUN_ENDED})
 """Events of a run as a whole: they name no job."""
 
 

@@ -52,12 +52,26 @@ MOVES: dict[tuple[JobState | None, EventKind], JobState] = {
 """(state, event) to the state after it. What is not here must not happen."""
 
 
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What the account held at one moment, beside what the ledger knew of its charges then. Micro-dollars.
+
+    `held` is what was reserved or in doubt: the provider may or may not have taken it off the balance already.
+    """
+
+    balance: int
+    posted: int
+    held: int
+
+
 @dataclass(slots=True)
 class JobRecord:
     """What is known of one job: its latest attempt, and what counts over its life.
 
     Money in micro-dollars, times in microseconds since 1970. `counted_failures` are those that count against
-    `retry.max_attempts` since the last grant; `fetch_failures` those of the latest attempt.
+    `retry.max_attempts` since the last grant; `fetch_failures` those of the latest attempt. `reserved_seq` is the event
+    that the latest attempt began with, `skew_us` how far the provider's clock was ahead of ours then, and `account`
+    the last look at the account before it.
     """
 
     job_id: str
@@ -73,6 +87,9 @@ class JobRecord:
     http_status: int = 0
     first_submitted_us: int | None = None
     reserved_us: int = 0
+    reserved_seq: int = 0
+    skew_us: int = 0
+    account: Account | None = None
     doubted_us: int | None = None
     submitted_us: int | None = None
     posted_us: int | None = None
@@ -125,6 +142,10 @@ class State:
     """How many jobs stand where."""
     troubles: list[Event] = field(default_factory=list)
     """Every event that carries an error class, in order: what errors.csv is made of."""
+    account: Account | None = None
+    """The last look at the account."""
+    skew_us: int = 0
+    """How far the provider's clock was ahead of ours when it was last noted."""
     last_seq: int = 0
     attempts: int = 0
 
@@ -149,9 +170,19 @@ class State:
         facts = _facts(event)
         if event.event is EventKind.RUN_STARTED:
             self.runs.append(RunRecord(event.at_us, facts))
+        elif event.event is EventKind.ACCOUNT:
+            self._apply_account(event, facts)
         elif self.runs:
             self.runs[-1].ended_us = event.at_us
             self.runs[-1].outcome = facts
+
+    def _apply_account(self, event: Event, facts: dict[str, Any]) -> None:
+        balance, skew_us = facts.get("balance_microusd"), facts.get("skew_us", self.skew_us)
+        if not (balance is None or isinstance(balance, int)) or not isinstance(skew_us, int):
+            raise ImpossibleMoveError(f"event {event.seq}: the account's facts are no whole numbers")
+        self.skew_us = skew_us
+        if balance is not None:
+            self.account = Account(balance, self.books.posted, self.books.reserved + self.books.in_doubt)
 
     def _apply_job(self, event: Event) -> None:
         if not event.job_id:
@@ -215,6 +246,9 @@ def _reserved(state: State, record: JobRecord, event: Event) -> None:
     record.model = event.model
     record.path = event.path
     record.reserved_us = event.at_us
+    record.reserved_seq = event.seq
+    record.skew_us = state.skew_us
+    record.account = state.account
     record.doubted_us = record.submitted_us = record.posted_us = record.ended_us = None
     record.request_id = record.url = record.error_class = record.error = None
     record.http_status = record.fetch_failures = 0

@@ -84,13 +84,15 @@ class Delivered:
 class Client:
     """The provider over HTTP. Each method is one call: no retry, no waiting, and every outcome is a value.
 
-    `calls` counts what was sent, by kind: `submit`, `poll`, `result`, `history`, `credits`.
+    `calls` counts what was sent, by kind: `submit`, `poll`, `result`, `history`, `credits`. `skew_us` is how far the
+    provider's clock is ahead of ours by its latest answer, in microseconds, to half a second; None before the first.
     """
 
     def __init__(self, settings: ProviderSettings, key: str, clock: Clock) -> None:
         for url in (settings.base_url, settings.storage_url, settings.history_url):
             check_origin(url, loopback_allowed=settings.is_loopback)
         self.calls: Counter[str] = Counter()
+        self.skew_us: int | None = None
         self._settings = settings
         self._key = key.encode()
         self._headers = {"x-api-key": key, "Accept": "application/json", "Accept-Encoding": "identity"}
@@ -161,6 +163,7 @@ class Client:
             response = await self._paid.post(
                 url, data=job.body, headers=headers, timeout=timeout, allow_redirects=False
             )
+            self._note_clock(response.headers)
             reply = await decode(response)
         except Exception as error:
             # Any exception at all: what crashes here would leave a paid request without a record.
@@ -290,9 +293,16 @@ class Client:
         self.calls[kind] += 1
         try:
             async with self._free.get(url, headers=self._headers, allow_redirects=False) as response:
+                self._note_clock(response.headers)
                 return response.status, response.headers, await self._read(response)
         except _NO_ANSWER as error:
             return Unavailable(f"no answer ({_kind(error)})")
+
+    def _note_clock(self, headers: Mapping[str, str]) -> None:
+        said_us = replies.moment_us(headers.get("Date", ""))
+        if said_us is not None:
+            # The header cuts the fraction of its second off: half a second is the best guess at it.
+            self.skew_us = said_us + 500_000 - self._clock.now_us()
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         """The body, refused once it is longer than any honest JSON; a key that is quoted back is struck out."""

@@ -392,12 +392,12 @@ def clean_text(value: object) -> str:
 def pause_s(headers: Mapping[str, str], now_us: int) -> float:
     """How long to pause after a 429: until the stated reset if that is believable, else a guess."""
     text = headers.get("x-rate-limit-reset-at-utc", "")[:64].strip()
-    reset_us = _parse_moment(text)
+    reset_us = moment_us(text)
     wait_s = (reset_us - now_us) / 1e6 if reset_us is not None else -1.0
     return wait_s if 0 <= wait_s <= LONGEST_PAUSE_S else PAUSE_GUESS_S
 
 
-def _parse_moment(value: object) -> int | None:
+def moment_us(value: object) -> int | None:
     """A moment written as ISO 8601, as an HTTP date, or as (milli)seconds since 1970, in microseconds; else None.
 
     Numbers are moments between 2001 and 2286: a smaller one is a size or a count.
@@ -499,7 +499,7 @@ def decode_history_row(item: object) -> HistoryRow | None:
         times_us=tuple(
             moment
             for key, value in item.items()
-            if not isinstance(value, dict | list) and "latency" not in key and (moment := _parse_moment(value))
+            if not isinstance(value, dict | list) and "latency" not in key and (moment := moment_us(value))
         ),
     )
 

@@ -126,7 +126,7 @@ class Sandbox:
             return wire.whole(replies.page(405))
         if name != "sandbox":
             core.calls[name] += 1
-        return await call
+        return wire.dated(core, await call)
 
     def _route(self, core: Core, request: web.BaseRequest, parts: list[str]) -> _Handled | None:
         match parts:

@@ -1,6 +1,8 @@
 """Answers on the connection: whole, cut, slow, or none at all."""
 
 import asyncio
+from email.utils import formatdate
+from typing import TypeVar
 
 from aiohttp import web
 
@@ -8,6 +10,7 @@ from pipeline.sandbox.core import Core
 from pipeline.sandbox.replies import Reply, of
 
 _PIECES = 20
+_Response = TypeVar("_Response", bound=web.StreamResponse)
 
 
 def whole(reply: Reply) -> web.Response:
@@ -20,6 +23,13 @@ def whole(reply: Reply) -> web.Response:
     )
 
 
+def dated(core: Core, response: _Response) -> _Response:
+    """The answer with the time of this provider's own clock; what is on its way already is left as it is."""
+    if not response.prepared:
+        response.headers["Date"] = formatdate(core.now(), usegmt=True)
+    return response
+
+
 def json_reply(payload: object) -> web.Response:
     """A plain 200."""
     return whole(of(payload))
@@ -27,7 +37,7 @@ def json_reply(payload: object) -> web.Response:
 
 async def told(core: Core, request: web.BaseRequest, reply: Reply, event: str, **facts: object) -> web.Response:
     """The answer, with the hook told once it has been handed to the kernel."""
-    response = whole(reply)
+    response = dated(core, whole(reply))
     if core.settings.on_event is not None:
         await response.prepare(request)
         await response.write_eof()
@@ -73,7 +83,7 @@ async def in_pieces(
     response = web.StreamResponse(status=reply.status, headers=reply.headers)
     response.content_type = reply.content_type
     response.content_length = len(reply.body)
-    await response.prepare(request)
+    await dated(core, response).prepare(request)
     step = max(1, -(-len(reply.body) // _PIECES))
     for at in range(0, len(reply.body), step):
         await response.write(reply.body[at : at + step])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from pipeline.engine.doubt import CLOCK_SKEW_US, LONGEST_SUBMIT_US, match_rows, speaks_against_absence
 from pipeline.engine.worker import ending_of
@@ -35,7 +36,7 @@ def row(request_id: str, at_us: int = NOW_US, prompt: str = "a lamp", status: st
 def matched(
     doubted: list[JobRecord], rows: list[HistoryRow], owned: set[str] | None = None, **seen: int
 ) -> dict[str, str]:
-    pairs = match_rows(doubted, rows, owned or set(), seen, NOW_US + MINUTE_US)
+    pairs = match_rows(doubted, rows, owned or set(), seen)
     assert len({row.request_id for _, row in pairs}) == len(pairs), "one row for at most one attempt"
     return {record.job_id: row.request_id for record, row in pairs}
 
@@ -62,13 +63,23 @@ def test_other_work_on_the_same_account_is_not_adopted() -> None:
     """A row long before or long after the attempt is somebody else's, and so is one that was listed before it began."""
     assert matched([attempt("a")], [row("request-1", NOW_US - CLOCK_SKEW_US - 1)]) == {}
     assert matched([attempt("a")], [row("request-1", NOW_US + LONGEST_SUBMIT_US + CLOCK_SKEW_US + 1)]) == {}
-    pairs = match_rows([attempt("a")], [row("request-1")], set(), {"request-1": NOW_US - 1}, NOW_US)
-    assert pairs == []
+    later = replace(attempt("a"), reserved_seq=8)
+    assert match_rows([later], [row("request-1")], set(), {"request-1": 7}) == []
+    assert match_rows([later], [row("request-1")], set(), {"request-1": 8}) != []
 
 
 def test_clocks_that_disagree_by_a_minute_do_not_hide_a_row() -> None:
     """The provider's clock may be two minutes off."""
     assert matched([attempt("a")], [row("request-1", NOW_US - MINUTE_US)]) == {"a": "request-1"}
+
+
+def test_a_clock_that_is_years_off_does_not_hide_a_row_once_the_difference_is_known() -> None:
+    """The time that an attempt began is the provider's: a machine ten years ahead still finds its own row."""
+    years_us = 10 * 365 * 86_400 * 1_000_000
+    ahead = replace(attempt("a", NOW_US + years_us), skew_us=-years_us)
+    assert matched([ahead], [row("request-1", NOW_US + MINUTE_US)]) == {"a": "request-1"}
+    assert speaks_against_absence(ahead, row("request-2", NOW_US + MINUTE_US))
+    assert matched([replace(ahead, skew_us=0)], [row("request-1")]) == {}
 
 
 def test_an_attempt_whose_id_is_known_takes_no_other_row() -> None:

@@ -69,10 +69,11 @@ async def test_what_was_reserved_when_the_process_died_is_said_to_be_in_doubt_fi
     made = campaign(tmp_path, 1)
     folder = tmp_path / "run"
     async with Sandbox(quick_provider()) as provider:
-        assert await _run_and_die(provider.url, made.source, folder, 2, "after") == -signal.SIGKILL
-        assert [event.event.value for event in read_events(folder / "ledger")] == ["run_started", "reserved"]
+        assert await _run_and_die(provider.url, made.source, folder, 3, "after") == -signal.SIGKILL
+        story = [event.event.value for event in read_events(folder / "ledger")]
+        assert story == ["run_started", "account", "reserved"]
         await run_until_done(made, fast_config(provider.url), folder)
     story = [event.event.value for event in read_events(folder / "ledger")]
-    assert story[:4] == ["run_started", "reserved", "run_started", "in_doubt"]
+    assert story[:5] == ["run_started", "account", "reserved", "run_started", "in_doubt"]
     assert story[-1] == "run_ended"
     assert story.count("posted") == story.count("stored") == 1

@@ -1,0 +1,43 @@
+"""The second witness of absence: whether the account's balance knows of a charge that the ledger does not.
+
+Between two looks at the account its balance falls by what was charged. It is not known whether the provider charges
+when it accepts a request or when the request is done, so both are held against the ledger. Other work on the account
+makes the balance fall further, and a top-up makes it rise: the first keeps doubt up, the second silences the witness.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from pipeline.ledger.fold import Account
+
+
+class BalanceSays(Enum):
+    """What two looks at the account say of an attempt between them that the history does not list."""
+
+    NOT_CHARGED = "nothing is missing that would pay for it"
+    PERHAPS_CHARGED = "money is missing that nothing else explains"
+    NOT_YET = "what runs hides it: ask again when nothing runs"
+    NOTHING = "the balance cannot tell"
+
+
+def what_the_balance_says(before: Account | None, now: Account | None, quote: int) -> BalanceSays:
+    """Judge an attempt of that quote by the account `before` it and `now`.
+
+    Args:
+        now: its `held` is only what surely was accepted and still runs; what is in doubt is what is asked about.
+    """
+    if before is None or now is None:
+        return BalanceSays.NOTHING
+    gone = before.balance - now.balance
+    charged_when_done = now.posted - before.posted
+    charged_when_accepted = charged_when_done + now.held - before.held
+    # A balance that fell by less than all that was charged contradicts the assumption, or there was a top-up.
+    unexplained = [gone - charged for charged in (charged_when_done, charged_when_accepted) if gone >= charged]
+    if not unexplained:
+        return BalanceSays.NOTHING
+    if max(unexplained) < quote:
+        return BalanceSays.NOT_CHARGED
+    if min(unexplained) >= quote:
+        return BalanceSays.PERHAPS_CHARGED
+    return BalanceSays.NOT_YET if now.held else BalanceSays.NOTHING

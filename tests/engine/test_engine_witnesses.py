@@ -1,0 +1,126 @@
+"""What it takes to believe that an attempt never arrived: late sweeps, honest clocks, and an account that agrees."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from nights import AtStart, Night, now_s
+from support import campaign
+from virtual_time import VirtualClock, run_virtually
+
+from pipeline.ledger.events import Event
+from pipeline.ledger.store import read_events
+
+HOUR_S = 3600.0
+YEAR_S = 365.25 * 24 * HOUR_S
+
+
+@pytest.mark.parametrize("charge_at", ["accept", "complete"])
+def test_a_history_later_than_anybody_expects_costs_no_second_bill(tmp_path: Path, charge_at: str) -> None:
+    """Six hours of lag, three times the wait: the balance shows that money is gone, so nothing is sent again."""
+
+    async def main() -> None:
+        faults, limit = {"submit_504_after": 1.0}, {"submit_504_after": 2}
+        async with Night(
+            tmp_path, faults=faults, fault_limit=limit, history_lag_s=6 * HOUR_S, charge_at=charge_at
+        ) as night:
+            made = campaign(tmp_path, 5)
+            for _ in range(5):
+                assert (await night.run(made)).exit_code == 5
+                assert night.posts() == 5
+                await asyncio.sleep(HOUR_S)
+            await asyncio.sleep(HOUR_S)
+            assert (await night.run(made)).exit_code == 0
+            assert night.posts() == 5
+            night.check(made)
+
+    run_virtually(main())
+
+
+def test_an_account_that_was_topped_up_or_never_told_leaves_it_to_the_history(tmp_path: Path) -> None:
+    """Without a balance to go by, two late sweeps decide, and the ledger says that they decided alone."""
+
+    async def main() -> None:
+        faults, limit = {"submit_drop_before": 1.0}, {"submit_drop_before": 1}
+        async with Night(tmp_path, faults=faults, fault_limit=limit) as night:
+            made = campaign(tmp_path, 1)
+            await night.run(made)
+            night.provider._running.state._credits += 50_000_000
+            await asyncio.sleep(3 * HOUR_S)
+            assert (await night.run(made)).exit_code == 0
+            evidence = [event.detail for event in read_events(night.folder / "ledger") if event.event == "voided"]
+            assert len(evidence) == 1
+            assert "absent from 2 complete sweeps" in (evidence[0] or "")
+            assert "the balance cannot tell" in (evidence[0] or "")
+            night.check(made)
+
+    run_virtually(main())
+
+
+@pytest.mark.parametrize("jump_s", [3 * HOUR_S, 25 * HOUR_S, 10 * YEAR_S, -HOUR_S, -10 * YEAR_S])
+@pytest.mark.parametrize("when", ["between runs", "within a run"])
+def test_a_clock_that_is_set_makes_no_attempt_older_than_it_is(tmp_path: Path, jump_s: float, when: str) -> None:
+    """A history three hours late and a clock that jumps: whatever this machine believes, nothing is bought twice."""
+
+    async def main() -> None:
+        faults, limit = {"submit_504_after": 1.0}, {"submit_504_after": 1}
+        # No credits: the balance must not be what saves it.
+        async with Night(tmp_path, faults=faults, fault_limit=limit, history_lag_s=1.5 * HOUR_S) as night:
+            night.provider._running.state._credits = 10**15
+            night.clock = VirtualClock()
+
+            def jump(event: Event) -> None:
+                night.provider._running.state._credits += 10**9
+                if when == "within a run" and event.event == "in_doubt":
+                    night.clock.wall_offset_s = jump_s
+
+            made = campaign(tmp_path, 3)
+            watcher = AtStart(event=jump)
+            config = night.config(in_doubt__wait_s="1200")
+            assert (await night.run(made, config, watcher)).exit_code == 5
+            night.clock.wall_offset_s = jump_s
+            await asyncio.sleep(1200)
+            await night.run(made, config, watcher)
+            assert night.posts() == 3, "not two hours have passed, whatever the clock says"
+            assert now_s() < 1.4 * HOUR_S
+            await asyncio.sleep(HOUR_S)
+            await night.run(made, config, watcher)
+            assert night.posts() == 3
+            night.clock.wall_offset_s = 0.0
+            assert (await night.run(made, config, watcher)).exit_code == 0
+            assert night.posts() == 3
+            night.check(made)
+
+    run_virtually(main())
+
+
+def test_a_clock_that_is_years_ahead_from_the_start_finds_its_lost_answers(tmp_path: Path) -> None:
+    """The provider's own time, from its answers, says where in the history to look."""
+
+    async def main() -> None:
+        faults, limit = {"submit_504_after": 1.0}, {"submit_504_after": 2}
+        async with Night(tmp_path, faults=faults, fault_limit=limit) as night:
+            night.clock = VirtualClock()
+            night.clock.wall_offset_s = 10 * YEAR_S
+            made = campaign(tmp_path, 4)
+            assert (await night.run(made)).exit_code == 0
+            assert night.posts() == 4
+            night.check(made)
+
+    run_virtually(main())
+
+
+def test_the_ledger_keeps_what_the_account_held_before_the_first_attempt(tmp_path: Path) -> None:
+    """One free look at the balance stands in front of every reservation of a run."""
+
+    async def main() -> None:
+        async with Night(tmp_path, credits_microusd=100_000_000) as night:
+            await night.run(campaign(tmp_path, 2))
+            story = [event.event.value for event in read_events(night.folder / "ledger")]
+            assert story[:3] == ["run_started", "account", "reserved"]
+            account = read_events(night.folder / "ledger")[1]
+            assert '"balance_microusd":100000000' in (account.detail or "")
+
+    run_virtually(main())
