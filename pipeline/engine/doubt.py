@@ -133,7 +133,7 @@ def prompt_of(body: bytes | None) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Begun:
+class Begun:
     """When a sweep was begun, by the wall clock and by the clock that only grows."""
 
     wall_us: int
@@ -149,7 +149,7 @@ async def settle(run: RunContext, witness: Witness) -> list[JobRecord]:
     doubted = list(run.ledger.state.in_state(JobState.IN_DOUBT))
     if not doubted:
         return []
-    begun = _Begun(run.clock.now_us(), run.clock.monotonic_s())
+    begun = Begun(run.clock.now_us(), run.clock.monotonic_s())
     for record in doubted:
         witness.noticed_s.setdefault(attempt_of(record), begun.monotonic_s)
     rows = await sweep(run, doubted)
@@ -199,7 +199,7 @@ async def _accept(run: RunContext, record: JobRecord, row: HistoryRow) -> None:
         await run.record(submitted)
 
 
-def is_late_enough(run: RunContext, witness: Witness, record: JobRecord, begun: _Begun) -> bool:
+def is_late_enough(run: RunContext, witness: Witness, record: JobRecord, begun: Begun) -> bool:
     """Whether a sweep was begun so late that an attempt it does not show may count as absent, by every clock."""
     settle_after_s = run.settings.doubt.settle_after_s
     skew_us = _skew_us(run)
@@ -214,7 +214,7 @@ def is_late_enough(run: RunContext, witness: Witness, record: JobRecord, begun: 
     return age_us < (LONGEST_WINDOW_DAYS - 1) * DAY_US and max(abs(skew_us), abs(record.skew_us)) < DAY_US
 
 
-async def _note_absences(run: RunContext, witness: Witness, absent: list[JobRecord], begun: _Begun) -> None:
+async def _note_absences(run: RunContext, witness: Witness, absent: list[JobRecord], begun: Begun) -> None:
     """Count a sweep that did not show these attempts; those that were absent often enough were never accepted."""
     for record in absent:
         witness.absences[attempt_of(record)] += 1
@@ -245,7 +245,7 @@ async def look_at_account(run: RunContext) -> Account | None:
     return Account(balance, posted, max(running, books.reserved)) if isinstance(balance, int) else None
 
 
-async def _void_absent(run: RunContext, record: JobRecord, begun: _Begun, says: BalanceSays) -> None:
+async def _void_absent(run: RunContext, record: JobRecord, begun: Begun, says: BalanceSays) -> None:
     waited_s = (begun.wall_us - record.reserved_us) / 1e6
     await run.record(
         record.event(

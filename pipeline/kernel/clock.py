@@ -12,6 +12,9 @@ from typing import Protocol
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
+_GROWS = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""Linux stops its plain monotonic clock in a suspend; the provider's hour goes on."""
+
 
 class Clock(Protocol):
     """Time as a run sees it."""
@@ -21,7 +24,7 @@ class Clock(Protocol):
         ...
 
     def monotonic_s(self) -> float:
-        """Seconds that only ever grow: for durations within this process."""
+        """Seconds that only ever grow, also while the machine is suspended: for durations within this process."""
         ...
 
     async def sleep(self, seconds: float) -> None:
@@ -36,7 +39,7 @@ class SystemClock:
         return time.time_ns() // 1_000
 
     def monotonic_s(self) -> float:
-        return time.monotonic()
+        return time.clock_gettime(_GROWS)
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(max(0.0, seconds))

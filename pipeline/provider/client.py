@@ -84,15 +84,14 @@ class Delivered:
 class Client:
     """The provider over HTTP. Each method is one call: no retry, no waiting, and every outcome is a value.
 
-    `calls` counts what was sent, by kind: `submit`, `poll`, `result`, `history`, `credits`. `skew_us` is how far the
-    provider's clock is ahead of ours by its latest answer, in microseconds, to half a second; None before the first.
+    `calls` counts what was sent, by kind: `submit`, `poll`, `result`, `history`, `credits`.
     """
 
     def __init__(self, settings: ProviderSettings, key: str, clock: Clock) -> None:
         for url in (settings.base_url, settings.storage_url, settings.history_url):
             check_origin(url, loopback_allowed=settings.is_loopback)
         self.calls: Counter[str] = Counter()
-        self.skew_us: int | None = None
+        self._provider_ahead_us: int | None = None
         self._settings = settings
         self._key = key.encode()
         self._headers = {"x-api-key": key, "Accept": "application/json", "Accept-Encoding": "identity"}
@@ -298,11 +297,22 @@ class Client:
         except _NO_ANSWER as error:
             return Unavailable(f"no answer ({_kind(error)})")
 
+    @property
+    def skew_us(self) -> int | None:
+        """How far the provider's clock is ahead of this machine's now, in microseconds, to half a second.
+
+        By the time in its latest answer, carried on by the clock that only grows: setting ours shows at once. None
+        before the first answer that tells a time.
+        """
+        if self._provider_ahead_us is None:
+            return None
+        return self._provider_ahead_us + int(self._clock.monotonic_s() * 1e6) - self._clock.now_us()
+
     def _note_clock(self, headers: Mapping[str, str]) -> None:
         said_us = replies.moment_us(headers.get("Date", ""))
         if said_us is not None:
             # The header cuts the fraction of its second off: half a second is the best guess at it.
-            self.skew_us = said_us + 500_000 - self._clock.now_us()
+            self._provider_ahead_us = said_us + 500_000 - int(self._clock.monotonic_s() * 1e6)
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         """The body, refused once it is longer than any honest JSON; a key that is quoted back is struck out."""

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
-from pipeline.engine.doubt import CLOCK_SKEW_US, LONGEST_SUBMIT_US, match_rows, speaks_against_absence
+from pipeline.engine.doubt import (
+    CLOCK_SKEW_US,
+    LONGEST_SUBMIT_US,
+    Begun,
+    Witness,
+    attempt_of,
+    is_late_enough,
+    match_rows,
+    speaks_against_absence,
+)
+from pipeline.engine.settings import Doubt
 from pipeline.engine.worker import ending_of
 from pipeline.kernel.usd import MicroUsd
 from pipeline.ledger.fold import JobRecord, JobState
@@ -108,3 +119,44 @@ def test_a_failure_that_was_charged_for_is_not_free() -> None:
     assert ending_of(charged) == Finished(cost=MicroUsd(1_750_000), url=None)
     free = HistoryRow("request-1", "FAILED", MicroUsd(0), None, "broken", None, ())
     assert isinstance(ending_of(free), Refused)
+
+
+SETTLE_AFTER_S = 7200.0
+HOUR_US = 3_600_000_000
+
+
+def late_enough(
+    *, wall_h: float, grown_h: float | None = None, skew_h: float = 0.0, skew_then_h: float = 0.0, date: bool = True
+) -> bool:
+    """Whether a sweep so many hours after the attempt counts; `grown_h` by the monotonic clock, None if inherited."""
+    record = replace(attempt("a"), skew_us=int(skew_then_h * HOUR_US))
+    run = SimpleNamespace(
+        settings=SimpleNamespace(doubt=Doubt(settle_after_s=SETTLE_AFTER_S)),
+        provider=SimpleNamespace(skew_us=int(skew_h * HOUR_US) if date else None),
+        ledger=SimpleNamespace(state=SimpleNamespace(skew_us=0)),
+    )
+    witness = Witness()
+    if grown_h is None:
+        witness.inherit([record])
+    witness.noticed_s.setdefault(attempt_of(record), 0.0)
+    begun = Begun(NOW_US + int(wall_h * HOUR_US), (grown_h or 0.0) * 3600)
+    return is_late_enough(run, witness, record, begun)  # type: ignore[arg-type]
+
+
+def test_an_attempt_is_as_old_as_the_youngest_clock_says() -> None:
+    """The wall clock, the clock that only grows, and the provider's: each alone can say that it is too soon."""
+    assert late_enough(wall_h=2.1)
+    assert late_enough(wall_h=2.1, grown_h=2.1)
+    assert not late_enough(wall_h=1.9)
+    assert not late_enough(wall_h=9, grown_h=1.9, date=False), "set forward, and the provider tells no time"
+    assert not late_enough(wall_h=9, skew_h=-7.5), "set forward between two runs"
+    assert late_enough(wall_h=9, skew_h=-6.5)
+    assert not late_enough(wall_h=1.9, skew_h=3), "set back: by ours it is too soon"
+
+
+def test_clocks_that_are_days_apart_prove_no_absence() -> None:
+    """One of them is wrong, and nobody knows whether the right days were asked for."""
+    assert late_enough(wall_h=3, skew_h=23, skew_then_h=23)
+    assert not late_enough(wall_h=3, skew_h=25, skew_then_h=25)
+    assert not late_enough(wall_h=3, skew_h=-25, skew_then_h=-25)
+    assert not late_enough(wall_h=30 * 24)

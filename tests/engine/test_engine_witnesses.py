@@ -112,6 +112,29 @@ def test_a_clock_that_is_years_ahead_from_the_start_finds_its_lost_answers(tmp_p
     run_virtually(main())
 
 
+def test_a_clock_that_is_set_in_the_middle_is_noted_before_the_next_attempt(tmp_path: Path) -> None:
+    """The second attempt of a run begins after the jump; its lost answer is found all the same."""
+
+    async def main() -> None:
+        async with Night(tmp_path, faults={"submit_504_after": 1.0}, fault_limit={"submit_504_after": 0}) as night:
+            night.clock = VirtualClock()
+            lost = night.provider._running.faults._limits
+
+            def jump(event: Event) -> None:
+                if event.event == "posted":
+                    night.clock.wall_offset_s = 5 * HOUR_S
+                    lost["submit_504_after"] = 1
+
+            config = night.config(limits__max_in_flight="1")
+            assert (await night.run(campaign(tmp_path, 2), config, AtStart(event=jump))).exit_code == 0
+            story = [event.event.value for event in read_events(night.folder / "ledger")]
+            assert story.count("account") == 2
+            assert story.count("in_doubt") == 1
+            assert night.posts() == 2
+
+    run_virtually(main())
+
+
 def test_the_ledger_keeps_what_the_account_held_before_the_first_attempt(tmp_path: Path) -> None:
     """One free look at the balance stands in front of every reservation of a run."""
 
