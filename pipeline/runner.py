@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from pipeline.config import Config, dump_config
-from pipeline.engine.context import RunContext
+from pipeline.engine.context import Listener, RunContext
 from pipeline.engine.dispatcher import Dispatcher
 from pipeline.engine.recovery import doubt_what_was_reserved, grant_retries, recover, wants_retry
-from pipeline.engine.stopping import LeavingError, Stopping, StopReason, gravest
+from pipeline.engine.stopping import LeavingError, StopReason, gravest
 from pipeline.jobs import Job
 from pipeline.kernel.clock import Clock, SystemClock, to_datetime
 from pipeline.kernel.errors import InputError, MachineError, RunDirectoryError
@@ -218,7 +218,7 @@ async def run(
         try:
             check_provider(ledger.state, config, folder)
             lines = _prepare_folder(folder, campaign, config)
-            async with _open_provider(config, folder, key, clock) as provider:
+            async with open_provider(config, folder, key, clock) as provider:
                 return await _run_engine(campaign, config, folder, ledger, provider, options, watcher, clock, lines)
         finally:
             await ledger.close()
@@ -261,7 +261,7 @@ def _prepare_folder(folder: Path, campaign: Campaign, config: Config) -> list[Li
 
 
 @dataclass(frozen=True, slots=True)
-class _Provider:
+class OpenProvider:
     """The provider of a run, open: its client, and the embedded double behind it, if there is one."""
 
     client: Client
@@ -275,7 +275,7 @@ class _Provider:
 
 
 @contextlib.asynccontextmanager
-async def _open_provider(config: Config, folder: Path, key: str, clock: Clock) -> AsyncIterator[_Provider]:
+async def open_provider(config: Config, folder: Path, key: str, clock: Clock) -> AsyncIterator[OpenProvider]:
     """The client of the configured provider; in a sandbox run, the sandbox is served first."""
     settings, sandbox = config.provider_settings(), None
     async with contextlib.AsyncExitStack() as stack:
@@ -285,7 +285,7 @@ async def _open_provider(config: Config, folder: Path, key: str, clock: Clock) -
             sandbox = await stack.enter_async_context(Sandbox(_sandbox_settings(config, folder)))
             settings, key = _at(settings, sandbox.url), SANDBOX_KEY
         client = await stack.enter_async_context(Client(settings, key, clock))
-        yield _Provider(client, key, settings.is_loopback, sandbox)
+        yield OpenProvider(client, key, settings.is_loopback, sandbox)
 
 
 def _sandbox_settings(config: Config, folder: Path) -> SandboxSettings:
@@ -309,38 +309,26 @@ async def _run_engine(
     config: Config,
     folder: Path,
     ledger: Ledger,
-    provider: _Provider,
+    provider: OpenProvider,
     options: RunOptions,
     watcher: Watcher,
     clock: Clock,
     lines: list[Line],
 ) -> RunResult:
-    engine_settings = config.engine_settings(to_datetime(clock.now_us()).astimezone())
-    with _log_to(folder / "run.log", provider.key) as run_log:
+    with log_to(folder / "run.log", provider.key) as run_log:
 
         def listen(event: Event) -> None:
             run_log.event(event)
             watcher.event(event)
 
-        collector = Collector(config.fetch_settings(allow_loopback=provider.is_loopback), config.media_settings())
-        async with collector:
-            context = RunContext(
-                folder=folder,
-                ledger=ledger,
-                provider=provider.client,
-                collector=collector,
-                clock=clock,
-                settings=engine_settings,
-                price=price_of(config),
-                listener=listen,
-            )
+        async with open_context(config, folder, ledger, provider, clock, listen) as context:
             chosen = choose(campaign, options.ids)
             await context.record(_run_started(config, campaign, len(chosen)))
             asked = frozenset(job.job_id for job in chosen)
             over = ledger.state.in_state(JobState.STORED, JobState.FAILED)
             live = LiveRun(context, lines, asked, sum(record.job_id not in asked for record in over))
             watcher.started(live)
-            with _signals(context.stopping), _calm_garbage_collector():
+            with signals_to(context.stopping.interrupt), _calm_garbage_collector():
                 housekeeping = asyncio.create_task(_keep_house(live))
                 try:
                     await _make_jobs(context, chosen, options)
@@ -349,6 +337,25 @@ async def _run_engine(
                     await asyncio.wait([housekeeping])
                 watcher.ended()
                 return await _close_run(live, config, provider.bill())
+
+
+@contextlib.asynccontextmanager
+async def open_context(
+    config: Config, folder: Path, ledger: Ledger, provider: OpenProvider, clock: Clock, listener: Listener
+) -> AsyncIterator[RunContext]:
+    """All that an engine works with, open for the block."""
+    collector = Collector(config.fetch_settings(allow_loopback=provider.is_loopback), config.media_settings())
+    async with collector:
+        yield RunContext(
+            folder=folder,
+            ledger=ledger,
+            provider=provider.client,
+            collector=collector,
+            clock=clock,
+            settings=config.engine_settings(to_datetime(clock.now_us()).astimezone()),
+            price=price_of(config),
+            listener=listener,
+        )
 
 
 def _run_started(config: Config, campaign: Campaign, jobs: int) -> Event:
@@ -501,14 +508,14 @@ def exit_code(state: State, asked: Collection[str], reason: StopReason | None) -
 
 
 @contextlib.contextmanager
-def _signals(stopping: Stopping) -> Iterator[None]:
-    """Take Ctrl-C and SIGTERM as wishes, for as long as the engine runs."""
+def signals_to(wish: Callable[[], None]) -> Iterator[None]:
+    """Take Ctrl-C and SIGTERM as wishes, for as long as the block lasts."""
     loop = asyncio.get_running_loop()
     caught = []
     for number in (signal.SIGINT, signal.SIGTERM):
         # Not in a thread that may not catch signals: whoever embeds a run there stops it by other means.
         with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
-            loop.add_signal_handler(number, stopping.interrupt)
+            loop.add_signal_handler(number, wish)
             caught.append(number)
     try:
         yield
@@ -529,7 +536,7 @@ def _calm_garbage_collector() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _log_to(path: Path, key: str) -> Iterator[RunLog]:
+def log_to(path: Path, key: str) -> Iterator[RunLog]:
     logger = logging.getLogger(LOGGER)
     try:
         handler = RunLog(path, "" if key == SANDBOX_KEY else key)

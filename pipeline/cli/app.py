@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from pipeline.cli import plan, report, run, sandbox, status
+from pipeline.cli import plan, reconcile, report, resolve, run, sandbox, status
 
 app = typer.Typer(
     name="kling-batch",
@@ -20,4 +20,6 @@ app.command()(plan.plan)
 app.command(cls=run.RunCommand)(run.run)
 app.command()(status.status)
 app.command()(report.report)
+app.command()(reconcile.reconcile)
+app.command()(resolve.resolve)
 app.command()(sandbox.sandbox)

@@ -13,8 +13,6 @@ from pipeline.cli.screen import SANDBOX_NOTE, duration, printable, say, say_json
 if TYPE_CHECKING:
     from pipeline.runner import RunView
 
-RECORD_KEPT_S = 3600
-FILE_KEPT_S = 7 * 24 * 3600
 SHOWN = 12
 
 
@@ -71,38 +69,53 @@ def _show(directory: options.RunDirectory, *, json: bool) -> None:
 
 def _unsettled(view: RunView, now_us: int) -> list[dict[str, Any]]:
     """Every job that is running, paid and not on disk, or in doubt: its age, and what expires when. Seconds."""
+    from pipeline.engine.recovery import expires_us, file_expires_us, record_expires_us
     from pipeline.ledger.fold import JobState
     from pipeline.report.tables import status_word
 
     states = (JobState.RESERVED, JobState.SUBMITTED, JobState.POSTED, JobState.IN_DOUBT)
+    row_ids: dict[str, str] = {}
+    for line in view.lines:
+        row_ids.setdefault(line.job_id, line.id)
     rows = []
-    for record in view.state.in_state(*states):
+    for record in sorted(view.state.in_state(*states), key=expires_us):
         age_s = max(0.0, (now_us - (record.submitted_us or record.reserved_us)) / 1e6)
-        kept_s = FILE_KEPT_S if record.state is JobState.POSTED else RECORD_KEPT_S
         rows.append(
             {
+                "id": row_ids.get(record.job_id),
                 "job_id": record.job_id,
                 "attempt": record.attempt,
                 "status": status_word(record.state, live=view.holder is not None),
                 "request_id": record.request_id,
                 "age_s": round(age_s, 1),
-                "expires_in_s": round(kept_s - age_s, 1),
+                "record_expires_in_s": round((record_expires_us(record) - now_us) / 1e6, 1),
+                "file_expires_in_s": round((file_expires_us(record) - now_us) / 1e6, 1),
                 "quote_microusd": record.quote_microusd,
                 "error": record.error,
             }
         )
-    return sorted(rows, key=lambda row: row["expires_in_s"])
+    return rows
 
 
 def _unsettled_screen(rows: list[dict[str, Any]]) -> str:
-    lines = [["job", "attempt", "", "age", "provider forgets in", "request"]]
-    for row in rows[:SHOWN]:
-        left = row["expires_in_s"]
-        expired = "expired" if row["status"] == "unfetched" else "expired: the history still knows it"
-        forgets = duration(left) if left > 0 else expired
-        word = row["status"].replace("_", " ")
-        lines.append(
-            [row["job_id"], str(row["attempt"]), word, duration(row["age_s"]), forgets, row["request_id"] or "-"]
-        )
+    head = ["row", "attempt", "", "age", "record expires in", "file expires in", "request"]
+    lines = [
+        [
+            row["id"] or "-",
+            f"{row['job_id']}/{row['attempt']}",
+            row["status"].replace("_", " "),
+            duration(row["age_s"]),
+            _left(row["record_expires_in_s"]),
+            _left(row["file_expires_in_s"]),
+            row["request_id"] or "-",
+        ]
+        for row in rows[:SHOWN]
+    ]
     more = f"\n  … and {len(rows) - SHOWN} more (--json lists all)" if len(rows) > SHOWN else ""
-    return table(lines, right=frozenset({1, 3})) + more
+    forgotten = any(row["record_expires_in_s"] <= 0 and row["file_expires_in_s"] > 0 for row in rows)
+    note = "\n  What is past its record is found in the history; until its file expires, fetching is free."
+    return table([head, *lines], right=frozenset({3, 4, 5})) + more + (note if forgotten else "")
+
+
+def _left(seconds: float) -> str:
+    return duration(seconds) if seconds > 0 else "past"

@@ -147,8 +147,16 @@ class RunContext:
     @property
     def clocks_drifted(self) -> bool:
         """Whether the provider's clock and ours differ otherwise than the ledger says."""
-        skew_us = self.provider.skew_us
-        return skew_us is not None and abs(skew_us - self.ledger.state.skew_us) > SKEW_NOISE_US
+        return abs(self.skew_us - self.ledger.state.skew_us) > SKEW_NOISE_US
+
+    @property
+    def skew_us(self) -> int:
+        """How far the provider's clock is ahead of ours: by its latest answer, else as the ledger has it."""
+        return self.provider.skew_us if self.provider.skew_us is not None else self.ledger.state.skew_us
+
+    def provider_now_us(self) -> int:
+        """What the provider's clock shows now, microseconds since 1970."""
+        return self.clock.now_us() + self.skew_us
 
     def age_s(self, record: JobRecord) -> float:
         """Seconds since the provider accepted a job; never negative, whatever the wall clock has done."""

@@ -17,12 +17,12 @@ import orjson
 
 from pipeline.engine.balance import BalanceSays, what_the_balance_says
 from pipeline.engine.context import SKEW_NOISE_US, RunContext
+from pipeline.engine.history import DAY_US, LONGEST_WINDOW_DAYS, read_history
 from pipeline.engine.worker import ending_of
-from pipeline.kernel.clock import to_datetime
 from pipeline.kernel.errors import ErrorClass
 from pipeline.ledger.events import EventKind
 from pipeline.ledger.fold import Account, JobRecord, JobState
-from pipeline.provider.replies import Finished, HistoryRow, Refused, fingerprint, standing
+from pipeline.provider.replies import Finished, HistoryRow, Refused, fingerprint
 
 log = logging.getLogger("kling_batch")
 
@@ -32,13 +32,7 @@ CLOCK_SKEW_US = 120_000_000
 LONGEST_SUBMIT_US = 120_000_000
 """How long after its reservation a submission may at most have reached the provider."""
 
-DAY_US = 86_400_000_000
-LONGEST_WINDOW_DAYS = 30
-"""The provider answers for at most 31 days."""
-
-MAX_PAGES = 2_000
 SWEEPS_FOR_ABSENCE = 2
-PAGE_TRIES = 4
 
 Attempt = tuple[str, int]
 """A job's id and the attempt's number."""
@@ -202,7 +196,7 @@ async def _accept(run: RunContext, record: JobRecord, row: HistoryRow) -> None:
 def is_late_enough(run: RunContext, witness: Witness, record: JobRecord, begun: Begun) -> bool:
     """Whether a sweep was begun so late that an attempt it does not show may count as absent, by every clock."""
     settle_after_s = run.settings.doubt.settle_after_s
-    skew_us = _skew_us(run)
+    skew_us = run.skew_us
     drift_us = skew_us - record.skew_us
     age_us = begun.wall_us - record.reserved_us
     if abs(drift_us) > SKEW_NOISE_US:
@@ -257,46 +251,9 @@ async def _void_absent(run: RunContext, record: JobRecord, begun: Begun, says: B
     )
 
 
-def _skew_us(run: RunContext) -> int:
-    """How far the provider's clock is ahead of ours now."""
-    return run.provider.skew_us if run.provider.skew_us is not None else run.ledger.state.skew_us
-
-
 async def sweep(run: RunContext, doubted: list[JobRecord]) -> list[HistoryRow] | None:
     """Every row of the history around the attempts in doubt, each once; None if it could not be read whole."""
-    now_us = run.clock.now_us() + _skew_us(run)
+    now_us = run.provider_now_us()
     oldest_us = min(min(record.reserved_us, began_us(record)) for record in doubted)
     from_us = max(oldest_us - DAY_US, now_us - LONGEST_WINDOW_DAYS * DAY_US)
-    dates = to_datetime(from_us).date().isoformat(), to_datetime(now_us + DAY_US).date().isoformat()
-    rows: dict[str, HistoryRow] = {}
-    for model in sorted({record.model for record in doubted if record.model}):
-        if not await _sweep_model(run, rows, *dates, model):
-            return None
-    return list(rows.values())
-
-
-async def _sweep_model(run: RunContext, rows: dict[str, HistoryRow], from_date: str, to_date: str, model: str) -> bool:
-    for page in range(1, MAX_PAGES + 1):
-        listed = await _page(run, page, from_date, to_date, model)
-        if listed is None:
-            return False
-        known = len(rows)
-        for row in listed:
-            if row.request_id not in rows or standing(row) > standing(rows[row.request_id]):
-                rows[row.request_id] = row
-        # A page that is empty, short of rows, or all seen before is the last. A page of repeats (a row for each
-        # output of a request) is short in requests without being the last, so only new requests count as progress.
-        if not listed or len(rows) == known:
-            return True
-    return False
-
-
-async def _page(run: RunContext, page: int, from_date: str, to_date: str, model: str) -> list[HistoryRow] | None:
-    for tries in range(PAGE_TRIES):
-        reply = await run.ask(lambda: run.provider.history(page, from_date, to_date, model))
-        if isinstance(reply, list):
-            return reply
-        if isinstance(reply, Refused) and run.stopping.is_stopping:
-            return None
-        await run.pause(run.settings.retry.base_delay_s * tries)
-    return None
+    return await read_history(run, {record.model for record in doubted if record.model}, from_us, now_us + DAY_US)

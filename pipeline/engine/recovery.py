@@ -17,10 +17,12 @@ from pipeline.kernel.errors import ErrorClass
 from pipeline.ledger.events import EventKind
 from pipeline.ledger.fold import JobRecord, JobState
 
+LAST_RUN_ENDED = "the last run ended before the answer was recorded"
+
 
 async def recover(run: RunContext, dispatcher: Dispatcher) -> None:
     """Take up everything that the ledger shows unfinished."""
-    await doubt_what_was_reserved(run, "the last run ended before the answer was recorded")
+    await doubt_what_was_reserved(run, LAST_RUN_ENDED)
     state = run.ledger.state
     dispatcher.witness.inherit(state.in_state(JobState.IN_DOUBT))
     unfinished = state.in_state(JobState.SUBMITTED, JobState.POSTED)

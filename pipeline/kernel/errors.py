@@ -175,6 +175,12 @@ class ErrorClass(Enum):
         Reaction.RETRY_FREE,
         "The provider's history shows that it never arrived. It is tried again.",
     )
+    NOT_BILLED = (
+        "not_billed",
+        Charge.NO,
+        Reaction.RETRY_FREE,
+        "A person said that it was not billed. It is tried again.",
+    )
 
     NO_REPLY = (
         "no_reply",

@@ -125,15 +125,12 @@ SETTLE_AFTER_S = 7200.0
 HOUR_US = 3_600_000_000
 
 
-def late_enough(
-    *, wall_h: float, grown_h: float | None = None, skew_h: float = 0.0, skew_then_h: float = 0.0, date: bool = True
-) -> bool:
+def late_enough(*, wall_h: float, grown_h: float | None = None, skew_h: float = 0.0, skew_then_h: float = 0.0) -> bool:
     """Whether a sweep so many hours after the attempt counts; `grown_h` by the monotonic clock, None if inherited."""
     record = replace(attempt("a"), skew_us=int(skew_then_h * HOUR_US))
     run = SimpleNamespace(
         settings=SimpleNamespace(doubt=Doubt(settle_after_s=SETTLE_AFTER_S)),
-        provider=SimpleNamespace(skew_us=int(skew_h * HOUR_US) if date else None),
-        ledger=SimpleNamespace(state=SimpleNamespace(skew_us=0)),
+        skew_us=int(skew_h * HOUR_US),
     )
     witness = Witness()
     if grown_h is None:
@@ -148,7 +145,7 @@ def test_an_attempt_is_as_old_as_the_youngest_clock_says() -> None:
     assert late_enough(wall_h=2.1)
     assert late_enough(wall_h=2.1, grown_h=2.1)
     assert not late_enough(wall_h=1.9)
-    assert not late_enough(wall_h=9, grown_h=1.9, date=False), "set forward, and the provider tells no time"
+    assert not late_enough(wall_h=9, grown_h=1.9), "set forward, and the provider tells no time"
     assert not late_enough(wall_h=9, skew_h=-7.5), "set forward between two runs"
     assert late_enough(wall_h=9, skew_h=-6.5)
     assert not late_enough(wall_h=1.9, skew_h=3), "set back: by ours it is too soon"

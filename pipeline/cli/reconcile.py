@@ -1,0 +1,225 @@
+"""`kling-batch reconcile`: hold the ledger against the provider's history."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipeline.cli import options
+from pipeline.cli.screen import SANDBOX_NOTE, count, duration, printable, say, say_json, sentence, table
+
+if TYPE_CHECKING:
+    from pipeline.engine.reconcile import Comparison, UnknownCharge
+    from pipeline.settling import Reconciliation, Settled
+
+SHOWN = 12
+
+OwnConfig = Annotated[
+    Path | None,
+    typer.Option("-c", "--config", metavar="FILE", help="The config file; the run directory's own without it."),
+]
+
+
+def reconcile(
+    directory: options.RunDirectory,
+    config: OwnConfig = None,
+    setting: options.Setting = None,
+    json: options.Json = False,
+) -> None:
+    """Hold the ledger against the provider's history. Settles what is in doubt; submits nothing, and costs nothing.
+
+    Example: kling-batch reconcile outputs/quickstart
+    """
+    import asyncio
+
+    from pipeline import settling
+    from pipeline.config import read_key
+    from pipeline.runner import SANDBOX_KEY
+
+    used = settling.config_of(directory, config, setting or [])
+    key = read_key(used) if used.is_live else SANDBOX_KEY
+    found = asyncio.run(settling.reconcile(directory, used, key=key))
+    if json:
+        say_json(_as_json(found))
+    else:
+        say(_screen(found, live=used.is_live))
+    raise typer.Exit(found.exit_code)
+
+
+def _as_json(found: Reconciliation) -> dict[str, Any]:
+    """The findings for scripts. Money as text with exact cents, times as ISO 8601 in UTC."""
+    from pipeline.kernel.clock import iso
+    from pipeline.kernel.usd import format_usd
+
+    held = found.comparison
+    listed: dict[str, Any] = {}
+    if held is not None:
+        listed = {
+            "from": iso(held.from_us),
+            "to": iso(held.to_us),
+            "listed": held.listed,
+            "agreed": held.agreed,
+            "agreed_usd": format_usd(held.agreed_microusd),
+            "unknown_charges": [
+                {
+                    "request_id": charge.request_id,
+                    "at": iso(charge.at_us),
+                    "cost_usd": format_usd(charge.cost_microusd),
+                    "same_request_as": charge.same_request_as,
+                    "prompt": charge.prompt,
+                    "url": charge.url,
+                }
+                for charge in held.unknown
+            ],
+            "different_amounts": [
+                {
+                    "job_id": each.job_id,
+                    "request_id": each.request_id,
+                    "ledger_usd": format_usd(each.ledger_microusd),
+                    "history_usd": format_usd(each.history_microusd),
+                }
+                for each in held.different
+            ],
+            "unlisted": [
+                {
+                    "job_id": each.job_id,
+                    "attempt": each.attempt,
+                    "request_id": each.request_id,
+                    "age_s": round(each.age_s, 1),
+                }
+                for each in held.unlisted
+            ],
+        }
+    return {
+        "run_directory": str(found.folder),
+        "settled": [
+            {
+                "job_id": each.job_id,
+                "attempt": each.attempt,
+                "became": each.state.name.lower(),
+                "request_id": each.request_id,
+                "cost_usd": format_usd(each.cost_microusd),
+                "evidence": each.evidence,
+            }
+            for each in found.settled
+        ],
+        "in_doubt": [
+            {
+                "job_id": record.job_id,
+                "attempt": record.attempt,
+                "quote_usd": format_usd(record.quote_microusd),
+                "error": record.error,
+            }
+            for record in found.left
+        ],
+        "to_collect": found.to_collect,
+        **listed,
+        "exit_code": found.exit_code,
+        "message": found.message or None,
+    }
+
+
+def _screen(found: Reconciliation, *, live: bool) -> str:
+    folder = printable(str(found.folder))
+    lines = [] if live else [SANDBOX_NOTE]
+    held = found.comparison
+    if held is None:
+        lines.append(f"{folder}: not held against the history: {sentence(found.message)}")
+    else:
+        lines.append(f"{folder}: held against the account's history, {count(held.listed, 'request')}")
+        lines += ["", _counts(held)]
+    if found.settled:
+        lines += ["", "Settled:", _cut([_settled_row(each, found.row_ids) for each in found.settled])]
+    if held is not None:
+        lines += _findings(held, found.row_ids)
+    return "\n".join([*lines, "", *_next_steps(found, folder)])
+
+
+def _counts(held: Comparison) -> str:
+    from pipeline.kernel.usd import format_usd
+
+    unknown = sum(charge.cost_microusd for charge in held.unknown)
+    rows = [
+        ["in both", str(held.agreed), f"${format_usd(held.agreed_microusd)}"],
+        ["only in the history", str(len(held.unknown)), f"${format_usd(unknown)}"],
+        ["only in the ledger", str(len(held.unlisted)), ""],
+        ["different amounts", str(len(held.different)), ""],
+    ]
+    return table(rows, right=frozenset({1, 2}))
+
+
+def _settled_row(each: Settled, row_ids: Mapping[str, str]) -> list[str]:
+    from pipeline.kernel.usd import format_usd
+
+    outcome = {
+        "POSTED": f"billed ${format_usd(each.cost_microusd)}",
+        "SUBMITTED": "accepted, its end is not known yet",
+        "VOIDED": f"not billed: ${format_usd(each.quote_microusd)} is free again",
+    }.get(each.state.name, each.state.name.lower())
+    return [row_ids.get(each.job_id, "-"), f"{each.job_id}/{each.attempt}", outcome, each.request_id or ""]
+
+
+def _findings(held: Comparison, row_ids: Mapping[str, str]) -> list[str]:
+    """What only one side knows, and where the amounts differ."""
+    from pipeline.kernel.clock import iso
+    from pipeline.kernel.usd import format_usd
+
+    def charge_row(charge: UnknownCharge) -> list[str]:
+        row_id = row_ids.get(charge.same_request_as or "", "-")
+        at = (iso(charge.at_us) or "")[:19].replace("T", " ")
+        return [row_id, f"${format_usd(charge.cost_microusd)}", at, charge.request_id, printable(charge.prompt)[:40]]
+
+    lines: list[str] = []
+    if own := [charge_row(charge) for charge in held.unknown if charge.same_request_as]:
+        lines += ["", "Charges that the ledger does not know, for requests that this directory makes:", _cut(own)]
+    if others := [charge_row(charge) for charge in held.unknown if not charge.same_request_as]:
+        lines += ["", "Charges for other requests: other work on this account, it seems:", _cut(others)]
+    if held.different:
+        rows = [
+            [
+                row_ids.get(each.job_id, "-"),
+                f"ledger ${format_usd(each.ledger_microusd)}",
+                f"history ${format_usd(each.history_microusd)}",
+                each.request_id,
+            ]
+            for each in held.different
+        ]
+        lines += ["", "Different amounts:", _cut(rows)]
+    if held.unlisted:
+        rows = [
+            [row_ids.get(each.job_id, "-"), f"{each.job_id}/{each.attempt}", duration(each.age_s), each.request_id]
+            for each in held.unlisted
+        ]
+        lines += ["", "Accepted, and not in the history; its rows may come up to two hours late:", _cut(rows)]
+    return lines
+
+
+def _cut(rows: Sequence[Sequence[str]]) -> str:
+    more = f"\n  … and {len(rows) - SHOWN} more (--json lists all)" if len(rows) > SHOWN else ""
+    return table(rows[:SHOWN]) + more
+
+
+def _next_steps(found: Reconciliation, folder: str) -> list[str]:
+    from pipeline.kernel.usd import format_usd
+
+    lines = []
+    if found.left:
+        money = format_usd(sum(record.quote_microusd for record in found.left))
+        what = f"{count(len(found.left), 'attempt')}, ${money}"
+        lines.append(f"Still in doubt: {what}. Ask again later, or look at your invoice and say what it says:")
+        for record in found.left[:SHOWN]:
+            name = f"{record.job_id}/{record.attempt}"
+            row_id = found.row_ids.get(record.job_id, "-")
+            lines.append(f"  kling-batch resolve {folder} {name} --not-billed   # row {row_id}; or --billed REQUEST_ID")
+    if found.to_collect:
+        lines.append(
+            f"Accepted or paid, and not on disk: {count(found.to_collect, 'job')}. Run again: collecting is free."
+        )
+    if found.comparison is not None and not found.comparison.is_clean:
+        lines.append("The bill differs from the ledger: take it up with the provider. Nothing was changed for it.")
+    if found.exit_code == 0:
+        lines.append("Ledger and history agree to the cent.")
+    return lines

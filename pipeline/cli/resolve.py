@@ -1,0 +1,61 @@
+"""`kling-batch resolve`: a person's word on an attempt in doubt."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pipeline.cli import options
+from pipeline.cli.screen import printable, say, say_json
+
+
+def resolve(
+    directory: options.RunDirectory,
+    attempt: Annotated[
+        str,
+        typer.Argument(
+            metavar="ATTEMPT",
+            help="JOB/NUMBER as `status` shows it; a job's or row's id where only one attempt is in doubt.",
+            show_default=False,
+        ),
+    ],
+    billed: Annotated[
+        str | None, typer.Option("--billed", metavar="REQUEST_ID", help="It was accepted, under this name.")
+    ] = None,
+    not_billed: Annotated[
+        bool, typer.Option("--not-billed", help="It was not; its money is free and the job is sent again.")
+    ] = False,
+    note: Annotated[str | None, typer.Option("--note", metavar="TEXT", help="Why, for the ledger.")] = None,
+    json: options.Json = False,
+) -> None:
+    """Record your word on an attempt in doubt, with the time and your name. Nothing is sent.
+
+    Example: kling-batch resolve outputs/spring lamp --not-billed --note "not on the invoice of May"
+    """
+    from pipeline.kernel.errors import InputError
+    from pipeline.kernel.usd import format_usd
+    from pipeline.settling import resolve as record
+
+    if (billed is None) is not not_billed:
+        raise InputError("say either --billed REQUEST_ID or --not-billed. Nothing was recorded.")
+    done = record(directory, attempt, request_id=billed, note=note)
+    money = format_usd(done.quote_microusd)
+    if json:
+        say_json(
+            {
+                "job_id": done.job_id,
+                "attempt": done.attempt,
+                "billed": done.billed,
+                "request_id": done.request_id,
+                "quote_usd": money,
+                "by": done.by,
+            }
+        )
+        return
+    name = f"{done.job_id}/{done.attempt}"
+    if done.billed:
+        say(f"{name} is request {done.request_id}, by your word; its ${money} stays reserved. Run again to collect it.")
+    else:
+        say(f"{name} was not billed, by your word; its ${money} is free again. The next run sends it anew.")
+    say(f"Recorded for {printable(done.by)}.")

@@ -1,0 +1,60 @@
+"""Reading the account's history whole: every request of a window of days, each once, or nothing at all."""
+
+from __future__ import annotations
+
+from pipeline.engine.context import RunContext
+from pipeline.kernel.clock import to_datetime
+from pipeline.provider.replies import HistoryRow, Refused, standing
+
+DAY_US = 86_400_000_000
+
+LONGEST_WINDOW_DAYS = 30
+"""The provider answers for at most 31 days."""
+
+MAX_PAGES = 2_000
+PAGE_TRIES = 4
+
+
+async def read_history(run: RunContext, models: set[str], from_us: int, to_us: int) -> list[HistoryRow] | None:
+    """Every row between two days, both ends in, by the provider's clock; None if they could not be read whole.
+
+    Raises:
+        LeavingError: the run is being left.
+    """
+    rows: dict[str, HistoryRow] = {}
+    for model in sorted(models):
+        begins_us = from_us
+        while begins_us <= to_us:
+            ends_us = min(begins_us + (LONGEST_WINDOW_DAYS - 1) * DAY_US, to_us)
+            dates = to_datetime(begins_us).date().isoformat(), to_datetime(ends_us).date().isoformat()
+            if not await _read_window(run, rows, *dates, model):
+                return None
+            begins_us = ends_us + DAY_US
+    return list(rows.values())
+
+
+async def _read_window(run: RunContext, rows: dict[str, HistoryRow], from_date: str, to_date: str, model: str) -> bool:
+    for page in range(1, MAX_PAGES + 1):
+        listed = await _page(run, page, from_date, to_date, model)
+        if listed is None:
+            return False
+        known = len(rows)
+        for row in listed:
+            if row.request_id not in rows or standing(row) > standing(rows[row.request_id]):
+                rows[row.request_id] = row
+        # A page that is empty, short of rows, or all seen before is the last. A page of repeats (a row for each
+        # output of a request) is short in requests without being the last, so only new requests count as progress.
+        if not listed or len(rows) == known:
+            return True
+    return False
+
+
+async def _page(run: RunContext, page: int, from_date: str, to_date: str, model: str) -> list[HistoryRow] | None:
+    for tries in range(PAGE_TRIES):
+        reply = await run.ask(lambda: run.provider.history(page, from_date, to_date, model))
+        if isinstance(reply, list):
+            return reply
+        if isinstance(reply, Refused) and run.stopping.is_stopping:
+            return None
+        await run.pause(run.settings.retry.base_delay_s * tries)
+    return None

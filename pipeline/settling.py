@@ -1,0 +1,250 @@
+"""Settling without a run: the ledger held against the provider's history, and a person's word on an attempt in doubt.
+
+Neither submits anything. Both take the directory's lock, since both may write what they learn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import getpass
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.config import Config, load_config
+from pipeline.engine.context import RunContext
+from pipeline.engine.doubt import SWEEPS_FOR_ABSENCE, Witness, settle
+from pipeline.engine.reconcile import Comparison, compare
+from pipeline.engine.recovery import LAST_RUN_ENDED, doubt_what_was_reserved
+from pipeline.engine.stopping import LeavingError, StopReason, gravest
+from pipeline.kernel.clock import Clock, SystemClock
+from pipeline.kernel.errors import ErrorClass, InputError, RunDirectoryError
+from pipeline.ledger.events import EventKind
+from pipeline.ledger.fold import JobRecord, JobState, State
+from pipeline.ledger.store import open_ledger, read_events
+from pipeline.provider.replies import fingerprint, valid_request_id
+from pipeline.report.entries import load_lines
+from pipeline.runner import check_provider, log_to, open_context, open_provider, rewrite_report, signals_to
+
+BETWEEN_SWEEPS_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """An attempt whose doubt is over. Amounts in micro-dollars; `evidence` is the ledger's sentence."""
+
+    job_id: str
+    attempt: int
+    state: JobState
+    request_id: str | None
+    quote_microusd: int
+    cost_microusd: int
+    evidence: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciliation:
+    """What came of holding a run directory against the history. `comparison` is None where it could not be read."""
+
+    folder: Path
+    settled: tuple[Settled, ...]
+    left: tuple[JobRecord, ...]
+    """Attempts that are still in doubt."""
+    row_ids: Mapping[str, str]
+    """The row that asks for each job, by the job's id: its first, if several do."""
+    to_collect: int
+    """Jobs that are accepted or paid and not on disk yet: the next run collects them."""
+    comparison: Comparison | None
+    exit_code: int
+    message: str
+
+
+def config_of(folder: Path, file: Path | None, settings: list[str]) -> Config:
+    """The configuration of a run directory: `file` if it is given, else the one that its last run was made with.
+
+    Raises:
+        InputError: neither is there, or it has mistakes.
+    """
+    used = folder / "config.yaml"
+    if file is None and not used.is_file():
+        raise InputError(f"{folder} has no config.yaml: it is not a run directory, or name the config with -c")
+    return load_config(file or used, {}, settings)
+
+
+async def reconcile(folder: Path, config: Config, *, key: str, clock: Clock | None = None) -> Reconciliation:
+    """Settle what is in doubt from the provider's history, and list what ledger and history do not agree on.
+
+    Free of charge: nothing is submitted, and nothing is downloaded.
+
+    Raises:
+        InputError: the directory is held, damaged, none at all, or belongs to another provider. Nothing was sent.
+        MachineError: the disk refused.
+    """
+    clock = clock or SystemClock()
+    _require_ledger(folder)
+    asked = {
+        print_: event.job_id or ""
+        for event in reversed(read_events(folder / "ledger"))
+        if event.request and (print_ := fingerprint(event.request)) is not None
+    }
+    with open_ledger(folder / "ledger", clock) as ledger:
+        try:
+            check_provider(ledger.state, config, folder)
+            async with open_provider(config, folder, key, clock) as provider:
+                with log_to(folder / "run.log", provider.key) as run_log:
+                    async with open_context(config, folder, ledger, provider, clock, run_log.event) as context:
+                        found = await _look(context, asked)
+        finally:
+            await ledger.close()
+    rewrite_report(folder, clock)
+    return found
+
+
+async def _look(run: RunContext, asked: dict[bytes, str]) -> Reconciliation:
+    doubted: list[JobRecord] = []
+    comparison = None
+    leave = functools.partial(run.stopping.leave, StopReason.INTERRUPTED, "interrupted")
+    with signals_to(leave), contextlib.suppress(LeavingError):
+        await doubt_what_was_reserved(run, LAST_RUN_ENDED)
+        doubted = list(run.ledger.state.in_state(JobState.IN_DOUBT))
+        await _settle(run, doubted)
+        comparison = await compare(run, asked)
+    if comparison is None and not run.stopping.is_stopping:
+        run.stopping.stop(StopReason.MACHINE, "the provider's history could not be read whole: try again later")
+    return _conclude(run, doubted, comparison)
+
+
+async def _settle(run: RunContext, doubted: list[JobRecord]) -> None:
+    """As many sweeps as absence asks for, or fewer where the first settles everything."""
+    witness = Witness()
+    witness.inherit(doubted)
+    for sweeps in range(SWEEPS_FOR_ABSENCE):
+        if sweeps:
+            await run.pause(BETWEEN_SWEEPS_S)
+        await settle(run, witness)
+        if not run.ledger.state.counts[JobState.IN_DOUBT]:
+            return
+
+
+def _conclude(run: RunContext, doubted: list[JobRecord], comparison: Comparison | None) -> Reconciliation:
+    state, stopping = run.ledger.state, run.stopping
+    settled = tuple(
+        Settled(
+            record.job_id,
+            record.attempt,
+            record.state,
+            record.request_id,
+            record.quote_microusd,
+            record.cost_microusd if record.state is JobState.POSTED else 0,
+            record.error,
+        )
+        for record in doubted
+        if record.state is not JobState.IN_DOUBT
+    )
+    left = tuple(state.in_state(JobState.IN_DOUBT))
+    to_collect = state.counts[JobState.SUBMITTED] + state.counts[JobState.POSTED]
+    codes = [stopping.reason.exit_code] if stopping.reason else []
+    if left or to_collect or (comparison is not None and not comparison.is_clean):
+        codes.append(5)
+    row_ids = {line.job_id: line.id for line in reversed(load_lines(run.folder))}
+    return Reconciliation(run.folder, settled, left, row_ids, to_collect, comparison, gravest(codes), stopping.message)
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """A person's word on an attempt, as it stands in the ledger now. `quote_microusd` is the money that it frees."""
+
+    job_id: str
+    attempt: int
+    billed: bool
+    request_id: str | None
+    quote_microusd: int
+    by: str
+
+
+def resolve(
+    folder: Path, named: str, *, request_id: str | None, note: str | None = None, clock: Clock | None = None
+) -> Resolution:
+    """Record a person's word on an attempt in doubt, with the time and who said it.
+
+    Args:
+        named: the attempt: `JOB_ID/NUMBER` as `status` shows it, or a job's or row's id where only one is in doubt.
+        request_id: the provider's name for it if it was billed; None if it was not.
+        note: why, in the person's own words.
+
+    Raises:
+        InputError: no such attempt is in doubt, or the request belongs to another. Nothing was recorded.
+        MachineError: the disk refused.
+    """
+    clock = clock or SystemClock()
+    _require_ledger(folder)
+    if request_id is not None and valid_request_id(request_id) is None:
+        raise InputError(f"--billed: {request_id[:70]!r} is no request id: 8 to 64 letters, digits, `-` and `_`")
+    return asyncio.run(_resolve(folder, named, request_id, note, clock))
+
+
+async def _resolve(folder: Path, named: str, request_id: str | None, note: str | None, clock: Clock) -> Resolution:
+    with open_ledger(folder / "ledger", clock) as ledger:
+        try:
+            record = attempt_named(ledger.state, folder, named)
+            owner = ledger.state.request_ids.get(request_id or "")
+            if owner is not None and owner != record.job_id:
+                raise InputError(f"--billed: request {request_id} belongs to {owner} already")
+            if request_id is not None and record.request_id not in (None, request_id):
+                raise InputError(f"--billed: the attempt was accepted as {record.request_id}, so it is that request")
+            by = f"{_user()} on {socket.gethostname()}"
+            said = f"{by} said that it was {'billed' if request_id else 'not billed'}"
+            detail = f"{said}: {note}" if note else said
+            if record.state is JobState.RESERVED:
+                interrupted = ErrorClass.INTERRUPTED.label
+                await ledger.record(record.event(EventKind.IN_DOUBT, error_class=interrupted, detail=LAST_RUN_ENDED))
+            if request_id is not None:
+                event = record.event(EventKind.SUBMITTED, request_id=request_id, detail=detail)
+            else:
+                event = record.event(EventKind.VOIDED, error_class=ErrorClass.NOT_BILLED.label, detail=detail)
+            await ledger.record(event)
+        finally:
+            await ledger.close()
+    rewrite_report(folder, clock)
+    billed = request_id is not None
+    return Resolution(record.job_id, record.attempt, billed, request_id, record.quote_microusd, by)
+
+
+def attempt_named(state: State, folder: Path, named: str) -> JobRecord:
+    """The attempt in doubt that a person means.
+
+    Raises:
+        InputError: none or several; says which there are.
+    """
+    name, slash, number = named.partition("/")
+    rows = {line.job_id for line in load_lines(folder) if line.id == name}
+    meant = [record for record in state.jobs.values() if record.job_id == name or record.job_id in rows]
+    if not meant:
+        raise InputError(
+            f"{folder} has no attempt {named[:80]!r}; `kling-batch status {folder}` shows what is in doubt"
+        )
+    doubted = [record for record in meant if record.state in (JobState.IN_DOUBT, JobState.RESERVED)]
+    if slash:
+        doubted = [record for record in doubted if str(record.attempt) == number]
+    if len(doubted) > 1:
+        those = ", ".join(f"{record.job_id}/{record.attempt}" for record in doubted)
+        raise InputError(f"{named} means several attempts in doubt; say which: {those}")
+    if not doubted:
+        stand = ", ".join(f"{record.job_id}/{record.attempt} is {record.state.name.lower()}" for record in meant[:5])
+        raise InputError(f"{named[:80]} is not in doubt: {stand}. Nothing was recorded.")
+    return doubted[0]
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "a person without a name"
+
+
+def _require_ledger(folder: Path) -> None:
+    if not (folder / "ledger").is_dir():
+        raise RunDirectoryError(f"{folder} is not a run directory: it has no ledger")
