@@ -34,6 +34,10 @@ SANDBOX_CAP_USD = "100.00"
 _PLAIN_NUMBER = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,9})?")
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(s|m|h)")
 MAX_DURATION_S = 999_999_999
+
+SHORTEST_GIVE_UP_S = 60.0
+"""However fast a sandbox's time passes: its clips are drawn in real time, on a machine that may be busy."""
+
 _HOST = re.compile(r"(\*\.)?[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
 _KEY = re.compile(r"[!-~]{8,200}")
 _KEY_BEGINNING = "SG_"
@@ -316,7 +320,7 @@ class Config(Section):
                 polling.expected_s / scale,
                 polling.min_interval_s / scale,
                 polling.max_interval_s / scale,
-                polling.give_up_s / scale,
+                polling.give_up_s if scale == 1 else max(polling.give_up_s / scale, SHORTEST_GIVE_UP_S),
             ),
             retry=Retry(self.retry.max_attempts, self.retry.base_delay_s / scale, self.retry.max_delay_s / scale),
             doubt=Doubt(doubt.settle_after_s / scale, doubt.wait_s / scale),

@@ -29,7 +29,7 @@ def resolve(
     note: Annotated[str | None, typer.Option("--note", metavar="TEXT", help="Why, for the ledger.")] = None,
     json: options.Json = False,
 ) -> None:
-    """Record your word on an attempt in doubt, with the time and your name. Nothing is sent.
+    """Record your word on an attempt in doubt. It is kept with the time and your name; nothing is sent.
 
     Example: kling-batch resolve outputs/spring lamp --not-billed --note "not on the invoice of May"
     """

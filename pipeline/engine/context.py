@@ -31,6 +31,9 @@ DOWNLOADS_AT_ONCE = 16
 """Finished videos are small and quick to fetch: more at once only costs memory and sockets."""
 
 
+LONGEST_THROTTLE_S = 25 * 3600.0
+"""Longer than any daily quota takes to come back: whoever is refused for so long needs a person."""
+
 SKEW_NOISE_US = 5_000_000
 """A difference between two readings of the provider's clock that the network and whole seconds explain."""
 
@@ -122,6 +125,8 @@ class RunContext:
             case Reaction.PAUSE if self.pace.is_open:
                 # Each refusal behind an open gate doubles the wait, whatever reset the provider states.
                 self.pace.pause(max(refusal.wait_s, self.throttle.lost(now_s)))
+                if self.throttle.lasted_s(now_s) > LONGEST_THROTTLE_S:
+                    self.stopping.stop(StopReason.ACCOUNT, "the provider has said nothing but 429 for more than a day")
             case Reaction.PAUSE:
                 self.pace.pause(refusal.wait_s)
             case Reaction.STOP_ACCOUNT:

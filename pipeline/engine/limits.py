@@ -87,9 +87,13 @@ class Outage:
         self._failures += 1
         return min(self._retry.max_delay_s, self._retry.base_delay_s * 2.0 ** min(self._failures, 30))
 
+    def lasted_s(self, now_s: float) -> float:
+        """How long it has lasted, in seconds; 0 while all is well."""
+        return now_s - self._lost_at_s if self._failures else 0.0
+
     def is_gone(self, now_s: float) -> bool:
         """Whether it has lasted so long that a person should look."""
-        return bool(self._failures) and now_s - self._lost_at_s > 5 * self._retry.max_delay_s
+        return self.lasted_s(now_s) > 5 * self._retry.max_delay_s
 
 
 class Breaker:

@@ -22,6 +22,7 @@ from support import (
 )
 from virtual_time import run_virtually
 
+from pipeline import runner
 from pipeline.jobs import Job
 from pipeline.ledger.fold import JobState
 from pipeline.ledger.store import read_events
@@ -498,6 +499,25 @@ def test_a_provider_that_says_only_429_is_asked_ever_more_rarely(tmp_path: Path)
             assert (result.exit_code, result.summary["stopped_by"]) == (3, "deadline")
             assert night.posts() < 75
             assert (result.summary["pending"], result.summary["in_doubt_usd"]) == (50, "0.00")
+
+    run_virtually(main())
+
+
+def test_a_provider_that_says_only_429_for_more_than_a_day_needs_a_person(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No run waits for ever: it ends with exit 4, nothing burnt, and goes on after the cure."""
+    monkeypatch.setattr(runner, "HOUSEKEEPING_S", 6 * 3600)
+
+    async def main() -> None:
+        async with Night(tmp_path, faults={"submit_429": 1.0}) as night:
+            made = campaign(tmp_path, 3)
+            result = await night.run(made)
+            assert (result.exit_code, result.summary["failed"], result.summary["pending"]) == (4, 0, 3)
+            assert 24 * 3600 < now_s() < 27 * 3600
+            night.provider._running.faults._active["submit"] = []
+            assert (await night.run(made)).exit_code == 0
+            night.check(made)
 
     run_virtually(main())
 

@@ -1,0 +1,233 @@
+"""Reconciling and resolving real run directories, in virtual time against the real sandbox."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from nights import KEY, Night
+from support import campaign, durable_state
+from virtual_time import run_virtually
+
+from pipeline.kernel.errors import InputError, RunDirectoryError
+from pipeline.ledger.fold import JobState
+from pipeline.ledger.store import open_ledger, read_events
+from pipeline.settling import Reconciliation, reconcile, resolve
+
+LATE_S = 6 * 3600.0
+LOST = {"submit_504_after": 1.0}
+
+
+async def reconciled(night: Night) -> Reconciliation:
+    return await reconcile(night.folder, night.config(), key=KEY, clock=night.clock)
+
+
+def doubtful_night(tmp_path: Path, rows: int = 2) -> Path:
+    """A run directory whose every attempt was accepted and is in doubt, since the history is hours late."""
+
+    async def main() -> Path:
+        async with Night(tmp_path, faults=LOST, history_lag_s=LATE_S, seed=3) as night:
+            assert (await night.run(campaign(tmp_path, rows))).exit_code == 5
+            return night.folder
+
+    return run_virtually(main())
+
+
+def test_an_undisturbed_run_agrees_with_the_history(tmp_path: Path) -> None:
+    """Everything in both, to the cent, exit 0, and nothing was written."""
+
+    async def main() -> None:
+        async with Night(tmp_path) as night:
+            await night.run(campaign(tmp_path, 4, ten_seconds=1))
+            before = read_events(night.folder / "ledger")
+            found = await reconciled(night)
+            assert found.exit_code == 0
+            assert found.comparison is not None
+            assert (found.comparison.agreed, found.comparison.agreed_microusd) == (4, 8_750_000)
+            assert read_events(night.folder / "ledger") == before
+
+    run_virtually(main())
+
+
+def test_doubt_is_settled_without_a_run_and_without_a_submission(tmp_path: Path) -> None:
+    """Once the history shows the lost ones, they are booked; the next run only collects."""
+
+    async def main() -> None:
+        async with Night(tmp_path, faults=LOST, history_lag_s=LATE_S) as night:
+            made = campaign(tmp_path, 3)
+            assert (await night.run(made)).exit_code == 5
+            early = await reconciled(night)
+            assert (len(early.left), early.settled, early.exit_code) == (3, (), 5)
+            await asyncio.sleep(LATE_S)
+            found = await reconciled(night)
+            assert (len(found.settled), found.left, found.to_collect, found.exit_code) == (3, (), 3, 5)
+            assert {each.state for each in found.settled} == {JobState.POSTED}
+            assert night.posts() == 3
+            assert (await night.run(made)).exit_code == 0
+            assert night.posts() == 3
+            assert (await reconciled(night)).exit_code == 0
+            night.check(made)
+
+    run_virtually(main())
+
+
+def test_what_never_arrived_is_freed_without_a_run(tmp_path: Path) -> None:
+    """Two late sweeps and the balance: the money is free, and the next run sends it."""
+
+    async def main() -> None:
+        faults = {"submit_drop_before": 1.0}
+        async with Night(tmp_path, faults=faults, fault_limit={"submit_drop_before": 2}) as night:
+            made = campaign(tmp_path, 2)
+            await night.run(made)
+            await asyncio.sleep(3 * 3600)
+            found = await reconciled(night)
+            assert {each.state for each in found.settled} == {JobState.VOIDED}
+            assert found.exit_code == 0
+            assert night.posts() == 2
+            assert (await night.run(made)).exit_code == 0
+            night.check(made)
+
+    run_virtually(main())
+
+
+def test_a_failure_that_was_billed_against_the_providers_word_is_found(tmp_path: Path) -> None:
+    """A 500 that was billed all the same: paid twice unseen by the run, named by reconcile, exit 5."""
+
+    async def main() -> None:
+        async with Night(tmp_path, faults={"submit_500_after": 1.0}, fault_limit={"submit_500_after": 1}) as night:
+            made = campaign(tmp_path, 2)
+            assert (await night.run(made)).exit_code == 0
+            found = await reconciled(night)
+            assert found.exit_code == 5
+            assert found.comparison is not None
+            (charge,) = found.comparison.unknown
+            assert charge.cost_microusd == 1_750_000
+            assert charge.same_request_as in {job.job_id for job in made.jobs}
+            billed = {each["request_id"] for each in night.provider.invoice()["charges"]}
+            assert charge.request_id in billed - set(durable_state(night.folder).request_ids)
+
+    run_virtually(main())
+
+
+def test_a_history_that_cannot_be_read_changes_nothing(tmp_path: Path) -> None:
+    """Exit 6 with a sentence, the doubt as it was."""
+
+    async def main() -> None:
+        async with Night(tmp_path, faults=LOST | {"history_500": 1.0}) as night:
+            await night.run(campaign(tmp_path, 1))
+            found = await reconciled(night)
+            assert (found.exit_code, found.comparison, len(found.left)) == (6, None, 1)
+            assert "could not be read" in found.message
+
+    run_virtually(main())
+
+
+def test_a_refused_key_is_the_accounts_matter(tmp_path: Path) -> None:
+    """Exit 4, and the ledger is untouched."""
+
+    async def main() -> None:
+        async with Night(tmp_path, keys=(KEY,)) as night:
+            await night.run(campaign(tmp_path, 1))
+            found = await reconcile(night.folder, night.config(), key="SG_ffffffffffffffff", clock=night.clock)
+            assert found.exit_code == 4
+            assert "key" in found.message
+
+    run_virtually(main())
+
+
+def test_a_charge_of_another_provider_is_not_asked_for(tmp_path: Path) -> None:
+    """A directory belongs to one provider for life, for reconcile too."""
+
+    async def main() -> None:
+        async with Night(tmp_path) as night:
+            await night.run(campaign(tmp_path, 1))
+            other = night.config(provider__base_url="http://127.0.0.1:9")
+            with pytest.raises(RunDirectoryError, match="belongs to segmind"):
+                await reconcile(night.folder, other, key=KEY, clock=night.clock)
+
+    run_virtually(main())
+
+
+def test_a_persons_word_frees_the_money_and_is_kept_with_name_and_reason(tmp_path: Path) -> None:
+    """Not billed: voided by a person, with the time, the name and the note in the ledger."""
+    folder = doubtful_night(tmp_path)
+    done = resolve(folder, "row-0", request_id=None, note="not on the invoice")
+    record = durable_state(folder).jobs[done.job_id]
+    assert (record.state, record.error_class) == (JobState.VOIDED, "not_billed")
+    assert done.by in (record.error or "")
+    assert "not on the invoice" in (record.error or "")
+    assert durable_state(folder).books.in_doubt == 1_750_000
+
+
+def test_a_persons_word_names_the_request_and_the_next_run_collects_it(tmp_path: Path) -> None:
+    """Billed: the attempt is that request from now on, and the run fetches its video without a new submission."""
+
+    async def lose() -> Night:
+        night = Night(tmp_path, faults=LOST, history_lag_s=LATE_S, state_dir=tmp_path / "provider")
+        async with night:
+            assert (await night.run(campaign(tmp_path, 1))).exit_code == 5
+            names.append(night.provider.requests()[0]["request_id"])
+            return night
+
+    async def collect() -> None:
+        async with night:
+            made = campaign(tmp_path, 1)
+            assert (await night.run(made)).exit_code == 0
+            assert night.posts() == 1
+            night.check(made)
+
+    names: list[str] = []
+    night = run_virtually(lose())
+    done = resolve(night.folder, "row-0", request_id=names[0])
+    assert (done.billed, done.request_id) == (True, names[0])
+    run_virtually(collect())
+
+
+def test_a_word_that_cannot_be_true_is_refused(tmp_path: Path) -> None:
+    """No such attempt, another's request, a name that is none, not in doubt, several meant: nothing is recorded."""
+    folder = doubtful_night(tmp_path)
+    first, second = durable_state(folder).jobs
+    before = read_events(folder / "ledger")
+    for named, request_id, told in (
+        ("nobody", None, "no attempt"),
+        (f"{first}/2", None, "not in doubt"),
+        (first, "../../x", "no request id"),
+    ):
+        with pytest.raises(InputError, match=told):
+            resolve(folder, named, request_id=request_id)
+    assert read_events(folder / "ledger") == before
+    resolve(folder, f"{first}/1", request_id="request-of-the-first")
+    with pytest.raises(InputError, match="belongs to"):
+        resolve(folder, second, request_id="request-of-the-first")
+    with pytest.raises(InputError, match="is submitted"):
+        resolve(folder, first, request_id=None)
+
+
+def test_a_row_with_several_doubts_must_be_named_by_attempt(tmp_path: Path) -> None:
+    """Its replicates are told apart by their jobs."""
+
+    async def main() -> Path:
+        async with Night(tmp_path, faults=LOST, history_lag_s=LATE_S) as night:
+            await night.run(campaign(tmp_path, 1, count=2))
+            return night.folder
+
+    folder = run_virtually(main())
+    with pytest.raises(InputError, match="several") as refused:
+        resolve(folder, "row-0", request_id=None)
+    for job_id in durable_state(folder).jobs:
+        assert f"{job_id}/1" in str(refused.value)
+
+
+def test_neither_verb_disturbs_a_run_that_holds_the_directory(tmp_path: Path) -> None:
+    """Both need the lock, and say who holds it."""
+    folder = doubtful_night(tmp_path, rows=1)
+    with open_ledger(folder / "ledger"), pytest.raises(RunDirectoryError, match="in use"):
+        resolve(folder, "row-0", request_id=None)
+
+
+def test_a_folder_without_a_ledger_is_no_run_directory(tmp_path: Path) -> None:
+    """And none is made there."""
+    with pytest.raises(RunDirectoryError, match="not a run directory"):
+        resolve(tmp_path, "row-0", request_id=None)
+    assert list(tmp_path.iterdir()) == []
