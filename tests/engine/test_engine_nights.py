@@ -512,7 +512,7 @@ def test_a_provider_that_says_only_429_for_more_than_a_day_needs_a_person(
     async def main() -> None:
         async with Night(tmp_path, faults={"submit_429": 1.0}) as night:
             made = campaign(tmp_path, 3)
-            result = await night.run(made)
+            result = await night.run(made, night.config(retry__max_delay_s="3600"))
             assert (result.exit_code, result.summary["failed"], result.summary["pending"]) == (4, 0, 3)
             assert 24 * 3600 < now_s() < 27 * 3600
             night.provider._running.faults._active["submit"] = []
