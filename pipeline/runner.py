@@ -322,6 +322,7 @@ async def _run_engine(
             watcher.event(event)
 
         async with open_context(config, folder, ledger, provider, clock, listen) as context:
+            context.pace.pause(pace_owed_s(ledger.state, context.pace.interval_s, clock.now_us()))
             chosen = choose(campaign, options.ids)
             await context.record(_run_started(config, campaign, len(chosen)))
             asked = frozenset(job.job_id for job in chosen)
@@ -356,6 +357,20 @@ async def open_context(
             price=price_of(config),
             listener=listener,
         )
+
+
+def pace_owed_s(state: State, interval_s: float, now_us: int) -> float:
+    """How long the first call must wait so that the pace holds across the restart, in seconds.
+
+    Whoever held the lock before has made its last call by now, and one interval after that is soon enough: calls that
+    are evenly spaced on both sides of a restart are so across it. A run that has said its last word since longer than
+    that owes nothing.
+    """
+    if not state.runs:
+        return 0.0
+    ended_us = state.runs[-1].ended_us
+    since_s = (now_us - ended_us) / 1e6 if ended_us is not None else 0.0
+    return interval_s if since_s < 0 else max(0.0, interval_s - since_s)
 
 
 def _run_started(config: Config, campaign: Campaign, jobs: int) -> Event:
