@@ -13,6 +13,7 @@ LONGEST_WINDOW_DAYS = 30
 
 MAX_PAGES = 2_000
 PAGE_TRIES = 4
+REPEATS_AT_THE_END = 2
 
 
 async def read_history(run: RunContext, models: set[str], from_us: int, to_us: int) -> list[HistoryRow] | None:
@@ -34,6 +35,7 @@ async def read_history(run: RunContext, models: set[str], from_us: int, to_us: i
 
 
 async def _read_window(run: RunContext, rows: dict[str, HistoryRow], from_date: str, to_date: str, model: str) -> bool:
+    repeats = 0
     for page in range(1, MAX_PAGES + 1):
         listed = await _page(run, page, from_date, to_date, model)
         if listed is None:
@@ -42,9 +44,10 @@ async def _read_window(run: RunContext, rows: dict[str, HistoryRow], from_date: 
         for row in listed:
             if row.request_id not in rows or standing(row) > standing(rows[row.request_id]):
                 rows[row.request_id] = row
-        # A page that is empty, short of rows, or all seen before is the last. A page of repeats (a row for each
-        # output of a request) is short in requests without being the last, so only new requests count as progress.
-        if not listed or len(rows) == known:
+        # An empty page is behind the last. So is one that was all seen before, where the provider repeats its last page
+        # for ever; but rows that come in meanwhile push those of one page onto the next, so it takes two of them.
+        repeats = repeats + 1 if len(rows) == known else 0
+        if not listed or repeats == REPEATS_AT_THE_END:
             return True
     return False
 
