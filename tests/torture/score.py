@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 LONG = os.environ.get("TORTURE") == "long"
 """The long tier, by hand: every opcode instead of every line, thousands of seeds instead of a hundred."""
 
+FIRST = os.environ.get("TORTURE_FIRST") == "1"
+"""End at the first violation: for whoever only wants to know whether there is one."""
+
 SHOWN = 5
 """Violations told of one scenario: the first few say what is wrong, the rest repeat it."""
 
@@ -37,6 +40,8 @@ class Score:
             where = traceback.extract_tb(error.__traceback__)[-1]
             said = " ".join(str(error).split())[:600] or type(error).__name__
             self.violations.append(f"{label}: {said} ({where.name}:{where.lineno})")
+            if FIRST:
+                raise
 
     def conclude(self, must_fire: Iterable[str] = ()) -> None:
         """Fail if anything was violated, or if a fault that the scenario is about never fired: that proves nothing."""

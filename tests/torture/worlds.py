@@ -270,8 +270,12 @@ def make_world(folder: Path, *, rows: int = 3, changes: Mapping[str, str] | None
 def side_by_side(trial: Callable[[T], object], items: Iterable[T], hands: int = 2) -> None:
     """Make the trials of all `items`, `hands` at a time: each waits for processes, so both cores are used."""
     with ThreadPoolExecutor(hands) as pool:
-        for done in [pool.submit(trial, item) for item in items]:
-            done.result()
+        try:
+            for done in [pool.submit(trial, item) for item in items]:
+                done.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def free_port() -> int:

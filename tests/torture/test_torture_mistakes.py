@@ -1,0 +1,65 @@
+"""Mistakes made on purpose: each is built into a copy of the pipeline, and a scenario of the suite must find it.
+
+A suite that finds nothing proves something only if it would have found something. Each mistake names the scenario that
+catches it; that one runs against the copy until its first violation.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from mistakes import MISTAKES, Mistake
+from score import Score
+from worlds import side_by_side
+
+ROOT = Path(__file__).parents[2]
+AT_MOST_S = 240
+
+pytestmark = pytest.mark.timeout(900)
+
+
+def test_every_mistake_made_on_purpose_is_found(tmp_path: Path, new_score: Callable[[str], Score]) -> None:
+    """Whatever part of the protocol is left out, some scenario shows a violation."""
+    score = new_score("mistakes made on purpose")
+
+    def trial(mistake: Mistake) -> None:
+        with score.trial(mistake.name):
+            code, said = run_with(mistake, tmp_path / mistake.name.replace(" ", "-"))
+            assert code == 1, f"not found by {mistake.scenario} (exit {code}): {said[-400:]}"
+            assert "violations" in said or "AssertionError" in said, f"it broke instead of failing: {said[-400:]}"
+            score.fired[mistake.name] += 1
+
+    side_by_side(trial, MISTAKES)
+    score.conclude(mistake.name for mistake in MISTAKES)
+
+
+def run_with(mistake: Mistake, copy: Path) -> tuple[int, str]:
+    """Run the scenario of a mistake against a copy of the project that has it; the exit code of pytest and its words."""
+    for name in ("pipeline", "tests"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", copy)
+    mistake.make(copy)
+    ended = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *mistake.scenario.split(" ")],
+        cwd=copy,
+        env=os.environ | {"PYTHONPATH": str(copy), "TORTURE_FIRST": "1", "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=AT_MOST_S,
+        check=False,
+    )
+    return ended.returncode, ended.stdout + ended.stderr
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.name)
+def test_each_mistake_can_still_be_made(mistake: Mistake) -> None:
+    """What it changes stands in the code exactly once: when the code moves on, the mistake must move along."""
+    for path, old, new in mistake.edits:
+        assert (ROOT / path).read_text().count(old) == 1, f"{path} does not hold once: {old}"
+        assert old != new
