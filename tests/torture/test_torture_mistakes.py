@@ -40,7 +40,7 @@ def test_every_mistake_made_on_purpose_is_found(tmp_path: Path, new_score: Calla
 
 
 def run_with(mistake: Mistake, copy: Path) -> tuple[int, str]:
-    """Run the scenario of a mistake against a copy of the project that has it; the exit code of pytest and its words."""
+    """Run the scenario of a mistake against a copy of the project that has it; pytest's exit code and words."""
     for name in ("pipeline", "tests"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", copy)
