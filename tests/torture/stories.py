@@ -28,7 +28,7 @@ class Act:
     def play(self, world: World, *dooms: Doom) -> int:
         """Live it, with more dooms; returns the exit code, or -9 for a life that was killed."""
         faults = {"faults": dict.fromkeys(self.faults, 1.0), "fault_limit": dict.fromkeys(self.faults, 1)}
-        return world.live([NoteFaults(world.folder / "faults"), *self.dooms, *dooms], **faults)
+        return world.live([NoteFaults(world.folder / "faults"), *self.dooms, *dooms], at_most_s=300, **faults)
 
 
 @dataclass(frozen=True, slots=True)
