@@ -300,3 +300,18 @@ def test_a_retry_is_granted_only_to_what_the_run_may_start(tmp_path: Path) -> No
             assert len(granted) == 1
 
     run_virtually(main())
+
+
+def test_a_last_doubt_that_the_background_settles_is_gone_on_with(tmp_path: Path) -> None:
+    """Whichever sweep finds that the only attempt never arrived, the same run submits it anew."""
+
+    async def main(folder: Path, settle_after_s: int) -> None:
+        folder.mkdir()
+        fault = "submit_504_before"
+        async with Night(folder, faults={fault: 1.0}, fault_limit={fault: 1}) as night:
+            config = night.config(in_doubt__settle_after_s=str(settle_after_s), in_doubt__wait_s="3600")
+            result = await night.run(campaign(folder, 1), config)
+            assert (result.exit_code, result.message) == (0, "")
+
+    for settle_after_s in range(10, 150, 10):
+        run_virtually(main(tmp_path / str(settle_after_s), settle_after_s))

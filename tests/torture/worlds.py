@@ -23,10 +23,11 @@ import os
 import random
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from multiprocessing import forkserver
+from multiprocessing import connection, forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -42,6 +43,7 @@ from support import (
 )
 from virtual_time import STARTED_US, VirtualClock, run_virtually
 
+from pipeline.kernel.errors import KlingBatchError
 from pipeline.manifest import Campaign, load_manifest
 from pipeline.runner import RunOptions, RunResult, run
 from pipeline.sandbox import Sandbox, SandboxSettings
@@ -52,6 +54,9 @@ BETWEEN_LIVES_S = 60.0
 """How much later the next life begins, unless it is told otherwise."""
 
 KILLED = -9
+
+_one_at_a_time = threading.Lock()
+"""Starting a process also looks after all the others, and of two threads that read one's exit code, one reads 255."""
 
 REAL_TIMES = {
     "limits.requests_per_minute": "3000",
@@ -107,11 +112,16 @@ async def _alive(life: Life) -> tuple[RunResult, float]:
 
 
 def _live(life: Life) -> None:
-    """The main function of a life's process."""
+    """The main function of a life's process. What ends a command with one sentence ends a life with it too."""
     for doom in life.doom:
         doom.arm()
-    result, ended_s = run_virtually(_alive(life))
-    told = {"exit_code": result.exit_code, "summary": result.summary, "ended_s": ended_s}
+    told: dict[str, Any]
+    try:
+        result, ended_s = run_virtually(_alive(life))
+    except KlingBatchError as error:
+        told = {"exit_code": error.exit_code, "summary": {"message": str(error)}}
+    else:
+        told = {"exit_code": result.exit_code, "summary": result.summary, "ended_s": ended_s}
     (life.folder / "result.json").write_text(json.dumps(told))
 
 
@@ -135,8 +145,18 @@ def _nursery() -> multiprocessing.context.ForkServerContext:
 def fork(target: Callable[..., None], *args: Any) -> BaseProcess:
     """A process that runs `target(*args)`; both must be picklable by name. Starts in a few milliseconds."""
     process = _nursery().Process(target=target, args=args, daemon=True)
-    process.start()
+    with _one_at_a_time:
+        process.start()
     return process
+
+
+def exit_code(process: BaseProcess, at_most_s: float) -> int | None:
+    """Wait for the end of a process that `fork` has started; None if it is not over by then. Signals are negative."""
+    if not connection.wait([process.sentinel], at_most_s):
+        return None
+    with _one_at_a_time:
+        process.join()
+    return process.exitcode
 
 
 def close_nursery() -> None:
@@ -188,12 +208,11 @@ class World:
         """
         (self.folder / "result.json").unlink(missing_ok=True)
         process = fork(_live, self.life(doom, **provider))
-        process.join(at_most_s)
-        if process.exitcode is None:
+        code = exit_code(process, at_most_s)
+        if code is None:
             process.kill()
             process.join()
             raise AssertionError(f"a life was not over after {at_most_s:g} s")
-        code = process.exitcode
         process.close()
         self.now_s = max(self.now_s, self._last_seen_s()) + BETWEEN_LIVES_S
         assert code in (0, KILLED), f"a life ended with {code}"
@@ -201,9 +220,11 @@ class World:
 
     def _last_seen_s(self) -> float:
         """The latest moment of a life that anybody wrote down, in seconds since the first began."""
-        if (self.folder / "result.json").exists():
+        if (self.folder / "result.json").exists() and "ended_s" in self.result:
             return float(self.result["ended_s"])
         journal = self.folder / "provider" / "journal.jsonl"
+        if not journal.exists():
+            return 0.0
         records = [json.loads(line) for line in journal.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
         return max((record.get("at", 0.0) for record in records), default=0.0) - STARTED_US / 1e6
 
@@ -237,9 +258,10 @@ class World:
             check_liability(self.run_folder, requests)
         else:
             assert not requests, "something was accepted, and there is no ledger"
-        self._check_final_names(requests)
+        self.check_final_names(requests)
 
-    def _check_final_names(self, requests: list[dict[str, Any]]) -> None:
+    def check_final_names(self, requests: list[dict[str, Any]]) -> None:
+        """Every final name is that of a whole video, made by the provider for one of these requests."""
         known = {request["sha256"] for request in requests}
         videos = self.run_folder / "videos"
         for path in videos.iterdir() if videos.is_dir() else ():
@@ -269,6 +291,7 @@ def make_world(folder: Path, *, rows: int = 3, changes: Mapping[str, str] | None
 
 def side_by_side(trial: Callable[[T], object], items: Iterable[T], hands: int = 2) -> None:
     """Make the trials of all `items`, `hands` at a time: each waits for processes, so both cores are used."""
+    _nursery()  # before there are two that could both start it
     with ThreadPoolExecutor(hands) as pool:
         try:
             for done in [pool.submit(trial, item) for item in items]:
@@ -293,8 +316,9 @@ def free_port() -> int:
 
 def warm() -> None:
     """Import what lives need, and draw the clips of every shape, before the first fork."""
-    for name in ("pipeline.report.write", "pipeline.sandbox.server", "pyarrow.pandas_compat", "pandas.io.formats.csvs",
-                 "pandas.core.arrays.arrow.extension_types", "encodings.utf_8_sig", "encodings.ascii"):  # fmt: skip
+    for name in ("pipeline.cli.app", "pipeline.cli.progress", "pipeline.report.write", "pipeline.sandbox.server",
+                 "pyarrow.pandas_compat", "pandas.io.formats.csvs", "pandas.core.arrays.arrow.extension_types",
+                 "encodings.utf_8_sig", "encodings.ascii"):  # fmt: skip
         importlib.import_module(name)
     from pipeline.sandbox import studio
     from pipeline.sandbox.clips import tiny_clip

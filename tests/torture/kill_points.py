@@ -1,0 +1,213 @@
+"""Where a life can be killed: every line, and every opcode, of the modules that keep the promise.
+
+A life that *leaves tracks* is only watched: each line that it executes in those modules is written down, in order and
+with all its threads. A life that is killed *at a line* dies before the line does anything.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any, NamedTuple
+
+import pipeline
+from pipeline.ledger import segments, store
+from pipeline.ledger.events import Event
+from pipeline.sandbox.faults import FaultPlan
+
+ROOT = Path(pipeline.__file__).parent
+
+TRACED = frozenset(
+    [
+        *(f"ledger/{name}.py" for name in ("budget", "events", "fold", "segments", "store")),
+        *(f"engine/{name}.py" for name in ("balance", "context", "dispatcher", "doubt", "recovery", "retry", "worker")),
+        *("kernel/files.py", "media/collect.py", "media/landing.py", "runner.py"),
+    ]
+)
+"""The modules in which every step counts: those that write, pay, decide and recover."""
+
+
+class Line(NamedTuple):
+    """A line of a traced module."""
+
+    module: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.module}:{self.number}"
+
+
+_MODULE_OF_FILE = {str(ROOT / module): module for module in TRACED}
+
+
+def _trace(local: Callable[[FrameType, str, Any], Any], concerns: Callable[[CodeType], bool]) -> None:
+    """Call `local` for what happens in the code that concerns it, in this thread and in all that it will start."""
+
+    def enter(frame: FrameType, _event: str, _argument: Any) -> Any:
+        return local if concerns(frame.f_code) else None
+
+    threading.settrace(enter)
+    sys.settrace(enter)
+
+
+def die() -> None:
+    """End this process as the kernel would: nothing of it runs any more, what it has handed to the disk stays."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveTracks:
+    """No doom at all: every traced line that is executed is appended to a file."""
+
+    path: Path
+
+    def arm(self) -> None:
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+        def note(frame: FrameType, event: str, _argument: Any) -> Any:
+            if event == "line":
+                os.write(descriptor, f"{_MODULE_OF_FILE[frame.f_code.co_filename]} {frame.f_lineno}\n".encode())
+            return note
+
+        _trace(note, lambda code: code.co_filename in _MODULE_OF_FILE)
+
+
+def read_tracks(path: Path) -> list[Line]:
+    """The lines that a life has executed, in order."""
+    words = (line.split() for line in path.read_text().splitlines())
+    return [Line(module, int(number)) for module, number in words]
+
+
+def function_of(line: Line) -> str:
+    """The name of the function that a line stands in."""
+    return _functions(line.module).get(line.number, "")
+
+
+@functools.cache
+def _functions(module: str) -> dict[int, str]:
+    names: dict[int, str] = {}
+    left = [compile((ROOT / module).read_text(), module, "exec")]
+    while left:
+        code = left.pop()
+        if not code.co_name.startswith("<"):
+            names |= {number: code.co_name for _, _, number in code.co_lines() if number is not None}
+        left += [inner for inner in code.co_consts if isinstance(inner, CodeType)]
+    return names
+
+
+@dataclass(frozen=True, slots=True)
+class KillAtLine:
+    """SIGKILL before the n-th execution of a line."""
+
+    line: Line
+    nth: int = 1
+
+    def arm(self) -> None:
+        file, number = str(ROOT / self.line.module), self.line.number
+        executed = itertools.count(1)
+
+        def kill(frame: FrameType, event: str, _argument: Any) -> Any:
+            if event == "line" and frame.f_lineno == number and next(executed) == self.nth:
+                die()
+            return kill
+
+        def concerns(code: CodeType) -> bool:
+            return code.co_filename == file and any(number == at for _, _, at in code.co_lines())
+
+        _trace(kill, concerns)
+
+
+@dataclass(frozen=True, slots=True)
+class KillAtStep:
+    """SIGKILL before the n-th of all traced lines, or opcodes, that a life executes."""
+
+    nth: int
+    opcodes: bool = False
+
+    def arm(self) -> None:
+        kind = "opcode" if self.opcodes else "line"
+        steps = itertools.count(1)
+
+        def kill(frame: FrameType, event: str, _argument: Any) -> Any:
+            frame.f_trace_opcodes = self.opcodes
+            if event == kind and next(steps) == self.nth:
+                die()
+            return kill
+
+        _trace(kill, lambda code: code.co_filename in _MODULE_OF_FILE)
+
+
+@dataclass(frozen=True, slots=True)
+class KillAtCall:
+    """SIGKILL at the first call of a function."""
+
+    module: str
+    function: str
+
+    def arm(self) -> None:
+        file, name = str(ROOT / self.module), self.function
+
+        def enter(frame: FrameType, _event: str, _argument: Any) -> None:
+            if frame.f_code.co_name == name and frame.f_code.co_filename == file:
+                die()
+
+        threading.settrace(enter)
+        sys.settrace(enter)
+
+
+@dataclass(frozen=True, slots=True)
+class KillOnceDurable:
+    """SIGKILL right after the n-th event of a kind has become durable."""
+
+    kind: str
+    nth: int = 1
+
+    def arm(self) -> None:
+        write_segment, left = segments.write_segment, self.nth
+
+        def write(folder: Path, events: Sequence[Event], data: bytes) -> segments.SegmentName:
+            nonlocal left
+            written = write_segment(folder, events, data)
+            left -= sum(event.event == self.kind for event in events)
+            if left <= 0:
+                die()
+            return written
+
+        segments.write_segment = write
+
+
+@dataclass(frozen=True, slots=True)
+class MergeAbove:
+    """The ledger merges its segments when there are more than so many: a small campaign makes few."""
+
+    segments: int
+
+    def arm(self) -> None:
+        store.MERGE_ABOVE = self.segments
+
+
+@dataclass(frozen=True, slots=True)
+class NoteFaults:
+    """Append the name of each fault of the provider that fires to a file."""
+
+    path: Path
+
+    def arm(self) -> None:
+        draw = FaultPlan.draw
+
+        def noted(*arguments: Any, **named: Any) -> str | None:
+            fault = draw(*arguments, **named)
+            if fault is not None:
+                with self.path.open("a") as file:
+                    file.write(f"{fault}\n")
+            return fault
+
+        FaultPlan.draw = noted  # type: ignore[method-assign]

@@ -1,0 +1,47 @@
+"""Cancellation at every await: a task that ends where it waits takes no money, no video and no other job with it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+
+import pytest
+from cancels import CancelAtAwait
+from score import LONG, Score
+from worlds import make_world, side_by_side
+
+CHUNK = 16
+"""Cancellations at successive awaits before it is looked whether a life had fewer."""
+
+pytestmark = pytest.mark.timeout(0 if LONG else 600)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 10] if LONG else [1])
+def test_a_cancel_at_any_await_leaves_the_bill_covered_and_the_next_life_clean(
+    tmp_path: Path, new_score: Callable[[str], Score], rows: int
+) -> None:
+    """Whichever task is cancelled, at whichever await: covered at once, and right in the end."""
+    score = new_score(f"cancel at each await: {rows} {'row' if rows == 1 else 'rows'}")
+
+    def cancel(nth: int) -> None:
+        label = f"await {nth}"
+        with score.trial(label):
+            world = make_world(tmp_path / label, rows=rows)
+            told = world.folder / "cancelled"
+            world.live([CancelAtAwait(nth, told)])
+            if told.exists():
+                score.fired[f"cancelled {told.read_text()}"] += 1
+            world.check_exposure()
+            world.live_on()
+            world.check_rest()
+            shutil.rmtree(world.folder)
+
+    for first in count(1, CHUNK):
+        before = score.fired.total()
+        side_by_side(cancel, range(first, first + CHUNK))
+        if score.fired.total() - before < CHUNK:
+            break
+    tasks = ("_alive", "_carry", "_commit", "_keep_house", "_settle_in_background", "submit")
+    score.conclude(must_fire=[f"cancelled {task}" for task in tasks])

@@ -1,0 +1,164 @@
+"""SIGKILL at every line: whatever line a life dies before, the ledger covers the bill and the next life makes it good.
+
+A life that is only watched tells which lines there are to die at. Kills at different lines often leave the same bytes
+behind; each such *crash state* is checked and lived on from once, since from equal bytes the same life follows.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from queue import SimpleQueue
+
+import pytest
+from kill_points import KillAtLine, KillAtStep, LeaveTracks, Line, function_of, read_tracks
+from score import LONG, Score
+from stories import STORIES, Stage, Story, crash_state
+from worlds import KILLED, Doom, World, side_by_side
+
+LATER = 12
+"""Kills of each story at a later execution of a line."""
+
+PAIRS = 1_000 if LONG else 12
+"""Double kills of each story."""
+
+CHUNK = 256
+"""Kills at successive opcodes before it is looked whether a life has come through."""
+
+HANDS = 2
+
+pytestmark = pytest.mark.timeout(0 if LONG else 600)
+
+
+@dataclass
+class Attack:
+    """A story with a stage for each hand, the lines of its life to be attacked, and the states that kills have left."""
+
+    story: Story
+    folder: Path
+    tracks: list[Line] = field(default_factory=list)
+    """Every line that the undisturbed life has executed, in order."""
+    own_lines: list[Line] = field(default_factory=list)
+    """Those that no story before this one has executed."""
+    _stages: SimpleQueue[Stage] = field(default_factory=SimpleQueue)
+    _numbers: Iterator[int] = field(default_factory=count)
+    _seen: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        for hand in range(HANDS):
+            self._stages.put(Stage(self.story, self.folder / f"stage-{hand}"))
+
+    def kill(self, score: Score, *dooms: Doom) -> int:
+        """One trial: live, and live again, with a doom each; then check what the last of them has left, and live on.
+
+        Returns how many of these lives were killed.
+        """
+        stage, killed = self._stages.get(), 0
+        try:
+            with score.trial(f"{self.story.name}, {dooms}"):
+                world = stage.set(self.folder / f"trial-{next(self._numbers)}")
+                for doom in dooms:
+                    killed += self.story.act.play(world, doom) == KILLED
+                    world.check_exposure()
+                score.kills += killed
+                score.fired["kill"] += killed > 0
+                score.fired["two kills"] += killed > 1
+                score.fired.update(fired_in(world))
+                self._see_out(world)
+                shutil.rmtree(world.folder)
+        finally:
+            self._stages.put(stage)
+        return killed
+
+    def watch(self) -> None:
+        """Live undisturbed, and write down where a life can be killed."""
+        stage = self._stages.get()
+        world = stage.set(self.folder / "undisturbed")
+        tracks = self.folder / "tracks"
+        assert self.story.act.play(world, LeaveTracks(tracks)) in (0, 1)
+        world.check_rest()
+        self.tracks = read_tracks(tracks)
+        missed = set(self.story.purpose) - {function_of(line) for line in self.tracks}
+        assert not missed, f"{self.story.name} is not what it should be about: {missed}"
+        self._stages.put(stage)
+
+    def points(self) -> Iterator[KillAtLine]:
+        """Every line of its own once, and some that are executed often at a later time."""
+        yield from (KillAtLine(line) for line in self.own_lines)
+        executed, rng = Counter(self.tracks), random.Random(self.story.name)
+        often = sorted(line for line, times in executed.items() if times > 1)
+        for line in rng.sample(often, LATER):
+            yield KillAtLine(line, rng.randint(2, executed[line]))
+
+    def kill_at_each_opcode(self, score: Score) -> None:
+        """The first, the second, and so on, until there are no more."""
+        for first in count(1, CHUNK):
+            steps = [KillAtStep(nth, opcodes=True) for nth in range(first, first + CHUNK)]
+            before = score.kills
+            side_by_side(lambda step: self.kill(score, step), steps, HANDS)
+            if score.kills - before < CHUNK:
+                return
+
+    def _see_out(self, world: World) -> None:
+        state = crash_state(world)
+        if state not in self._seen:
+            self._seen.add(state)
+            world.live_on()
+            world.check_rest()
+            left = [path.name for path in world.folder.rglob("*.part")]
+            assert not left, f"left behind: {left}"
+
+
+def fired_in(world: World) -> list[str]:
+    """The faults that the provider has made so far."""
+    noted = world.folder / "faults"
+    return noted.read_text().splitlines() if noted.exists() else []
+
+
+@pytest.fixture(scope="module")
+def attacks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Attack]:
+    """Each story by its name, watched."""
+    made = {story.name: Attack(story, tmp_path_factory.mktemp("story")) for story in STORIES}
+    side_by_side(Attack.watch, made.values(), HANDS)
+    known: set[Line] = set()
+    for attack in made.values():
+        attack.own_lines = [line for line in dict.fromkeys(attack.tracks) if line not in known]
+        known.update(attack.own_lines)
+    return made
+
+
+@pytest.mark.parametrize("name", [story.name for story in STORIES])
+def test_a_kill_at_any_point_loses_nothing_and_pays_nothing_twice(
+    attacks: dict[str, Attack], new_score: Callable[[str], Score], name: str
+) -> None:
+    """Dead before any line (in the long tier: any opcode): covered at once, and right in the end."""
+    attack, score = attacks[name], new_score(f"kill at each {'opcode' if LONG else 'line'}: {name}")
+    if LONG:
+        attack.kill_at_each_opcode(score)
+    else:
+        side_by_side(lambda point: attack.kill(score, point), attack.points(), HANDS)
+        assert score.kills == score.trials or score.violations, "a life took another way than the one that was watched"
+    score.conclude(must_fire=attack.story.faults | {"kill"})
+
+
+@pytest.mark.parametrize("name", [story.name for story in STORIES])
+def test_a_second_kill_while_the_first_is_made_good_changes_nothing(
+    attacks: dict[str, Attack], new_score: Callable[[str], Score], name: str
+) -> None:
+    """Dead at a random line, and dead again in the next life: covered after each, and right in the end."""
+    attack, score = attacks[name], new_score(f"two kills: {name}")
+    rng = random.Random(name)
+    executed = Counter(attack.tracks)
+    lines = sorted(executed)
+
+    def pair() -> tuple[KillAtLine, KillAtLine]:
+        first = rng.choice(lines)
+        return KillAtLine(first, rng.randint(1, executed[first])), KillAtLine(rng.choice(lines))
+
+    side_by_side(lambda dooms: attack.kill(score, *dooms), [pair() for _ in range(PAIRS)], HANDS)
+    score.conclude(must_fire=["two kills"])
