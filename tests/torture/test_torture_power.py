@@ -35,13 +35,6 @@ from pipeline.ledger.fold import JobState
 from pipeline.ledger.store import open_ledger, read_events
 from pipeline.provider.replies import fingerprint
 
-IS_CI = os.environ.get("CI") == "true"
-
-pytestmark = pytest.mark.skipif(
-    shutil.which("strace") is None and not IS_CI,
-    reason="strace is not installed: `apt-get install strace` lets power losses be rebuilt from what it sees",
-)
-
 STATES_A_MOMENT = 200 if LONG else 20
 ROUGH_NIGHTS = 60 if LONG else 1
 LIVES = 6000 if LONG else 42
@@ -141,6 +134,8 @@ CARELESS = (
 @pytest.fixture(scope="module")
 def nights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Night]:
     """All that is traced: ordinary, rough and merging nights, and those of careless pipelines."""
+    if shutil.which("strace") is None and os.environ.get("CI") != "true":
+        pytest.skip("strace is not installed: `apt-get install strace` lets power losses be rebuilt from what it sees")
     folder = tmp_path_factory.mktemp("nights")
     stories = [
         Story("ordinary", make_world(folder / "ordinary")),
