@@ -103,7 +103,8 @@ def write_segment(folder: Path, events: Sequence[Event], data: bytes) -> Segment
 def _write_head(folder: Path, name: SegmentName) -> None:
     """Note the newest segment, in place: names are all of one length, and a new file for each would cost a third more.
 
-    Not flushed: a head that lags after a power loss, or cannot be read, only notices less.
+    Not flushed: a head that lags after a power loss, or cannot be read, only notices less. The name stands there twice,
+    so that one that was torn between two names is not taken for the name of a segment that never was.
     """
     path = folder / _HEAD
     flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -115,7 +116,7 @@ def _write_head(folder: Path, name: SegmentName) -> None:
         path.unlink()
         descriptor = os.open(path, flags | os.O_EXCL, 0o644)
     try:
-        write_all(descriptor, str(name).encode())
+        write_all(descriptor, f"{name}\n{name}\n".encode())
     finally:
         os.close(descriptor)
 
@@ -162,9 +163,10 @@ def _choose(names: Iterable[SegmentName]) -> tuple[list[SegmentName], list[Segme
 def _read_head(folder: Path) -> SegmentName | None:
     """The newest segment as far as it was noted; None where no note survived."""
     try:
-        return SegmentName.parse((folder / _HEAD).read_text("ascii", "replace"))
+        name, _, again = (folder / _HEAD).read_text("ascii", "replace").rstrip("\n").partition("\n")
     except FileNotFoundError:
         return None
+    return SegmentName.parse(name) if name == again else None
 
 
 def read_segments(

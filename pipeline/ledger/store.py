@@ -16,7 +16,7 @@ import orjson
 
 from pipeline.kernel.clock import Clock, SystemClock, iso
 from pipeline.kernel.errors import MachineError, RunDirectoryError
-from pipeline.kernel.files import hold_lock, is_held, make_folder, remove_leftovers
+from pipeline.kernel.files import fsync_folder, hold_lock, is_held, make_folder, remove_leftovers
 from pipeline.ledger import segments
 from pipeline.ledger.events import Event, mended
 from pipeline.ledger.fold import ImpossibleMoveError, State, fold
@@ -192,6 +192,8 @@ def open_ledger(folder: Path, clock: Clock | None = None) -> Iterator[Ledger]:
 def _load(folder: Path) -> tuple[State, str]:
     """Check and fold what the folder holds, once it is tidy."""
     try:
+        # Whoever wrote the newest segment may have died before its name was durable: nothing may follow from it yet.
+        fsync_folder(folder)
         remove_leftovers(folder)
         _tidy(folder)
         events, reached = segments.read_segments(folder, *segments.list_segments(folder))

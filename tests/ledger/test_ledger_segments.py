@@ -349,11 +349,24 @@ def test_a_head_that_a_power_loss_took_is_no_damage(folder: Path, head: bytes | 
 def test_a_head_that_lags_is_no_damage(folder: Path) -> None:
     """An older head names a segment that is there or was merged: the ledger reads as it is."""
     events = five_segments(folder)
-    (folder / "_head").write_text(segment_paths(folder)[1].name)
+    (folder / "_head").write_text(f"{segment_paths(folder)[1].name}\n" * 2)
     assert read_events(folder) == events
     merge(folder)
-    (folder / "_head").write_text(f"{1:012d}-{2:012d}-{'0' * 32}.parquet")
+    (folder / "_head").write_text(f"{1:012d}-{2:012d}-{'0' * 32}.parquet\n" * 2)
     assert read_events(folder) == events
+
+
+def test_a_head_torn_between_two_names_is_no_damage(folder: Path) -> None:
+    """Overwritten in place and not flushed, it may hold any of the new name and the rest of the old one."""
+    nine = [[event("run_started", detail="{}")] for _ in range(9)]
+    write_ledger(folder, nine)
+    before = (folder / "_head").read_bytes()
+    write_ledger(folder, [[event("run_started", detail="{}")]])
+    after = (folder / "_head").read_bytes()
+    events = read_events(folder)
+    for cut in range(len(after) + 1):
+        (folder / "_head").write_bytes(after[:cut] + before[cut:])
+        assert read_events(folder) == events, f"torn after {cut} bytes"
 
 
 def test_a_restored_copy_that_is_older_than_the_head_is_refused(folder: Path) -> None:

@@ -32,7 +32,7 @@ from ledger_doubles import (
 
 from pipeline.kernel.errors import MachineError, RunDirectoryError
 from pipeline.kernel.files import is_held
-from pipeline.ledger import store
+from pipeline.ledger import segments, store
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import ImpossibleMoveError, JobState, State, fold
 from pipeline.ledger.store import Ledger, lock_holder, open_ledger, read_events
@@ -86,6 +86,17 @@ async def test_each_event_is_durable_before_its_record_returns(folder: Path, dis
             assert order[:4] == ["write", "fsync file", f"replace {name}", "fsync folder"]
             assert order[4:] == ["write"], "the head, which is not flushed"
         await ledger.close()
+
+
+def test_what_a_writer_left_is_flushed_before_it_is_believed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have died between name and flush: the folder is flushed before the first look at what it holds."""
+    write_ledger(folder, [[event("reserved")]])
+    done: list[str] = []
+    list_segments = segments.list_segments
+    monkeypatch.setattr(store, "fsync_folder", lambda flushed: done.append(f"flush {flushed}"))
+    monkeypatch.setattr(segments, "list_segments", lambda looked: (done.append("look"), list_segments(looked))[1])
+    reopened(folder)
+    assert done[:2] == [f"flush {folder}", "look"]
 
 
 async def test_many_records_at_once_make_few_commits(folder: Path, disk: Disk, gate: Gate) -> None:
