@@ -77,6 +77,12 @@ class RunContext:
         except MachineError as error:
             self.stopping.leave(StopReason.MACHINE, str(error))
             raise
+        if self.ledger.is_short:
+            self.stopping.stop(
+                StopReason.MACHINE,
+                f"the disk under {self.folder} is full: nothing new was started, and what ran is recorded "
+                "in the room that was kept for it. Make room and run again.",
+            )
         for event in recorded:
             self.listener(event)
 
