@@ -357,6 +357,7 @@ async def _take_in(run: RunContext, record: JobRecord, collected: Clip | Trouble
             detail=collected.not_as_asked,
         )
     )
+    run.room.note(collected.bytes)
     run.breaker.note(failed=False)
     return True
 
