@@ -42,6 +42,7 @@ from support import (
 )
 from virtual_time import STARTED_US, VirtualClock, run_virtually
 
+from pipeline.kernel.errors import KlingBatchError
 from pipeline.manifest import Campaign, load_manifest
 from pipeline.runner import RunOptions, RunResult, run
 from pipeline.sandbox import Sandbox, SandboxSettings
@@ -107,11 +108,16 @@ async def _alive(life: Life) -> tuple[RunResult, float]:
 
 
 def _live(life: Life) -> None:
-    """The main function of a life's process."""
+    """The main function of a life's process. What ends a command with one sentence ends a life with it too."""
     for doom in life.doom:
         doom.arm()
-    result, ended_s = run_virtually(_alive(life))
-    told = {"exit_code": result.exit_code, "summary": result.summary, "ended_s": ended_s}
+    told: dict[str, Any]
+    try:
+        result, ended_s = run_virtually(_alive(life))
+    except KlingBatchError as error:
+        told = {"exit_code": error.exit_code, "summary": {"message": str(error)}}
+    else:
+        told = {"exit_code": result.exit_code, "summary": result.summary, "ended_s": ended_s}
     (life.folder / "result.json").write_text(json.dumps(told))
 
 
@@ -201,9 +207,11 @@ class World:
 
     def _last_seen_s(self) -> float:
         """The latest moment of a life that anybody wrote down, in seconds since the first began."""
-        if (self.folder / "result.json").exists():
+        if (self.folder / "result.json").exists() and "ended_s" in self.result:
             return float(self.result["ended_s"])
         journal = self.folder / "provider" / "journal.jsonl"
+        if not journal.exists():
+            return 0.0
         records = [json.loads(line) for line in journal.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
         return max((record.get("at", 0.0) for record in records), default=0.0) - STARTED_US / 1e6
 
