@@ -133,7 +133,9 @@ def hold_lock(path: Path, holder: str) -> Iterator[None]:
         with contextlib.suppress(OSError):
             os.ftruncate(descriptor, 0)
     finally:
-        os.close(descriptor)
+        # A close that fails has closed: the lock is free, and what was done under it is done.
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
 
 
 def _lock_soon(descriptor: int, path: Path) -> None:
