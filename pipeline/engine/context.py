@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 import orjson
 
 from pipeline.engine.limits import Breaker, Outage, Pace, Slots
+from pipeline.engine.room import Room
 from pipeline.engine.settings import EngineSettings
 from pipeline.engine.stopping import Stopping, StopReason
 from pipeline.jobs import Job
@@ -19,7 +20,7 @@ from pipeline.kernel.clock import Clock
 from pipeline.kernel.errors import ErrorClass, MachineError, Reaction
 from pipeline.kernel.usd import MicroUsd
 from pipeline.ledger.events import Event, EventKind
-from pipeline.ledger.fold import JobRecord
+from pipeline.ledger.fold import JobRecord, JobState
 from pipeline.ledger.store import Ledger
 from pipeline.media import Collector
 from pipeline.provider.client import Client
@@ -65,6 +66,7 @@ class RunContext:
     connection: Outage = field(init=False)
     throttle: Outage = field(init=False)
     gateway: Outage = field(init=False)
+    room: Room = field(init=False)
     downloads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(DOWNLOADS_AT_ONCE))
 
     def __post_init__(self) -> None:
@@ -73,6 +75,8 @@ class RunContext:
         self.connection = Outage(self.settings.retry)
         self.throttle = Outage(self.settings.retry)
         self.gateway = Outage(self.settings.retry)
+        stored = self.ledger.state.in_state(JobState.STORED)
+        self.room = Room(self.folder, self.clock, max((record.bytes for record in stored), default=0))
         self.breaker = Breaker(self.settings.bounds.failure_rate, self.settings.bounds.failure_window)
 
     def quote(self, job: Job) -> MicroUsd:
@@ -86,6 +90,12 @@ class RunContext:
         except MachineError as error:
             self.stopping.leave(StopReason.MACHINE, str(error))
             raise
+        if self.ledger.is_short:
+            self.stopping.stop(
+                StopReason.MACHINE,
+                f"the disk under {self.folder} is full: nothing new was started, and what ran is recorded "
+                "in the room that was kept for it. Make room and run again.",
+            )
         for event in recorded:
             self.listener(event)
 

@@ -32,6 +32,10 @@ LONGEST_SWEEP_S = 300.0
 """The history is swept for what is in doubt after the first of these, then ever more rarely up to the second."""
 
 
+ON_THEIR_WAY = (JobState.RESERVED, JobState.SUBMITTED, JobState.IN_DOUBT, JobState.POSTED)
+"""A job in one of these may yet bring a video."""
+
+
 @dataclass(frozen=True, slots=True)
 class Start:
     """Start this job now."""
@@ -157,7 +161,7 @@ class Dispatcher:
                         await asyncio.sleep(0)
 
     def decide(self) -> Start | Wait | End:
-        """What to do now. Looks at everything; changes nothing but, at a bound, the reason to stop."""
+        """What to do now. Looks at everything; changes nothing but, at a bound or without room, the reason to stop."""
         run = self.run
         if run.stopping.is_stopping:
             return End()
@@ -170,7 +174,14 @@ class Dispatcher:
             return Wait()
         job = self.queue.first(run.ledger.state.books.free(run.settings.bounds.cap))
         if job is not None:
-            return Start(job)
+            lack = run.room.lack(self._on_their_way() + 1)
+            if lack is None:
+                return Start(job)
+            if self._workers:
+                # What comes home takes its room, and shows how much a video really needs.
+                return Wait()
+            run.stopping.stop(StopReason.MACHINE, lack)
+            return End()
         # Nothing that is ready fits under the cap. What waits for its next try may, what runs may fail and free its
         # money, and so may, when all else is done, what is in doubt.
         due_s = self.queue.next_due_s()
@@ -186,6 +197,11 @@ class Dispatcher:
             if ends_us > bounds.deadline_us:
                 return StopReason.DEADLINE, "a job started now would not be done by the deadline"
         return None
+
+    def _on_their_way(self) -> int:
+        """How many videos may yet come, of what was sent or is about to be."""
+        counts = self.run.ledger.state.counts
+        return sum(counts[state] for state in ON_THEIR_WAY)
 
     def _stop_at_the_cap(self) -> None:
         books, cap = self.run.ledger.state.books, self.run.settings.bounds.cap

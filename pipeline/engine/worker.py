@@ -60,8 +60,8 @@ SETTLED = Settled()
 async def make(run: RunContext, job: Job) -> Outcome:
     """Make one attempt at a job: reserve, submit, and see it through."""
     record = await reserve(run, job)
-    if run.stopping.is_leaving:
-        return await void(run, record, Refused(ErrorClass.NOT_SENT, "the run was left before it was sent"))
+    if run.stopping.is_leaving or run.ledger.is_short:
+        return await void(run, record, Refused(ErrorClass.NOT_SENT, "the run was stopped before it was sent"))
     match await submit(run, job):
         case Refused() as refusal:
             return await void(run, record, refusal)
@@ -360,6 +360,7 @@ async def _take_in(run: RunContext, record: JobRecord, collected: Clip | Trouble
             detail=collected.not_as_asked,
         )
     )
+    run.room.note(collected.bytes)
     run.breaker.note(failed=False)
     return True
 

@@ -29,6 +29,15 @@ def fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def free_bytes(folder: Path) -> int | None:
+    """How many bytes may still be written in `folder`; None where its file system does not say."""
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return None
+    return found.f_bavail * found.f_frsize if found.f_blocks else None
+
+
 def make_folder(folder: Path) -> None:
     """Create `folder` and its missing parents durably; an existing one is left as it is."""
     if folder.is_dir():
@@ -124,7 +133,9 @@ def hold_lock(path: Path, holder: str) -> Iterator[None]:
         with contextlib.suppress(OSError):
             os.ftruncate(descriptor, 0)
     finally:
-        os.close(descriptor)
+        # A close that fails has closed: the lock is free, and what was done under it is done.
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
 
 
 def _lock_soon(descriptor: int, path: Path) -> None:

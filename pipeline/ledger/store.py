@@ -18,6 +18,7 @@ from pipeline.kernel.clock import Clock, SystemClock, iso
 from pipeline.kernel.errors import MachineError, RunDirectoryError
 from pipeline.kernel.files import fsync_folder, hold_lock, is_held, make_folder, remove_leftovers
 from pipeline.ledger import segments
+from pipeline.ledger.ballast import FULL, give_up_ballast, take_ballast
 from pipeline.ledger.events import Event, mended
 from pipeline.ledger.fold import ImpossibleMoveError, State, fold
 
@@ -45,6 +46,7 @@ class Ledger:
         self._durable: asyncio.Future[None] | None = None
         self._committing: asyncio.Task[None] | None = None
         self._failure: MachineError | None = None
+        self._is_short = False
         # One thread of its own: a hung DNS look-up in the shared pool must never hold up a commit.
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="ledger")
 
@@ -52,6 +54,11 @@ class Ledger:
     def failure(self) -> MachineError | None:
         """Why nothing can be recorded any more, once a commit has failed."""
         return self._failure
+
+    @property
+    def is_short(self) -> bool:
+        """Whether the disk was found full: what runs is recorded in the ballast's room, and nothing new may begin."""
+        return self._is_short
 
     async def record(self, *events: Event) -> list[Event]:
         """Record events in one commit; when this returns, they survive a power loss. Returns them as recorded.
@@ -115,7 +122,14 @@ class Ledger:
 
     def _write(self, batch: list[Event]) -> None:
         after = segments.link(self._reached, batch)
-        segments.write_segment(self._folder, batch, segments.encode(batch, self._reached, after))
+        data = segments.encode(batch, self._reached, after)
+        try:
+            segments.write_segment(self._folder, batch, data)
+        except OSError as error:
+            if error.errno not in FULL or not give_up_ballast(self._folder):
+                raise
+            self._is_short = True
+            segments.write_segment(self._folder, batch, data)
         self._reached = after
 
     def _poison(self, error: BaseException, durable: asyncio.Future[None] | None) -> None:
@@ -181,6 +195,7 @@ def open_ledger(folder: Path, clock: Clock | None = None) -> Iterator[Ledger]:
         except OSError as error:
             raise MachineError(f"{lock} cannot be opened: {error.strerror}") from None
         state, reached = _load(folder)
+        take_ballast(folder)
         ledger = Ledger(folder, state, reached, clock)
         try:
             yield ledger

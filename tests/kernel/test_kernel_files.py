@@ -282,3 +282,13 @@ def test_a_lock_is_freed_by_an_error_and_never_taken_through_a_link(lock: Path, 
     with pytest.raises(OSError, match="symbolic links"), hold_lock(tmp_path / "planted", "me"):
         pass
     assert (tmp_path / "victim").read_bytes() == OLD
+
+
+def test_a_lock_that_is_let_go_is_free_whatever_the_disk_says(tmp_path: Path, disk: Disk) -> None:
+    """The disk that fails when the lock's file is closed takes nothing from what was done under it."""
+    lock = tmp_path / "_lock"
+    with hold_lock(lock, "me"):
+        disk.fail_at(1)
+    assert disk.calls == ["close"]
+    disk.heal()
+    assert not is_held(lock)

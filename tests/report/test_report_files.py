@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -193,3 +195,18 @@ def test_rows_are_read_without_threads(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, timeout=30, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_log_that_cannot_be_closed_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log explains and does not prove: its end is no failure of the run, and it is closed once."""
+    log = RunLog(tmp_path / "run.log", "")
+    close = os.close
+
+    def fail(descriptor: int) -> None:
+        close(descriptor)
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(os, "close", fail)
+    log.close()
+    monkeypatch.undo()
+    log.close()
