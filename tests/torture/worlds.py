@@ -23,10 +23,11 @@ import os
 import random
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from multiprocessing import forkserver
+from multiprocessing import connection, forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -52,6 +53,9 @@ BETWEEN_LIVES_S = 60.0
 """How much later the next life begins, unless it is told otherwise."""
 
 KILLED = -9
+
+_one_at_a_time = threading.Lock()
+"""Starting a process also looks after all the others, and of two threads that read one's exit code, one reads 255."""
 
 REAL_TIMES = {
     "limits.requests_per_minute": "3000",
@@ -135,8 +139,18 @@ def _nursery() -> multiprocessing.context.ForkServerContext:
 def fork(target: Callable[..., None], *args: Any) -> BaseProcess:
     """A process that runs `target(*args)`; both must be picklable by name. Starts in a few milliseconds."""
     process = _nursery().Process(target=target, args=args, daemon=True)
-    process.start()
+    with _one_at_a_time:
+        process.start()
     return process
+
+
+def exit_code(process: BaseProcess, at_most_s: float) -> int | None:
+    """Wait for the end of a process that `fork` has started; None if it is not over by then. Signals are negative."""
+    if not connection.wait([process.sentinel], at_most_s):
+        return None
+    with _one_at_a_time:
+        process.join()
+    return process.exitcode
 
 
 def close_nursery() -> None:
@@ -188,12 +202,11 @@ class World:
         """
         (self.folder / "result.json").unlink(missing_ok=True)
         process = fork(_live, self.life(doom, **provider))
-        process.join(at_most_s)
-        if process.exitcode is None:
+        code = exit_code(process, at_most_s)
+        if code is None:
             process.kill()
             process.join()
             raise AssertionError(f"a life was not over after {at_most_s:g} s")
-        code = process.exitcode
         process.close()
         self.now_s = max(self.now_s, self._last_seen_s()) + BETWEEN_LIVES_S
         assert code in (0, KILLED), f"a life ended with {code}"
@@ -289,8 +302,9 @@ def free_port() -> int:
 
 def warm() -> None:
     """Import what lives need, and draw the clips of every shape, before the first fork."""
-    for name in ("pipeline.report.write", "pipeline.sandbox.server", "pyarrow.pandas_compat", "pandas.io.formats.csvs",
-                 "pandas.core.arrays.arrow.extension_types", "encodings.utf_8_sig", "encodings.ascii"):  # fmt: skip
+    for name in ("pipeline.cli.app", "pipeline.cli.progress", "pipeline.report.write", "pipeline.sandbox.server",
+                 "pyarrow.pandas_compat", "pandas.io.formats.csvs", "pandas.core.arrays.arrow.extension_types",
+                 "encodings.utf_8_sig", "encodings.ascii"):  # fmt: skip
         importlib.import_module(name)
     from pipeline.sandbox import studio
     from pipeline.sandbox.clips import tiny_clip
