@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from score import LONG, Score
-from wires import At, Client, Wire, kill
+from wires import At, Client, Wire, kill, lost_answers
 from worlds import KILLED, side_by_side, warm
 
 from pipeline.sandbox import INSTANTS
@@ -30,14 +30,6 @@ class Death:
     def __str__(self) -> str:
         return f"{self.api} {self.instant} {self.nth * self.lives}"
 
-    @property
-    def provider(self) -> dict[str, object]:
-        """What the provider does wrong, so that the instant comes at all: lost answers make the client sweep."""
-        if not self.instant.startswith("history"):
-            return {}
-        faults = ("submit_504_after", "submit_504_before")
-        return {"faults": dict.fromkeys(faults, 0.5), "fault_limit": dict.fromkeys(faults, 2)}
-
 
 def deaths() -> Iterator[Death]:
     """Every instant and its first three occurrences; the balance is asked for once a life, so there in three lives."""
@@ -51,7 +43,7 @@ def deaths() -> Iterator[Death]:
 async def die(score: Score, death: Death, seed: int, folder: Path) -> None:
     """Die, look whether the ledger covers all, live on, look whether all is right."""
     changes = {"provider.api": death.api, "limits.max_in_flight": "2"}
-    async with Wire(folder, provider=death.provider | {"seed": seed}, changes=changes) as wire:
+    async with Wire(folder, provider=lost_answers(death.instant) | {"seed": seed}, changes=changes) as wire:
         uncovered: list[AssertionError] = []
 
         def die_and_look(client: Client) -> None:

@@ -122,6 +122,14 @@ def kill(client: Client) -> None:
     client.over_soon()
 
 
+def lost_answers(instant: str) -> dict[str, Any]:
+    """What the provider must do wrong so that an instant comes at all: only doubt makes a client sweep the history."""
+    if not instant.startswith("history"):
+        return {}
+    faults = ("submit_504_after", "submit_504_before")
+    return {"faults": dict.fromkeys(faults, 0.5), "fault_limit": dict.fromkeys(faults, 2)}
+
+
 @dataclass(slots=True)
 class Wire:
     """See the module. `provider` are settings of the sandbox, `changes` keys of the configuration (`a.b`)."""
