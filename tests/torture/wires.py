@@ -178,15 +178,15 @@ class Wire:
             assert self._client is not None
             fate.befall(self._client)
 
-    def start(self, *more: str) -> Client:
-        """Start a client on the run directory."""
+    def start(self, *more: str, target: Callable[..., None] = command) -> Client:
+        """Start a client on the run directory, with `more` flags. `target` is the main function of its process."""
         urls = {f"provider.{name}_url": self.sandbox.url for name in ("base", "storage", "history")}
         settings = FAST | urls | self.changes
         flags = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
         arguments = ["run", str(self.campaign.source), "--out", str(self.run_folder), "--yes", *flags, *more]
         said = self.folder / f"said-{len(list(self.folder.glob('said-*')))}"
         said.touch()
-        return Client(fork(command, arguments, said), said)
+        return Client(fork(target, arguments, said), said)
 
     async def run(self, fate: At | None = None) -> tuple[int, str]:
         """Run a client to its end, or to its fate; exit code and output. -9 is the code of one that was killed."""
