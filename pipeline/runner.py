@@ -524,10 +524,13 @@ def exit_code(state: State, asked: Collection[str], reason: StopReason | None) -
 
 @contextlib.contextmanager
 def signals_to(wish: Callable[[], None]) -> Iterator[None]:
-    """Take Ctrl-C and SIGTERM as wishes, for as long as the block lasts."""
+    """Take Ctrl-C, SIGTERM and a closed terminal as wishes, for as long as the block lasts."""
     loop = asyncio.get_running_loop()
+    wishes = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        wishes.append(signal.SIGHUP)  # whoever started it under nohup wants it to go on
     caught = []
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in wishes:
         # Not in a thread that may not catch signals: whoever embeds a run there stops it by other means.
         with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
             loop.add_signal_handler(number, wish)

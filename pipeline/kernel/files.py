@@ -128,10 +128,13 @@ def hold_lock(path: Path, holder: str) -> Iterator[None]:
     try:
         _lock_soon(descriptor, path)
         os.ftruncate(descriptor, 0)
-        write_all(descriptor, holder.encode())
+        name = holder.encode()
+        write_all(descriptor, name)
         yield
         with contextlib.suppress(OSError):
-            os.ftruncate(descriptor, 0)
+            # Where locks do not work, another's name may stand there by now.
+            if os.pread(descriptor, len(name) + 1, 0) == name:
+                os.ftruncate(descriptor, 0)
     finally:
         # A close that fails has closed: the lock is free, and what was done under it is done.
         with contextlib.suppress(OSError):

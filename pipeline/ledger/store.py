@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import errno
 import os
+import secrets
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -37,9 +39,10 @@ _LOCK = "_lock"
 class Ledger:
     """The ledger of a run directory, held by this process. Make one with `open_ledger`."""
 
-    def __init__(self, folder: Path, state: State, reached: str, clock: Clock) -> None:
+    def __init__(self, folder: Path, state: State, reached: str, clock: Clock, holder: bytes) -> None:
         self.state = state
         self._folder = folder
+        self._holder = holder
         self._clock = clock
         self._reached = reached
         self._pending: list[Event] = []
@@ -121,6 +124,7 @@ class Ledger:
             self._committing = None
 
     def _write(self, batch: list[Event]) -> None:
+        self._check_still_ours()
         after = segments.link(self._reached, batch)
         data = segments.encode(batch, self._reached, after)
         try:
@@ -130,7 +134,19 @@ class Ledger:
                 raise
             self._is_short = True
             segments.write_segment(self._folder, batch, data)
+        # Once more: who has written its name over ours since may have read the folder without this segment.
+        self._check_still_ours()
         self._reached = after
+
+    def _check_still_ours(self) -> None:
+        """A second line behind the lock: whoever gets past it, where locks do not work, writes its name over ours.
+
+        It does so before it reads the folder. So what was written while our name still stood, it has read; and what
+        was not, is never acknowledged.
+        """
+        lock = self._folder / _LOCK
+        if lock.read_bytes() != self._holder:
+            raise OSError(errno.EBUSY, f"the lock does not work here: {_who_holds(lock)}")
 
     def _poison(self, error: BaseException, durable: asyncio.Future[None] | None) -> None:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
@@ -186,17 +202,19 @@ def open_ledger(folder: Path, clock: Clock | None = None) -> Iterator[Ledger]:
     except OSError as error:
         raise MachineError(f"{folder} cannot be made: {error.strerror}") from None
     lock = folder / _LOCK
-    holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": iso(clock.now_us())}
+    since = iso(clock.now_us())
+    holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": since, "token": secrets.token_hex(8)}
+    name = orjson.dumps(holder)
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(hold_lock(lock, orjson.dumps(holder).decode()))
+            stack.enter_context(hold_lock(lock, name.decode()))
         except BlockingIOError:
             raise RunDirectoryError(f"{folder.parent} is in use: {_who_holds(lock)}. Nothing was sent.") from None
         except OSError as error:
             raise MachineError(f"{lock} cannot be opened: {error.strerror}") from None
         state, reached = _load(folder)
         take_ballast(folder)
-        ledger = Ledger(folder, state, reached, clock)
+        ledger = Ledger(folder, state, reached, clock, name)
         try:
             yield ledger
         finally:

@@ -4,7 +4,8 @@ It shares no code with the rest of the package, so it can disagree with the clie
 """
 
 from pipeline.sandbox.faults import FAULTS
+from pipeline.sandbox.instants import INSTANTS
 from pipeline.sandbox.server import Sandbox
 from pipeline.sandbox.settings import SandboxSettings
 
-__all__ = ["FAULTS", "Sandbox", "SandboxSettings"]
+__all__ = ["FAULTS", "INSTANTS", "Sandbox", "SandboxSettings"]

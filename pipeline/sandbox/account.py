@@ -4,7 +4,6 @@ import base64
 import binascii
 import hashlib
 import mimetypes
-from typing import Final
 
 import orjson
 from aiohttp import web
@@ -14,27 +13,28 @@ from pipeline.sandbox.core import Core
 from pipeline.sandbox.replies import Reply
 from pipeline.sandbox.settings import MICRO
 
-_EVENT: Final = "history_reply_sent"
-
 
 async def credits_left(core: Core, request: web.BaseRequest) -> web.StreamResponse:
     """`GET /v1/get-user-credits`."""
+    core.event("credits_head")
     refusal = core.admit(request)
     if refusal is not None:
-        return wire.whole(refusal)
+        return await wire.told(core, request, refusal, "credits")
     core.settle()
-    return wire.json_reply({"credits": core.state.credits_microusd / MICRO, "free-credits": 0.0})
+    balance = replies.of({"credits": core.state.credits_microusd / MICRO, "free-credits": 0.0})
+    return await wire.told(core, request, balance, "credits")
 
 
 async def history_page(core: Core, request: web.BaseRequest) -> web.StreamResponse:
     """`GET /inference-request/request-history`."""
+    core.event("history_head")
     now = core.settle()
     settings = core.settings
     try:
         query = history.HistoryQuery.read(request.query, now)
     except ValueError as problem:
         refusal = core.admit(request) or replies.error(400, str(problem))
-        return await wire.told(core, request, refusal, _EVENT)
+        return await wire.told(core, request, refusal, "history")
     repeats, charge_at = settings.history_repeats, settings.charge_at
     page = history.page(core.state, query, now, core.base, repeats, charge_at)
     return await _serve(core, request, replies.of(page), "")
@@ -42,6 +42,7 @@ async def history_page(core: Core, request: web.BaseRequest) -> web.StreamRespon
 
 async def history_row(core: Core, request: web.BaseRequest, request_id: str) -> web.StreamResponse:
     """`GET /inference-request/request-history/{request_id}`."""
+    core.event("history_head", request_id=request_id)
     now = core.settle()
     generation = core.state.generations.get(request_id)
     if generation is None or not core.state.is_listed(generation, now):
@@ -54,13 +55,13 @@ async def history_row(core: Core, request: web.BaseRequest, request_id: str) -> 
 async def _serve(core: Core, request: web.BaseRequest, reply: Reply, subject: str) -> web.StreamResponse:
     refusal = core.admit(request)
     if refusal is not None:
-        return await wire.told(core, request, refusal, _EVENT)
+        return await wire.told(core, request, refusal, "history")
     fault = core.fault("history", subject)
     if fault == "history_drop":
         return wire.drop(request)
     if fault is not None:
         reply = core.throttle(replies.call_fault(fault, reply, core.now()))
-    return await wire.told(core, request, reply, _EVENT)
+    return await wire.told(core, request, reply, "history")
 
 
 async def upload(core: Core, request: web.BaseRequest) -> web.StreamResponse:

@@ -130,7 +130,7 @@ class Core:
     # --- what handlers tell and ask
 
     def event(self, name: str, **facts: Any) -> None:
-        """Tell the hook, if there is one, that a protocol instant was reached."""
+        """Tell the hook, if there is one, that one of the `INSTANTS` was reached."""
         if self.settings.on_event is not None:
             self.settings.on_event(name, facts)
 

@@ -41,15 +41,15 @@ def _result(core: Core, generation: Generation, now: float) -> Reply:
 async def _serve(
     core: Core, request: web.BaseRequest, request_id: str, phase: str, answer: Answer
 ) -> web.StreamResponse:
-    event = f"{phase}_reply_sent"
+    core.event(f"{phase}_head", request_id=request_id)
     refusal = core.admit(request)
     if refusal is not None:
-        return await wire.told(core, request, refusal, event, request_id=request_id)
+        return await wire.told(core, request, refusal, phase, request_id=request_id)
     now = core.settle()
     generation = core.state.record(request_id, now)
     if generation is None:
         missing = replies.error(404, "Request not found or expired")
-        return await wire.told(core, request, missing, event, request_id=request_id)
+        return await wire.told(core, request, missing, phase, request_id=request_id)
     spare = ("poll_404",) if request_id in core.hidden_once else ()
     fault = core.fault(phase, generation.ordinal, spare=spare)
     if fault == "poll_404":
@@ -61,4 +61,4 @@ async def _serve(
     reply = answer(core, generation, now)
     if fault is not None:
         reply = core.throttle(replies.call_fault(fault, reply, now))
-    return await wire.told(core, request, reply, event, request_id=request_id)
+    return await wire.told(core, request, reply, phase, request_id=request_id)

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -64,7 +64,7 @@ class Sandbox:
         try:
             await core.start()  # before the first call can be taken: it may ask for what was accepted long ago
             self._runner = web.ServerRunner(
-                web.Server(self._handle, request_factory=_request, access_log=None),
+                _Server(core, self._handle),
                 shutdown_timeout=_PATIENCE_S,
             )
             await self._runner.setup()
@@ -158,6 +158,22 @@ class Sandbox:
 
     async def _look(self, what: str) -> web.StreamResponse:
         return wire.json_reply(getattr(self, what)())
+
+
+class _Server(web.Server):
+    """Tells the hook of connections."""
+
+    def __init__(self, core: Core, handle: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]) -> None:
+        super().__init__(handle, request_factory=_request, access_log=None)
+        self._core = core
+
+    def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        self._core.event("connected")
+
+    def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
+        super().connection_lost(handler, exc)
+        self._core.event("disconnected")
 
 
 def _request(

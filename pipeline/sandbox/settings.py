@@ -73,7 +73,7 @@ class SandboxSettings:
     state_dir: Path | None = None
     """Where the provider remembers across restarts; None keeps all in memory and a temporary folder."""
     on_event: EventHook | None = None
-    """Called at protocol instants with a name and facts, in the server's own loop."""
+    """Called at each of the `INSTANTS` with its name and facts, in the server's own loop, which waits for it."""
     clock: Callable[[], float] = time.time
     """Wall time, seconds since the epoch."""
 

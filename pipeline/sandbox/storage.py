@@ -19,6 +19,7 @@ async def video(core: Core, request: web.BaseRequest, name: str) -> web.StreamRe
     """`GET /files/{request_id}.mp4`."""
     _note_leak(core, request)
     request_id = name.removesuffix(".mp4")
+    core.event("file_head", request_id=request_id)
     generation = core.state.video(request_id, core.settle())
     if generation is None:
         return wire.whole(replies.error(404, "File not found"))
@@ -34,8 +35,7 @@ async def video(core: Core, request: web.BaseRequest, name: str) -> web.StreamRe
             core.event("file_first_bytes", request_id=request_id)
             return wire.cut(request, reply)
         case "file_slow":
-            seconds = core.settings.file_slow_s
-            return await wire.in_pieces(core, request, reply, seconds, "file_first_bytes", request_id=request_id)
+            return await wire.in_pieces(core, request, reply, core.settings.file_slow_s, request_id=request_id)
     return await _whole(core, request, spoilt(fault, data), request_id)
 
 
@@ -67,9 +67,7 @@ def spoilt(fault: str, data: bytes) -> Reply:
 async def _whole(core: Core, request: web.BaseRequest, reply: Reply, request_id: str) -> web.StreamResponse:
     if core.settings.on_event is None or reply.status != 200:
         return wire.whole(reply)
-    response = await wire.in_pieces(core, request, reply, 0.0, "file_first_bytes", request_id=request_id)
-    core.event("file_done", request_id=request_id)
-    return response
+    return await wire.in_pieces(core, request, reply, 0.0, request_id=request_id)
 
 
 async def asset(core: Core, request: web.BaseRequest, name: str) -> web.StreamResponse:

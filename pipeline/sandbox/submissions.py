@@ -83,7 +83,7 @@ async def _answer(
     core: Core, request: web.BaseRequest, reply: Reply, generation: Generation | None = None
 ) -> web.StreamResponse:
     request_id = None if generation is None else generation.id
-    return await wire.told(core, request, reply, "submit_reply_sent", request_id=request_id)
+    return await wire.told(core, request, reply, "submit", request_id=request_id)
 
 
 async def _lose(

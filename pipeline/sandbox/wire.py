@@ -35,13 +35,27 @@ def json_reply(payload: object) -> web.Response:
     return whole(of(payload))
 
 
-async def told(core: Core, request: web.BaseRequest, reply: Reply, event: str, **facts: object) -> web.Response:
-    """The answer, with the hook told once it has been handed to the kernel."""
-    response = dated(core, whole(reply))
-    if core.settings.on_event is not None:
-        await response.prepare(request)
-        await response.write_eof()
-        core.event(event, status=reply.status, **facts)
+async def told(core: Core, request: web.BaseRequest, reply: Reply, call: str, **facts: object) -> web.StreamResponse:
+    """The answer; if there is a hook, in two halves, and it is told of head, half and end of this `call`'s reply."""
+    if core.settings.on_event is None:
+        return whole(reply)
+    response = await _begun(core, request, reply)
+    core.event(f"{call}_reply_head", status=reply.status, **facts)
+    half = len(reply.body) // 2
+    await response.write(reply.body[:half])
+    core.event(f"{call}_reply_half", status=reply.status, **facts)
+    await response.write(reply.body[half:])
+    await response.write_eof()
+    core.event(f"{call}_reply_sent", status=reply.status, **facts)
+    return response
+
+
+async def _begun(core: Core, request: web.BaseRequest, reply: Reply) -> web.StreamResponse:
+    """The answer with its head sent, and its body still to be written."""
+    response = web.StreamResponse(status=reply.status, headers=reply.headers)
+    response.content_type = reply.content_type
+    response.content_length = len(reply.body)
+    await dated(core, response).prepare(request)
     return response
 
 
@@ -77,21 +91,22 @@ def cut(request: web.BaseRequest, reply: Reply) -> web.Response:
 
 
 async def in_pieces(
-    core: Core, request: web.BaseRequest, reply: Reply, seconds: float, event: str, **facts: object
+    core: Core, request: web.BaseRequest, reply: Reply, seconds: float, **facts: object
 ) -> web.StreamResponse:
-    """The whole answer bit by bit over some real seconds; the hook is told of the first bytes."""
-    response = web.StreamResponse(status=reply.status, headers=reply.headers)
-    response.content_type = reply.content_type
-    response.content_length = len(reply.body)
-    await dated(core, response).prepare(request)
+    """The whole video bit by bit over some real seconds; the hook is told of head, first bytes, half and end."""
+    response = await _begun(core, request, reply)
+    core.event("file_reply_head", **facts)
     step = max(1, -(-len(reply.body) // _PIECES))
-    for at in range(0, len(reply.body), step):
+    for piece, at in enumerate(range(0, len(reply.body), step), 1):
         await response.write(reply.body[at : at + step])
-        if at == 0:
-            core.event(event, **facts)
+        if piece == 1:
+            core.event("file_first_bytes", **facts)
+        if piece == _PIECES // 2:
+            core.event("file_half", **facts)
         if seconds > 0 and not core.closing.is_set():
             await core.pause(seconds / _PIECES)
         else:
             await asyncio.sleep(0)
     await response.write_eof()
+    core.event("file_done", **facts)
     return response

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import re
@@ -13,6 +14,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from disk_faults import Disk
@@ -30,6 +32,7 @@ from ledger_doubles import (
     write_ledger,
 )
 
+from pipeline.kernel import files
 from pipeline.kernel.errors import MachineError, RunDirectoryError
 from pipeline.kernel.files import is_held
 from pipeline.ledger import segments, store
@@ -390,6 +393,53 @@ def test_the_state_after_reopening_is_the_live_state(
         state = asyncio.run(live(Path(place) / "ledger"))
         assert reopened(Path(place) / "ledger") == state
         assert fold(read_events(Path(place) / "ledger")) == state
+
+
+async def test_whoever_gets_past_the_lock_silences_the_one_before(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where locks do not work, the earlier run is told who came at its next record, and writes nothing more."""
+    monkeypatch.setattr(files, "_lock_soon", lambda *_: None)
+    with open_ledger(folder, HandClock()) as earlier:
+        await earlier.record(event("reserved"))
+        with open_ledger(folder, HandClock()) as later:
+            with pytest.raises(MachineError, match=f"lock does not work here: process {os.getpid()} on"):
+                await earlier.record(event("submitted", request_id="r-1"))
+            await later.record(event("in_doubt"))
+    assert [each.event.value for each in read_events(folder)] == ["reserved", "in_doubt"]
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+async def test_two_writers_never_both_have_an_event_of_one_number(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Somebody gets past the lock right before or right after a segment has its name: only one is acknowledged."""
+    monkeypatch.setattr(files, "_lock_soon", lambda *_: None)
+    write_segment = segments.write_segment
+    with contextlib.ExitStack() as stack:
+        others: list[Ledger] = []
+
+        def come_between() -> None:
+            others.append(stack.enter_context(open_ledger(folder, HandClock())))
+
+        def write(*arguments: Any) -> segments.SegmentName:
+            monkeypatch.setattr(segments, "write_segment", write_segment)
+            if moment == "before":
+                come_between()
+            written = write_segment(*arguments)
+            if moment == "after":
+                come_between()
+            return written
+
+        monkeypatch.setattr(segments, "write_segment", write)
+        with open_ledger(folder, HandClock()) as earlier, pytest.raises(MachineError, match="the lock does not work"):
+            await earlier.record(event("reserved", "a"))
+        await others[0].record(event("reserved", "b"))
+    if moment == "before":
+        with pytest.raises(RunDirectoryError, match=r"damaged: .*000000000001-.* contradicts another segment"):
+            read_events(folder)
+    else:
+        assert [each.job_id for each in read_events(folder)] == ["a", "b"]
 
 
 def test_a_clock_that_runs_backwards_disturbs_nothing(folder: Path) -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import base64
+import json
+import socket
 import time
 import uuid
 
@@ -9,7 +11,7 @@ import pytest
 from conftest import Start
 from sandbox_client import KEY, HandClock, RawClient
 
-from pipeline.sandbox import Sandbox, SandboxSettings
+from pipeline.sandbox import INSTANTS, Sandbox, SandboxSettings
 
 
 async def test_a_submission_becomes_a_video(start: Start, clock: HandClock) -> None:
@@ -239,7 +241,7 @@ async def test_the_looking_glass_costs_nothing(start: Start) -> None:
 
 
 async def test_the_hook_hears_of_every_instant(start: Start) -> None:
-    """Protocol instants are told in order, with the request's id once there is one."""
+    """Protocol instants are told in order, with the request's id once there is one, and all are in the catalogue."""
     heard: list[tuple[str, str | None]] = []
     client = await start(mean_s=0, on_event=lambda name, facts: heard.append((name, facts.get("request_id"))))
     request_id = await client.accepted()
@@ -247,18 +249,49 @@ async def test_the_hook_hears_of_every_instant(start: Start) -> None:
     await client.result(request_id)
     video = await client.get(f"/files/{request_id}.mp4", key=None)
     await client.history()
-    assert heard == [
+    await client.get("/v1/get-user-credits")
+    await client.session.close()
+    while heard.count(("disconnected", None)) < 6:  # noqa: ASYNC110  there is no event for it
+        await asyncio.sleep(0)
+    assert [instant for instant in heard if instant[0] not in ("connected", "disconnected")] == [
         ("submit_head", None),
         ("submit_body", None),
         ("submit_accepted", request_id),
+        ("submit_reply_head", request_id),
+        ("submit_reply_half", request_id),
         ("submit_reply_sent", request_id),
-        ("poll_reply_sent", request_id),
-        ("result_reply_sent", request_id),
-        ("file_first_bytes", request_id),
-        ("file_done", request_id),
-        ("history_reply_sent", None),
+        *((f"poll_{step}", request_id) for step in ("head", "reply_head", "reply_half", "reply_sent")),
+        *((f"result_{step}", request_id) for step in ("head", "reply_head", "reply_half", "reply_sent")),
+        *((f"file_{step}", request_id) for step in ("head", "reply_head", "first_bytes", "half", "done")),
+        *((f"history_{step}", None) for step in ("head", "reply_head", "reply_half", "reply_sent")),
+        *((f"credits_{step}", None) for step in ("head", "reply_head", "reply_half", "reply_sent")),
     ]
+    assert heard[0] == ("connected", None), "before anything came over it"
+    assert {name for name, _ in heard} == set(INSTANTS)
     assert video.body.endswith(b"sandbox clip" + bytes(uuid.UUID(request_id).bytes[0]))
+
+
+async def test_at_half_of_an_answer_the_client_has_half_of_it(start: Start) -> None:
+    """What the hook is told is so: head and half are on the wire when it says so, and not a byte more."""
+    came: dict[str, bytes] = {}
+    peer, here = socket.socket(), b""
+
+    def look(name: str, _facts: dict[str, object]) -> None:
+        nonlocal here
+        if name.startswith("credits_reply"):
+            here += peer.recv(65_536)
+            came[name] = here
+
+    client = await start(on_event=look)
+    with peer:
+        peer.connect(("127.0.0.1", int(client.sandbox.url.rsplit(":", 1)[1])))
+        peer.sendall(f"GET /v1/get-user-credits HTTP/1.1\r\nHost: x\r\nx-api-key: {KEY}\r\n\r\n".encode())
+        while len(came) < 3:  # noqa: ASYNC110  there is no event for it
+            await asyncio.sleep(0)
+    assert came["credits_reply_head"].endswith(b"\r\n\r\n")
+    body = came["credits_reply_sent"].removeprefix(came["credits_reply_head"])
+    assert json.loads(body)["credits"] == 1_000_000
+    assert came["credits_reply_half"] == came["credits_reply_head"] + body[: len(body) // 2]
 
 
 async def test_a_sandbox_closes_at_once_whatever_hangs() -> None:

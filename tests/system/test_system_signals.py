@@ -1,0 +1,57 @@
+"""What a run makes of signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support import campaign, fast_config, quick_provider, run_once
+
+from pipeline.runner import LiveRun, Watcher
+from pipeline.sandbox import Sandbox
+
+
+class SignalAtStart(Watcher):
+    """Sends this process a signal with the first event, when the run listens."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self._live: LiveRun | None = None
+
+    def started(self, live: LiveRun) -> None:
+        self._live = live
+
+    def event(self, event: object) -> None:
+        if self._live is not None:
+            self._live = None
+            os.kill(os.getpid(), self._number)
+
+
+@pytest.fixture
+def _hangup_restored() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGHUP)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+async def test_a_polite_signal_stops_a_run_in_good_order(tmp_path: Path, number: signal.Signals) -> None:
+    """Ctrl-C, SIGTERM and a closed terminal: nothing new starts, exit 130."""
+    async with Sandbox(quick_provider()) as provider:
+        made, config = campaign(tmp_path, 5), fast_config(provider.url, limits__max_in_flight="1")
+        result = await run_once(made, config, tmp_path / "run", watcher=SignalAtStart(number))
+    assert result.exit_code == 130
+    assert result.summary["pending"] > 0
+
+
+@pytest.mark.usefixtures("_hangup_restored")
+async def test_a_run_under_nohup_outlives_its_terminal(tmp_path: Path) -> None:
+    """Where SIGHUP is ignored, as nohup has it, it stays so."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    async with Sandbox(quick_provider()) as provider:
+        made, config = campaign(tmp_path, 5), fast_config(provider.url, limits__max_in_flight="1")
+        result = await run_once(made, config, tmp_path / "run", watcher=SignalAtStart(signal.SIGHUP))
+    assert result.exit_code == 0
