@@ -162,9 +162,22 @@ def _choose(names: Iterable[SegmentName]) -> tuple[list[SegmentName], list[Segme
 def _read_head(folder: Path) -> SegmentName | None:
     """The newest segment as far as it was noted; None where no note survived."""
     try:
-        return SegmentName.parse((folder / _HEAD).read_text("ascii", "replace"))
+        return SegmentName.parse(_read_file(folder, _HEAD).decode("ascii", "replace"))
     except FileNotFoundError:
         return None
+
+
+def _read_file(folder: Path, name: str) -> bytes:
+    """The bytes of a file. What is none is refused unread: a FIFO would be waited for without end.
+
+    Raises:
+        RunDirectoryError: a folder, a device or a link to nothing stands there.
+        FileNotFoundError: nothing does.
+    """
+    path = folder / name
+    if os.path.lexists(path) and not path.is_file():
+        raise _damage(folder, name, "is no file")
+    return path.read_bytes()
 
 
 def read_segments(
@@ -194,7 +207,7 @@ def read_segments(
 
 
 def _read_segment(folder: Path, name: SegmentName) -> tuple[list[Event], str, str]:
-    data = (folder / str(name)).read_bytes()
+    data = _read_file(folder, str(name))
     if hashlib.sha256(data).hexdigest()[:32] != name.checksum:
         raise _damage(folder, str(name), "is damaged: its bytes do not match the checksum in its name")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -379,14 +380,32 @@ def test_planted_links_are_not_written_through(folder: Path, tmp_path: Path) -> 
     assert victim.read_bytes() == b"precious"
 
 
-def test_a_segment_that_cannot_be_read_is_the_machines_failure(folder: Path) -> None:
+def test_a_segment_that_cannot_be_read_is_the_machines_failure(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that refuses to read is no damage and no traceback: exit 6, cure it and run again."""
     five_segments(folder)
-    path = segment_paths(folder)[1]
-    path.unlink()
-    path.mkdir()
+    real = Path.read_bytes
+
+    def fail(path: Path) -> bytes:
+        if path == segment_paths(folder)[1]:
+            raise OSError(errno.EIO, "Input/output error")
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
     with pytest.raises(MachineError, match="cannot be read"), open_ledger(folder, HandClock()):
         pass
+
+
+@pytest.mark.parametrize(
+    "make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("nothing")], ids=["folder", "pipe", "link to nothing"]
+)
+@pytest.mark.parametrize("which", ["segment", "head"])
+def test_what_is_no_file_is_refused_by_name(folder: Path, make: Callable[[Path], None], which: str) -> None:
+    """A folder, a pipe or a dead link in the place of a file is named, and nobody waits for it."""
+    five_segments(folder)
+    path = segment_paths(folder)[1] if which == "segment" else folder / "_head"
+    path.unlink()
+    make(path)
+    assert f"{path.name} is no file" in refusal(folder)
 
 
 # --- merging ----------------------------------------------------------------------------------------------------------
