@@ -143,8 +143,13 @@ def list_segments(folder: Path) -> tuple[list[SegmentName], list[SegmentName]]:
             lost = f"events {expected} to {name.first - 1} are missing" if name.first > expected else "it overlaps"
             raise _damage(folder, str(name), f"does not follow event {expected - 1}: {lost}")
         expected = name.last + 1
-    if head is not None and head.last >= expected:
-        raise _damage(folder, str(head), "is missing, and events with it")
+    if head is not None and head not in names:
+        noted = f"{_HEAD} names it as the newest"
+        if head.last >= expected:
+            raise _damage(folder, str(head), f"is missing, and events with it: {noted}")
+        # A merge may leave the head behind, but what it makes never has the range of what it replaces.
+        if any((name.first, name.last) == (head.first, head.last) for name in names):
+            raise _damage(folder, str(head), f"is missing, and another is in its place: {noted}")
     return kept, replaced
 
 

@@ -365,6 +365,25 @@ def test_a_restored_copy_that_is_older_than_the_head_is_refused(folder: Path) ->
     assert newest.name in refusal(folder)
 
 
+@pytest.mark.parametrize("merged", [True, False])
+def test_another_ledger_under_this_head_is_refused(folder: Path, tmp_path: Path, merged: bool) -> None:
+    """Whole in itself, and of the same length: only the head remembers that these were other events."""
+    five_segments(folder)
+    other = tmp_path / "other" / "ledger"
+    write_ledger(other, [[event("reserved", name)] for name in "uvwxy"])
+    if merged:
+        merge(folder)
+        merge(other)
+    newest = segment_paths(folder)[-1]
+    for path in segment_paths(folder):
+        path.unlink()
+    for path in segment_paths(other):
+        os.rename(path, folder / path.name)
+    sentence = refusal(folder)
+    assert newest.name in sentence
+    assert "_head" in sentence
+
+
 def test_planted_links_are_not_written_through(folder: Path, tmp_path: Path) -> None:
     """A link in the place of the head is replaced, one in the place of the lock is refused: their targets stay."""
     victim = tmp_path / "victim"
