@@ -54,7 +54,7 @@ STANDS = {
 
 COUNTED = ("generation_failed", "server_error")
 QUOTES = (1, 1_750_000, 3_500_000)
-JOBS = st.sampled_from("abcd")
+JOBS = "abcd"
 
 
 @dataclass
@@ -210,7 +210,7 @@ class Ledgers(RuleBasedStateMachine):
         return LIFE.fullmatch(self.account.word(job) + LETTERS[kind]) is not None
 
     @rule(
-        job=JOBS,
+        job=st.sampled_from(JOBS),
         picks=st.lists(st.integers(0, 5), min_size=2, max_size=6),
         quote=st.sampled_from(QUOTES),
         more=st.sampled_from((0, -3_500_000, -1, 1, 35_000_000)),
@@ -230,7 +230,7 @@ class Ledgers(RuleBasedStateMachine):
                 facts["error_class"] = error
             self.tell(say(self.account, kind, job, **facts))
 
-    @rule(job=JOBS, pick=st.integers(0, 5), off=st.sampled_from((-1, 1, 7)))
+    @rule(job=st.sampled_from(JOBS), pick=st.integers(0, 5), off=st.sampled_from((-1, 1, 7)))
     def of_a_wrong_attempt(self, job: str, pick: int, off: int) -> None:
         if (kind := self.may_follow(job, pick)) is not None:
             right = say(self.account, kind, job)
@@ -238,7 +238,7 @@ class Ledgers(RuleBasedStateMachine):
 
     @rule(
         kind=st.sampled_from((EventKind.POSTED, EventKind.SUBMITTED, EventKind.RESERVED)),
-        job=JOBS,
+        job=st.sampled_from(JOBS),
         money=st.sampled_from((-1, 0)),
         pick=st.integers(0, 10**6),
     )
@@ -251,6 +251,17 @@ class Ledgers(RuleBasedStateMachine):
             facts = {"quote_microusd": money, "cost_microusd": money, "request_id": names[pick % len(names)]}
             self.tell(say(self.account, kind, waiting[pick % len(waiting)], **facts))
 
+    @rule(quote=st.sampled_from(QUOTES), more=st.lists(st.sampled_from((35_000_000, 1, -1, 0)), min_size=2, max_size=4))
+    def charged_one_after_the_other(self, quote: int, more: list[int]) -> None:
+        """Several that were reserved at one quote before the first of them was charged above it."""
+        quote = self.state.books.quote(quote)
+        begun = [job for job in JOBS if self.is_possible(job, EventKind.RESERVED)]
+        for job in begun:
+            self.tell(say(self.account, EventKind.RESERVED, job, quote_microusd=quote))
+            self.tell(say(self.account, EventKind.SUBMITTED, job))
+        for job, above in zip(begun, more, strict=False):
+            self.tell(say(self.account, EventKind.POSTED, job, cost_microusd=quote + above))
+
     @rule(pick=st.integers(0, 10**6), right=st.booleans())
     def found_again_after_doubt(self, pick: int, right: bool) -> None:
         """A submitted attempt whose record expired comes back, under its own name or another."""
@@ -260,7 +271,7 @@ class Ledgers(RuleBasedStateMachine):
             self.tell(say(self.account, EventKind.IN_DOUBT, job))
             self.tell(say(self.account, EventKind.SUBMITTED, job, **{} if right else {"request_id": "another"}))
 
-    @rule(job=JOBS, kind=st.sampled_from(sorted(LETTERS)))
+    @rule(job=st.sampled_from(JOBS), kind=st.sampled_from(sorted(LETTERS)))
     def anything(self, job: str, kind: EventKind) -> None:
         self.tell(say(self.account, kind, job))
 
@@ -271,7 +282,7 @@ class Ledgers(RuleBasedStateMachine):
             said = self.history[pick % len(self.history)]
             self.tell(said, said.seq if as_recorded else None)
 
-    @rule(job=JOBS, kind=st.sampled_from(sorted(LETTERS)), off=st.sampled_from((-2, -1, 1, 2, 99)))
+    @rule(job=st.sampled_from(JOBS), kind=st.sampled_from(sorted(LETTERS)), off=st.sampled_from((-2, -1, 1, 2, 99)))
     def under_a_wrong_number(self, job: str, kind: EventKind, off: int) -> None:
         self.tell(say(self.account, kind, job), len(self.history) + 1 + off or -1)
 
