@@ -32,6 +32,7 @@ _TYPES = {
     "timestamp[us, UTC]": pa.timestamp("us", "UTC"),
 }
 SCHEMA = pa.schema([pa.field(name, _TYPES[kind]) for name, kind in COLUMNS.items()])
+_NEVER_NULL = tuple(name for name, kind in COLUMNS.items() if name == "event" or kind not in ("string", "double"))
 
 _NAME = re.compile(r"([0-9]{12})-([0-9]{12})-([0-9a-f]{32})\.parquet")
 _METADATA_KEY = b"kling-batch.chain"
@@ -228,6 +229,10 @@ def _read_segment(folder: Path, name: SegmentName) -> tuple[list[Event], str, st
 
 
 def _decode(table: pa.Table) -> list[Event]:
+    if not table.schema.equals(SCHEMA):
+        raise ValueError("its columns are not those of a ledger")
+    if any(table[name].null_count for name in _NEVER_NULL):
+        raise ValueError("something is missing in them")
     columns = {
         FIELD_OF_COLUMN[name]: (column.cast(pa.int64()) if name == "at" else column).to_pylist()
         for name, column in zip(table.column_names, table.columns, strict=True)

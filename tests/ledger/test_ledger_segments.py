@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from disk_faults import Disk, Killed
@@ -185,6 +186,31 @@ def test_even_under_a_matching_checksum_damage_ends_in_a_sentence(folder: Path) 
         except RunDirectoryError as damage:
             assert renamed.name in str(damage)  # noqa: PT017
         renamed.unlink()
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("quote_microusd", pa.array([None], pa.int64())),
+        ("at", pa.array([None], pa.timestamp("us", "UTC"))),
+        ("cost_microusd", pa.array(["1.75"])),
+        ("detail", pa.array([2**62], pa.timestamp("us", "UTC"))),
+    ],
+)
+def test_whole_parquet_that_is_no_ledger_is_refused_by_name(folder: Path, column: str, values: pa.Array) -> None:
+    """A number that is missing or a column of another type is no crash of whoever adds it up."""
+    write_ledger(folder, [[event("reserved")]])
+    [path] = segment_paths(folder)
+    table = pq.read_table(path, partitioning=None)
+    table = table.set_column(table.column_names.index(column), column, values)
+    path.unlink()
+    (folder / "_head").unlink()
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    data = sink.getvalue().to_pybytes()
+    path = folder / str(SegmentName(1, 1, segments.hashlib.sha256(data).hexdigest()[:32]))
+    path.write_bytes(data)
+    assert f"{path.name} cannot be read" in refusal(folder)
 
 
 @pytest.mark.parametrize("length", [0, 1, 4, 1_000, -1, -8])
