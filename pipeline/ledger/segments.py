@@ -32,6 +32,7 @@ _TYPES = {
     "timestamp[us, UTC]": pa.timestamp("us", "UTC"),
 }
 SCHEMA = pa.schema([pa.field(name, _TYPES[kind]) for name, kind in COLUMNS.items()])
+_NEVER_NULL = tuple(name for name, kind in COLUMNS.items() if name == "event" or kind not in ("string", "double"))
 
 _NAME = re.compile(r"([0-9]{12})-([0-9]{12})-([0-9a-f]{32})\.parquet")
 _METADATA_KEY = b"kling-batch.chain"
@@ -144,8 +145,13 @@ def list_segments(folder: Path) -> tuple[list[SegmentName], list[SegmentName]]:
             lost = f"events {expected} to {name.first - 1} are missing" if name.first > expected else "it overlaps"
             raise _damage(folder, str(name), f"does not follow event {expected - 1}: {lost}")
         expected = name.last + 1
-    if head is not None and head.last >= expected:
-        raise _damage(folder, str(head), "is missing, and events with it")
+    if head is not None and head not in names:
+        noted = f"{_HEAD} names it as the newest"
+        if head.last >= expected:
+            raise _damage(folder, str(head), f"is missing, and events with it: {noted}")
+        # A merge may leave the head behind, but what it makes never has the range of what it replaces.
+        if any((name.first, name.last) == (head.first, head.last) for name in names):
+            raise _damage(folder, str(head), f"is missing, and another is in its place: {noted}")
     return kept, replaced
 
 
@@ -163,10 +169,24 @@ def _choose(names: Iterable[SegmentName]) -> tuple[list[SegmentName], list[Segme
 def _read_head(folder: Path) -> SegmentName | None:
     """The newest segment as far as it was noted; None where no note survived."""
     try:
-        name, _, again = (folder / _HEAD).read_text("ascii", "replace").rstrip("\n").partition("\n")
+        said = _read_file(folder, _HEAD).decode("ascii", "replace")
     except FileNotFoundError:
         return None
+    name, _, again = said.rstrip("\n").partition("\n")
     return SegmentName.parse(name) if name == again else None
+
+
+def _read_file(folder: Path, name: str) -> bytes:
+    """The bytes of a file. What is none is refused unread: a FIFO would be waited for without end.
+
+    Raises:
+        RunDirectoryError: a folder, a device or a link to nothing stands there.
+        FileNotFoundError: nothing does.
+    """
+    path = folder / name
+    if os.path.lexists(path) and not path.is_file():
+        raise _damage(folder, name, "is no file")
+    return path.read_bytes()
 
 
 def read_segments(
@@ -196,7 +216,7 @@ def read_segments(
 
 
 def _read_segment(folder: Path, name: SegmentName) -> tuple[list[Event], str, str]:
-    data = (folder / str(name)).read_bytes()
+    data = _read_file(folder, str(name))
     if hashlib.sha256(data).hexdigest()[:32] != name.checksum:
         raise _damage(folder, str(name), "is damaged: its bytes do not match the checksum in its name")
     try:
@@ -212,6 +232,10 @@ def _read_segment(folder: Path, name: SegmentName) -> tuple[list[Event], str, st
 
 
 def _decode(table: pa.Table) -> list[Event]:
+    if not table.schema.equals(SCHEMA):
+        raise ValueError("its columns are not those of a ledger")
+    if any(table[name].null_count for name in _NEVER_NULL):
+        raise ValueError("something is missing in them")
     columns = {
         FIELD_OF_COLUMN[name]: (column.cast(pa.int64()) if name == "at" else column).to_pylist()
         for name, column in zip(table.column_names, table.columns, strict=True)

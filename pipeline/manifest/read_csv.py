@@ -45,9 +45,12 @@ def _check_header(names: list[str], line: int, mistakes: Mistakes) -> None:
         hint = f"; is it the one named `{meant[:60]}`?" if meant else ""
         mistakes.add(f"the header has no column `prompt`{hint}", line=line)
         mistakes.raise_if_any()  # or every row would say so again
-    for position, name in enumerate(names):
-        if name and name in names[:position]:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
             mistakes.add("two columns have this name; keep one", column=name, line=line)
+        elif name:
+            seen.add(name)
 
 
 def _records(text: str, mistakes: Mistakes) -> Iterator[tuple[int, list[str]]]:

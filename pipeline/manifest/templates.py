@@ -68,11 +68,11 @@ def single_braced(text: str, names: Container[str]) -> str | None:
 
 def names_in(text: str) -> frozenset[str]:
     """The names that the template takes from outside; none if it cannot be read."""
-    from jinja2 import TemplateError, meta
+    from jinja2 import meta
 
     try:
         return frozenset(meta.find_undeclared_variables(_environment().parse(text[:MAX_TEMPLATE])))
-    except (TemplateError, RecursionError):
+    except Exception:  # the parser's own, or Python's for what is nested too deep and for a number of 5,000 digits
         return frozenset()
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from disk_faults import Disk, Killed
@@ -184,6 +186,31 @@ def test_even_under_a_matching_checksum_damage_ends_in_a_sentence(folder: Path) 
         except RunDirectoryError as damage:
             assert renamed.name in str(damage)  # noqa: PT017
         renamed.unlink()
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("quote_microusd", pa.array([None], pa.int64())),
+        ("at", pa.array([None], pa.timestamp("us", "UTC"))),
+        ("cost_microusd", pa.array(["1.75"])),
+        ("detail", pa.array([2**62], pa.timestamp("us", "UTC"))),
+    ],
+)
+def test_whole_parquet_that_is_no_ledger_is_refused_by_name(folder: Path, column: str, values: pa.Array) -> None:
+    """A number that is missing or a column of another type is no crash of whoever adds it up."""
+    write_ledger(folder, [[event("reserved")]])
+    [path] = segment_paths(folder)
+    table = pq.read_table(path, partitioning=None)
+    table = table.set_column(table.column_names.index(column), column, values)
+    path.unlink()
+    (folder / "_head").unlink()
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    data = sink.getvalue().to_pybytes()
+    path = folder / str(SegmentName(1, 1, segments.hashlib.sha256(data).hexdigest()[:32]))
+    path.write_bytes(data)
+    assert f"{path.name} cannot be read" in refusal(folder)
 
 
 @pytest.mark.parametrize("length", [0, 1, 4, 1_000, -1, -8])
@@ -377,6 +404,25 @@ def test_a_restored_copy_that_is_older_than_the_head_is_refused(folder: Path) ->
     assert newest.name in refusal(folder)
 
 
+@pytest.mark.parametrize("merged", [True, False])
+def test_another_ledger_under_this_head_is_refused(folder: Path, tmp_path: Path, merged: bool) -> None:
+    """Whole in itself, and of the same length: only the head remembers that these were other events."""
+    five_segments(folder)
+    other = tmp_path / "other" / "ledger"
+    write_ledger(other, [[event("reserved", name)] for name in "uvwxy"])
+    if merged:
+        merge(folder)
+        merge(other)
+    newest = segment_paths(folder)[-1]
+    for path in segment_paths(folder):
+        path.unlink()
+    for path in segment_paths(other):
+        os.rename(path, folder / path.name)
+    sentence = refusal(folder)
+    assert newest.name in sentence
+    assert "_head" in sentence
+
+
 def test_planted_links_are_not_written_through(folder: Path, tmp_path: Path) -> None:
     """A link in the place of the head is replaced, one in the place of the lock is refused: their targets stay."""
     victim = tmp_path / "victim"
@@ -392,14 +438,32 @@ def test_planted_links_are_not_written_through(folder: Path, tmp_path: Path) -> 
     assert victim.read_bytes() == b"precious"
 
 
-def test_a_segment_that_cannot_be_read_is_the_machines_failure(folder: Path) -> None:
+def test_a_segment_that_cannot_be_read_is_the_machines_failure(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that refuses to read is no damage and no traceback: exit 6, cure it and run again."""
     five_segments(folder)
-    path = segment_paths(folder)[1]
-    path.unlink()
-    path.mkdir()
+    real = Path.read_bytes
+
+    def fail(path: Path) -> bytes:
+        if path == segment_paths(folder)[1]:
+            raise OSError(errno.EIO, "Input/output error")
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
     with pytest.raises(MachineError, match="cannot be read"), open_ledger(folder, HandClock()):
         pass
+
+
+@pytest.mark.parametrize(
+    "make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("nothing")], ids=["folder", "pipe", "link to nothing"]
+)
+@pytest.mark.parametrize("which", ["segment", "head"])
+def test_what_is_no_file_is_refused_by_name(folder: Path, make: Callable[[Path], None], which: str) -> None:
+    """A folder, a pipe or a dead link in the place of a file is named, and nobody waits for it."""
+    five_segments(folder)
+    path = segment_paths(folder)[1] if which == "segment" else folder / "_head"
+    path.unlink()
+    make(path)
+    assert f"{path.name} is no file" in refusal(folder)
 
 
 # --- merging ----------------------------------------------------------------------------------------------------------

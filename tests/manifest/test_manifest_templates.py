@@ -173,6 +173,7 @@ def test_names_that_a_template_uses_are_known() -> None:
     """They tell a variable from a misspelt parameter."""
     assert names_in("{{ a }}{% if b %}{{ range(3) ~ d }}{% endif %}") == {"a", "b", "d"}
     assert names_in("{{ broken") == frozenset()
+    assert names_in("{{ " + "9" * 5_000 + " }}") == frozenset()
 
 
 def test_single_braces_around_a_known_name_are_noticed() -> None:
