@@ -30,13 +30,24 @@ def fsync_folder(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Create `folder` and its missing parents durably; an existing one is left as it is."""
+    """Create `folder` and its missing parents durably; an existing one is left as it is.
+
+    Raises:
+        OSError: the disk refused, or it is a link: what is written there would land somewhere else. Its parents may be
+            links; where they lead is the user's choice.
+    """
+    if folder.is_symlink():
+        raise OSError(errno.ELOOP, f"{folder.name} is a link, and nothing is written through a link", str(folder))
+    _make_folder(folder)
+
+
+def _make_folder(folder: Path) -> None:
     if folder.is_dir():
         # Whoever made it may have died before its name was durable. Its parent may not be ours to read: then it is old.
         with contextlib.suppress(PermissionError):
             fsync_folder(folder.parent)
         return
-    make_folder(folder.parent)
+    _make_folder(folder.parent)
     with contextlib.suppress(FileExistsError):
         folder.mkdir()
     fsync_folder(folder.parent)
