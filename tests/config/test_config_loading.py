@@ -354,6 +354,10 @@ def test_a_file_without_an_end_is_refused_unread(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo.yaml")
     (tmp_path / "zero.yaml").symlink_to("/dev/zero")
     (tmp_path / "large.yaml").write_bytes(b"#" * (2**20 + 1))
-    for name, reason in (("fifo", "not a regular file"), ("zero", "not a regular file"), ("large", "larger than 1 MiB")):
+    for name, reason in (
+        ("fifo", "not a regular file"),
+        ("zero", "not a regular file"),
+        ("large", "larger than 1 MiB"),
+    ):
         with pytest.raises(InputError, match=reason):
             load_config(tmp_path / f"{name}.yaml", {}, [], environment={})

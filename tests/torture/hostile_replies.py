@@ -194,7 +194,7 @@ BODIES: dict[str, Say] = {
     "half-character": lambda it: it.changed(error=Raw('"\\ud800"'), message=Raw('"\\udfff\\ud800"')),
     "escapes": lambda it: it.changed(error="\x1b]0;owned\x07\x1b[2J\u202e\u2066\u061c", detail="=HYPERLINK(1)"),
     "formula": lambda it: it.changed(error='=cmd|" /C calc"!A0', message="@SUM(1)", request_body="=1"),
-    "proto": lambda it: it.changed(__proto__={"cost": 0}, constructor={"prototype": 1}),
+    "proto": lambda it: it.saying(it.body[:-1] + b', "__proto__": {"cost": 0}, "constructor": {"prototype": 1}}'),
     "five-megabytes": lambda it: it.changed(extra="a" * (5 * 2**20)),
     "cut-in-half": lambda it: it.honest()[: -len(it.body) // 2] if it.body else b"",
     "half-with-honest-length": lambda it: it.saying(it.body[: len(it.body) // 2]),
@@ -396,9 +396,19 @@ def url_of(name: str, it: Scene) -> str:
 
 
 OPEN_DOORS = frozenset(
-    {"canary", "canary-by-name", "canary-mapped", "canary-v6", "canary-no-scheme", "crlf", "space", "escape"}
+    {
+        "canary",
+        "canary-by-name",
+        "canary-mapped",
+        "canary-v6",
+        "canary-fullwidth",
+        "canary-no-scheme",
+        "crlf",
+        "space",
+        "escape",
+    }
 )
-"""Plain loopback URLs: a provider on loopback may keep its files behind them."""
+"""Plain loopback URLs, or such as a redirect is read as: a provider on loopback may keep its files behind them."""
 
 
 def _redirects() -> Iterator[Reply]:
@@ -637,5 +647,3 @@ def pairs(*, all_places: bool) -> list[tuple[str, str]]:
         places = reply.places if all_places else (reply.places[number % len(reply.places)],)
         found += [(reply.name, place) for place in places]
     return found
-
-
