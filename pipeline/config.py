@@ -22,6 +22,7 @@ from pipeline.engine.settings import Bounds, Doubt, EngineSettings, Limits, Poll
 from pipeline.kernel import strict_yaml
 from pipeline.kernel.clock import to_us
 from pipeline.kernel.errors import InputError, Mistake
+from pipeline.kernel.files import read_regular_file
 from pipeline.kernel.usd import MicroUsd, format_usd, parse_usd
 from pipeline.media.settings import FetchSettings, MediaSettings
 from pipeline.models import DEFAULT_MODEL, Model, find_model
@@ -30,6 +31,7 @@ from pipeline.provider.settings import ProviderSettings, check_origin, is_loopba
 DEFAULT_FILE = Path("kling-batch.yaml")
 ENVIRONMENT_PREFIX = "KLING_BATCH_"
 SANDBOX_CAP_USD = "100.00"
+MAX_FILE_BYTES = 2**20
 
 _PLAIN_NUMBER = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,9})?")
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(s|m|h)")
@@ -451,11 +453,13 @@ FLAGS = {
 
 def _read(file: Path) -> strict_yaml.Node:
     try:
-        data = file.read_bytes()
+        data = read_regular_file(file, MAX_FILE_BYTES)
     except FileNotFoundError:
         raise InputError(f"{file}: there is no such file") from None
     except OSError as error:
         raise InputError(f"{file}: cannot be read: {error.strerror}") from None
+    if data is None:
+        raise InputError(f"{file}: is larger than {MAX_FILE_BYTES // 2**20} MiB, so it is no config file")
     node = strict_yaml.parse(data, str(file))
     if node.value is None:
         return strict_yaml.parse("{}", str(file))

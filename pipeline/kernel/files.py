@@ -12,12 +12,15 @@ import errno
 import fcntl
 import os
 import secrets
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 TEMPORARY_PREFIX = "."
 TEMPORARY_SUFFIX = ".part"
+
+_CHUNK = 2**20
 
 
 def fsync_folder(folder: Path) -> None:
@@ -39,16 +42,51 @@ def free_bytes(folder: Path) -> int | None:
 
 
 def make_folder(folder: Path) -> None:
-    """Create `folder` and its missing parents durably; an existing one is left as it is."""
+    """Create `folder` and its missing parents durably; an existing one is left as it is.
+
+    Raises:
+        OSError: the disk refused, or it is a link: what is written there would land somewhere else. Its parents may be
+            links; where they lead is the user's choice.
+    """
+    if folder.is_symlink():
+        raise OSError(errno.ELOOP, f"{folder.name} is a link, and nothing is written through a link", str(folder))
+    _make_folder(folder)
+
+
+def _make_folder(folder: Path) -> None:
     if folder.is_dir():
         # Whoever made it may have died before its name was durable. Its parent may not be ours to read: then it is old.
         with contextlib.suppress(PermissionError):
             fsync_folder(folder.parent)
         return
-    make_folder(folder.parent)
+    _make_folder(folder.parent)
     with contextlib.suppress(FileExistsError):
         folder.mkdir()
     fsync_folder(folder.parent)
+
+
+def read_regular_file(path: Path, most: int) -> bytes | None:
+    """All of a file that somebody else wrote; None if it is longer than `most` bytes.
+
+    A FIFO or a device is refused unread: nobody may ever write into the one, and the other may have no end.
+
+    Raises:
+        OSError: it cannot be read; `strerror` says why.
+    """
+    # Without O_NONBLOCK the opening of a FIFO would wait for somebody to write into it.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        about = os.fstat(descriptor)
+        if not stat.S_ISREG(about.st_mode):
+            is_folder = stat.S_ISDIR(about.st_mode)
+            raise OSError(errno.EINVAL, "it is a directory" if is_folder else "it is not a regular file", str(path))
+        # Counts what comes rather than trust the size: a file may grow, and those of /proc say 0.
+        data = bytearray()
+        while len(data) <= most and (chunk := os.read(descriptor, _CHUNK)):
+            data += chunk
+        return bytes(data) if len(data) <= most else None
+    finally:
+        os.close(descriptor)
 
 
 def write_all(descriptor: int, data: bytes | memoryview) -> None:

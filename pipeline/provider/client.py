@@ -34,15 +34,13 @@ from pipeline.provider.replies import (
     Unavailable,
     Uncertain,
 )
+from pipeline.provider.secrecy import Eraser
 from pipeline.provider.settings import ProviderSettings, check_origin
 
 MAX_JSON_BYTES = 4 * 2**20
 """No honest JSON reply is longer."""
 
 HISTORY_PAGE_ROWS = 100
-
-SHORTEST_KEY = 8
-"""A shorter key is none, and its letters would stand in any answer."""
 
 _MAX_HEADER = 64 * 1024
 _MAX_HEADERS = 1024
@@ -93,7 +91,7 @@ class Client:
         self.calls: Counter[str] = Counter()
         self._provider_ahead_us: int | None = None
         self._settings = settings
-        self._key = key.encode()
+        self._eraser = Eraser(key)
         self._headers = {"x-api-key": key, "Accept": "application/json", "Accept-Encoding": "identity"}
         self._clock = clock
 
@@ -186,7 +184,7 @@ class Client:
             refusal = replies.decode_refusal(response.status, headers, body, self._clock.now_us())
             message = replies.error_message(response.status, body)
             return refusal or Uncertain(ErrorClass.GATEWAY, message, response.status)
-        named = self._strike_out(headers.get("x-request-id", "").encode(errors="replace")).decode()
+        named = self._eraser.strike_out(headers.get("x-request-id", "").encode(errors="replace")).decode()
         request_id = replies.valid_request_id(named)
         cost = replies.charged(headers.get("x-cost"))
         if response.content_type.startswith("video/") or response.content_type == "application/octet-stream":
@@ -324,10 +322,7 @@ class Client:
                 if size > MAX_JSON_BYTES:
                     raise ValueError("the reply is too long")
                 parts.append(chunk)
-        return self._strike_out(b"".join(parts))
-
-    def _strike_out(self, body: bytes) -> bytes:
-        return body.replace(self._key, b"(the key)") if len(self._key) >= SHORTEST_KEY else body
+        return self._eraser.strike_out(b"".join(parts))
 
 
 def _one_row(body: bytes) -> list[HistoryRow] | None:

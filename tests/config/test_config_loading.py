@@ -344,6 +344,20 @@ def test_what_is_written_down_reads_back(load: Load, text: str) -> None:
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     """A named file must be there and be a file."""
-    for path, reason in ((tmp_path / "no.yaml", "no such file"), (tmp_path, "Is a directory")):
+    for path, reason in ((tmp_path / "no.yaml", "no such file"), (tmp_path, "is a directory")):
         with pytest.raises(InputError, match=reason):
             load_config(path, {}, [], environment={})
+
+
+def test_a_file_without_an_end_is_refused_unread(tmp_path: Path) -> None:
+    """A FIFO that nobody writes to and a device would hold the command for ever, or fill the memory."""
+    os.mkfifo(tmp_path / "fifo.yaml")
+    (tmp_path / "zero.yaml").symlink_to("/dev/zero")
+    (tmp_path / "large.yaml").write_bytes(b"#" * (2**20 + 1))
+    for name, reason in (
+        ("fifo", "not a regular file"),
+        ("zero", "not a regular file"),
+        ("large", "larger than 1 MiB"),
+    ):
+        with pytest.raises(InputError, match=reason):
+            load_config(tmp_path / f"{name}.yaml", {}, [], environment={})

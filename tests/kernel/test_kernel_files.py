@@ -173,6 +173,19 @@ def test_new_folders_are_durable_down_from_the_first(tmp_path: Path, monkeypatch
     assert flushed[3:] == [tmp_path / "a" / "b"]
 
 
+def test_a_folder_that_is_a_link_is_refused(tmp_path: Path) -> None:
+    """What is written into it would land somewhere else; where its parent leads is the user's own choice."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    for name in ("linked", "dangling"):
+        with pytest.raises(OSError, match=f"{name} is a link, and nothing is written through a link"):
+            make_folder(tmp_path / name)
+    make_folder(tmp_path / "linked" / "own")
+    assert (tmp_path / "elsewhere" / "own").is_dir()
+    assert not (tmp_path / "nowhere").exists()
+
+
 def test_a_parent_that_may_not_be_read_is_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run directory may stand in a folder of somebody else; a disk that fails is another matter."""
     refusal: OSError = PermissionError(errno.EACCES, "no")

@@ -1,0 +1,56 @@
+"""Strikes the API key out of what the provider says, in every spelling that can be turned back into it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+
+SHORTEST_KEY = 8
+"""A shorter key is none, and its letters would stand in any answer."""
+
+_STRUCK_OUT = "(the key)"
+
+
+class Eraser:
+    """Strikes one key out: as it is, in JSON's, URLs' and HTML's escapes, as UTF-16, in hex and in base64."""
+
+    def __init__(self, key: str) -> None:
+        self._pattern = re.compile(_spellings(key), re.IGNORECASE) if len(key) >= SHORTEST_KEY else None
+
+    def strike_out(self, body: bytes) -> bytes:
+        """The body without the key, in UTF-8; one that no JSON reader could read either stays as it is."""
+        if self._pattern is None:
+            return body
+        try:
+            text = body.decode(json.detect_encoding(body), "surrogatepass")
+        except UnicodeDecodeError:
+            return body
+        struck = self._pattern.sub(_STRUCK_OUT, text)
+        return body if struck == text else struck.encode("utf-8", "surrogatepass")
+
+
+def _spellings(key: str) -> str:
+    """A pattern of every spelling. In any case of letters: a look-alike is no loss, the key would be."""
+    data = key.encode()
+    # The zeros of UTF-16, as JSON writes them, may stand between the characters.
+    plain = r"(?:\x00|\\{1,4}u0000)?".join(_escaped(char) for char in key)
+    return "|".join([plain, data.hex(), *(_in_base64(data, offset) for offset in range(3))])
+
+
+def _in_base64(data: bytes, offset: int) -> str:
+    """The key's own characters in base64, where it begins so many bytes after a group of three; in both alphabets."""
+    text = base64.b64encode(bytes(offset) + data).decode()
+    own = text[-(-8 * offset // 6) : 8 * (offset + len(data)) // 6]
+    twins = {"+": "[+-]", "/": "[/_]"}
+    return "".join(rf"(?:{twins[char]}|{_escaped(char)})" if char in twins else _escaped(char) for char in own)
+
+
+def _escaped(char: str) -> str:
+    """A pattern of the character and its escapes, which may have been escaped again.
+
+    All is bounded: else a long row of backslashes would be looked through anew from each of them.
+    """
+    code = ord(char)
+    in_html = rf"&#(?:0{{0,4}}{code}|x0{{0,4}}{code:x});"
+    return rf"(?:\\{{0,4}}{re.escape(char)}|\\{{1,4}}u{code:04x}|%(?:25){{0,2}}{code:02x}|{in_html})"
