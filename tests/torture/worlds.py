@@ -237,9 +237,10 @@ class World:
             check_liability(self.run_folder, requests)
         else:
             assert not requests, "something was accepted, and there is no ledger"
-        self._check_final_names(requests)
+        self.check_final_names(requests)
 
-    def _check_final_names(self, requests: list[dict[str, Any]]) -> None:
+    def check_final_names(self, requests: list[dict[str, Any]]) -> None:
+        """Every final name is that of a whole video, made by the provider for one of these requests."""
         known = {request["sha256"] for request in requests}
         videos = self.run_folder / "videos"
         for path in videos.iterdir() if videos.is_dir() else ():
@@ -269,6 +270,7 @@ def make_world(folder: Path, *, rows: int = 3, changes: Mapping[str, str] | None
 
 def side_by_side(trial: Callable[[T], object], items: Iterable[T], hands: int = 2) -> None:
     """Make the trials of all `items`, `hands` at a time: each waits for processes, so both cores are used."""
+    _nursery()  # before there are two that could both start it
     with ThreadPoolExecutor(hands) as pool:
         for done in [pool.submit(trial, item) for item in items]:
             done.result()
