@@ -21,7 +21,7 @@ from pipeline.engine.history import DAY_US, LONGEST_WINDOW_DAYS, read_history
 from pipeline.engine.worker import ending_of
 from pipeline.kernel.errors import ErrorClass
 from pipeline.ledger.events import EventKind
-from pipeline.ledger.fold import Account, JobRecord, JobState
+from pipeline.ledger.fold import Account, JobRecord, JobState, Unnamed
 from pipeline.provider.replies import Finished, HistoryRow, Refused, fingerprint
 
 log = logging.getLogger("kling_batch")
@@ -97,10 +97,37 @@ def _may_be_its_row(record: JobRecord, row: HistoryRow, first_seen_seq: Mapping[
     """Whether a row of the same request is near enough in time to be this attempt's."""
     if first_seen_seq.get(row.request_id, record.reserved_seq) < record.reserved_seq:
         return False
+    return _is_near(row, began_us(record))
+
+
+def _is_near(row: HistoryRow, began_us: int) -> bool:
+    """Whether a row is of the time of an attempt that began then."""
     # The submission left right after the reservation; only its answer may have taken long.
-    earliest_us = began_us(record) - CLOCK_SKEW_US
-    latest_us = began_us(record) + LONGEST_SUBMIT_US + CLOCK_SKEW_US
+    earliest_us = began_us - CLOCK_SKEW_US
+    latest_us = began_us + LONGEST_SUBMIT_US + CLOCK_SKEW_US
     return any(earliest_us <= moment_us <= latest_us for moment_us in row.times_us)
+
+
+def rows_of_the_unnamed(
+    unnamed: Iterable[Unnamed], rows: Iterable[HistoryRow], owned: Collection[str]
+) -> frozenset[str]:
+    """The rows to set aside: those that may be of attempts whose answer said that they failed, but not their name.
+
+    Such a row, taken for that of the next attempt at the same request, whose answer was lost, would free that one's
+    money and have it sent again. The other mistake is harmless: an attempt that failed, and whose row is set aside,
+    counts as absent when its time has come.
+    """
+    free = [row for row in rows if row.request_id not in owned and not isinstance(ending_of(row), Finished)]
+    # What has failed already is the likelier row of an attempt that was answered.
+    free.sort(key=lambda row: (not isinstance(ending_of(row), Refused), min(row.times_us, default=0)))
+    aside: set[str] = set()
+    for attempt in unnamed:
+        body = fingerprint(attempt.request)
+        for row in free:
+            if row.request_id not in aside and row.fingerprint == body and _is_near(row, attempt.began_us):
+                aside.add(row.request_id)
+                break
+    return frozenset(aside)
 
 
 def began_us(record: JobRecord) -> int:
@@ -154,13 +181,21 @@ async def settle(run: RunContext, witness: Witness) -> list[JobRecord]:
         witness.first_seen_seq.setdefault(row.request_id, run.ledger.state.last_seq)
     # Someone else may have settled some of them while the pages came in.
     doubted = [record for record in doubted if record.state is JobState.IN_DOUBT]
-    pairs = match_rows(doubted, rows, run.ledger.state.request_ids, witness.first_seen_seq)
+    owned = run.ledger.state.request_ids
+    aside = rows_of_the_unnamed(run.ledger.state.unnamed, rows, owned)
+    others = [row for row in rows if row.request_id not in aside]
+    pairs = match_rows(doubted, others, owned, witness.first_seen_seq)
     for record, row in pairs:
         # While the one before was recorded, an answer may have come that this row belongs to: the next sweep decides.
         owner = run.ledger.state.request_ids.get(row.request_id, record.job_id)
         if owner == record.job_id and record.state is JobState.IN_DOUBT:
             await _accept(run, record, row)
-    unexplained = [row for row in rows if row.request_id not in run.ledger.state.request_ids]
+    # One that is set aside and has not ended yet explains nothing: it may be anybody's, and be charged in the end.
+    unexplained = [
+        row
+        for row in rows
+        if row.request_id not in owned and not (row.request_id in aside and isinstance(ending_of(row), Refused))
+    ]
     absent = [
         record
         for record in doubted

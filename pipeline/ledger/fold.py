@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from pipeline.kernel.errors import ERROR_CLASSES, Reaction
+from pipeline.kernel.errors import ERROR_CLASSES, ErrorClass, Reaction
 from pipeline.ledger.budget import Books
 from pipeline.ledger.budget import ImpossibleMoveError as ImpossibleMoveError
 from pipeline.ledger.events import RUN_EVENTS, Event, EventKind
@@ -119,6 +119,17 @@ class JobRecord:
         return Event(event=kind, job_id=self.job_id, attempt=self.attempt, **facts)
 
 
+@dataclass(frozen=True, slots=True)
+class Unnamed:
+    """An attempt that may have run and failed, by an answer that did not say under which name.
+
+    The history may list it as a failed row that belongs to nobody. `began_us` is by the provider's clock.
+    """
+
+    request: str
+    began_us: int
+
+
 @dataclass(slots=True)
 class RunRecord:
     """One run on the directory: what it said when it started and when it ended."""
@@ -142,6 +153,8 @@ class State:
     """How many jobs stand where."""
     troubles: list[Event] = field(default_factory=list)
     """Every event that carries an error class, in order: what errors.csv is made of."""
+    unnamed: list[Unnamed] = field(default_factory=list)
+    """The attempts that failed without a name, in order."""
     account: Account | None = None
     """The last look at the account."""
     skew_us: int = 0
@@ -280,6 +293,8 @@ def _voided(state: State, record: JobRecord, event: Event) -> None:
     error_class = ERROR_CLASSES.get(event.error_class or "")
     if error_class is not None and error_class.reaction is Reaction.RETRY_COUNTED:
         record.counted_failures += 1
+    if error_class in MAY_HAVE_RUN and record.request_id is None and record.request is not None:
+        state.unnamed.append(Unnamed(record.request, record.reserved_us + record.skew_us))
     _note_error(record, event)
     record.ended_us = event.at_us
 
@@ -335,6 +350,10 @@ _TAKE_IN = {
     EventKind.FAILED: _failed,
     EventKind.RETRY_GRANTED: _retry_granted,
 }
+
+
+MAY_HAVE_RUN = frozenset({ErrorClass.SERVER_ERROR, ErrorClass.GENERATION_FAILED, ErrorClass.INPUT_REFUSED})
+"""Refusals by a provider that may have accepted the request first."""
 
 
 def fold(events: Iterable[Event]) -> State:

@@ -14,12 +14,13 @@ from pipeline.engine.doubt import (
     attempt_of,
     is_late_enough,
     match_rows,
+    rows_of_the_unnamed,
     speaks_against_absence,
 )
 from pipeline.engine.settings import Doubt
 from pipeline.engine.worker import ending_of
 from pipeline.kernel.usd import MicroUsd
-from pipeline.ledger.fold import JobRecord, JobState
+from pipeline.ledger.fold import JobRecord, JobState, Unnamed
 from pipeline.provider.replies import Finished, HistoryRow, Refused, fingerprint
 
 NOW_US = 1_800_000_000_000_000
@@ -157,3 +158,18 @@ def test_clocks_that_are_days_apart_prove_no_absence() -> None:
     assert not late_enough(wall_h=3, skew_h=25, skew_then_h=25)
     assert not late_enough(wall_h=3, skew_h=-25, skew_then_h=-25)
     assert not late_enough(wall_h=30 * 24)
+
+
+def test_a_failed_row_goes_first_to_an_attempt_that_was_answered_without_a_name() -> None:
+    """One row for each such attempt, of its request and its time; what is done, or charged, is never set aside."""
+    unnamed = [Unnamed(str(attempt("a").request), NOW_US)]
+    failed, charged = row("request-2", status="FAILED"), replace(row("request-4", status="FAILED"), cost=MicroUsd(1))
+    rows = [row("request-1"), failed, row("request-3", status="COMPLETED"), charged]
+    assert rows_of_the_unnamed(unnamed, rows, set()) == {"request-2"}
+    assert rows_of_the_unnamed(unnamed, rows, {"request-2"}) == {"request-1"}, "what runs may yet fail"
+    assert rows_of_the_unnamed(unnamed * 3, rows, set()) == {"request-1", "request-2"}
+    far = [
+        row("request-1", NOW_US + 60 * MINUTE_US, status="FAILED"),
+        row("request-2", prompt="a mug", status="FAILED"),
+    ]
+    assert rows_of_the_unnamed(unnamed, far, set()) == set()

@@ -315,3 +315,24 @@ def test_a_last_doubt_that_the_background_settles_is_gone_on_with(tmp_path: Path
 
     for settle_after_s in range(10, 150, 10):
         run_virtually(main(tmp_path / str(settle_after_s), settle_after_s))
+
+
+def test_a_failure_without_a_name_is_not_taken_for_the_next_attempt(tmp_path: Path) -> None:
+    """A blocking call fails, and its row is listed late; the answer of the next one is lost: it is bought once."""
+
+    async def main() -> None:
+        faults, limit = {"gen_failed": 1.0, "submit_503_after": 1.0}, {"gen_failed": 1, "submit_503_after": 0}
+        async with Night(tmp_path, faults=faults, fault_limit=limit, mean_s=20, sigma=0, history_lag_s=60) as night:
+            limits = night.provider._running.faults._limits
+
+            def lose_the_next(event: Event) -> None:
+                if event.event is EventKind.VOIDED:
+                    limits["submit_503_after"] = 1
+
+            made = campaign(tmp_path, 1)
+            config = night.config(provider__api="v1", in_doubt__wait_s="900")
+            assert (await night.run(made, config, AtStart(event=lose_the_next))).exit_code == 0
+            assert night.posts() == 2
+            night.check(made)
+
+    run_virtually(main())
