@@ -237,7 +237,8 @@ def is_late_enough(run: RunContext, witness: Witness, record: JobRecord, begun: 
     if abs(drift_us) > SKEW_NOISE_US:
         # Our clock was set meanwhile, or theirs: only the smaller age is sure.
         age_us = min(age_us, age_us + drift_us)
-    if age_us < settle_after_s * 1e6 or begun.monotonic_s - witness.noticed_s[attempt_of(record)] < settle_after_s:
+    known_s = begun.monotonic_s - witness.noticed_s[attempt_of(record)]
+    if min(age_us / 1e6, known_s) < settle_after_s:
         return False
     # What the history cannot show, its silence does not deny: too long ago, or asked by a clock that is days off.
     return age_us < (LONGEST_WINDOW_DAYS - 1) * DAY_US and max(abs(skew_us), abs(record.skew_us)) < DAY_US

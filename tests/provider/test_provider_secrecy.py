@@ -64,3 +64,18 @@ def test_no_body_takes_long(piece: str) -> None:
     begun_s = time.process_time()
     Eraser(KEY).strike_out(piece.encode() * (2**18 // len(piece)))
     assert time.process_time() - begun_s < 1
+
+
+def test_a_long_body_that_quotes_the_key_is_not_heard() -> None:
+    """To strike it out with care could take for ever: the answer counts as unreadable."""
+    assert Eraser(KEY).strike_out(b'{"error": "' + b"\\\\" * 2**20 + KEY.encode() + b'"}') == b""
+
+
+def test_an_honest_body_takes_microseconds() -> None:
+    """The careful pattern is not even tried where no spelling can be."""
+    eraser = Eraser(KEY)
+    for body in (
+        b'{"status": "COMPLETED", "url": "https://images.segmind.com/a%20b.mp4"}',
+        b'{"p": "\\u00e9 50% off"}',
+    ):
+        assert not eraser._may_quote(body.decode())

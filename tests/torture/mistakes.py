@@ -22,4 +22,185 @@ class Mistake:
             (root / path).write_text(source.replace(old, new))
 
 
-MISTAKES: tuple[Mistake, ...] = ()
+STORM = "tests/torture/test_torture_storm.py"
+KILLS = "tests/torture/test_torture_kills.py -k any_point"
+POWER = "tests/torture/test_torture_power.py -k no_power_loss"
+
+MISTAKES = (
+    Mistake(
+        "void on a time-out",
+        (
+            (
+                "pipeline/provider/client.py",
+                "_NOT_SENT = (aiohttp.ClientConnectorError, ",
+                "_NOT_SENT = (TimeoutError, aiohttp.ClientConnectorError, ",
+            ),
+        ),
+        STORM,
+    ),
+    Mistake(
+        "void on the status that the client library makes up",
+        (
+            (
+                "pipeline/provider/client.py",
+                "            reply = _no_answer(error)\n",
+                "            if isinstance(error, aiohttp.ClientResponseError) and error.status == 400:\n"
+                '                return Refused(ErrorClass.BAD_REQUEST, "HTTP 400", 400)\n'
+                "            reply = _no_answer(error)\n",
+            ),
+        ),
+        "tests/torture/test_torture_hostile_provider.py",
+    ),
+    Mistake(
+        "no flush of the folder",
+        (("pipeline/kernel/files.py", "    fsync_folder(final.parent)\n", ""),),
+        POWER,
+    ),
+    Mistake(
+        "no flush of the segment",
+        (("pipeline/ledger/segments.py", "            os.fsync(descriptor)\n", ""),),
+        POWER,
+    ),
+    Mistake(
+        "acknowledged before it is durable",
+        (
+            (
+                "pipeline/ledger/store.py",
+                "            await asyncio.shield(durable)\n",
+                "            await asyncio.sleep(0)\n",
+            ),
+        ),
+        "tests/torture/test_torture_power.py -k intent",
+    ),
+    Mistake(
+        "reservation freed early",
+        (
+            (
+                "pipeline/engine/worker.py",
+                "            EventKind.IN_DOUBT,\n            error_class=silence",
+                "            EventKind.VOIDED,\n            error_class=silence",
+            ),
+        ),
+        STORM,
+    ),
+    Mistake(
+        "a reservation that a dead run has left is forgotten",
+        (("pipeline/engine/recovery.py", "    if abandoned:\n", "    if False:\n"),),
+        f"{KILLS} and calm",
+    ),
+    Mistake(
+        "a row of the history is used twice",
+        (
+            ("pipeline/engine/doubt.py", "                taken.add(row.request_id)\n", ""),
+            (
+                "pipeline/engine/doubt.py",
+                "        if owner == record.job_id and record.state is JobState.IN_DOUBT:\n",
+                "        if record.state is JobState.IN_DOUBT:\n",
+            ),
+            (
+                "pipeline/ledger/fold.py",
+                "        if not event.request_id or (owner is not None and mine != event.request_id):\n",
+                "        if not event.request_id:\n",
+            ),
+        ),
+        STORM,
+    ),
+    Mistake(
+        "absence is believed at once",
+        (
+            (
+                "pipeline/engine/doubt.py",
+                "    if min(age_us / 1e6, known_s) < settle_after_s:\n",
+                "    if settle_after_s < 0:\n",
+            ),
+            ("pipeline/engine/doubt.py", "    now = await look_at_account(run)\n", "    now = None\n"),
+        ),
+        STORM,
+    ),
+    Mistake(
+        "an expired record is taken for a failure",
+        (
+            (
+                "pipeline/engine/worker.py",
+                "        case Expired():\n            return await look_in_history(",
+                "        case Expired():\n"
+                '            return Refused(ErrorClass.GENERATION_FAILED, "gone", 404)\n'
+                "            return await look_in_history(",
+            ),
+        ),
+        STORM,
+    ),
+    Mistake(
+        "booked at the quote",
+        (
+            (
+                "pipeline/engine/worker.py",
+                "            cost_microusd=cost,\n",
+                "            cost_microusd=record.quote_microusd,\n",
+            ),
+        ),
+        STORM,
+    ),
+    Mistake(
+        "the cap counts what is posted alone",
+        (
+            (
+                "pipeline/ledger/budget.py",
+                "        return MicroUsd(self.posted + self.reserved + self.in_doubt)\n",
+                "        return MicroUsd(self.posted)\n",
+            ),
+        ),
+        STORM,
+    ),
+    Mistake(
+        "a video has its name before it is whole",
+        (
+            (
+                "pipeline/media/landing.py",
+                "self._descriptor, self._temporary = open_temporary(self._video.parent)",
+                "self._descriptor = os.open(self._video, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644); "
+                "self._temporary = self._video",
+            ),
+        ),
+        f"{KILLS} and calm",
+    ),
+    Mistake(
+        "an interrupt voids",
+        (
+            (
+                "pipeline/engine/worker.py",
+                "        return Uncertain(ErrorClass.INTERRUPTED, ",
+                "        return Refused(ErrorClass.NOT_SENT, ",
+            ),
+        ),
+        "tests/torture/test_torture_signals.py",
+    ),
+    Mistake(
+        "no lock",
+        (
+            (
+                "pipeline/kernel/files.py",
+                "            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
+                "            pass\n",
+            ),
+            ("pipeline/ledger/store.py", "        if lock.read_bytes() != self._holder:\n", "        if False:\n"),
+        ),
+        "tests/torture/test_torture_two_runs.py",
+    ),
+    Mistake(
+        "a limiter that forgets on restart",
+        (("pipeline/runner.py", "    return interval_s if since_s < 0 else ", "    return 0.0 if since_s < 1 else "),),
+        "tests/torture/test_torture_pace.py -k crash",
+    ),
+    Mistake(
+        "a damaged segment is read all the same",
+        (
+            (
+                "pipeline/ledger/segments.py",
+                "    if hashlib.sha256(data).hexdigest()[:32] != name.checksum:\n",
+                "    if False:\n",
+            ),
+        ),
+        "tests/torture/test_torture_damage.py -k flipped",
+    ),
+)
