@@ -249,6 +249,7 @@ def check_provider(state: State, config: Config, folder: Path) -> None:
 def _prepare_folder(folder: Path, campaign: Campaign, config: Config) -> list[Line]:
     """Lay the run directory out and keep in it what is being run."""
     try:
+        remove_leftovers(folder)
         for name in ("videos", "posters", "report"):
             make_folder(folder / name)
             remove_leftovers(folder / name)

@@ -336,3 +336,18 @@ def test_a_failure_without_a_name_is_not_taken_for_the_next_attempt(tmp_path: Pa
             night.check(made)
 
     run_virtually(main())
+
+
+def test_what_a_death_left_half_written_goes_with_the_next_run(tmp_path: Path) -> None:
+    """Temporary files in every folder that a run writes to are gone after it."""
+
+    async def main() -> None:
+        async with Night(tmp_path) as night:
+            folders = [night.folder, *(night.folder / name for name in ("ledger", "videos", "posters", "report"))]
+            for folder in folders:
+                folder.mkdir(parents=True)
+                (folder / ".0123456789ab.part").touch()
+            assert (await night.run(campaign(tmp_path, 1))).exit_code == 0
+            assert not list(night.folder.rglob("*.part"))
+
+    run_virtually(main())

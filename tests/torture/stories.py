@@ -86,9 +86,8 @@ STORIES = (
     Story(
         "blocking calls",
         act=Act(("submit_half_reply_after",)),
-        changes={"provider__api": "v1", "media__verify": "frames"},
-        provider={"clips": "shared"},
-        purpose=("take_delivery", "keep", "write_file"),
+        changes={"provider__api": "v1"},
+        purpose=("take_delivery", "keep"),
     ),
 )
 

@@ -16,13 +16,13 @@ from pathlib import Path
 from queue import SimpleQueue
 
 import pytest
-from kill_points import KillAtLine, KillAtStep, LeaveTracks, Line, function_of, read_tracks
+from kill_points import KillAtLine, KillAtStep, LeaveTracks, Line, Step, function_of, read_tracks
 from score import LONG, Score
 from stories import STORIES, Stage, Story, crash_state
 from worlds import KILLED, Doom, World, side_by_side
 
 LATER = 12
-"""Kills of each story at a later execution of a line."""
+"""Kills of each story upon what no line of its own came upon."""
 
 PAIRS = 1_000 if LONG else 12
 """Double kills of each story."""
@@ -41,8 +41,8 @@ class Attack:
 
     story: Story
     folder: Path
-    tracks: list[Line] = field(default_factory=list)
-    """Every line that the undisturbed life has executed, in order."""
+    tracks: list[Step] = field(default_factory=list)
+    """The steps of the undisturbed life."""
     own_lines: list[Line] = field(default_factory=list)
     """Those that no story before this one has executed."""
     _stages: SimpleQueue[Stage] = field(default_factory=SimpleQueue)
@@ -64,12 +64,15 @@ class Attack:
                 world = stage.set(self.folder / f"trial-{next(self._numbers)}")
                 for doom in dooms:
                     killed += self.story.act.play(world, doom) == KILLED
-                    world.check_exposure()
+                    if (state := crash_state(world)) not in self._seen:
+                        world.check_exposure()
                 score.kills += killed
                 score.fired["kill"] += killed > 0
                 score.fired["two kills"] += killed > 1
                 score.fired.update(fired_in(world))
-                self._see_out(world)
+                if state not in self._seen:
+                    self._seen.add(state)
+                    _see_out(world)
                 shutil.rmtree(world.folder)
         finally:
             self._stages.put(stage)
@@ -80,20 +83,31 @@ class Attack:
         stage = self._stages.get()
         world = stage.set(self.folder / "undisturbed")
         tracks = self.folder / "tracks"
-        assert self.story.act.play(world, LeaveTracks(tracks)) in (0, 1)
+        assert self.story.act.play(world, LeaveTracks(world.folder, tracks)) in (0, 1)
         world.check_rest()
         self.tracks = read_tracks(tracks)
-        missed = set(self.story.purpose) - {function_of(line) for line in self.tracks}
+        missed = set(self.story.purpose) - {function_of(step.line) for step in self.tracks}
         assert not missed, f"{self.story.name} is not what it should be about: {missed}"
         self._stages.put(stage)
 
     def points(self) -> Iterator[KillAtLine]:
-        """Every line of its own once, and some that are executed often at a later time."""
-        yield from (KillAtLine(line) for line in self.own_lines)
-        executed, rng = Counter(self.tracks), random.Random(self.story.name)
-        often = sorted(line for line, times in executed.items() if times > 1)
-        for line in rng.sample(often, LATER):
-            yield KillAtLine(line, rng.randint(2, executed[line]))
+        """Every line of its own once, at that execution of it which comes upon the disk as it was least attacked yet.
+
+        Then some of what was on the disk at other times.
+        """
+        executions: dict[Line, list[str]] = {}
+        on_disk: dict[str, KillAtLine] = {}
+        for line, disk in self.tracks:
+            executions.setdefault(line, []).append(disk)
+            on_disk.setdefault(disk, KillAtLine(line, len(executions[line])))
+        attacked: Counter[str] = Counter()
+        for line in sorted(self.own_lines, key=lambda line: len(executions[line])):
+            disks = executions[line]
+            nth = min(range(len(disks)), key=lambda nth: attacked[disks[nth]])
+            attacked[disks[nth]] += 1
+            yield KillAtLine(line, nth + 1)
+        missed = [disk for disk in on_disk if not attacked[disk]]
+        yield from (on_disk[disk] for disk in random.Random(self.story.name).sample(missed, min(LATER, len(missed))))
 
     def kill_at_each_opcode(self, score: Score) -> None:
         """The first, the second, and so on, until there are no more."""
@@ -104,14 +118,13 @@ class Attack:
             if score.kills - before < CHUNK:
                 return
 
-    def _see_out(self, world: World) -> None:
-        state = crash_state(world)
-        if state not in self._seen:
-            self._seen.add(state)
-            world.live_on()
-            world.check_rest()
-            left = [path.name for path in world.folder.rglob("*.part")]
-            assert not left, f"left behind: {left}"
+
+def _see_out(world: World) -> None:
+    """Live on to the end, and hold all that is there then against what the provider knows."""
+    world.live_on()
+    world.check_rest()
+    left = [path.name for path in world.folder.rglob("*.part")]
+    assert not left, f"left behind: {left}"
 
 
 def fired_in(world: World) -> list[str]:
@@ -127,7 +140,7 @@ def attacks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Attack]:
     side_by_side(Attack.watch, made.values(), HANDS)
     known: set[Line] = set()
     for attack in made.values():
-        attack.own_lines = [line for line in dict.fromkeys(attack.tracks) if line not in known]
+        attack.own_lines = [line for line in dict.fromkeys(step.line for step in attack.tracks) if line not in known]
         known.update(attack.own_lines)
     return made
 
@@ -153,7 +166,7 @@ def test_a_second_kill_while_the_first_is_made_good_changes_nothing(
     """Dead at a random line, and dead again in the next life: covered after each, and right in the end."""
     attack, score = attacks[name], new_score(f"two kills: {name}")
     rng = random.Random(name)
-    executed = Counter(attack.tracks)
+    executed = Counter(step.line for step in attack.tracks)
     lines = sorted(executed)
 
     def pair() -> tuple[KillAtLine, KillAtLine]:

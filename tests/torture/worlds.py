@@ -14,6 +14,7 @@ instruction leaves what a kill of the client alone would leave; the next life go
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib
@@ -32,6 +33,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from support import (
     FAST,
     KEY,
@@ -226,7 +229,13 @@ class World:
         if not journal.exists():
             return 0.0
         records = [json.loads(line) for line in journal.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
-        return max((record.get("at", 0.0) for record in records), default=0.0) - STARTED_US / 1e6
+        moments_s = [record.get(name) or 0.0 for record in records for name in ("at", "accepted_at", "ended_at")]
+        # A life may have gone on long after the provider's last word: time must not run backwards to the next one.
+        for newest in sorted((self.run_folder / "ledger").glob("*.parquet"))[-1:]:
+            with contextlib.suppress(pa.ArrowException, OSError):
+                moments = pq.read_table(newest, columns=["at"])["at"].cast(pa.int64()).to_pylist()
+                moments_s.append(max(moments) / 1e6)
+        return float(max(moments_s, default=0.0)) - STARTED_US / 1e6
 
     def live_on(self, *, most: int = 12, until: tuple[int, ...] = (0, 1), **provider: Any) -> int:
         """Live again and again, as a person would after each cure, until nothing is left to do; the last exit code.
