@@ -13,9 +13,11 @@ whose hook stands still while it acts, so what befalls a client at an instant of
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
@@ -33,7 +35,7 @@ from support import (
     quick_provider,
 )
 from support import campaign as make_campaign
-from worlds import exit_code, fork
+from worlds import check_final_names, exit_code, fork
 
 from pipeline.manifest import Campaign
 from pipeline.sandbox import Sandbox
@@ -90,6 +92,23 @@ class Client:
         finally:
             loop.remove_reader(self.process.sentinel)
         return self.over_soon()
+
+    def over_in_s(self) -> float:
+        """Stand still until it is over; how long it took, less the time for which it stood in line for a core."""
+        began_s, in_line_s = time.monotonic(), 0.0
+        before_s = self._in_line_s()
+        while exit_code(self.process, 0.02) is None:
+            in_line_s = max(in_line_s, self._in_line_s() - before_s)
+            assert time.monotonic() < began_s + AT_MOST_S, f"not over after {AT_MOST_S:g} s: {self.output}"
+        return time.monotonic() - began_s - in_line_s
+
+    def _in_line_s(self) -> float:
+        """For how long its threads that live now were ready to run and had no core."""
+        waited_ns = 0
+        for path in Path(f"/proc/{self.pid}/task").glob("*/schedstat"):
+            with contextlib.suppress(OSError):
+                waited_ns += int(path.read_text().split()[1])
+        return waited_ns / 1e9
 
     def over_soon(self) -> int:
         """Stand still until it is over; its exit code."""
@@ -204,12 +223,13 @@ class Wire:
         return self._fate is None
 
     def check_covered(self) -> None:
-        """The durable ledger covers all that the provider has accepted by now."""
+        """The durable ledger covers all that the provider has accepted by now, and every final name is whole."""
         accepted = self.sandbox.requests()
         if (self.run_folder / "ledger").is_dir():
             check_liability(self.run_folder, accepted)
         else:
             assert not accepted, "something was accepted, and there is no ledger"
+        check_final_names(self.run_folder, accepted)
 
     def check_rest(self) -> None:
         """At rest: the books are the invoice, nothing was bought twice, every billed video is here and right."""
