@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from support import check_liability
-from worlds import World
+from worlds import World, check_final_names
 
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import State
@@ -120,7 +120,7 @@ class CapWall:
             due.append(request if is_known else request | {"cost_microusd": min(quote, request["cost_microusd"])})
         if due:
             check_liability(self.world.run_folder, due)
-        self.world.check_final_names(requests)
+        check_final_names(self.world.run_folder, requests)
 
     def _events(self) -> list[Event]:
         ledger = self.world.run_folder / "ledger"

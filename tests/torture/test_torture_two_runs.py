@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from score import LONG, Score
-from wires import Client, Wire, command, kill
+from wires import Client, Wire, command
 from worlds import fork, side_by_side, warm
 
 from pipeline.kernel import files
@@ -157,17 +157,17 @@ def test_a_child_of_a_dead_holder_does_not_hold_the_lock(new_score: Callable[[st
         with score.trial(f"holder {number}"):
             folder, told = tmp_path / str(number) / "ledger", tmp_path / f"told-{number}"
             holder = Client(fork(hold_with_a_child, folder, told), told)
-            until(lambda told=told: told.exists() and told.read_text())
-            child = int(told.read_text())
-            try:
-                assert (lock_holder(folder) or {})["pid"] == holder.pid
-                kill(holder)
+            with contextlib.ExitStack() as ends:
+                ends.callback(holder.end)
+                until(lambda told=told: told.exists() and told.read_text())
+                child = int(told.read_text())
+                ends.callback(os.kill, child, signal.SIGKILL)
+                assert (lock_holder(folder) or {}).get("pid") == holder.pid
+                holder.end()
                 score.kills += 1
                 assert lock_holder(folder) is None
                 with open_ledger(folder):
                     score.fired["child alive"] += Path(f"/proc/{child}").exists()
-            finally:
-                os.kill(child, signal.SIGKILL)
     score.conclude(["child alive"])
 
 
@@ -182,7 +182,7 @@ def test_the_process_that_draws_does_not_hold_the_lock(new_score: Callable[[str]
             until(lambda: list(children_of(client.pid)))
             (drawer,) = children_of(client.pid)
             with kept_alive(drawer):
-                kill(client)
+                client.end()
                 score.kills += 1
                 again = wire.start(*flags)
                 code = await again.over()

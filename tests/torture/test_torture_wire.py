@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from score import LONG, Score
-from wires import At, Client, Wire, kill, lost_answers
+from wires import At, Client, Wire, lost_answers
 from worlds import KILLED, side_by_side, warm
 
 from pipeline.sandbox import INSTANTS
@@ -47,7 +47,7 @@ async def die(score: Score, death: Death, seed: int, folder: Path) -> None:
         uncovered: list[AssertionError] = []
 
         def die_and_look(client: Client) -> None:
-            kill(client)
+            client.end()
             try:
                 wire.check_covered()
             except AssertionError as error:

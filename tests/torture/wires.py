@@ -4,18 +4,20 @@ The clients are real command lines (`kling-batch run …`), forked with everythi
 whose hook stands still while it acts, so what befalls a client at an instant of the protocol does so exactly there.
 
     async with Wire(folder) as wire:
-        code = await wire.run(At("submit_accepted", 2, kill))
+        code, said = await wire.run(At("submit_accepted", 2, Client.end))
         wire.check_covered()
-        assert await wire.run() == 0
+        code, said = await wire.run()
         wire.check_rest()
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
@@ -33,7 +35,7 @@ from support import (
     quick_provider,
 )
 from support import campaign as make_campaign
-from worlds import exit_code, fork
+from worlds import check_final_names, exit_code, fork
 
 from pipeline.manifest import Campaign
 from pipeline.sandbox import Sandbox
@@ -42,10 +44,17 @@ AT_MOST_S = 60.0
 """No client takes longer, however busy the machine is."""
 
 
+SMALL_BATCH = 256
+"""Bytes of a video that are written at a time."""
+
+
 def command(arguments: Sequence[str], said: Path) -> None:
     """The main function of a client's process: the command line, with all that it says in one file."""
     from pipeline.cli import main
+    from pipeline.media import collect
 
+    # The clips here are small: written in one piece, none would ever be half on the disk.
+    collect.BATCH = SMALL_BATCH
     descriptor = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
@@ -85,11 +94,33 @@ class Client:
             async with asyncio.timeout(at_most_s):
                 await gone.wait()
         except TimeoutError:
-            os.kill(self.pid, signal.SIGKILL)
             raise AssertionError(f"a client was not over after {at_most_s:g} s: {self.output}") from None
         finally:
             loop.remove_reader(self.process.sentinel)
         return self.over_soon()
+
+    def over_in_s(self) -> float:
+        """Stand still until it is over; how long it took, less the time for which it stood in line for a core."""
+        began_s, in_line_s = time.monotonic(), 0.0
+        before_s = self._in_line_s()
+        while exit_code(self.process, 0.02) is None:
+            in_line_s = max(in_line_s, self._in_line_s() - before_s)
+            assert time.monotonic() < began_s + AT_MOST_S, f"not over after {AT_MOST_S:g} s: {self.output}"
+        return time.monotonic() - began_s - in_line_s
+
+    def _in_line_s(self) -> float:
+        """For how long its threads that live now were ready to run and had no core."""
+        waited_ns = 0
+        for path in Path(f"/proc/{self.pid}/task").glob("*/schedstat"):
+            with contextlib.suppress(OSError):
+                waited_ns += int(path.read_text().split()[1])
+        return waited_ns / 1e9
+
+    def end(self) -> None:
+        """Kill it, if it is not over; returns when it is no more."""
+        if exit_code(self.process, 0) is None:
+            os.kill(self.pid, signal.SIGKILL)
+            self.over_soon()
 
     def over_soon(self) -> int:
         """Stand still until it is over; its exit code."""
@@ -116,12 +147,6 @@ class At:
     befall: Callable[[Client], None]
 
 
-def kill(client: Client) -> None:
-    """SIGKILL; returns when the process is no more."""
-    os.kill(client.pid, signal.SIGKILL)
-    client.over_soon()
-
-
 def lost_answers(instant: str) -> dict[str, Any]:
     """What the provider must do wrong so that an instant comes at all: only doubt makes a client sweep the history."""
     if not instant.startswith("history"):
@@ -144,7 +169,7 @@ class Wire:
     _seen: int = 0
     _open: int = 0
     _quiet: asyncio.Event = field(default_factory=asyncio.Event)
-    _client: Client | None = None
+    _clients: list[Client] = field(default_factory=list)
 
     @property
     def run_folder(self) -> Path:
@@ -161,6 +186,8 @@ class Wire:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        for client in self._clients:
+            client.end()
         await self.sandbox.__aexit__(kind, error, trace)
 
     def _hear(self, instant: str, _facts: dict[str, Any]) -> None:
@@ -175,8 +202,7 @@ class Wire:
         self._seen += 1
         if self._seen == fate.nth:
             self._fate = None
-            assert self._client is not None
-            fate.befall(self._client)
+            fate.befall(self._clients[-1])
 
     def start(self, *more: str, target: Callable[..., None] = command) -> Client:
         """Start a client on the run directory, with `more` flags. `target` is the main function of its process."""
@@ -186,17 +212,18 @@ class Wire:
         arguments = ["run", str(self.campaign.source), "--out", str(self.run_folder), "--yes", *flags, *more]
         said = self.folder / f"said-{len(list(self.folder.glob('said-*')))}"
         said.touch()
-        return Client(fork(target, arguments, said), said)
+        self._clients.append(Client(fork(target, arguments, said), said))
+        return self._clients[-1]
 
     async def run(self, fate: At | None = None) -> tuple[int, str]:
         """Run a client to its end, or to its fate; exit code and output. -9 is the code of one that was killed."""
         self._seen = 0
         self._fate = fate
-        self._client = self.start()
-        code = await self._client.over()
+        client = self.start()
+        code = await client.over()
         # What the dead have said is still taken in: it lies in the sockets.
         await self._quiet.wait()
-        return code, self._client.output
+        return code, client.output
 
     @property
     def fate_came(self) -> bool:
@@ -204,12 +231,13 @@ class Wire:
         return self._fate is None
 
     def check_covered(self) -> None:
-        """The durable ledger covers all that the provider has accepted by now."""
+        """The durable ledger covers all that the provider has accepted by now, and every final name is whole."""
         accepted = self.sandbox.requests()
         if (self.run_folder / "ledger").is_dir():
             check_liability(self.run_folder, accepted)
         else:
             assert not accepted, "something was accepted, and there is no ledger"
+        check_final_names(self.run_folder, accepted)
 
     def check_rest(self) -> None:
         """At rest: the books are the invoice, nothing was bought twice, every billed video is here and right."""

@@ -267,16 +267,7 @@ class World:
             check_liability(self.run_folder, requests)
         else:
             assert not requests, "something was accepted, and there is no ledger"
-        self.check_final_names(requests)
-
-    def check_final_names(self, requests: list[dict[str, Any]]) -> None:
-        """Every final name is that of a whole video, made by the provider for one of these requests."""
-        known = {request["sha256"] for request in requests}
-        videos = self.run_folder / "videos"
-        for path in videos.iterdir() if videos.is_dir() else ():
-            if not path.name.startswith("."):
-                digest = hashlib.sha256(path.read_bytes()).hexdigest()
-                assert digest in known, f"{path.name} has its final name and is no video that the provider made"
+        check_final_names(self.run_folder, requests)
 
     def check_rest(self) -> None:
         """At rest: the books are the invoice, nothing was bought twice, every billed video is here and right."""
@@ -285,6 +276,16 @@ class World:
         check_books(self.run_folder, invoice)
         check_nothing_bought_twice(self.campaign, invoice)
         check_videos(self.run_folder, requests)
+
+
+def check_final_names(run_folder: Path, requests: Iterable[Mapping[str, Any]]) -> None:
+    """At any instant: whatever has its final name is whole, and a video that the provider made."""
+    known = {request["sha256"] for request in requests}
+    videos = run_folder / "videos"
+    for path in videos.iterdir() if videos.is_dir() else ():
+        if not path.name.startswith("."):
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            assert digest in known, f"{path.name} has its final name and is no video that the provider made"
 
 
 def make_world(folder: Path, *, rows: int = 3, changes: Mapping[str, str] | None = None, **provider: Any) -> World:
