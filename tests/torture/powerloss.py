@@ -153,8 +153,8 @@ class ForgetfulDisk:
     def losses(self, chance: random.Random, most: int) -> Iterator[Loss]:
         """About `most` of the states that a power loss may leave now; some are equal.
 
-        First each earlier moment of the names (far back, only some), each with the data kept, lost, zeroed and torn.
-        Then any of the names, and each file with a fate of its own.
+        First each earlier moment of the names (far back, only some), each with the data kept, lost, zeroed and torn,
+        and each single name lost. Then any of the names, and each file with a fate of its own.
         """
         fates: list[_Fate] = [_kept, _lost, _zeroed, _torn_by(chance)]
         moments = range(len(self._pending) + 1)
@@ -163,6 +163,8 @@ class ForgetfulDisk:
         for moment in moments:
             for fate in fates:
                 yield self._loss(self._pending[:moment], fate)
+        for lost in self._pending[-most:]:
+            yield self._loss([naming for naming in self._pending if naming is not lost], _kept)
         for _ in range(most - len(moments) * len(fates)):
             names = [naming for naming in self._pending if chance.random() < 0.5]
             yield self._loss(names, lambda file: chance.choice(fates)(file))
@@ -275,7 +277,7 @@ def _zeroed(file: _File) -> tuple[str, bytes]:
 
 def _torn_by(chance: random.Random) -> _Fate:
     def torn(file: _File) -> tuple[str, bytes]:
-        """The changes up to any byte of any of them, and for the rest perhaps the size alone."""
+        """The changes up to any byte of any of them, often the last, and for the rest perhaps the size alone."""
         until = chance.randrange(len(file.pending))
         content = file.settled
         for change in file.pending[:until]:
