@@ -290,9 +290,9 @@ class Dispatcher:
                 wait_s = min(wait_s * 1.5, 30.0)
         except LeavingError:
             return False
-        # The background may have settled the last doubt and not yet gone on with it.
+        # The background may have settled the last doubt: its job is with a worker, or in the queue again by now.
         async with self._settling:
-            return bool(self._workers)
+            return bool(self._workers) or not isinstance(self.decide(), End)
 
 
 async def _wait_for(event: asyncio.Event, at_most_s: float | None) -> None:
