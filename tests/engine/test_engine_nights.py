@@ -651,3 +651,17 @@ async def test_two_runs_at_once_on_one_directory_are_one_too_many(tmp_path: Path
         with pytest.raises(RunDirectoryError, match="has held it since"):
             await run_once(made, config, tmp_path / "run")
         assert (await first).exit_code == 0
+
+
+@pytest.mark.parametrize("settle_after_s", [120, 140, 160, 280, 285, 290])
+def test_doubt_that_the_background_settles_last_is_gone_on_with(tmp_path: Path, settle_after_s: int) -> None:
+    """Whichever of the two sweeps settles the only doubt of a run, its job is made, and no cap is blamed."""
+
+    async def main() -> None:
+        faults, limit = {"submit_drop_before": 1.0}, {"submit_drop_before": 1}
+        async with Night(tmp_path, faults=faults, fault_limit=limit) as night:
+            config = night.config(in_doubt__settle_after_s=str(settle_after_s), in_doubt__wait_s="900")
+            result = await night.run(campaign(tmp_path, 1), config)
+            assert (result.exit_code, night.posts()) == (0, 2), result.message
+
+    run_virtually(main())

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from cap_wall import CapWall
-from honesty import check_honesty
+from honesty import check_honesty, micro
 from score import LONG, Score
 from storm import PLENTY, STORM_FAULTS, seeds, usd, weather
 from support import check_liability, check_nothing_bought_twice, check_videos, durable_state
@@ -65,11 +65,12 @@ def live_through(seed: int, folder: Path, score: Score) -> None:
             wall.check(life.cap_microusd)
         world.changes["budget__cap_usd"] = PLENTY
         done = (0, 1, 5) if storm.has_clock_trouble else (0, 1)
-        code = world.live_on(until=done, at_most_s=LONGEST_LIFE_S)
+        if code not in (0, 1):
+            code = world.live_on(until=done, at_most_s=LONGEST_LIFE_S)
         if code == 5:
             code = world.live(at_most_s=LONGEST_LIFE_S)
         check_honesty(world)
-        wall.check(10_000_000_000)
+        wall.check(micro(world.result["summary"]["cap_usd"]))
         if code == 5:
             check_doubtful_rest(world)
         else:

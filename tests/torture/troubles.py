@@ -132,7 +132,7 @@ class Troubles:
     note: Path
     wrong_s: float = 0.0
     date_lie_s: float = 0.0
-    disk_s: float = 0.05
+    disk_s: float = 0.3
     troubles: tuple[Trouble, ...] = field(default_factory=tuple)
 
     def arm(self) -> None:
