@@ -246,9 +246,7 @@ class Ledgers(RuleBasedStateMachine):
         """The right kind of event for a job that waits for it, with money or a name that may be wrong."""
         waiting = [name for name in sorted({job, *self.state.jobs}) if self.is_possible(name, kind)]
         if waiting:
-            owned = [attempt.request_id for attempt in self.account.attempts.values() if attempt.request_id]
-            names = (None, "", "of nobody", *owned)
-            facts = {"quote_microusd": money, "cost_microusd": money, "request_id": names[pick % len(names)]}
+            facts = {"quote_microusd": money, "cost_microusd": money, "request_id": (None, "", "own")[pick % 3]}
             self.tell(say(self.account, kind, waiting[pick % len(waiting)], **facts))
 
     @rule(quote=st.sampled_from(QUOTES), more=st.lists(st.sampled_from((35_000_000, 1, -1, 0)), min_size=2, max_size=4))
@@ -261,6 +259,16 @@ class Ledgers(RuleBasedStateMachine):
             self.tell(say(self.account, EventKind.SUBMITTED, job))
         for job, above in zip(begun, more, strict=False):
             self.tell(say(self.account, EventKind.POSTED, job, cost_microusd=quote + above))
+
+    @rule(pick=st.integers(0, 10**6), job=st.sampled_from(JOBS), doubted=st.booleans())
+    def under_the_name_of_another(self, pick: int, job: str, doubted: bool) -> None:
+        """What was reserved is answered, or found after doubt, under a name that an attempt has already."""
+        if self.state.request_ids and self.is_possible(job, EventKind.RESERVED):
+            self.tell(say(self.account, EventKind.RESERVED, job))
+            if doubted:
+                self.tell(say(self.account, EventKind.IN_DOUBT, job))
+            owned = list(self.state.request_ids)
+            self.tell(say(self.account, EventKind.SUBMITTED, job, request_id=owned[pick % len(owned)]))
 
     @rule(pick=st.integers(0, 10**6), right=st.booleans())
     def found_again_after_doubt(self, pick: int, right: bool) -> None:

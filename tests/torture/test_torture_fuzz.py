@@ -119,6 +119,7 @@ REPLIES = (
         "metrics": {"cost": 1.75, "queue_time": 1.5, "inference_time": 300.25},
     },
     {"request_id": REQUEST_ID, "status": "FAILED", "error": "the prompt was flagged", "metrics": {"cost": 0}},
+    {"status": "FAILED", "error": "the worker failed, and it was billed", "metrics": {"cost": 1.75}},
     {"error": "Insufficient credits", "detail": [{"msg": "top up"}]},
 )
 HISTORY = {
@@ -186,7 +187,12 @@ def as_body(value: Any) -> bytes:
     return json.dumps(value).encode()
 
 
+IDS = st.builds(lambda name, at, odd: name[:at] + odd + name[at:], st.just(REQUEST_ID), st.integers(0, 36),
+                st.sampled_from(("", "\n", " ", "/", "é", "１", "\x00", "x" * 29, ".")))  # fmt: skip
+"""Names that are almost, or quite, those of a request."""
+
 BODIES = st.one_of(
+    st.builds(lambda reply, name: as_body(reply | {"request_id": name}), st.sampled_from(REPLIES), IDS),
     st.sampled_from(REPLIES).map(as_body),
     st.sampled_from(REPLIES).flatmap(altered).map(as_body),
     st.sampled_from(REPLIES).map(as_body).flatmap(mangled),
@@ -195,6 +201,7 @@ BODIES = st.one_of(
     st.binary(max_size=200),
 )
 PAGES = st.one_of(
+    IDS.map(lambda name: as_body({"data": [HISTORY["data"][0] | {"request_id": name}]})),
     altered(HISTORY).map(as_body),
     st.just(as_body(HISTORY)).flatmap(mangled),
     st.lists(VALUES, max_size=3).map(as_body),
@@ -209,7 +216,10 @@ MOMENTS = st.one_of(
 )  # fmt: skip
 HEADERS = st.fixed_dictionaries(
     {},
-    optional={"x-rate-limit-reset-at-utc": MOMENTS, "x-cost": st.one_of(st.sampled_from(TEXTS), st.text(max_size=9))},
+    optional={
+        "x-rate-limit-reset-at-utc": MOMENTS,
+        "x-cost": st.one_of(st.just("1.75"), st.sampled_from(TEXTS), st.text(max_size=9)),
+    },
 )
 
 
@@ -245,12 +255,12 @@ def test_answers_to_a_submission(new_score: Callable[[str], Score]) -> None:
             assert 0 <= reply.wait_s <= replies.LONGEST_PAUSE_S
         refusal = replies.decode_refusal(status, headers, body, NOW_US)
         assert refusal is None or (isinstance(refusal, Refused) and status in REFUSING)
-        if names_a_charge(body, headers):
-            score.fired["a charge that is named"] += 1
+        if status in REFUSING and names_a_charge(body, headers):
+            score.fired["a charge in a refusal"] += 1
 
     with hunting(score):
         read()
-    score.conclude(["Accepted", "Refused", "Uncertain", "a charge that is named", "looked at the memory"])
+    score.conclude(["Accepted", "Refused", "Uncertain", "a charge in a refusal", "looked at the memory"])
 
 
 def test_answers_to_a_question(new_score: Callable[[str], Score]) -> None:
