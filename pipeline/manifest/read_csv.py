@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Iterator
 
-from pipeline.manifest.document import MAX_ENTRIES, Document, Row
+from pipeline.manifest.document import MAX_ENTRIES, MAX_NAMES, Document, Row
 from pipeline.manifest.mistakes import Mistakes, near_miss
 from pipeline.models.base import Scalar
 
@@ -40,14 +40,19 @@ def read_csv(text: str, mistakes: Mistakes) -> Document:
 
 
 def _check_header(names: list[str], line: int, mistakes: Mistakes) -> None:
+    if len(names) > MAX_NAMES:
+        mistakes.add(f"the header has {len(names):,} columns; {MAX_NAMES:,} are the most", line=line)
+        mistakes.raise_if_any()
     if names and "prompt" not in names:
         meant = next((name for name in names if near_miss(name, ["prompt"])), None)
         hint = f"; is it the one named `{meant[:60]}`?" if meant else ""
         mistakes.add(f"the header has no column `prompt`{hint}", line=line)
         mistakes.raise_if_any()  # or every row would say so again
-    for position, name in enumerate(names):
-        if name and name in names[:position]:
+    seen: set[str] = set()
+    for name in names:
+        if name and name in seen:
             mistakes.add("two columns have this name; keep one", column=name, line=line)
+        seen.add(name)
 
 
 def _records(text: str, mistakes: Mistakes) -> Iterator[tuple[int, list[str]]]:
@@ -56,9 +61,9 @@ def _records(text: str, mistakes: Mistakes) -> Iterator[tuple[int, list[str]]]:
     line = 1
     try:
         for record in reader:
-            cells = [cell.strip() for cell in record]
-            if any(cells):
-                yield line, cells
+            # Nothing is made of a blank record, which may be millions of empty cells.
+            if any(cell.strip() for cell in record):
+                yield line, [cell.strip() for cell in record]
             line = reader.line_num + 1
     except csv.Error as error:
         mistakes.add(f"cannot be read on from here as CSV: {error}; is a quote not closed, or not doubled?", line=line)
