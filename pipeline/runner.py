@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 SANDBOX_KEY = "SG_0000000000000000"
 """What the embedded sandbox is given as a key: it takes any that is well formed."""
 
+SANDBOX_FOLDER = ".sandbox"
+"""Where in a run directory its embedded sandbox remembers."""
+
 HOUSEKEEPING_S = 60.0
 """How often the report is written again, and the account's floor looked at, while a run is live."""
 
@@ -250,7 +253,7 @@ def _prepare_folder(folder: Path, campaign: Campaign, config: Config) -> list[Li
     """Lay the run directory out and keep in it what is being run."""
     try:
         remove_leftovers(folder)
-        for name in ("videos", "posters", "report"):
+        for name in ("videos", "posters", "report", *(() if config.is_live else (SANDBOX_FOLDER,))):
             make_folder(folder / name)
             remove_leftovers(folder / name)
         save_entries(folder, campaign.entries)
@@ -297,7 +300,7 @@ def _sandbox_settings(config: Config, folder: Path) -> SandboxSettings:
         time_scale=config.provider.time_scale,
         rpm=max(1, int(config.limits.requests_per_minute)),
         mean_s=config.polling.expected_s,
-        state_dir=folder / ".sandbox",
+        state_dir=folder / SANDBOX_FOLDER,
     )
 
 

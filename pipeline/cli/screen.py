@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 SANDBOX_NOTE = "SANDBOX: no money moves; the videos are drawn on this machine."
 
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 
 
 def printable(text: str, *, lines: bool = False) -> str:

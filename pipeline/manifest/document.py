@@ -17,6 +17,8 @@ Axes = Mapping[str, tuple[Scalar, ...]]
 Lines = Mapping[str, int]
 
 MAX_ENTRIES = 2_000_000
+MAX_NAMES = 10_000
+"""Columns of a table, and different names in a manifest: more are no names."""
 MAX_NUMBER = 40
 """Characters of a variable that may be a number; longer ones are text."""
 

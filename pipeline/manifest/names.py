@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pipeline.manifest.document import RESERVED, Document
+from pipeline.manifest.document import MAX_NAMES, RESERVED, Document
 from pipeline.manifest.mistakes import Mistakes, near_miss
 from pipeline.manifest.templates import is_template, names_in
 from pipeline.models import Model
@@ -26,6 +26,9 @@ def check_names(document: Document, model: Model, mistakes: Mistakes) -> None:
         if name in checked or name in known:
             continue
         checked.add(name)
+        if len(checked) > MAX_NAMES:
+            mistakes.add(f"has more than {MAX_NAMES:,} different names of values", row=row, line=line)
+            return
         if problem := _problem(name):
             mistakes.add(problem, row=row, column=name[:MAX_NAME], line=line)
         elif near := near_miss(name, likely):

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Iterator
 
-from pipeline.manifest.document import MAX_ENTRIES, Document, Row
+from pipeline.manifest.document import MAX_ENTRIES, MAX_NAMES, Document, Row
 from pipeline.manifest.mistakes import Mistakes, near_miss
 from pipeline.models.base import Scalar
 
@@ -40,6 +40,9 @@ def read_csv(text: str, mistakes: Mistakes) -> Document:
 
 
 def _check_header(names: list[str], line: int, mistakes: Mistakes) -> None:
+    if len(names) > MAX_NAMES:
+        mistakes.add(f"the header has {len(names):,} columns; {MAX_NAMES:,} are the most", line=line)
+        mistakes.raise_if_any()
     if names and "prompt" not in names:
         meant = next((name for name in names if near_miss(name, ["prompt"])), None)
         hint = f"; is it the one named `{meant[:60]}`?" if meant else ""
@@ -59,9 +62,9 @@ def _records(text: str, mistakes: Mistakes) -> Iterator[tuple[int, list[str]]]:
     line = 1
     try:
         for record in reader:
-            cells = [cell.strip() for cell in record]
-            if any(cells):
-                yield line, cells
+            # Nothing is made of a blank record, which may be millions of empty cells.
+            if any(cell.strip() for cell in record):
+                yield line, [cell.strip() for cell in record]
             line = reader.line_num + 1
     except csv.Error as error:
         mistakes.add(f"cannot be read on from here as CSV: {error}; is a quote not closed, or not doubled?", line=line)

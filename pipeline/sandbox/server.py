@@ -103,6 +103,7 @@ class Sandbox:
         await site.start()
         port = int(self._runner.addresses[0][1])
         if remembered is not None:
+            remembered.unlink(missing_ok=True)  # it may be a link to somebody's file
             remembered.write_text(str(port))
         return port
 

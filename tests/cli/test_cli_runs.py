@@ -72,6 +72,27 @@ def test_a_directory_of_the_sandbox_is_refused_for_money(
     assert "Nothing was sent." in ended.err
 
 
+def test_the_sandbox_writes_through_no_link(command: Command, manifest: str, tmp_path: Path) -> None:
+    """Neither its folder in the run directory nor its files there lead anywhere else."""
+    victim, elsewhere = tmp_path / "victim", tmp_path / "elsewhere"
+    victim.write_text("precious")
+    elsewhere.mkdir()
+    sandbox = tmp_path / "outputs" / "m" / ".sandbox"
+    sandbox.parent.mkdir(parents=True)
+    sandbox.symlink_to(elsewhere)
+    refused = command("run", manifest, *FAST)
+    assert (refused.code, list(elsewhere.iterdir())) == (6, [])
+    assert ".sandbox is a link, and nothing is written through a link" in refused.err
+    sandbox.unlink()
+    sandbox.mkdir()
+    (sandbox / "port").symlink_to(victim)
+    (sandbox / "journal.jsonl").symlink_to(victim)
+    assert command("run", manifest, *FAST).code == 6
+    (sandbox / "journal.jsonl").unlink()
+    assert command("run", manifest, *FAST).code in (0, 5)  # 5 where a busy machine draws too late
+    assert victim.read_text() == "precious"
+
+
 def test_help_needs_nothing_heavy() -> None:
     """A person who asks for help waits for no data frames and no network."""
     code = (

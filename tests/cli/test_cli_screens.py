@@ -170,7 +170,7 @@ def test_a_directory_that_is_held_is_refused(command: Command, manifest: str, tm
     assert "process 4711 on here has held it since 2026-06-01T22:00:00.000Z. Nothing was sent." in ended.err
 
 
-ESCAPES = "\x1b]0;x\x07\x1b[2J\x9b31m\u202e"
+ESCAPES = "\x1b]0;x\x07\x1b[2J\x9b31m\u202e\u061c"
 
 
 def test_no_escape_reaches_the_screen(command: Command, tmp_path: Path) -> None:

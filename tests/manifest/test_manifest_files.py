@@ -52,6 +52,21 @@ def test_too_large_a_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "larger than 1 MiB" in refused(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("m.csv", ",".join(f"c{number}" for number in range(200_000)) + "\n"),
+        ("m.csv", "prompt," + ",".join(f"c{number}" for number in range(50_000)) + "\n"),
+        ("m.jsonl", '{"prompt": "a", ' + ", ".join(f'"k{number}": 1' for number in range(50_000)) + "}"),
+    ],
+    ids=["no prompt", "many columns", "many names"],
+)
+def test_very_many_names_are_refused_at_once(tmp_path: Path, name: str, text: str) -> None:
+    """Each name is compared with what it may be a misspelling of: a file of nothing but names took minutes."""
+    (tmp_path / name).write_text(text)
+    assert "10,000" in refused(tmp_path / name)
+
+
 @pytest.mark.parametrize("name", ["m.txt", "m.parquet", "m.json", "m", "m.yaml.bak"])
 def test_other_formats_are_refused_by_name(tmp_path: Path, name: str) -> None:
     """The sentence names those that there are."""

@@ -120,10 +120,7 @@ class _Battle:
         self.check_life(result)
 
     async def live(self) -> RunResult:
-        changes = {name.replace(".", "__"): value for name, value in TIMES.items()}
-        api = "v1" if self.place == "delivery" else "v2"
-        config = fast_config(self.provider.url, provider__api=api, **changes)
-        result = await run(self.campaign, config, self.folder, key=KEY, clock=self.clock)
+        result = await one_life(self.provider, self.campaign, self.folder)
         self.codes.append(result.exit_code)
         return result
 
@@ -188,6 +185,16 @@ _UNSETTLED = (JobState.RESERVED, JobState.IN_DOUBT, JobState.SUBMITTED, JobState
 
 def _is_accepted(reply: Reply, place: str) -> bool:
     return reply.accepted or place not in ("submit", "delivery")
+
+
+async def one_life(
+    provider: HostileProvider, campaign: Campaign, folder: Path, key: str = KEY, **changes: str
+) -> RunResult:
+    """One run against an open provider; `changes` are keys of the configuration."""
+    times = {name.replace(".", "__"): value for name, value in TIMES.items()}
+    api = "v1" if provider.place == "delivery" else "v2"
+    config = fast_config(provider.url, **(times | {"provider__api": api} | changes))
+    return await run(campaign, config, folder, key=key, clock=provider.clock)
 
 
 def _campaign(ground: Path) -> Campaign:

@@ -87,7 +87,7 @@ def _yaml() -> Iterator[Sheet]:
     yield refused("utf-16", "- prompt: a\n".encode("utf-16"), "UTF-16")
     yield refused("utf-32", "- prompt: a\n".encode("utf-32"), "hostile.yaml")
     yield refused("bom-inside", "- prompt: a\n\ufeff- prompt: b\n", "hostile.yaml")
-    yield refused("tabs", "-\tprompt: a\n\tduration: 5\n", ":2")
+    yield refused("tabs", "- prompt: a\n\tduration: 5\n", ":2")
     yield refused("unclosed", "- prompt: 'a\n", "hostile.yaml")
     yield refused("unclosed-flow", "- {prompt: a\n", "hostile.yaml")
     yield refused("colon", "- prompt: a: b\n", ":1", "quote")
@@ -129,11 +129,12 @@ def _yaml() -> Iterator[Sheet]:
     yield refused("priority-huge", "- {prompt: a, priority: 1e300}\n", ":1", "row 1, priority")
     yield refused("duration-huge", "- {prompt: a, duration: 99999999999999999999}\n", ":1", "row 1, duration")
     yield refused("one-line-of-10-megabytes", "- {prompt: a, mood: " + "m" * 10 * 2**20 + "}\n", "row 1, mood")
-    yield refused("name-of-a-megabyte", f"- {{prompt: a, {'n' * 2**20}: 1}}\n", "row 1")
+    yield refused("name-of-a-megabyte", f"- {{prompt: a, {'n' * 2**20}: 1}}\n", ":1")
     yield refused("bidi-name", '- {prompt: a, "\\u202emood": 1}\n', ":1", "row 1")
     yield refused("newline-name", '- {prompt: a, "mo\\nod": 1}\n', ":1", "row 1")
     for name, text in IDS.items():
-        yield refused(f"id-{name}", f"- prompt: a\n- prompt: b\n  id: {json.dumps(text)}\n", "row 2, id")
+        place = ":3" if name in UNREADABLE_IDS else "row 2, id"
+        yield refused(f"id-{name}", f"- prompt: a\n- prompt: b\n  id: {json.dumps(text)}\n", place)
     yield refused("id-twice", "- {id: Hero, prompt: a}\n- {id: hero, prompt: b}\n", ":2", "row 2, id")
     yield fine("bidi-prompt", '- prompt: "\\u202egnp.exe \\u2066x"\n')
     yield fine("markup-prompt", '- prompt: "<script>alert(1)</script>"\n')
@@ -178,6 +179,10 @@ IDS = {
 }
 
 
+UNREADABLE_IDS = frozenset({"nul", "half", "escape"})
+"""Refused by the reader of YAML already, which knows no rows."""
+
+
 def _csv() -> Iterator[Sheet]:
     def refused(name: str, text: str | bytes, *says: str) -> Sheet:
         return Sheet(
@@ -196,7 +201,7 @@ def _csv() -> Iterator[Sheet]:
     yield refused("quote-of-10-megabytes", 'prompt\n"' + "a" * 10 * 2**20 + '"\n', ":2")
     yield refused("line-of-10-megabytes", "prompt\n" + "a" * 10 * 2**20 + "\n", ":2")
     yield refused("cells-of-10-megabytes", "prompt\n" + "," * 10 * 2**20 + "\n", "hostile.csv")
-    yield refused("header-of-a-million", ",".join(f"c{n}" for n in range(300_000)) + "\n", "prompt")
+    yield refused("header-of-a-million", ",".join(f"c{n}" for n in range(300_000)) + "\n", ":1", "columns")
     yield refused("short-row", "prompt,mood\na\n", ":2", "row 1")
     yield refused("long-row", "prompt\na,b\n", ":2", "row 1")
     yield refused("nameless-column", "prompt,\na,b\n", ":2", "row 1")
@@ -204,7 +209,7 @@ def _csv() -> Iterator[Sheet]:
     yield refused("nul-everywhere", b"\x00" * 4096, "hostile.csv")
     yield refused("escape", "prompt\n\x1b[2J\n", ":2", "row 1, prompt")
     yield refused("escape-in-variable", "prompt,mood\na,\x1b]0;owned\x07\n", ":2", "row 1, mood")
-    yield refused("escape-in-header", "prompt,\x1b[2J\na,b\n", ":1")
+    yield refused("escape-in-header", "prompt,\x1b[2J\na,b\n", "row 1")
     yield refused("c1", "prompt\n\x9b2J\n", ":2", "row 1, prompt")
     yield refused("latin-1", "prompt\ncafé\n".encode("latin-1"), ":2", "UTF-8")
     yield refused("utf-16", "prompt\na\n".encode("utf-16"), "UTF-16")
@@ -233,7 +238,7 @@ def _csv() -> Iterator[Sheet]:
     yield fine("bom", "\ufeffprompt\na\n")
     yield fine("semicolons", "prompt;mood\na,b;c\n")
     yield fine("bidi", "prompt\n\u202egnp.exe\n")
-    yield fine("line-separators", "prompt\na\u2028b\u2029c\x85d\n".replace("\x85", ""))
+    yield fine("line-separators", "prompt\na\u2028b\u2029c\n")
     yield fine("next-line-in-cell", "prompt,mood\na,b\u2028c\n")
 
 
@@ -298,7 +303,7 @@ TEMPLATES = {
     "range": "{{ range(10**9)|length }}",
     "range-product": "{% for a in range(99999999) %}x{% endfor %}",
     "range-negative": "{% for a in range(0, -99999999, -1) %}x{% endfor %}",
-    "nested-loops": "{% for a in range(99) %}{% for b in range(99) %}{% for c in range(99) %}x{% endfor %}{% endfor %}{% endfor %}",
+    "nested-loops": "{% for a in range(99) %}" * 3 + "x" + "{% endfor %}" * 3,
     "class": "{{ ''.__class__ }}",
     "mro": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
     "attr-filter": "{{ ''|attr('__class__') }}",
@@ -321,7 +326,7 @@ TEMPLATES = {
     "shift": "{{ 2 ** 100000000 }}",
     "numbers-that-grow": "{% set a = 9999999999 %}" + "{% set a = a * a %}" * 40 + "{{ a }}",
     "texts-that-grow": "{% set a = 'aaaaaaaaaa' %}" + "{% set a = a ~ a %}" * 40 + "{{ a }}",
-    "replace-that-grows": "{{ ('a' * 1)|replace('', 'b' ~ 'b') }}" + "{{ 'aaaa'|replace('a', 'aaaaaaaaaa')|replace('a', 'aaaaaaaaaa')|replace('a', 'aaaaaaaaaa')|replace('a', 'aaaaaaaaaa') }}",
+    "replace-that-grows": "{{ 'aaaa'" + "|replace('a', 'aaaaaaaaaa')" * 9 + " }}",
     "center": "{{ 'a'|center(999999999) }}",
     "indent": "{{ 'a'|indent(999999999) }}",
     "include": "{% include '/etc/passwd' %}",

@@ -70,6 +70,8 @@ class Scene:
     headers: tuple[str, ...]
     canary: str
     """The canary's URL, without a path."""
+    prompt: str = ""
+    """The prompt of the job that is talked about, where there is one job."""
 
     def honest(self, *headers: str, status: int | str = 200) -> bytes:
         """The honest reply, with more headers or another status."""
@@ -209,10 +211,11 @@ class HostileProvider:
         json_type = ("Content-Type: application/json",)
         if place == "file":
             return Scene({}, film(), ("Content-Type: video/mp4",), self.canary)
+        prompt = str(json.loads(request.body)["prompt"]) if request.body else ""
         latest = self.accepted[-1] if self.accepted else _NOBODYS
         named = (f"X-Request-Id: {latest['request_id']}", f"X-Cost: {PRICE_USD}")
         if place == "delivery":
-            return Scene({}, film(), ("Content-Type: video/mp4", *named), self.canary)
+            return Scene({}, film(), ("Content-Type: video/mp4", *named), self.canary, prompt)
         if place == "history" and "?" in request.target:
             data: dict[str, Any] = {"data": self.accepted if "page=1&" in request.target else []}
         elif place == "submit":
@@ -221,8 +224,8 @@ class HostileProvider:
             row = next((row for row in self.accepted if row["request_id"] in request.target), None)
             if row is None:
                 return None
-            data = _shown(place, row)
-        return Scene(data, as_json(data), json_type, self.canary)
+            data, prompt = _shown(place, row), row["request_body"]["prompt"]
+        return Scene(data, as_json(data), json_type, self.canary, prompt)
 
 
 _NOBODYS = {"request_id": "3f2c1a9e-0000-4000-8000-000000000000"}

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import hostile_manifests
 from hostile_manifests import CONFIG, MANIFEST, REFUSED
-from inspection import Ended, call, forbid_network
+from inspection import Ended, call, forbid_network, warm_command
 from score import Score
 from worlds import fork, side_by_side
 
@@ -40,7 +39,7 @@ def test_no_file_is_obeyed_or_waited_for(new_score: NewScore, tmp_path: Path) ->
 
 def _inspect(names: Sequence[str], folder: Path) -> None:
     """The main function of a life that lays files out and calls `plan` on each."""
-    os.environ["SEGMIND_API_KEY"] = "SG_0123456789abcdef"
+    warm_command()
     corpus = hostile_manifests.corpus()
     told: dict[str, str | None] = {}
     for number, name in enumerate(names):
