@@ -8,11 +8,14 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """A mistake: its name, what it changes (path, old text, new text), and the scenario that catches it, for pytest."""
+    """A mistake: its name, what it changes (path, old text, new text), and the scenario that catches it.
+
+    A scenario is the end of its test module's name, and words that choose among its tests, as pytest's `-k` takes them.
+    """
 
     name: str
     edits: tuple[tuple[str, str, str], ...]
-    scenario: str
+    scenario: tuple[str, str]
 
     def make(self, root: Path) -> None:
         """Make it in the copy of the project at `root`."""
@@ -22,9 +25,9 @@ class Mistake:
             (root / path).write_text(source.replace(old, new))
 
 
-STORM = "tests/torture/test_torture_storm.py"
-KILLS = "tests/torture/test_torture_kills.py -k any_point"
-POWER = "tests/torture/test_torture_power.py -k no_power_loss"
+STORM = ("storm", "")
+KILLS = ("kills", "any_point and calm")
+POWER = ("power", "no_power_loss")
 
 MISTAKES = (
     Mistake(
@@ -49,7 +52,7 @@ MISTAKES = (
                 "            reply = _no_answer(error)\n",
             ),
         ),
-        "tests/torture/test_torture_hostile_provider.py",
+        ("hostile_provider", ""),
     ),
     Mistake(
         "no flush of the folder",
@@ -70,7 +73,7 @@ MISTAKES = (
                 "            await asyncio.sleep(0)\n",
             ),
         ),
-        "tests/torture/test_torture_power.py -k intent",
+        ("power", "intent"),
     ),
     Mistake(
         "reservation freed early",
@@ -86,7 +89,7 @@ MISTAKES = (
     Mistake(
         "a reservation that a dead run has left is forgotten",
         (("pipeline/engine/recovery.py", "    if abandoned:\n", "    if False:\n"),),
-        f"{KILLS} and calm",
+        KILLS,
     ),
     Mistake(
         "a row of the history is used twice",
@@ -162,7 +165,7 @@ MISTAKES = (
                 "self._temporary = self._video",
             ),
         ),
-        f"{KILLS} and calm",
+        KILLS,
     ),
     Mistake(
         "an interrupt voids",
@@ -173,7 +176,7 @@ MISTAKES = (
                 "        return Refused(ErrorClass.NOT_SENT, ",
             ),
         ),
-        "tests/torture/test_torture_signals.py",
+        ("signals", ""),
     ),
     Mistake(
         "no lock",
@@ -185,12 +188,12 @@ MISTAKES = (
             ),
             ("pipeline/ledger/store.py", "        if lock.read_bytes() != self._holder:\n", "        if False:\n"),
         ),
-        "tests/torture/test_torture_two_runs.py",
+        ("two_runs", ""),
     ),
     Mistake(
         "a limiter that forgets on restart",
         (("pipeline/runner.py", "    return interval_s if since_s < 0 else ", "    return 0.0 if since_s < 1 else "),),
-        "tests/torture/test_torture_pace.py -k crash",
+        ("pace", "crash"),
     ),
     Mistake(
         "a damaged segment is read all the same",
@@ -201,6 +204,6 @@ MISTAKES = (
                 "    if False:\n",
             ),
         ),
-        "tests/torture/test_torture_damage.py -k flipped",
+        ("damage", "flipped"),
     ),
 )
