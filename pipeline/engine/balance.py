@@ -32,12 +32,17 @@ def what_the_balance_says(before: Account | None, now: Account | None, quote: in
     gone = before.balance - now.balance
     charged_when_done = now.posted - before.posted
     charged_when_accepted = charged_when_done + now.held - before.held
+    # Of what was in doubt at the first look, anything between nothing and all was charged before it.
+    assumptions = [
+        (charged_when_done, charged_when_done),
+        (charged_when_accepted - before.doubted, charged_when_accepted),
+    ]
     # A balance that fell by less than all that was charged contradicts the assumption, or there was a top-up.
-    unexplained = [gone - charged for charged in (charged_when_done, charged_when_accepted) if gone >= charged]
+    unexplained = [(max(0, gone - most), gone - least) for least, most in assumptions if gone >= least]
     if not unexplained:
         return BalanceSays.NOTHING
-    if max(unexplained) < quote:
+    if max(most for _, most in unexplained) < quote:
         return BalanceSays.NOT_CHARGED
-    if min(unexplained) >= quote:
+    if min(least for least, _ in unexplained) >= quote:
         return BalanceSays.PERHAPS_CHARGED
     return BalanceSays.NOT_YET if now.held else BalanceSays.NOTHING

@@ -56,12 +56,14 @@ MOVES: dict[tuple[JobState | None, EventKind], JobState] = {
 class Account:
     """What the account held at one moment, beside what the ledger knew of its charges then. Micro-dollars.
 
-    `held` is what was reserved or in doubt: the provider may or may not have taken it off the balance already.
+    `held` is what was reserved, and `doubted` what was in doubt: the provider may or may not have taken it off the
+    balance already, and for what was in doubt perhaps never will.
     """
 
     balance: int
     posted: int
     held: int
+    doubted: int = 0
 
 
 @dataclass(slots=True)
@@ -195,7 +197,7 @@ class State:
             raise ImpossibleMoveError(f"event {event.seq}: the account's facts are no whole numbers")
         self.skew_us = skew_us
         if balance is not None:
-            self.account = Account(balance, self.books.posted, self.books.reserved + self.books.in_doubt)
+            self.account = Account(balance, self.books.posted, self.books.reserved, self.books.in_doubt)
 
     def _apply_job(self, event: Event) -> None:
         if not event.job_id:

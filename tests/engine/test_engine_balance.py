@@ -10,9 +10,9 @@ from pipeline.ledger.fold import Account
 QUOTE = 1_750_000
 
 
-def account(balance: int, posted: int = 0, held: int = 0) -> Account:
+def account(balance: int, posted: int = 0, held: int = 0, doubted: int = 0) -> Account:
     """Amounts in clips of the quote."""
-    return Account(balance * QUOTE, posted * QUOTE, held * QUOTE)
+    return Account(balance * QUOTE, posted * QUOTE, held * QUOTE, doubted * QUOTE)
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,10 @@ def account(balance: int, posted: int = 0, held: int = 0) -> Account:
         (account(100, held=5), account(99, posted=5), BalanceSays.PERHAPS_CHARGED),
         (account(100, held=5), account(95, posted=5), BalanceSays.NOTHING),
         (account(100, held=5), account(94, posted=5), BalanceSays.PERHAPS_CHARGED),
+        # Five more were in doubt at the first look: some were charged before it, and some never.
+        (account(100, doubted=5), account(99, posted=2), BalanceSays.NOTHING),
+        (account(100, doubted=5), account(100), BalanceSays.NOTHING),
+        (account(100, held=5, doubted=5), account(99, posted=5), BalanceSays.PERHAPS_CHARGED),
     ],
 )
 def test_money_that_is_missing_keeps_an_attempt_in_doubt(before: Account, now: Account, says: BalanceSays) -> None:
