@@ -90,7 +90,8 @@ class Outage:
         async def handled(sandbox: Sandbox, request: web.BaseRequest) -> web.StreamResponse:
             is_out = self.from_s <= asyncio.get_running_loop().time() < self.to_s
             if is_out and request.path.startswith(KINDS[self.kind]) and draw.random() < self.share:
-                return web.Response(status=503) if draw.random() < 0.7 else wire.drop(request)
+                refusal = web.Response(status=503) if draw.random() < 0.7 else wire.drop(request)
+                return wire.dated(sandbox._running, refusal)
             return await handle(sandbox, request)
 
         Sandbox._handle = handled  # type: ignore[method-assign]

@@ -46,7 +46,7 @@ def test_cap_fights(tmp_path: Path, new_score: Callable[[str], Score]) -> None:
 def fight(seed: int, folder: Path, score: Score) -> None:
     """One campaign through lives of ever other caps and prices, and then without a cap to its end."""
     rng = random.Random(f"fight {seed}")
-    durations = [rng.choice([5, 5, 10]) for _ in range(rng.randint(6, 14))]
+    durations = [rng.choice([5, 5, 10]) for _ in range(rng.randint(4, 9))]
     world = make_world(folder, seed=seed, history_lag_s=rng.choice([0.0, 30.0]))
     world.changes |= {"polling__min_interval_s": "6", "limits__max_in_flight": rng.choice(["1", "3", "60"])}
     lines = [{"id": f"row-{n}", "prompt": f"film {n}", "duration": duration} for n, duration in enumerate(durations)]
