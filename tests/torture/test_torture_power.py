@@ -35,8 +35,10 @@ from pipeline.ledger.fold import JobState
 from pipeline.ledger.store import open_ledger, read_events
 from pipeline.provider.replies import fingerprint
 
-STATES_A_MOMENT = 200 if LONG else 20
-ROUGH_NIGHTS = 60 if LONG else 1
+pytestmark = pytest.mark.timeout(0 if LONG else 300)
+
+STATES_A_MOMENT = 100 if LONG else 20
+ROUGH_NIGHTS = 20 if LONG else 1
 LIVES = 6000 if LONG else 42
 """How many of the crash states are lived in to the end."""
 
@@ -353,7 +355,6 @@ def _quick_to_open(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_quick_to_open")
-@pytest.mark.timeout(0 if LONG else 300)
 def test_no_power_loss_loses_money_or_makes_a_ledger_look_damaged(
     nights: dict[str, Night], tmp_path: Path, new_score: Callable[[str], Score]
 ) -> None:
@@ -368,7 +369,6 @@ def test_no_power_loss_loses_money_or_makes_a_ledger_look_damaged(
     score.conclude([*FAULTS, LEDGER_LOST, MERGE_CUT_SHORT])
 
 
-@pytest.mark.timeout(0 if LONG else 300)
 def test_after_a_power_loss_the_next_lives_come_to_rest_with_equal_books(
     nights: dict[str, Night], tmp_path: Path, new_score: Callable[[str], Score]
 ) -> None:
@@ -397,7 +397,6 @@ def test_after_a_power_loss_the_next_lives_come_to_rest_with_equal_books(
 
 @pytest.mark.parametrize("rule", CARELESS)
 @pytest.mark.usefixtures("_quick_to_open")
-@pytest.mark.timeout(300)
 def test_a_pipeline_that_forgets_a_rule_is_found_out(nights: dict[str, Night], tmp_path: Path, rule: str) -> None:
     """Without any one of the rules of a commit, some power loss breaks the promise, and it is seen."""
     score, inspection = Score(rule), Inspection(nights[rule], tmp_path)
