@@ -85,7 +85,7 @@ class _Battle:
         Raises:
             AssertionError: a promise was broken.
         """
-        with _stderr_to(self.screen), _fetching_by(self.fetch_settings):
+        with screen_to(self.screen), _fetching_by(self.fetch_settings):
             with asyncio.Runner(loop_factory=WatchedLoop) as runner:
                 runner.run(self.first_life())
             if self.codes != [0]:
@@ -213,7 +213,8 @@ async def _until_closed(files: Path, before: int) -> None:
 
 
 @contextlib.contextmanager
-def _stderr_to(path: Path) -> Iterator[None]:
+def screen_to(path: Path) -> Iterator[None]:
+    """Within the block, what is written to stderr goes into the file at `path`."""
     kept = os.dup(2)
     with path.open("wb") as file:
         os.dup2(file.fileno(), 2)
