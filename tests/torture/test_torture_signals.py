@@ -10,12 +10,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from score import LONG, Score
 from wires import At, Client, Wire, trouble_for
 from worlds import side_by_side, warm
 
 from pipeline.ledger.store import read_events
 from pipeline.sandbox import INSTANTS
+
+pytestmark = pytest.mark.timeout(0 if LONG else 600)
 
 POLITE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 INTERRUPTED = 130

@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from score import LONG, Score
 from wires import At, Client, Wire, trouble_for
 from worlds import KILLED, side_by_side, warm
 
 from pipeline.sandbox import INSTANTS
+
+pytestmark = pytest.mark.timeout(0 if LONG else 600)
 
 SEEDS = 50 if LONG else 1
 HANDS = 6

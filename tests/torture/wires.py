@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import sys
 import time
@@ -195,6 +196,8 @@ class Wire:
         for client in self._clients:
             client.end()
         await self.sandbox.__aexit__(kind, error, trace)
+        if error is None:
+            shutil.rmtree(self.folder)  # thousands of them would fill the disk
 
     def _hear(self, instant: str, _facts: dict[str, Any]) -> None:
         self._open += (instant == "connected") - (instant == "disconnected")
