@@ -10,12 +10,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from score import LONG, Score
-from wires import At, Client, Wire, lost_answers
+from wires import At, Client, Wire, trouble_for
 from worlds import side_by_side, warm
 
 from pipeline.ledger.store import read_events
 from pipeline.sandbox import INSTANTS
+
+pytestmark = pytest.mark.timeout(0 if LONG else 600)
 
 POLITE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 INTERRUPTED = 130
@@ -65,7 +68,7 @@ async def interrupt(score: Score, volley: Volley, folder: Path) -> None:
             # The hardest case for whoever wants to leave: from here on the provider does not say a word.
             waits.append(client.over_in_s())
 
-    async with Wire(folder, provider=lost_answers(volley.instant), changes=PATIENT) as wire:
+    async with Wire(folder, provider=trouble_for(volley.instant), changes=PATIENT) as wire:
         code, said = await wire.run(At(volley.instant, 1, fire))
         assert wire.fate_came, f"never came to {volley.instant}"
         score.fired[f"{len(volley.signals)} at {volley.instant}"] += 1

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import pytest
 from score import LONG, Score
 from wires import Client, Wire, command
 from worlds import fork, side_by_side, warm
@@ -20,6 +21,8 @@ from worlds import fork, side_by_side, warm
 from pipeline.kernel import files
 from pipeline.kernel.errors import RunDirectoryError
 from pipeline.ledger.store import lock_holder, open_ledger, read_events
+
+pytestmark = pytest.mark.timeout(0 if LONG else 600)
 
 PAIRS = 2000 if LONG else 20
 UNLOCKED_PAIRS = 200 if LONG else 6

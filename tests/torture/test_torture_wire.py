@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from score import LONG, Score
-from wires import At, Client, Wire, lost_answers
+from wires import At, Client, Wire, trouble_for
 from worlds import KILLED, side_by_side, warm
 
 from pipeline.sandbox import INSTANTS
+
+pytestmark = pytest.mark.timeout(0 if LONG else 600)
 
 SEEDS = 50 if LONG else 1
 HANDS = 6
@@ -43,7 +46,7 @@ def deaths() -> Iterator[Death]:
 async def die(score: Score, death: Death, seed: int, folder: Path) -> None:
     """Die, look whether the ledger covers all, live on, look whether all is right."""
     changes = {"provider.api": death.api, "limits.max_in_flight": "2"}
-    async with Wire(folder, provider=lost_answers(death.instant) | {"seed": seed}, changes=changes) as wire:
+    async with Wire(folder, provider=trouble_for(death.instant) | {"seed": seed}, changes=changes) as wire:
         uncovered: list[AssertionError] = []
 
         def die_and_look(client: Client) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import sys
 import time
@@ -119,7 +120,8 @@ class Client:
     def end(self) -> None:
         """Kill it, if it is not over; returns when it is no more."""
         if exit_code(self.process, 0) is None:
-            os.kill(self.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
             self.over_soon()
 
     def over_soon(self) -> int:
@@ -147,12 +149,17 @@ class At:
     befall: Callable[[Client], None]
 
 
-def lost_answers(instant: str) -> dict[str, Any]:
-    """What the provider must do wrong so that an instant comes at all: only doubt makes a client sweep the history."""
-    if not instant.startswith("history"):
-        return {}
-    faults = ("submit_504_after", "submit_504_before")
-    return {"faults": dict.fromkeys(faults, 0.5), "fault_limit": dict.fromkeys(faults, 2)}
+def trouble_for(instant: str) -> dict[str, Any]:
+    """What the provider must do wrong so that an instant comes, and means something when it comes.
+
+    Only doubt makes a client sweep the history; and only a slow download is half on the disk when half of it was sent.
+    """
+    if instant.startswith("history"):
+        faults = ("submit_504_after", "submit_504_before")
+        return {"faults": dict.fromkeys(faults, 0.5), "fault_limit": dict.fromkeys(faults, 2)}
+    if instant.startswith("file"):
+        return {"faults": {"file_slow": 1.0}, "file_slow_s": 0.4}
+    return {}
 
 
 @dataclass(slots=True)
@@ -189,6 +196,8 @@ class Wire:
         for client in self._clients:
             client.end()
         await self.sandbox.__aexit__(kind, error, trace)
+        if error is None:
+            shutil.rmtree(self.folder)  # thousands of them would fill the disk
 
     def _hear(self, instant: str, _facts: dict[str, Any]) -> None:
         self._open += (instant == "connected") - (instant == "disconnected")

@@ -155,11 +155,13 @@ def fork(target: Callable[..., None], *args: Any) -> BaseProcess:
 
 def exit_code(process: BaseProcess, at_most_s: float) -> int | None:
     """Wait for the end of a process that `fork` has started; None if it is not over by then. Signals are negative."""
-    if not connection.wait([process.sentinel], at_most_s):
-        return None
     with _one_at_a_time:
-        process.join()
-    return process.exitcode
+        code = process.exitcode  # what has been read once can never be waited for again
+    if code is None and connection.wait([process.sentinel], at_most_s):
+        with _one_at_a_time:
+            process.join()
+            code = process.exitcode
+    return code
 
 
 def close_nursery() -> None:
