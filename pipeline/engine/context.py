@@ -39,6 +39,10 @@ SKEW_NOISE_US = 5_000_000
 """A difference between two readings of the provider's clock that the network and whole seconds explain."""
 
 
+SILENCES_OF_AN_OUTAGE = 4
+"""So many questions in a row without an answer are no accident any more."""
+
+
 class Listener(Protocol):
     """Whoever wants to see events as they become durable: the log, the progress line."""
 
@@ -67,6 +71,8 @@ class RunContext:
     throttle: Outage = field(init=False)
     gateway: Outage = field(init=False)
     room: Room = field(init=False)
+    _silences: int = 0
+    """Questions without an answer, since the last that had one."""
     downloads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(DOWNLOADS_AT_ONCE))
 
     def __post_init__(self) -> None:
@@ -109,7 +115,9 @@ class RunContext:
         reply = await self.stopping.unless_leaving(question())
         if isinstance(reply, Refused):
             self.heed(reply)
-        elif not isinstance(reply, Unavailable):
+        elif isinstance(reply, Unavailable):
+            self.note_silence()
+        else:
             self.note_answer()
         return reply
 
@@ -118,6 +126,13 @@ class RunContext:
         self.connection.found()
         self.throttle.found()
         self.gateway.found()
+        self._silences = 0
+
+    def note_silence(self) -> None:
+        """A free question had no answer. One is an accident; several in a row are an outage, and nobody is hammered."""
+        self._silences += 1
+        if self._silences >= SILENCES_OF_AN_OUTAGE:
+            self.slow_down()
 
     def slow_down(self) -> None:
         """The provider failed to answer as it should: wait, ever longer, so that a short outage burns few attempts."""

@@ -24,7 +24,7 @@ FAULTS = {"gen_failed": 0.15, "submit_500": 0.1, "submit_504_after": 0.08, "subm
 DRIFTS = (0.8, 1.0, 1.0, 1.01, 1.5, 2.0)
 """What a provider's prices may have become by the next life, as a share of those that the configuration knows."""
 
-pytestmark = pytest.mark.timeout(0 if LONG else 600)
+pytestmark = pytest.mark.timeout(0 if LONG else 1800)
 
 
 def test_cap_fights(tmp_path: Path, new_score: Callable[[str], Score]) -> None:

@@ -17,7 +17,7 @@ from worlds import KILLED, World, make_world, side_by_side
 
 ROWS = 5
 
-pytestmark = pytest.mark.timeout(0 if LONG else 600)
+pytestmark = pytest.mark.timeout(0 if LONG else 1800)
 
 DEATHS = [
     ("submit_accepted", 1), ("submit_accepted", ROWS), ("result_reply_sent", 2), ("file_done", 2),

@@ -37,7 +37,7 @@ NIGHT = {
 WORLDS = 10 if LONG else 2
 """For each outage, so many that begin at another moment."""
 
-pytestmark = pytest.mark.timeout(0 if LONG else 600)
+pytestmark = pytest.mark.timeout(0 if LONG else 1800)
 
 Trial = tuple[str, int, float, float, float]
 """What is out, the seed, from when, for how long, and the share of its calls that is hit."""

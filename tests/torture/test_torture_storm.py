@@ -24,7 +24,7 @@ SEEDS = seeds(os.environ.get("TORTURE_SEEDS", ""), 5_000 if LONG else 100)
 
 LONGEST_LIFE_S = 600.0
 
-pytestmark = pytest.mark.timeout(0 if LONG else 600)
+pytestmark = pytest.mark.timeout(0 if LONG else 1800)
 
 HAPPENS = ("kill", "wrong clock", "clock set", "suspend", "lying Date")
 
@@ -58,7 +58,8 @@ def live_through(seed: int, folder: Path, score: Score) -> None:
             code = world.live([life.doom(note)], at_most_s=LONGEST_LIFE_S, faults=storm.faults)
             if code == KILLED:
                 score.kills += 1
-                world.now_s = max(world.now_s, last_moment_s(note) + BETWEEN_LIVES_S)
+                # The ledger's moments are those of a clock that may be wrong: only the killer knows the true one.
+                world.now_s = last_moment_s(note) + BETWEEN_LIVES_S
                 wall.check_exposure()
             else:
                 check_honesty(world)
@@ -72,6 +73,7 @@ def live_through(seed: int, folder: Path, score: Score) -> None:
         check_honesty(world)
         wall.check(micro(world.result["summary"]["cap_usd"]))
         if code == 5:
+            score.fired["left in doubt"] += 1
             check_doubtful_rest(world)
         else:
             world.check_rest()
