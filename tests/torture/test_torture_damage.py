@@ -213,8 +213,11 @@ def renumbered(path: Path, name: SegmentName, data: bytes) -> Path:
     return other
 
 
-def meddle(found: Specimen, foreign: Specimen) -> Iterator[Meddling]:
-    """Everything else that can become of a ledger's files, one after the other; mended in between by the caller."""
+def meddle(found: Specimen, foreign: Specimen, strangers: Specimen) -> Iterator[Meddling]:
+    """Everything else that can become of a ledger's files, one after the other; mended in between by the caller.
+
+    `foreign` is another ledger in the same form, `strangers` the same one in the other form.
+    """
     paths, names = found.paths(), found.names()
     after = [path.name for path in paths[1:]] + ["_head"]
     for path, name, gap, stranger in zip(paths, names, after, foreign.paths(), strict=True):
@@ -229,6 +232,9 @@ def meddle(found: Specimen, foreign: Specimen) -> Iterator[Meddling]:
 
         path.write_bytes(stranger.read_bytes())
         yield "replaced by a foreign one under its own name", path.name, (path.name,)
+
+        shutil.copy(stranger, path.parent)
+        yield "a foreign one beside it", path.name, (stranger.name, path.name, gap)
 
         copy = path.with_name(f"{path.stem} (1).parquet")
         copy.write_bytes(data)
@@ -307,6 +313,10 @@ def meddle(found: Specimen, foreign: Specimen) -> Iterator[Meddling]:
     (found.folder / "_head").write_bytes((foreign.folder / "_head").read_bytes())
     yield "head of another ledger", "_head", ("_head",)
 
+    for stranger in strangers.paths():
+        shutil.copy(stranger, found.folder)
+        yield "a foreign one of another range beside", stranger.name, (stranger.name, *(path.name for path in paths))
+
     for path in paths:
         path.unlink()
     yield "all missing", "the ledger", (paths[-1].name,)
@@ -333,7 +343,8 @@ def test_what_else_becomes_of_files(
     score = new_score(f"damage: files, {form}")
     found = specimens[form]
     kinds = set()
-    for kind, what, named in meddle(found, specimens[f"foreign {form}"]):
+    same, other = (f"foreign {each}" for each in (form, *(set(FORMS) - {form})))
+    for kind, what, named in meddle(found, specimens[same], specimens[other]):
         kinds.add(kind)
         with score.trial(f"{kind}: {what}"):
             judge(found, score, kind, *named)
@@ -401,7 +412,8 @@ def test_the_command_line(
 ) -> None:
     """Every verb that reads a ledger refuses a damaged one with exit 2 and one sentence; the whole one it reads."""
     score = new_score("damage: the command line")
-    found, foreign = specimens["segments"], specimens["foreign segments"]
+    found = specimens["segments"]
+    damages = meddle(found, specimens["foreign segments"], specimens["foreign merged"])
     monkeypatch.setenv("SEGMIND_API_KEY", KEY)
     monkeypatch.chdir(found.run.parent)
     origin = f"http://127.0.0.1:{found.world.provider['port']}"
@@ -419,7 +431,7 @@ def test_the_command_line(
         assert call(verb) == (0, ""), f"{verb} of the whole ledger"
     found.mend()
     seen = set()
-    for kind, what, named in meddle(found, foreign):
+    for kind, what, named in damages:
         if kind in SAMPLE and kind not in seen:
             seen.add(kind)
             for verb in VERBS:
