@@ -68,14 +68,16 @@ def _spellings(key: str) -> str:
     data = key.encode()
     # The zeros of UTF-16, as JSON writes them, may stand between the characters.
     plain = r"(?:\x00|\\{1,4}u0000)?".join(_escaped(char) for char in key)
-    return "|".join([plain, data.hex(), *(_in_base64(data, offset) for offset in range(3))])
+    own = [_own_base64(data, offset) for offset in range(3)]
+    # Few characters can begin a spelling: all others are passed over at once.
+    begins = re.escape("".join(sorted({key[0], data.hex()[0], *(text[0] for text in own), *"\\%&+-/_"})))
+    return rf"(?=[{begins}])(?:{'|'.join([plain, data.hex(), *map(_in_base64, own)])})"
 
 
-def _in_base64(data: bytes, offset: int) -> str:
-    """The key's own characters in base64, where it begins so many bytes after a group of three; in both alphabets."""
+def _in_base64(text: str) -> str:
+    """A pattern of base64 in both of its alphabets."""
     twins = {"+": "[+-]", "/": "[/_]"}
-    own = _own_base64(data, offset)
-    return "".join(rf"(?:{twins[char]}|{_escaped(char)})" if char in twins else _escaped(char) for char in own)
+    return "".join(rf"(?:{twins[char]}|{_escaped(char)})" if char in twins else _escaped(char) for char in text)
 
 
 def _own_base64(data: bytes, offset: int) -> str:

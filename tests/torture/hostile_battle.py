@@ -17,6 +17,7 @@ from typing import Any
 from hostile_provider import PRICE_USD, Canary, HostileProvider, WatchedLoop
 from hostile_replies import Reply, corpus
 from support import KEY, check_liability, durable_state, fast_config
+from traces import found_below
 from virtual_time import VirtualClock
 
 from pipeline.config import Config
@@ -94,6 +95,7 @@ class _Battle:
                     runner.run(self.second_life())
         self.check_rest()
         self.check_quiet()
+        assert not (found := found_below(KEY, self.folder)), found[0]
         assert (memory := resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) < MOST_MEMORY_KB, f"{memory} KB"
         return {"told": self.provider.told, "codes": self.codes, "posts": self.provider.posts}
 

@@ -12,7 +12,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 from hostile_provider import PLACES, Answer, Line, Raw, Scene, Script, hang_up, whole
 
@@ -157,9 +157,14 @@ def _recoded(encoding: str, it: Scene) -> bytes:
 
 
 def _bomb(wrapped: bool, it: Scene) -> bytes:
+    return it.saying(_blank(), "Content-Encoding: gzip") if wrapped else it.saying(_blank())
+
+
+@cache
+def _blank() -> bytes:
+    """64 MiB of blanks, as 64 kB."""
     made = zlib.compressobj(9, wbits=31)
-    data = b"".join(made.compress(b" " * 2**20) for _ in range(64)) + made.flush()
-    return it.saying(data, "Content-Encoding: gzip") if wrapped else it.saying(data)
+    return b"".join(made.compress(b" " * 2**20) for _ in range(64)) + made.flush()
 
 
 BODIES: dict[str, Say] = {

@@ -9,7 +9,7 @@ from pathlib import Path
 import hostile_manifests
 from hostile_manifests import CONFIG, MANIFEST, REFUSED
 from inspection import Ended, call, forbid_network, warm_command
-from score import Score
+from score import LONG, Score
 from worlds import fork, side_by_side
 
 FEWEST_FILES = 150
@@ -19,7 +19,7 @@ NewScore = Callable[[str], Score]
 def test_no_file_is_obeyed_or_waited_for(new_score: NewScore, tmp_path: Path) -> None:
     """`plan` refuses each with file and place, or takes it where it is lawful; quickly, quietly, without a socket."""
     score = new_score("R18 hostile manifests and configs")
-    names = list(hostile_manifests.corpus())
+    names = list(hostile_manifests.corpus())[:: 1 if LONG else 2]
     assert len(names) >= FEWEST_FILES
 
     def inspect(share: Sequence[str]) -> None:

@@ -64,7 +64,7 @@ def _inject(place: str, folder: Path) -> None:
 
 def _said(way: str, folder: Path) -> dict[int, str | None]:
     """The provider says it, each to a job of its own."""
-    numbers = range(0, len(PAYLOADS), 2 if way == "listed" else 1)  # lost answers slow a run down: half is enough
+    numbers = range(0, len(PAYLOADS), 3 if way == "listed" else 1)  # lost answers slow a run down: a third is enough
     texts = {f"lamp {number}": PAYLOADS[number] for number in numbers}
     rows = {prompt: {"id": f"row-{prompt.split()[1]}"} for prompt in texts}
     run = hear(WAYS[way], rows, texts, folder).folder
@@ -103,7 +103,7 @@ def _last_words(folder: Path) -> dict[int, str | None]:
     """The provider closes the account with it, so that it ends the run and stands on the screen."""
     wrong: dict[int, str | None] = {}
     for number, text in enumerate(PAYLOADS):
-        if text in SCREENS and (LONG or number % 3 == 0):
+        if text in SCREENS and (LONG or number % 5 == 0):
             ground = folder / str(number)
             ground.mkdir()
             heard = hear(STOPPED, {"lamp": {"id": "row"}}, {"lamp": text}, ground)

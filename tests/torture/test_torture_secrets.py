@@ -30,6 +30,13 @@ from pipeline.sandbox.faults import FAULTS
 
 KEY = 'SG_canary+/="\\<&%7e9d31c0'
 """A key that looks different in every spelling."""
+PLAIN_KEY = "SG_7e9d31c05ab2f684"
+"""One that the sandbox takes."""
+
+LIVES = 5
+"""What one run leaves, the next takes up."""
+ACCOUNT_STOPS = ("submit_401", "submit_403", "submit_404", "submit_406_credits", "submit_410")
+"""Faults that end a run at once; the battles with hostile replies have them, and look for the key too."""
 
 ECHOES = {**WAYS, "stopped": STOPPED, "called": CALLED}
 NewScore = Callable[[str], Score]
@@ -78,11 +85,12 @@ def _tell(world: World, name: str, folder: Path) -> None:
     logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
     with screen_to(folder / "screen"):
         fired = world(name, folder)
-    found = found_below(KEY, folder)
+    key = PLAIN_KEY if world is _faults else KEY
+    found = found_below(key, folder)
     if (folder / "run").is_dir():
         for arguments in (["status", "run"], ["status", "run", "--json"], ["report", "run"]):
             ended = call(arguments, folder)
-            found += found_in(KEY, f"the screen of {arguments}", (ended.out + ended.err).encode())
+            found += found_in(key, f"the screen of {arguments}", (ended.out + ended.err).encode())
     (folder / "told.json").write_text(json.dumps({"found": found, "fired": fired}))
 
 
@@ -109,18 +117,18 @@ def _nothing_else_saw_it(provider: HostileProvider, canary: Canary) -> None:
 
 
 def _faults(_name: str, folder: Path) -> int:
-    """Every fault that the sandbox knows, often."""
+    """Every fault that the sandbox knows and that leaves a run alive, often."""
     (folder / "m.jsonl").write_text("".join(f'{{"prompt": "lamp {n}"}}\n' for n in range(40 if LONG else 12)))
     clock = VirtualClock()
 
     async def main() -> int:
-        rate = dict.fromkeys(FAULTS, 0.15)
-        settings = SandboxSettings(faults=rate, clips="tiny", mean_s=20, hang_s=45, clock=clock.wall_s)
+        rates = {name: 0.15 for name in FAULTS if name not in ACCOUNT_STOPS}
+        settings = SandboxSettings(faults=rates, clips="tiny", mean_s=20, hang_s=45, clock=clock.wall_s)
         times = {key.replace(".", "__"): value for key, value in (REAL_TIMES | {"stop.after": "3h"}).items()}
         async with Sandbox(settings) as provider:
-            for _ in range(2):
+            for _ in range(LIVES):
                 config = fast_config(provider.url, **times)
-                await run(load_manifest(folder / "m.jsonl"), config, folder / "run", key=KEY, clock=clock)
+                await run(load_manifest(folder / "m.jsonl"), config, folder / "run", key=PLAIN_KEY, clock=clock)
             state = provider.state()
             assert not state["key_leaks"], "the file store saw the key"
             return sum(state["faults_fired"].values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -33,6 +34,7 @@ def spellings(key: str) -> dict[str, str]:
     return made
 
 
+@functools.cache
 def traces(key: str) -> dict[str, bytes]:
     """Bytes that give the key away wherever they stand: what of each spelling does not depend on its surroundings."""
     made = {name: text.encode() for name, text in spellings(key).items() if not name.startswith("base64")}
