@@ -20,7 +20,7 @@ from pipeline.config import Config, dump_config
 from pipeline.engine.context import Listener, RunContext
 from pipeline.engine.dispatcher import Dispatcher
 from pipeline.engine.recovery import doubt_what_was_reserved, grant_retries, recover, wants_retry
-from pipeline.engine.stopping import LeavingError, StopReason, gravest
+from pipeline.engine.stopping import LeavingError, Stopping, StopReason, gravest
 from pipeline.jobs import Job
 from pipeline.kernel.clock import Clock, SystemClock, to_datetime
 from pipeline.kernel.errors import InputError, MachineError, RunDirectoryError
@@ -217,12 +217,18 @@ async def run(
         MachineError: the disk refused before anything began.
     """
     options, watcher, clock = options or RunOptions(), watcher or Watcher(), clock or SystemClock()
-    with open_ledger(folder / "ledger", clock) as ledger:
+    stopping = Stopping()
+    # Around everything: a signal while the ledger is opened or closed is a wish as well, and kills no bookkeeping.
+    with signals_to(stopping.interrupt), open_ledger(folder / "ledger", clock) as ledger:
         try:
             check_provider(ledger.state, config, folder)
             lines = _prepare_folder(folder, campaign, config)
             async with open_provider(config, folder, key, clock) as provider:
-                return await _run_engine(campaign, config, folder, ledger, provider, options, watcher, clock, lines)
+                with log_to(folder / "run.log", provider.key) as run_log:
+                    listener = told(run_log.event, watcher.event)
+                    opened = open_context(config, folder, ledger, provider, clock, listener, stopping)
+                    async with opened as context:
+                        return await _run_engine(campaign, config, context, provider, options, watcher, lines)
         finally:
             await ledger.close()
 
@@ -311,42 +317,50 @@ def _at(settings: ProviderSettings, url: str) -> ProviderSettings:
 async def _run_engine(
     campaign: Campaign,
     config: Config,
-    folder: Path,
-    ledger: Ledger,
+    context: RunContext,
     provider: OpenProvider,
     options: RunOptions,
     watcher: Watcher,
-    clock: Clock,
     lines: list[Line],
 ) -> RunResult:
-    with log_to(folder / "run.log", provider.key) as run_log:
+    state = context.ledger.state
+    context.pace.pause(pace_owed_s(state, context.pace.interval_s, context.clock.now_us()))
+    chosen = choose(campaign, options.ids)
+    await context.record(_run_started(config, campaign, len(chosen)))
+    asked = frozenset(job.job_id for job in chosen)
+    over = state.in_state(JobState.STORED, JobState.FAILED)
+    live = LiveRun(context, lines, asked, sum(record.job_id not in asked for record in over))
+    watcher.started(live)
+    with _calm_garbage_collector():
+        housekeeping = asyncio.create_task(_keep_house(live))
+        try:
+            await _make_jobs(context, chosen, options)
+        finally:
+            housekeeping.cancel()
+            await asyncio.wait([housekeeping])
+        watcher.ended()
+        return await _close_run(live, config, provider.bill())
 
-        def listen(event: Event) -> None:
-            run_log.event(event)
-            watcher.event(event)
 
-        async with open_context(config, folder, ledger, provider, clock, listen) as context:
-            context.pace.pause(pace_owed_s(ledger.state, context.pace.interval_s, clock.now_us()))
-            chosen = choose(campaign, options.ids)
-            await context.record(_run_started(config, campaign, len(chosen)))
-            asked = frozenset(job.job_id for job in chosen)
-            over = ledger.state.in_state(JobState.STORED, JobState.FAILED)
-            live = LiveRun(context, lines, asked, sum(record.job_id not in asked for record in over))
-            watcher.started(live)
-            with signals_to(context.stopping.interrupt), _calm_garbage_collector():
-                housekeeping = asyncio.create_task(_keep_house(live))
-                try:
-                    await _make_jobs(context, chosen, options)
-                finally:
-                    housekeeping.cancel()
-                    await asyncio.wait([housekeeping])
-                watcher.ended()
-                return await _close_run(live, config, provider.bill())
+def told(*listeners: Listener) -> Listener:
+    """One listener that tells several."""
+
+    def listen(event: Event) -> None:
+        for listener in listeners:
+            listener(event)
+
+    return listen
 
 
 @contextlib.asynccontextmanager
 async def open_context(
-    config: Config, folder: Path, ledger: Ledger, provider: OpenProvider, clock: Clock, listener: Listener
+    config: Config,
+    folder: Path,
+    ledger: Ledger,
+    provider: OpenProvider,
+    clock: Clock,
+    listener: Listener,
+    stopping: Stopping,
 ) -> AsyncIterator[RunContext]:
     """All that an engine works with, open for the block."""
     collector = Collector(config.fetch_settings(allow_loopback=provider.is_loopback), config.media_settings())
@@ -360,6 +374,7 @@ async def open_context(
             settings=config.engine_settings(to_datetime(clock.now_us()).astimezone()),
             price=price_of(config),
             listener=listener,
+            stopping=stopping,
         )
 
 

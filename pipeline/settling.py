@@ -19,7 +19,7 @@ from pipeline.engine.context import RunContext
 from pipeline.engine.doubt import SWEEPS_FOR_ABSENCE, Witness, settle
 from pipeline.engine.reconcile import Comparison, compare
 from pipeline.engine.recovery import LAST_RUN_ENDED, doubt_what_was_reserved
-from pipeline.engine.stopping import LeavingError, StopReason, gravest
+from pipeline.engine.stopping import LeavingError, Stopping, StopReason, gravest
 from pipeline.kernel.clock import Clock, SystemClock
 from pipeline.kernel.errors import ErrorClass, InputError, RunDirectoryError
 from pipeline.ledger.events import EventKind
@@ -95,7 +95,10 @@ async def reconcile(folder: Path, config: Config, *, key: str, clock: Clock | No
             check_provider(ledger.state, config, folder)
             async with open_provider(config, folder, key, clock) as provider:
                 with log_to(folder / "run.log", provider.key) as run_log:
-                    async with open_context(config, folder, ledger, provider, clock, run_log.event) as context:
+                    stopping = Stopping()
+                    async with open_context(
+                        config, folder, ledger, provider, clock, run_log.event, stopping
+                    ) as context:
                         found = await _look(context, asked)
         finally:
             await ledger.close()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import campaign, fast_config, quick_provider, run_once
 
+from pipeline import runner
+from pipeline.ledger.store import Ledger
 from pipeline.runner import LiveRun, Watcher
 from pipeline.sandbox import Sandbox
 
@@ -55,3 +58,27 @@ async def test_a_run_under_nohup_outlives_its_terminal(tmp_path: Path) -> None:
         made, config = campaign(tmp_path, 5), fast_config(provider.url, limits__max_in_flight="1")
         result = await run_once(made, config, tmp_path / "run", watcher=SignalAtStart(signal.SIGHUP))
     assert result.exit_code == 0
+
+
+@pytest.mark.parametrize("moment", ["opened", "closed"])
+async def test_a_signal_before_or_after_the_engine_kills_no_bookkeeping(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """While the ledger is opened nothing starts any more, while it is closed all is over: the run ends in order."""
+
+    def interrupted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            os.kill(os.getpid(), signal.SIGINT)
+            return function(*arguments, **options)
+
+        return call
+
+    if moment == "opened":
+        monkeypatch.setattr(runner, "check_provider", interrupted(runner.check_provider))
+    else:
+        monkeypatch.setattr(Ledger, "close", interrupted(Ledger.close))
+    made = campaign(tmp_path, 1)
+    async with Sandbox(quick_provider()) as provider:
+        result = await run_once(made, fast_config(provider.url), tmp_path / "run")
+        assert result.exit_code == (130 if moment == "opened" else 0)
+        assert provider.state()["submissions"] == (0 if moment == "opened" else 1)
