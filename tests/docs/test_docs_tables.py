@@ -11,6 +11,7 @@ import pytest
 import typer.main
 import yaml
 from docs_support import DOCUMENTS, ROOT, anchors, blocks, plain, read, table
+from mistakes import MISTAKES
 
 from pipeline.cli.app import app
 from pipeline.config import Config, dump_config
@@ -202,3 +203,29 @@ def test_every_link_leads_somewhere(document: str) -> None:
         assert file.is_file(), target
         if anchor:
             assert anchor in anchors(str(file.relative_to(ROOT))), target
+
+
+RELIABILITY = "docs/reliability.md"
+
+
+def test_every_scenario_of_the_torture_suite_has_its_row() -> None:
+    """The table of figures names what the suite counts, no more and no less; where a name has parts, its beginning."""
+    named = set()
+    for path in (ROOT / "tests" / "torture").glob("test_*.py"):
+        named |= set(re.findall(r'new_score\(\s*f?"([^"{]+)', path.read_text()))
+    rows = [plain(name) for name, *_ in table(RELIABILITY, "scenario", "trials", "kills", "faults fired", "violations")]
+    assert len(rows) == len(set(rows))
+    assert all(any(row.startswith(name.rstrip(": ,")) for name in named) for row in rows), "a row without a scenario"
+    assert all(any(row.startswith(name.rstrip(": ,")) for row in rows) for name in named), "a scenario without a row"
+
+
+def test_the_violations_told_are_none() -> None:
+    """A scenario with a violation has no place among the figures."""
+    rows = table(RELIABILITY, "scenario", "trials", "kills", "faults fired", "violations")
+    assert {plain(row[4]) for row in rows} == {"0"}
+
+
+def test_every_mistake_made_on_purpose_is_told_with_its_scenario() -> None:
+    """The list is the one that the suite makes."""
+    rows = [(plain(name), plain(found)) for name, found in table(RELIABILITY, "mistake", "found by")]
+    assert rows == [(mistake.name, f"test_torture_{mistake.scenario[0]}.py") for mistake in MISTAKES]

@@ -33,7 +33,7 @@ def test_cap_fights(tmp_path: Path, new_score: Callable[[str], Score]) -> None:
     Where the provider charges more than it lists, what was in flight when that came out may pass the cap by as much;
     nothing that was reserved afterwards may.
     """
-    score = new_score("R9 cap fights")
+    score = new_score("cap fights")
 
     def trial(seed: int) -> None:
         with score.trial(f"fight {seed}"):

@@ -127,7 +127,7 @@ class Sweep:
 
 def test_any_call_on_the_ledger_and_on_the_videos_may_fail(tmp_path: Path, new_score: Callable[[str], Score]) -> None:
     """EIO once, ENOSPC once and for ever, at every call in turn: a clear end, and the next run finishes the work."""
-    score = new_score("R5 every call on ledger and videos fails")
+    score = new_score("disk: every call on ledger and videos fails")
     sweeps = [
         Sweep(part, error, lasting)
         for part in ("ledger", "videos")
@@ -139,7 +139,7 @@ def test_any_call_on_the_ledger_and_on_the_videos_may_fail(tmp_path: Path, new_s
 
 def test_every_other_part_may_fail_in_every_other_way(tmp_path: Path, new_score: Callable[[str], Score]) -> None:
     """Posters, report, lock, log and copies; quotas, descriptors, short writes, a name that cannot go: never worse."""
-    score = new_score("R5 other parts, other errors")
+    score = new_score("disk: other parts, other errors")
     parts = ("posters", "report", "lock", "log", "copies", "ballast")
     sweeps = [Sweep(part, errno.EIO, step=1 if part == "lock" else 5) for part in parts]
     sweeps += [
@@ -162,7 +162,7 @@ def test_every_other_part_may_fail_in_every_other_way(tmp_path: Path, new_score:
 
 def test_nothing_is_sent_once_a_commit_has_failed(tmp_path: Path, new_score: Callable[[str], Score]) -> None:
     """Of two jobs one after the other, the second is sent only if the ledger took everything before it."""
-    score = new_score("R5 nothing is sent after a failed commit")
+    score = new_score("disk: nothing is sent after a failed commit")
     troubles = ((errno.EIO, False), (errno.ENOSPC, False), (errno.ENOSPC, True))
     sweeps = [Sweep("ledger", error, lasting, step=3, rows=2, in_flight=1) for error, lasting in troubles]
     side_by_side(lambda sweep: sweep.make(score, tmp_path), sweeps)
@@ -230,7 +230,7 @@ def test_a_disk_that_is_full_stops_the_run_until_there_is_room(
     """A real disk of its own for the ledger, the videos or both, filled at any moment to any level."""
     if not may_mount(tmp_path / "probe"):
         pytest.skip("a small disk cannot be mounted here: not root, or not allowed")
-    score = new_score("R6 full disks, then room")
+    score = new_score("disk: full, then room")
     disks = [FullDisk("ledger", 0, 6), FullDisk("videos", 0, 0), FullDisk("", 0, 6)]
     disks += [FullDisk.drawn(part, seed) for part in ("ledger", "videos", "") for seed in range(60 if LONG else 2)]
     side_by_side(lambda disk: disk.make(score, tmp_path), dict.fromkeys(disks))
@@ -321,7 +321,7 @@ def test_a_process_with_few_descriptors_or_small_files_loses_nothing(
     tmp_path: Path, new_score: Callable[[str], Score]
 ) -> None:
     """The limits that a system sets for a process end a run with a sentence, or not at all; never with a lost row."""
-    score = new_score("R5 few descriptors, small files")
+    score = new_score("disk: few descriptors, small files")
     descriptors = range(3, 40) if LONG else (6, 12, 30)
     sizes = range(2_000, 60_000, 1_000) if LONG else (3_000, 6_000, 60_000)
     limits = [Limit(resource.RLIMIT_NOFILE, number) for number in descriptors]

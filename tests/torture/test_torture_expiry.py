@@ -32,7 +32,7 @@ OUTAGE_S = 1.5 * HOUR_S
 
 def test_what_expires_is_collected_or_told(tmp_path: Path, new_score: Callable[[str], Score]) -> None:
     """A record that is gone costs nothing, a file that is gone is named with a sentence: neither is bought again."""
-    score = new_score("R11 expiry")
+    score = new_score("expiry of records and files")
     deaths = [(what, nth) for what, _ in DEATHS for nth in range(1, ROWS + 1)] if LONG else DEATHS
 
     def trial(of: tuple[str, tuple[str, int]]) -> None:

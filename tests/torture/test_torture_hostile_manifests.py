@@ -18,7 +18,7 @@ NewScore = Callable[[str], Score]
 
 def test_no_file_is_obeyed_or_waited_for(new_score: NewScore, tmp_path: Path) -> None:
     """`plan` refuses each with file and place, or takes it where it is lawful; quickly, quietly, without a socket."""
-    score = new_score("R18 hostile manifests and configs")
+    score = new_score("hostile: manifests and configs")
     names = [name for number, name in enumerate(hostile_manifests.corpus()) if LONG or number % 2 or _is_small(name)]
     assert len(names) >= FEWEST_FILES
 

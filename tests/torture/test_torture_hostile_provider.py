@@ -26,7 +26,7 @@ NewScore = Callable[[str], Score]
 
 def test_no_reply_breaks_a_promise(new_score: NewScore, tmp_path: Path) -> None:
     """Whatever is said, wherever: one submission, money covered, an exit of the contract, nobody else contacted."""
-    score = new_score("R16 R19 hostile replies")
+    score = new_score("hostile: replies")
     asked = pairs(all_places=LONG)
     assert len({reply for reply, _ in asked}) >= FEWEST_REPLIES
     batches = [(number, asked[number::step]) for step in (-(-len(asked) // BATCH),) for number in range(step)]

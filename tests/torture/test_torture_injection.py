@@ -29,7 +29,7 @@ _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
 def test_no_text_is_obeyed(new_score: NewScore, tmp_path: Path) -> None:
     """In id, prompt, variable, its name, error text and URL: no formula cell, no control on a screen, a log of JSON."""
-    score = new_score("R20 injection")
+    score = new_score("hostile: injected texts")
     assert len(PAYLOADS) >= FEWEST_PAYLOADS
 
     def inject(place: str) -> None:

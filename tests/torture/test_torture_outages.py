@@ -59,7 +59,7 @@ def test_outages_lose_nothing(tmp_path: Path, new_score: Callable[[str], Score])
 
     Some answers are lost besides, so that the history is needed while it is out.
     """
-    score = new_score("R8 outages")
+    score = new_score("outages")
 
     def trial(of: Trial) -> None:
         kind, seed, *_ = of
@@ -75,7 +75,7 @@ def test_a_total_outage_is_not_hammered(tmp_path: Path, new_score: Callable[[str
 
     A run that finds nobody to talk to for ten minutes may end and say so (exit 6); the next one goes on.
     """
-    score = new_score("R8 total outage")
+    score = new_score("outage: total, and not hammered")
 
     def trial(of: Trial) -> None:
         kind, seed, *_ = of

@@ -44,7 +44,7 @@ NewScore = Callable[[str], Score]
 
 def test_the_key_stays_where_it_belongs(new_score: NewScore, tmp_path: Path) -> None:
     """A provider that quotes it, every fault, a crash, a chatty log, proxies in the environment: no trace of it."""
-    score = new_score("I9 the key")
+    score = new_score("hostile: the key")
     worlds = {f"echo-{way}": _echo for way in ECHOES} | {
         "faults": _faults,
         "crash": _crash,

@@ -1,4 +1,4 @@
-"""One, two or three polite signals at each instant of the protocol, to the real command line (R13)."""
+"""One, two or three polite signals at each instant of the protocol, to the real command line."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def check_told(folder: Path) -> None:
 def test_signals_at_any_instant_end_a_run_in_good_order(new_score: Callable[[str], Score], tmp_path: Path) -> None:
     """Exit 130, the command to go on, no traceback, all reports; the second stops within 3 s, whatever is silent."""
     warm()
-    score = new_score("R13 signals")
+    score = new_score("signals at each instant")
     trials = list(volleys())
 
     def trial(volley: Volley) -> None:

@@ -36,7 +36,7 @@ def test_the_storm(tmp_path: Path, new_score: Callable[[str], Score]) -> None:
     world may stay in doubt (exit 5) for a person to resolve. What is in doubt may have been billed once and never
     twice, the ledger covers it, and everything else in that world is as it must be anywhere.
     """
-    score = new_score("R7 R15 storm of faults, kills, clocks")
+    score = new_score("storm of faults, kills and clocks")
 
     def trial(seed: int) -> None:
         with score.trial(f"TORTURE_SEEDS={seed}"):

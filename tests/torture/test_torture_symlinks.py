@@ -38,7 +38,7 @@ NewScore = Callable[[str], Score]
 
 def test_no_link_is_followed_for_writing(new_score: NewScore, tmp_path: Path) -> None:
     """Each name of the run directory as a link: the victim keeps its bytes, and nothing is made beside it."""
-    score = new_score("R16 planted links")
+    score = new_score("hostile: planted links")
     trials = [(place, link) for place in (*FOLDERS, *FILES) for link in LINKS]
 
     def plant(share: Sequence[tuple[str, str]]) -> None:

@@ -1,4 +1,4 @@
-"""Two runs on one directory: one wins, the other says who holds it; and what if the lock does not hold (R12)."""
+"""Two runs on one directory: one wins, the other says who holds it; and what if the lock does not hold."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def compete(score: Score, apart_s: float, folder: Path) -> None:
 def test_of_two_runs_on_one_directory_one_wins(new_score: Callable[[str], Score], tmp_path: Path) -> None:
     """Started 0 to 20 ms apart: the bill of one, and the other says who holds the directory and since when."""
     warm()
-    score = new_score("R12 two runs at once")
+    score = new_score("two runs: at once")
 
     def trial(number: int) -> None:
         with score.trial(f"pair {number}"):
@@ -103,7 +103,7 @@ async def collide(score: Score, apart_s: float, folder: Path) -> None:
 def test_without_a_lock_two_runs_never_both_pay(new_score: Callable[[str], Score], tmp_path: Path) -> None:
     """Where the lock does not hold, the earlier of two runs stops before both could pay for one row."""
     warm()
-    score = new_score("R12 two runs, no lock")
+    score = new_score("two runs: without a lock")
 
     def trial(number: int) -> None:
         with score.trial(f"pair {number}"):
@@ -155,7 +155,7 @@ def until(look: Callable[[], object]) -> None:
 
 def test_a_child_of_a_dead_holder_does_not_hold_the_lock(new_score: Callable[[str], Score], tmp_path: Path) -> None:
     """The holder is killed while its child lives on with all that it inherited: the next run has the lock at once."""
-    score = new_score("R12 dead holder, child alive")
+    score = new_score("two runs: dead holder, child alive")
     for number in range(100 if LONG else 3):
         with score.trial(f"holder {number}"):
             folder, told = tmp_path / str(number) / "ledger", tmp_path / f"told-{number}"
@@ -176,7 +176,7 @@ def test_a_child_of_a_dead_holder_does_not_hold_the_lock(new_score: Callable[[st
 
 def test_the_process_that_draws_does_not_hold_the_lock(new_score: Callable[[str], Score], tmp_path: Path) -> None:
     """A run with its own sandbox is killed and the process that draws for it lives on: the next run does not wait."""
-    score = new_score("R12 dead holder, drawing process")
+    score = new_score("two runs: dead holder, drawing process")
 
     async def trial() -> None:
         flags = ("--set", "provider.kind=sandbox", "--set", "polling.expected_s=1")

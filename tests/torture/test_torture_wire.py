@@ -1,4 +1,4 @@
-"""The client dies at each instant of the protocol, as the provider sees it (R3)."""
+"""The client dies at each instant of the protocol, as the provider sees it."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def die(score: Score, death: Death, seed: int, folder: Path) -> None:
 def test_a_kill_at_any_instant_of_the_protocol_loses_nothing(new_score: Callable[[str], Score], tmp_path: Path) -> None:
     """Killed at any instant that the provider sees, all is covered at once, and the next run makes it right."""
     warm()
-    score = new_score("R3 server-synchronised kill")
+    score = new_score("kill at each instant of the protocol")
     trials = [(death, seed) for seed in range(1, SEEDS + 1) for death in deaths()]
 
     def trial(item: tuple[Death, int]) -> None:
