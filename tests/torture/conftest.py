@@ -7,15 +7,25 @@ quick tier alone, `TORTURE=long make torture` the long one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from score import LONG, Score, table
+
+HERE = Path(__file__).parent
 
 _SCORES = pytest.StashKey[list[Score]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_SCORES] = []
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Scenarios are many trials, and machines differ: ten minutes where a test does not say otherwise."""
+    for item in items:
+        if item.path.parent == HERE and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(0 if LONG else 600))
 
 
 @pytest.fixture
