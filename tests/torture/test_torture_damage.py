@@ -71,7 +71,7 @@ def specimen(world: World, home: Path, form: str) -> Specimen:
 
 @pytest.fixture(scope="module")
 def specimens(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Specimen]:
-    """Real ledgers of eleven events: as the run left it, and merged. The foreign ones are of another run just like it."""
+    """Real ledgers of eleven events, as left and merged; the foreign ones are of another run just like it."""
     home = tmp_path_factory.mktemp("damage")
     found = {}
     for owner, seed in (("", 1), ("foreign ", 2)):
