@@ -63,7 +63,7 @@ class Weather:
 
     def world(self, folder: Path) -> World:
         """The world before its first life."""
-        world = make_world(folder, changes={"polling__min_interval_s": "6"}, **self.provider)
+        world = make_world(folder, changes={"polling__min_interval_s": "6", "in_doubt__wait_s": "400"}, **self.provider)
         world.manifest.write_text("".join(json.dumps(line) + "\n" for line in self.lines))
         return world
 

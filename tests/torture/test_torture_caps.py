@@ -44,7 +44,7 @@ def test_cap_fights(tmp_path: Path, new_score: Callable[[str], Score]) -> None:
 
 
 def fight(seed: int, folder: Path, score: Score) -> None:
-    """One campaign through lives of ever other caps and prices, and then without a cap to its end."""
+    """One campaign through lives of ever other caps and prices, and then to its end (in the quick tier every other)."""
     rng = random.Random(f"fight {seed}")
     durations = [rng.choice([5, 5, 10]) for _ in range(rng.randint(4, 9))]
     world = make_world(folder, seed=seed, history_lag_s=rng.choice([0.0, 30.0]))
@@ -66,6 +66,8 @@ def fight(seed: int, folder: Path, score: Score) -> None:
         score.fired["cap reached"] += check_nothing_fits(world)
         last = cap
     score.fired["cap passed by surprise"] += wall.excess > 0
+    if seed % 2 and not LONG:
+        return
     world.changes["budget__cap_usd"] = usd(3 * whole)
     world.live_on(at_most_s=600.0)
     wall.check(3 * whole)

@@ -14,7 +14,7 @@ from cap_wall import CapWall
 from honesty import check_honesty, micro
 from score import LONG, Score
 from storm import PLENTY, STORM_FAULTS, seeds, usd, weather
-from support import check_liability, check_nothing_bought_twice, check_videos, durable_state
+from support import check_nothing_bought_twice, check_videos, durable_state
 from troubles import last_moment_s, what_happened
 from worlds import BETWEEN_LIVES_S, KILLED, World, side_by_side
 
@@ -68,13 +68,11 @@ def live_through(seed: int, folder: Path, score: Score) -> None:
         done = (0, 1, 5) if storm.has_clock_trouble else (0, 1)
         if code not in (0, 1):
             code = world.live_on(until=done, at_most_s=LONGEST_LIFE_S)
-        if code == 5:
-            code = world.live(at_most_s=LONGEST_LIFE_S)
         check_honesty(world)
         wall.check(micro(world.result["summary"]["cap_usd"]))
         if code == 5:
             score.fired["left in doubt"] += 1
-            check_doubtful_rest(world)
+            check_doubtful_rest(world, wall)
         else:
             world.check_rest()
     finally:
@@ -91,10 +89,10 @@ def check_no_more_is_sent(world: World) -> None:
     assert world.look()[2]["submissions"] == before
 
 
-def check_doubtful_rest(world: World) -> None:
+def check_doubtful_rest(world: World, wall: CapWall) -> None:
     """At rest with doubt that only a person can resolve: all but the doubt is right, and the doubt is covered."""
     requests, invoice, _ = world.look()
-    check_liability(world.run_folder, requests)
+    wall.check_exposure()
     check_nothing_bought_twice(world.campaign, invoice)
     check_videos(world.run_folder, requests)
     state = durable_state(world.run_folder)
@@ -102,4 +100,3 @@ def check_doubtful_rest(world: World) -> None:
     assert counts.keys() <= {JobState.STORED, JobState.FAILED, JobState.IN_DOUBT}, counts
     known = [charge for charge in invoice["charges"] if charge["request_id"] in state.request_ids]
     assert state.books.posted == sum(charge["cost_microusd"] for charge in known)
-    assert invoice["total_microusd"] <= state.books.committed
