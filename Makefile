@@ -20,10 +20,10 @@ test: .venv/ready  ## Run the linters, the type checker and all tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 torture: .venv/ready  ## Attack the promise: kills, lies, broken disks; TORTURE=long for hours of it
-	$(BIN)/pytest tests/torture
+	$(BIN)/pytest -n 2 --dist loadfile tests/torture
 
 lint: .venv/ready  ## Repair what the linters can repair
 	$(BIN)/ruff check --fix .

@@ -14,11 +14,28 @@ from score import LONG, Score, table
 
 HERE = Path(__file__).parent
 
-_SCORES = pytest.StashKey[list[Score]]()
+SCORE = "torture score"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_SCORES] = []
+    config.pluginmanager.register(_Scoreboard())
+
+
+class _Scoreboard:
+    """Gathers the scores of all tests, whichever process they ran in, and shows them as one table."""
+
+    def __init__(self) -> None:
+        self._scores: list[Score] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "teardown":
+            self._scores += [Score.from_plain(value) for name, value in report.user_properties if name == SCORE]
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self._scores:
+            terminalreporter.section(f"torture, {'long' if LONG else 'quick'} tier")
+            for line in table(sorted(self._scores, key=lambda score: score.scenario)):
+                terminalreporter.write_line(line)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -29,22 +46,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
-def new_score(request: pytest.FixtureRequest) -> Callable[[str], Score]:
+def new_score(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Score]]:
     """Make the `Score` of a scenario by its name in the table; it is shown there whatever becomes of the test."""
+    scores: list[Score] = []
 
     def make(scenario: str) -> Score:
-        score = Score(scenario)
-        request.config.stash[_SCORES].append(score)
-        return score
+        scores.append(Score(scenario))
+        return scores[-1]
 
-    return make
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if scores := config.stash.get(_SCORES, []):
-        terminalreporter.section(f"torture, {'long' if LONG else 'quick'} tier")
-        for line in table(scores):
-            terminalreporter.write_line(line)
+    yield make
+    for score in scores:
+        request.node.user_properties.append((SCORE, score.as_plain()))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,6 +8,7 @@ import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 LONG = os.environ.get("TORTURE") == "long"
 """The long tier, by hand: every opcode instead of every line, thousands of seeds instead of a hundred."""
@@ -42,6 +43,15 @@ class Score:
             self.violations.append(f"{label}: {said} ({where.name}:{where.lineno})")
             if FIRST:
                 raise
+
+    def as_plain(self) -> list[Any]:
+        """The score as a test's process can hand it to the one that reports."""
+        return [self.scenario, self.trials, self.kills, dict(self.fired), self.violations]
+
+    @classmethod
+    def from_plain(cls, plain: list[Any]) -> Score:
+        scenario, trials, kills, fired, violations = plain
+        return cls(scenario, trials, kills, Counter(fired), violations)
 
     def conclude(self, must_fire: Iterable[str] = ()) -> None:
         """Fail if anything was violated, or if a fault that the scenario is about never fired: that proves nothing."""
