@@ -88,7 +88,7 @@ def weather(seed: int) -> Weather:
 
 
 def _how_many_rows(rng: random.Random) -> int:
-    """200 in the long tier; in the quick one mostly few, for its hundred seeds must fit into a minute."""
+    """200 in the long tier; in the quick one mostly few, for a life costs more than its rows."""
     if LONG:
         return 200
     return rng.choice([5, 8, 10, 12, 15, 20, 30, 60])
