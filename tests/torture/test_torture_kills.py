@@ -32,7 +32,7 @@ CHUNK = 256
 
 HANDS = 2
 
-pytestmark = pytest.mark.timeout(0 if LONG else 600)
+pytestmark = pytest.mark.timeout(0 if LONG else 1800)
 
 
 @dataclass
