@@ -58,7 +58,7 @@ async def put(server: RawServer, question: str, **waits: float) -> Any:
         http(200, b'{"status": "COMP', length=500),
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n{}",
-        http(200, gzip.compress(b'{"credits": 5}'), "Content-Encoding: gzip"),
+        http(200, gzip.compress(b'{"credits": 5}', mtime=0), "Content-Encoding: gzip"),
         http(200, b"<html></html>", "Content-Type: text/html"),
         http(200, b"\xff\xfe\x00"),
         http(200, b"[" * 100_000),
