@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -127,15 +127,30 @@ class CapWall:
         return read_events(ledger) if ledger.is_dir() else []
 
     def _check_ledger(self, events: Iterable[Event], cap: int) -> None:
-        """The ledger says under which cap each of its runs was, and no reservation of it passed that."""
+        """The ledger says under which cap each of its runs was, and no reservation of it passed that.
+
+        Nor was anything reserved at less than what had been charged for the like before.
+        """
         state, said = State(), cap
+        charged: Counter[int] = Counter()
         for event in events:
             state.apply(event)
             if event.event is EventKind.RUN_STARTED:
                 said = state.runs[-1].facts["cap_microusd"]
             if event.event is EventKind.RESERVED:
                 assert state.books.committed <= said, f"event {event.seq} passes the cap of {said}"
+                duration = _duration(event.request)
+                assert event.quote_microusd >= charged[duration], (
+                    f"event {event.seq}: {duration} s at less than charged"
+                )
+            if event.event is EventKind.POSTED:
+                duration = _duration(state.jobs[event.job_id or ""].request)
+                charged[duration] = max(charged[duration], event.cost_microusd)
         assert said == cap, f"the ledger says that the last cap was {said}, not {cap}"
+
+
+def _duration(request: str | None) -> int:
+    return int(json.loads(request or "{}")["duration"])
 
 
 def _has_failed(request: dict[str, Any], now_s: float) -> bool:

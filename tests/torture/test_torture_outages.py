@@ -65,7 +65,7 @@ def test_outages_lose_nothing(tmp_path: Path, new_score: Callable[[str], Score])
     def trial(of: Trial) -> None:
         kind, seed, *_ = of
         with score.trial(f"{kind} {seed}"):
-            live_through(of, tmp_path / f"{kind}-{seed}", score, faults={"submit_504_after": 0.15, "gen_failed": 0.1})
+            live_through(of, tmp_path / f"{kind}-{seed}", score, faults={"submit_504_after": 0.3, "gen_failed": 0.1})
 
     side_by_side(trial, PARTIAL)
     score.conclude(["everything", "polls", "history", "submit_504_after"])
