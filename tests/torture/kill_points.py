@@ -48,7 +48,9 @@ class Line(NamedTuple):
 _MODULE_OF_FILE = {str(ROOT / module): module for module in TRACED}
 
 
-def _trace(local: Callable[[FrameType, str, Any], Any], concerns: Callable[[CodeType], bool]) -> None:
+def _trace(
+    local: Callable[[FrameType, str, Any], Any], concerns: Callable[[CodeType], bool], *, opcodes: bool = False
+) -> None:
     """Call `local` for what happens in the traced code that concerns it, in this thread and in all that it will start.
 
     Every call of a function in the process comes through here: what was found out about its code is kept.
@@ -59,6 +61,7 @@ def _trace(local: Callable[[FrameType, str, Any], Any], concerns: Callable[[Code
         code = frame.f_code
         if code.co_filename not in _MODULE_OF_FILE:
             return None
+        frame.f_trace_opcodes = opcodes
         try:
             return found[id(code)]
         except KeyError:
@@ -169,13 +172,12 @@ class KillAtStep:
         kind = "opcode" if self.opcodes else "line"
         steps = itertools.count(1)
 
-        def kill(frame: FrameType, event: str, _argument: Any) -> Any:
-            frame.f_trace_opcodes = self.opcodes
+        def kill(_frame: FrameType, event: str, _argument: Any) -> Any:
             if event == kind and next(steps) == self.nth:
                 die()
             return kill
 
-        _trace(kill, lambda _code: True)
+        _trace(kill, lambda _code: True, opcodes=self.opcodes)
 
 
 @dataclass(frozen=True, slots=True)
