@@ -187,7 +187,7 @@ def test_every_option_that_a_document_names_exists(document: str) -> None:
     verbs = typer.main.get_command(app).commands.values()
     known = {option for verb in verbs for parameter in verb.params for option in parameter.opts}
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", read(document)))
-    assert named - known <= OWN_OPTIONS | {"--disable-pip-version-check", "--check"}
+    assert named - known <= OWN_OPTIONS | {"--disable-pip-version-check", "--check", "--dist"}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
