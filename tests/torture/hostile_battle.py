@@ -49,6 +49,9 @@ MOST_BYTES = 4 * 2**20
 """The ceiling of a download here, so that the endless one ends soon."""
 
 MOST_MEMORY_KB = 300 * 1024
+ROOM_BYTES = 4 * 2**30
+"""What a life may map beyond what it began with: each thread maps much; a body without an end must find one here."""
+
 NEXT_LIFE_S = 10_000.0
 MICRO = 1_000_000
 
@@ -56,6 +59,8 @@ MICRO = 1_000_000
 def assail(pairs: Sequence[tuple[str, str]], folder: Path) -> None:
     """The main function of a life that fights one battle after the other; writes a line for each to `told.jsonl`."""
     replies = corpus()
+    room = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + ROOM_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (room, room))
     with (folder / "told.jsonl").open("w") as told:
         for name, place in pairs:
             ground = folder / f"{len(os.listdir(folder))}"

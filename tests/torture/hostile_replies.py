@@ -646,11 +646,11 @@ def corpus() -> dict[str, Reply]:
 
 
 def pairs(*, all_places: bool) -> list[tuple[str, str]]:
-    """Every reply with each of its places; or a third with one of them, and more where the money is."""
+    """Every reply with each of its places; or a fourth with one of them, and more where the money is."""
     replies = list(corpus().values())
     if all_places:
         return [(reply.name, place) for reply in replies for place in reply.places]
-    chosen = [(reply.name, reply.places[number % len(reply.places)]) for number, reply in enumerate(replies[::3])]
-    money = [(reply.name, "submit") for reply in replies if "submit" in reply.places][1::3]
+    chosen = [(reply.name, reply.places[number % len(reply.places)]) for number, reply in enumerate(replies[::4])]
+    money = [(reply.name, "submit") for reply in replies if "submit" in reply.places][1::4]
     costs = [(reply.name, "result") for reply in replies if reply.family == "cost" and "result" in reply.places]
     return list(dict.fromkeys(chosen + money + costs))

@@ -49,7 +49,11 @@ def traces(key: str) -> dict[str, bytes]:
 
 def found_in(key: str, name: str, data: bytes) -> list[str]:
     """Where in `data`, called `name`, the key can be found."""
-    return [f"{name} holds the key ({spelling})" for spelling, trace in traces(key).items() if trace in data]
+    found = [spelling for spelling, trace in traces(key).items() if trace in data]
+    # However often its quotes and backslashes were escaped: in a repr in a message in JSON, say.
+    if key.replace("\\", "").encode() in data.replace(b"\\", b""):
+        found.append("less its backslashes")
+    return [f"{name} holds the key ({spelling})" for spelling in found]
 
 
 def found_below(key: str, folder: Path) -> list[str]:
