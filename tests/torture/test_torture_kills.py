@@ -91,7 +91,7 @@ class Attack:
         self._stages.put(stage)
 
     def points(self) -> Iterator[KillAtLine]:
-        """Every line of its own once, at that execution of it which comes upon the disk as it was least attacked yet.
+        """Every line of its own once: at an execution of it that comes upon a disk not attacked yet, else at the first.
 
         Then some of what was on the disk at other times.
         """
@@ -100,14 +100,12 @@ class Attack:
         for line, disk in self.tracks:
             executions.setdefault(line, []).append(disk)
             on_disk.setdefault(disk, KillAtLine(line, len(executions[line])))
-        attacked: Counter[str] = Counter()
         for line in sorted(self.own_lines, key=lambda line: len(executions[line])):
-            disks = executions[line]
-            nth = min(range(len(disks)), key=lambda nth: attacked[disks[nth]])
-            attacked[disks[nth]] += 1
-            yield KillAtLine(line, nth + 1)
-        missed = [disk for disk in on_disk if not attacked[disk]]
-        yield from (on_disk[disk] for disk in random.Random(self.story.name).sample(missed, min(LATER, len(missed))))
+            disk = next((disk for disk in executions[line] if disk in on_disk), executions[line][0])
+            on_disk.pop(disk, None)
+            yield KillAtLine(line, executions[line].index(disk) + 1)
+        missed = random.Random(self.story.name).sample(list(on_disk), min(LATER, len(on_disk)))
+        yield from (on_disk[disk] for disk in missed)
 
     def kill_at_each_opcode(self, score: Score) -> None:
         """The first, the second, and so on, until there are no more."""
