@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import orjson
@@ -108,26 +108,37 @@ def _is_near(row: HistoryRow, began_us: int) -> bool:
     return any(earliest_us <= moment_us <= latest_us for moment_us in row.times_us)
 
 
-def rows_of_the_unnamed(
-    unnamed: Iterable[Unnamed], rows: Iterable[HistoryRow], owned: Collection[str]
+def rows_to_set_aside(
+    unnamed: Iterable[Unnamed], unanswered: Iterable[JobRecord], rows: Iterable[HistoryRow], owned: Collection[str]
 ) -> frozenset[str]:
-    """The rows to set aside: those that may be of attempts whose answer said that they failed, but not their name.
+    """The rows that may be of attempts which are not in doubt, and whose names nobody knows.
 
-    Such a row, taken for that of the next attempt at the same request, whose answer was lost, would free that one's
-    money and have it sent again. The other mistake is harmless: an attempt that failed, and whose row is set aside,
-    counts as absent when its time has come.
+    Such a row, taken for that of another attempt at the same request, whose answer was lost, would free that one's
+    money when it fails, and have it sent again. The other mistake is harmless: an attempt that failed, and whose row
+    is set aside, counts as absent when its time has come.
+
+    Args:
+        unnamed: attempts whose answer said that they failed, but not their name: one row each.
+        unanswered: attempts that still wait for their answer, as a blocking call does for minutes: any row.
     """
     free = [row for row in rows if row.request_id not in owned and not isinstance(ending_of(row), Finished)]
     # What has failed already is the likelier row of an attempt that was answered.
     free.sort(key=lambda row: (not isinstance(ending_of(row), Refused), min(row.times_us, default=0)))
     aside: set[str] = set()
     for attempt in unnamed:
-        body = fingerprint(attempt.request)
-        for row in free:
-            if row.request_id not in aside and row.fingerprint == body and _is_near(row, attempt.began_us):
+        for row in _rows_near(free, attempt.request, attempt.began_us):
+            if row.request_id not in aside:
                 aside.add(row.request_id)
                 break
+    for record in unanswered:
+        aside.update(row.request_id for row in _rows_near(free, record.request, began_us(record)))
     return frozenset(aside)
+
+
+def _rows_near(rows: Iterable[HistoryRow], request: str | None, began_us: int) -> Iterator[HistoryRow]:
+    """Those of the same request and the same time as an attempt."""
+    body = fingerprint(request)
+    return (row for row in rows if row.fingerprint == body and _is_near(row, began_us))
 
 
 def began_us(record: JobRecord) -> int:
@@ -182,7 +193,8 @@ async def settle(run: RunContext, witness: Witness) -> list[JobRecord]:
     # Someone else may have settled some of them while the pages came in.
     doubted = [record for record in doubted if record.state is JobState.IN_DOUBT]
     owned = run.ledger.state.request_ids
-    aside = rows_of_the_unnamed(run.ledger.state.unnamed, rows, owned)
+    unanswered = run.ledger.state.in_state(JobState.RESERVED)
+    aside = rows_to_set_aside(run.ledger.state.unnamed, unanswered, rows, owned)
     others = [row for row in rows if row.request_id not in aside]
     pairs = match_rows(doubted, others, owned, witness.first_seen_seq)
     for record, row in pairs:

@@ -14,7 +14,7 @@ from pipeline.engine.doubt import (
     attempt_of,
     is_late_enough,
     match_rows,
-    rows_of_the_unnamed,
+    rows_to_set_aside,
     speaks_against_absence,
 )
 from pipeline.engine.settings import Doubt
@@ -165,11 +165,18 @@ def test_a_failed_row_goes_first_to_an_attempt_that_was_answered_without_a_name(
     unnamed = [Unnamed(str(attempt("a").request), NOW_US)]
     failed, charged = row("request-2", status="FAILED"), replace(row("request-4", status="FAILED"), cost=MicroUsd(1))
     rows = [row("request-1"), failed, row("request-3", status="COMPLETED"), charged]
-    assert rows_of_the_unnamed(unnamed, rows, set()) == {"request-2"}
-    assert rows_of_the_unnamed(unnamed, rows, {"request-2"}) == {"request-1"}, "what runs may yet fail"
-    assert rows_of_the_unnamed(unnamed * 3, rows, set()) == {"request-1", "request-2"}
+    assert rows_to_set_aside(unnamed, [], rows, set()) == {"request-2"}
+    assert rows_to_set_aside(unnamed, [], rows, {"request-2"}) == {"request-1"}, "what runs may yet fail"
+    assert rows_to_set_aside(unnamed * 3, [], rows, set()) == {"request-1", "request-2"}
     far = [
         row("request-1", NOW_US + 60 * MINUTE_US, status="FAILED"),
         row("request-2", prompt="a mug", status="FAILED"),
     ]
-    assert rows_of_the_unnamed(unnamed, far, set()) == set()
+    assert rows_to_set_aside(unnamed, [], far, set()) == set()
+
+
+def test_while_a_twin_waits_for_its_answer_only_what_is_done_can_be_matched() -> None:
+    """Whichever of two rows is the twin's: one that may yet fail, or has, is left until the twin knows its own."""
+    rows = [row("request-1"), row("request-2", status="FAILED"), row("request-3", status="COMPLETED")]
+    assert rows_to_set_aside([], [attempt("a")], rows, set()) == {"request-1", "request-2"}
+    assert rows_to_set_aside([], [attempt("a", prompt="a mug")], rows, set()) == set()

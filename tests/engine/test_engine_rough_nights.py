@@ -351,3 +351,26 @@ def test_what_a_death_left_half_written_goes_with_the_next_run(tmp_path: Path) -
             assert not list(night.folder.rglob("*.part"))
 
     run_virtually(main())
+
+
+def test_a_row_of_a_call_that_still_waits_is_not_taken_for_its_twin(tmp_path: Path) -> None:
+    """Of two blocking calls for the same video the first fails late and the second's answer is lost: bought twice."""
+
+    async def main() -> None:
+        faults, limit = {"gen_failed": 1.0, "submit_503_after": 1.0}, {"gen_failed": 1, "submit_503_after": 0}
+        async with Night(tmp_path, faults=faults, fault_limit=limit, mean_s=20, sigma=0) as night:
+            limits = night.provider._running.faults._limits
+            reserved = 0
+
+            def lose_the_second(event: Event) -> None:
+                nonlocal reserved
+                reserved += event.event is EventKind.RESERVED
+                limits["submit_503_after"] = int(reserved == 2)
+
+            made = campaign(tmp_path, 1, count=2)
+            config = night.config(provider__api="v1", in_doubt__wait_s="900")
+            assert (await night.run(made, config, AtStart(event=lose_the_second))).exit_code == 0
+            assert night.posts() == 3
+            night.check(made)
+
+    run_virtually(main())

@@ -109,7 +109,7 @@ def _rates(rng: random.Random) -> dict[str, float]:
     """A few faults often, the rest seldom: at 20 % each no night would ever end."""
     rates = {name: rng.choice([0.0, 0.002, 0.006, 0.015]) for name in STORM_FAULTS}
     rates |= {name: rng.uniform(0.03, 0.20) for name in rng.sample(STORM_FAULTS, 8)}
-    # What nobody says is booked at its quote, and the ledger says so: above its quote as well, it could not be known.
+    # What nobody says is booked at its quote, and the ledger says so: one above its quote could not be known.
     rates |= dict.fromkeys(rng.choice([("cost_above_quote",), ("cost_missing", "cost_garbage")]), 0.0)
     return rates | {name: rng.choice([0.0, 0.0, 0.0, 0.05]) for name in ACCOUNT_STOPS}
 
