@@ -22,7 +22,7 @@ from score import LONG, Score
 from stories import STORIES, Stage, Story, crash_state
 from worlds import KILLED, Doom, World, side_by_side
 
-LATER = 12
+LATER = 8
 """Kills of each story at lines that an earlier one has executed too, upon disks on which no line of its own was."""
 
 PAIRS = 1_000 if LONG else 12
@@ -91,20 +91,34 @@ class Attack:
         assert not missed, f"{self.story.name} is not what it should be about: {missed}"
         self._stages.put(stage)
 
-    def points(self) -> Iterator[KillAtLine]:
+    def points(self) -> list[KillAtLine]:
         """Every line of its own, whenever it is executed: once for all that come upon the same disk.
 
         Then a few lines that other stories share, upon other disks.
         """
+        own = self._first_steps(lambda line: line in self.own_lines)
+        shared = self._first_steps(lambda line: line not in self.own_lines)
+        others = [point for disk, point in shared.items() if disk not in own]
+        return [*own.values(), *random.Random(self.story.name).sample(others, min(LATER, len(others)))]
+
+    def pairs(self) -> list[tuple[KillAtLine, KillAtLine]]:
+        """Kills upon random disks, and in the lives after them kills at lines that come upon random disks as well."""
+        steps, rng = list(self._first_steps(lambda _line: True).values()), random.Random(self.story.name)
+        pairs = []
+        for _ in range(PAIRS):
+            first, second = rng.choice(steps), rng.choice(steps)
+            pairs.append((first, KillAtLine(second.line, rng.randint(1, second.nth))))
+        return pairs
+
+    def _first_steps(self, chosen: Callable[[Line], bool]) -> dict[str, KillAtLine]:
+        """For each disk, the first execution upon it of a line that is chosen."""
         executed: Counter[Line] = Counter()
-        own: dict[str, KillAtLine] = {}
-        shared: dict[str, KillAtLine] = {}
+        steps: dict[str, KillAtLine] = {}
         for line, disk in self.tracks:
             executed[line] += 1
-            (own if line in self.own_lines else shared).setdefault(disk, KillAtLine(line, executed[line]))
-        yield from own.values()
-        others = [point for disk, point in shared.items() if disk not in own]
-        yield from random.Random(self.story.name).sample(others, min(LATER, len(others)))
+            if chosen(line):
+                steps.setdefault(disk, KillAtLine(line, executed[line]))
+        return steps
 
     def kill_at_each_opcode(self, score: Score) -> None:
         """The first, the second, and so on, until there are no more."""
@@ -160,15 +174,7 @@ def test_a_kill_at_any_point_loses_nothing_and_pays_nothing_twice(
 def test_a_second_kill_while_the_first_is_made_good_changes_nothing(
     attacks: dict[str, Attack], new_score: Callable[[str], Score], name: str
 ) -> None:
-    """Dead at a random line, and dead again in the next life: covered after each, and right in the end."""
+    """Dead in the middle of something, and dead again in the next life: covered after each, and right in the end."""
     attack, score = attacks[name], new_score(f"two kills: {name}")
-    rng = random.Random(name)
-    executed = Counter(step.line for step in attack.tracks)
-    lines = sorted(executed)
-
-    def pair() -> tuple[KillAtLine, KillAtLine]:
-        first = rng.choice(lines)
-        return KillAtLine(first, rng.randint(1, executed[first])), KillAtLine(rng.choice(lines))
-
-    side_by_side(lambda dooms: attack.kill(score, *dooms), [pair() for _ in range(PAIRS)], HANDS)
+    side_by_side(lambda dooms: attack.kill(score, *dooms), attack.pairs(), HANDS)
     score.conclude(must_fire=["two kills"])
