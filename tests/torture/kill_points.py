@@ -106,14 +106,14 @@ class LeaveTracks:
 
 
 def _look(folder: Path) -> int:
-    """What files a folder holds, and how much of them."""
+    """What files a folder holds, how much of them, and since when."""
     try:
         entries = list(os.scandir(folder))
     except FileNotFoundError:
         return 0
-    # The log changes all the time, and nobody reads it; temporary names are random.
-    known = [entry for entry in entries if entry.name != "run.log"]
-    return hash(frozenset(("" if e.name.endswith(".part") else e.name, e.stat().st_size) for e in known))
+    # The log changes all the time, and nobody reads it; the names of temporary files are random.
+    known = [(entry.name, entry.stat()) for entry in entries if entry.is_file() and entry.name != "run.log"]
+    return hash(frozenset(("" if n.endswith(".part") else n, stat.st_size, stat.st_mtime_ns) for n, stat in known))
 
 
 def read_tracks(path: Path) -> list[Step]:

@@ -60,7 +60,7 @@ STORIES = (
         before=(Act(("submit_504_after", "submit_drop_after", "gen_failed"), (KillOnceDurable("reserved", 5),)),),
         act=Act(("history_500", "poll_404"), (MergeAbove(4),)),
         provider={"history_lag_s": 100.0},
-        changes={"limits__max_in_flight": "2"},
+        changes={"limits__max_in_flight": "2", "in_doubt__settle_after_s": "120"},
         purpose=("doubt_what_was_reserved", "match_rows", "_accept", "_void_absent", "merge_segments", "take_up"),
     ),
     Story(
