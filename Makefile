@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test torture lint lock bench clean
+.PHONY: help demo test torture mistakes lint lock bench clean
 
 help:  ## Say what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -23,7 +23,10 @@ test: .venv/ready  ## Run the linters, the type checker and all tests
 	$(BIN)/pytest -n 2 --dist loadfile
 
 torture: .venv/ready  ## Attack the promise: kills, lies, broken disks; TORTURE=long for hours of it
-	$(BIN)/pytest -n 2 --dist loadfile tests/torture
+	$(BIN)/pytest -n 2 --dist loadfile -m "not mistakes" tests/torture
+
+mistakes: .venv/ready  ## Test the attacks themselves: make 17 mistakes on purpose, each must be found
+	$(BIN)/pytest -n 2 --dist load -m mistakes tests/torture
 
 lint: .venv/ready  ## Repair what the linters can repair
 	$(BIN)/ruff check --fix .

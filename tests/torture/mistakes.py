@@ -16,6 +16,8 @@ class Mistake:
     name: str
     edits: tuple[tuple[str, str, str], ...]
     scenario: tuple[str, str]
+    first_seed: int = 0
+    """Of the storm: the first one that shows it, so that the others need not be lived through before."""
 
     def make(self, root: Path) -> None:
         """Make it in the copy of the project at `root`."""
@@ -40,6 +42,7 @@ MISTAKES = (
             ),
         ),
         STORM,
+        first_seed=8,
     ),
     Mistake(
         "void on the status that the client library makes up",
@@ -85,6 +88,7 @@ MISTAKES = (
             ),
         ),
         STORM,
+        first_seed=1,
     ),
     Mistake(
         "a reservation that a dead run has left is forgotten",
@@ -107,6 +111,7 @@ MISTAKES = (
             ),
         ),
         STORM,
+        first_seed=3,
     ),
     Mistake(
         "absence is believed at once",
@@ -119,6 +124,7 @@ MISTAKES = (
             ("pipeline/engine/doubt.py", "    now = await look_at_account(run)\n", "    now = None\n"),
         ),
         STORM,
+        first_seed=11,
     ),
     Mistake(
         "an expired record is taken for a failure",
@@ -132,6 +138,7 @@ MISTAKES = (
             ),
         ),
         STORM,
+        first_seed=2,
     ),
     Mistake(
         "booked at the quote",
@@ -142,7 +149,7 @@ MISTAKES = (
                 "            cost_microusd=record.quote_microusd,\n",
             ),
         ),
-        STORM,
+        ("caps", ""),
     ),
     Mistake(
         "the cap counts what is posted alone",
@@ -154,6 +161,7 @@ MISTAKES = (
             ),
         ),
         STORM,
+        first_seed=2,
     ),
     Mistake(
         "a video has its name before it is whole",
@@ -165,7 +173,7 @@ MISTAKES = (
                 "self._temporary = self._video",
             ),
         ),
-        KILLS,
+        ("wire", ""),
     ),
     Mistake(
         "an interrupt voids",

@@ -91,7 +91,7 @@ def _how_many_rows(rng: random.Random) -> int:
     """200 in the long tier; in the quick one mostly few, for a life costs more than its rows."""
     if LONG:
         return 200
-    return rng.choice([5, 8, 10, 12, 15, 20, 30, 60])
+    return rng.choice([5, 5, 8, 8, 10, 12, 20, 40])
 
 
 def _lines(rng: random.Random, rows: int) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ from worlds import KILLED, Doom, World, side_by_side
 LATER = 8
 """Kills of each story at lines that an earlier one has executed too, upon disks on which no line of its own was."""
 
-PAIRS = 1_000 if LONG else 12
+PAIRS = 1_000 if LONG else 8
 """Double kills of each story."""
 
 CHUNK = 256

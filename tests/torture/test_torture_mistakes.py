@@ -20,8 +20,13 @@ from worlds import side_by_side
 
 ROOT = Path(__file__).parents[2]
 AT_MOST_S = 900
+SEEDS = 60
+"""How many worlds of a storm are lived through before a mistake counts as not found."""
 
-pytestmark = pytest.mark.timeout(2400)
+PYTEST = ("-q", "-x", "--assert=plain", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", f"--timeout={AT_MOST_S}")
+"""How a scenario is run here: without the comforts that take longest to import."""
+
+pytestmark = [pytest.mark.timeout(2400), pytest.mark.mistakes]
 
 
 def test_every_mistake_made_on_purpose_is_found(tmp_path: Path, new_score: Callable[[str], Score]) -> None:
@@ -48,9 +53,11 @@ def run_with(mistake: Mistake, copy: Path) -> tuple[int, str]:
     module, chosen = mistake.scenario
     scenario = [f"tests/torture/test_torture_{module}.py", "-k", chosen]
     ended = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"--timeout={AT_MOST_S}", *scenario],
+        [sys.executable, "-m", "pytest", *PYTEST, *scenario],
         cwd=copy,
-        env=os.environ | {"PYTHONPATH": str(copy), "TORTURE_FIRST": "1", "PYTHONDONTWRITEBYTECODE": "1"},
+        env=os.environ
+        | {"PYTHONPATH": str(copy), "TORTURE_FIRST": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        | {"TORTURE_SEEDS": f"{mistake.first_seed}-{mistake.first_seed + SEEDS}"},
         capture_output=True,
         text=True,
         timeout=AT_MOST_S,
