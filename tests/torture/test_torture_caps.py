@@ -17,7 +17,7 @@ from worlds import KILLED, World, make_world, side_by_side
 
 from pipeline.ledger.fold import JobState
 
-FIGHTS = 5_000 if LONG else 24
+FIGHTS = 5_000 if LONG else 20
 
 FAULTS = {"gen_failed": 0.15, "submit_500": 0.1, "submit_504_after": 0.08, "submit_drop_before": 0.08}
 

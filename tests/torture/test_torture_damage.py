@@ -129,7 +129,7 @@ def read_alone(path: Path) -> None:
         raise AssertionError("a damaged segment was read")
 
 
-@pytest.mark.parametrize(("form", "every"), [("segments", 20 if LONG else 160), ("merged", 1 if LONG else 8)])
+@pytest.mark.parametrize(("form", "every"), [("segments", 20 if LONG else 240), ("merged", 1 if LONG else 8)])
 def test_each_flipped_byte(
     form: str, every: int, specimens: dict[str, Specimen], new_score: Callable[[str], Score]
 ) -> None:

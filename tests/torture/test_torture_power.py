@@ -39,7 +39,7 @@ pytestmark = pytest.mark.timeout(0 if LONG else 300)
 
 STATES_A_MOMENT = 100 if LONG else 4
 ROUGH_NIGHTS = 20 if LONG else 1
-LIVES = 6000 if LONG else 24
+LIVES = 6000 if LONG else 18
 """How many of the crash states are lived in to the end."""
 
 FAULTS = (NAME_LOST, DATA_LOST, DATA_ZEROED, DATA_TORN)
