@@ -6,6 +6,7 @@ with all its threads. A life that is killed *at a line* dies before the line doe
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import os
@@ -111,9 +112,14 @@ def _look(folder: Path) -> int:
         entries = list(os.scandir(folder))
     except FileNotFoundError:
         return 0
-    # The log changes all the time, and nobody reads it; the names of temporary files are random.
-    known = [(entry.name, entry.stat()) for entry in entries if entry.is_file() and entry.name != "run.log"]
-    return hash(frozenset(("" if n.endswith(".part") else n, stat.st_size, stat.st_mtime_ns) for n, stat in known))
+    known = set()
+    for entry in entries:
+        # The log changes all the time, and nobody reads it; the names of temporary files are random.
+        if entry.is_file() and entry.name != "run.log":
+            with contextlib.suppress(FileNotFoundError):  # another thread has just given it its final name
+                stat = entry.stat()
+                known.add(("" if entry.name.endswith(".part") else entry.name, stat.st_size, stat.st_mtime_ns))
+    return hash(frozenset(known))
 
 
 def read_tracks(path: Path) -> list[Step]:

@@ -71,7 +71,7 @@ class Weather:
 def weather(seed: int) -> Weather:
     """Everything that a seed decides."""
     rng = random.Random(f"storm {seed}")
-    lines = _lines(rng, _how_many_rows(rng))
+    lines = _lines(rng, _how_many_rows(seed, rng))
     whole = sum(PRICES[line["duration"]] * line.get("count", 1) for line in lines)
     provider = {
         "seed": seed,
@@ -87,11 +87,10 @@ def weather(seed: int) -> Weather:
     return Weather(tuple(lines), provider, _rates(rng), lives)
 
 
-def _how_many_rows(rng: random.Random) -> int:
+def _how_many_rows(seed: int, rng: random.Random) -> int:
     """200 in the long tier; in the quick one mostly few, for a life costs more than its rows."""
-    if LONG:
-        return 200
-    return rng.choice([5, 5, 8, 8, 10, 12, 20, 40])
+    few = rng.choice([5, 5, 8, 8, 10, 12, 20, 40])
+    return 200 if LONG or seed % 10 == 9 else few
 
 
 def _lines(rng: random.Random, rows: int) -> list[dict[str, Any]]:
