@@ -10,12 +10,13 @@ from pipeline.manifest.expand import expand
 from pipeline.manifest.mistakes import Mistakes, one_mistake
 from pipeline.manifest.read_csv import read_csv
 from pipeline.manifest.read_jsonl import read_jsonl
+from pipeline.manifest.read_txt import read_txt
 from pipeline.manifest.read_yaml import read_yaml
 from pipeline.manifest.sources import read_text
 
 __all__ = ["Campaign", "Entry", "Mistake", "load_manifest"]
 
-_READERS = {".yaml": read_yaml, ".yml": read_yaml, ".csv": read_csv, ".jsonl": read_jsonl}
+_READERS = {".yaml": read_yaml, ".yml": read_yaml, ".csv": read_csv, ".jsonl": read_jsonl, ".txt": read_txt}
 
 
 def load_manifest(path: Path) -> Campaign:

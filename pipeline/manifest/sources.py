@@ -11,14 +11,17 @@ MAX_BYTES = 64 * 1024 * 1024
 
 
 def read_text(path: Path) -> str:
-    """The file's text: UTF-8, with or without a byte order mark.
+    """The file's text: UTF-8, with or without a byte order mark, or UTF-16 with one, as Excel's "Unicode text" is.
 
     Raises:
-        ManifestError: it is missing, no regular file, too large or not UTF-8. A FIFO or device is refused unread.
+        ManifestError: it is missing, no regular file, too large, or in neither. A FIFO or device is refused unread.
     """
     data = _read_bytes(path)
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise one_mistake(str(path), "is UTF-16 text; save it as UTF-8 (in Excel: “CSV UTF-8”)")
+        try:
+            return data.decode("utf-16")
+        except UnicodeDecodeError:
+            raise one_mistake(str(path), "begins as UTF-16 text and is none; save it as UTF-8") from None
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""CSV and JSON lines: one row a job."""
+"""CSV, JSON lines and lists of prompts: one row a job."""
 
 from __future__ import annotations
 
@@ -140,3 +140,38 @@ def test_jsonl_mistakes(fail: Fail, line: str, says: str) -> None:
 def test_a_json_text_with_a_lone_surrogate_is_refused_before_it_reaches_an_id(fail: Fail) -> None:
     """It could not be written into the request."""
     assert fail(json.dumps({"prompt": "x \ud800"}), "m.jsonl")[0].column == "prompt"
+
+
+def test_a_list_of_prompts_is_a_manifest(load: Load) -> None:
+    """A prompt a line, whatever ends it; blank lines count for places only, and the ids are those of a CSV."""
+    listed = load("a lamp\r\n\n  a mug, in “rain” \rone\u2028line\n", "m.txt").entries
+    assert [(entry.row, entry.job.params["prompt"]) for entry in listed] == [
+        (1, "a lamp"),
+        (2, "a mug, in “rain”"),
+        (3, "one\u2028line"),
+    ]
+    tabled = load('prompt\na lamp\n"a mug, in “rain”"\none\u2028line\n', "m.csv").entries
+    assert [entry.job.job_id for entry in listed] == [entry.job.job_id for entry in tabled]
+
+
+def test_the_mistakes_of_a_list_have_their_lines(fail: Fail) -> None:
+    """A table under the wrong name is no list, and an undefined name stands in its line."""
+    [found] = fail("id\tprompt\na\ta lamp\n", "m.txt")
+    assert (found.line, found.message) == (1, "is a table, not a list of prompts; name the file .csv")
+    [found] = fail("a lamp\n\na {{ mod }} mug\n", "m.txt")
+    assert (found.row, found.line, found.column) == (2, 3, "prompt")
+    assert "asks for nothing" in fail("\n \n", "m.txt")[0].message
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+@pytest.mark.parametrize(("name", "text"), [
+    ("m.csv", "id\tprompt\r\na\tein Löwe, “quer”\r\n"),
+    ("m.txt", "ein Löwe, “quer”\r\n"),
+    ("m.yaml", "- prompt: ein Löwe, “quer”\n"),
+    ("m.jsonl", '{"prompt": "ein Löwe, “quer”"}\n'),
+])  # fmt: skip
+def test_text_as_excel_saves_it_in_utf_16(load: Load, encoding: str, name: str, text: str) -> None:
+    """With its byte order mark, it is the same manifest."""
+    data = text.encode(encoding)
+    [entry] = load(data if encoding == "utf-16" else "\ufeff".encode(encoding) + data, name).entries
+    assert entry.job.params["prompt"] == "ein Löwe, “quer”"
