@@ -90,7 +90,7 @@ def weather(seed: int) -> Weather:
 def _how_many_rows(seed: int, rng: random.Random) -> int:
     """200 in the long tier; in the quick one mostly few, for a life costs more than its rows."""
     few = rng.choice([5, 5, 8, 8, 10, 12, 20, 40])
-    return 200 if LONG or seed % 10 == 9 else few
+    return 200 if LONG or seed % 25 == 24 else few
 
 
 def _lines(rng: random.Random, rows: int) -> list[dict[str, Any]]:
