@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from pipeline.runner import RunOptions
 
 Manifest = Annotated[
-    Path, typer.Argument(metavar="MANIFEST", help="The manifest: YAML, CSV or JSONL.", show_default=False)
+    Path,
+    typer.Argument(
+        metavar="MANIFEST", help="The manifest: YAML, CSV, JSONL, or a .txt of prompts.", show_default=False
+    ),
 ]
 RunDirectory = Annotated[
     Path, typer.Argument(metavar="DIR", help="A run directory, like outputs/quickstart.", show_default=False)
