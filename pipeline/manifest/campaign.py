@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from pipeline.jobs import Job
 from pipeline.kernel.errors import Mistake
 from pipeline.models.base import Scalar
+
+
+ORDERS = ("balanced", "file", "cheapest")
+"""In which order jobs of one priority start: over the variants evenly, as written, or by price."""
+
+_NO_AXES: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +24,7 @@ class Entry:
     """One line of results.csv: a row with one combination of its axes and one replicate.
 
     `row` counts from 1 as written, `row_id` is the row's own id or a readable one from its prompt (then not unique).
+    `axes` are the values of the sweep's axes in this combination, parameters and variables alike.
     """
 
     row: int
@@ -23,16 +32,23 @@ class Entry:
     job: Job
     variables: Mapping[str, Scalar]
     priority: int
+    axes: Mapping[str, Scalar] = field(default_factory=lambda: _NO_AXES)
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Campaign:
-    """A manifest without mistakes. `warnings` name what is allowed but probably not meant."""
+    """A manifest without mistakes. `warnings` name what is allowed but probably not meant.
+
+    `order` is one of `ORDERS`; `seed` decides which variant comes first where the order is free.
+    """
 
     name: str
     source: Path
     entries: tuple[Entry, ...]
     warnings: tuple[Mistake, ...] = ()
+    order: str = ORDERS[0]
+    seed: int = 0
 
     @property
     def rows(self) -> int:

@@ -184,7 +184,7 @@ class _Expansion:
             label = settings.row_id or slug(str(params["prompt"]), SLUG_LENGTH) or "row"
             for replicate in range(1, settings.count + 1):
                 job = self._job(row, params, replicate, label)
-                self.entries.append(Entry(row.number, label, job, variables, settings.priority))
+                self.entries.append(Entry(row.number, label, job, variables, settings.priority, combination))
 
     def _combinations(self, row: Row) -> Iterator[dict[str, Scalar]]:
         axes = _axes_of(row, self.document)
