@@ -73,13 +73,8 @@ def read_regular_file(path: Path, most: int) -> bytes | None:
     Raises:
         OSError: it cannot be read; `strerror` says why.
     """
-    # Without O_NONBLOCK the opening of a FIFO would wait for somebody to write into it.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    descriptor = open_regular_file(path)
     try:
-        about = os.fstat(descriptor)
-        if not stat.S_ISREG(about.st_mode):
-            is_folder = stat.S_ISDIR(about.st_mode)
-            raise OSError(errno.EINVAL, "it is a directory" if is_folder else "it is not a regular file", str(path))
         # Counts what comes rather than trust the size: a file may grow, and those of /proc say 0.
         data = bytearray()
         while len(data) <= most and (chunk := os.read(descriptor, _CHUNK)):
@@ -87,6 +82,21 @@ def read_regular_file(path: Path, most: int) -> bytes | None:
         return bytes(data) if len(data) <= most else None
     finally:
         os.close(descriptor)
+
+
+def open_regular_file(path: Path) -> int:
+    """The descriptor of a file that somebody else wrote, open for reading; a FIFO or a device is refused unread.
+
+    Raises:
+        OSError: it cannot be opened; `strerror` says why.
+    """
+    # Without O_NONBLOCK the opening of a FIFO would wait for somebody to write into it.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, f"it is {'a directory' if stat.S_ISDIR(mode) else 'not a regular file'}", str(path))
 
 
 def write_all(descriptor: int, data: bytes | memoryview) -> None:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.kernel.errors import Mistake
 from pipeline.manifest.campaign import Campaign, Entry
+from pipeline.manifest.document import Document
 from pipeline.manifest.expand import expand
-from pipeline.manifest.mistakes import Mistakes, one_mistake
-from pipeline.manifest.read_csv import read_csv
-from pipeline.manifest.read_jsonl import read_jsonl
-from pipeline.manifest.read_txt import read_txt
+from pipeline.manifest.feeds import TABLES
+from pipeline.manifest.mistakes import Mistakes
 from pipeline.manifest.read_yaml import read_yaml
-from pipeline.manifest.sources import read_text
 
 __all__ = ["Campaign", "Entry", "Mistake", "load_manifest"]
 
-_READERS = {".yaml": read_yaml, ".yml": read_yaml, ".csv": read_csv, ".jsonl": read_jsonl, ".txt": read_txt}
+_YAML = (".yaml", ".yml")
 
 
 def load_manifest(path: Path) -> Campaign:
@@ -25,10 +26,28 @@ def load_manifest(path: Path) -> Campaign:
     Raises:
         ManifestError: with every mistake that it has, each with its place.
     """
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
-        found = f"{path.suffix!r} is" if path.suffix else "a file without an ending is"
-        raise one_mistake(str(path), f"{found} no manifest format; use {', '.join(_READERS)}")
     mistakes = Mistakes(str(path))
-    document = reader(read_text(path), mistakes)
-    return expand(document, path, mistakes)
+    with _no_garbage_collector():
+        return expand(_document(path, mistakes), path, mistakes)
+
+
+def _document(path: Path, mistakes: Mistakes) -> Document:
+    ending = path.suffix.lower()
+    if ending in _YAML:
+        return read_yaml(path, mistakes)
+    if ending not in TABLES:
+        found = f"{path.suffix!r} is" if path.suffix else "a file without an ending is"
+        raise mistakes.final(f"{found} no manifest format; use {', '.join((*_YAML, *TABLES))}")
+    return Document(TABLES[ending](path, mistakes, True))
+
+
+@contextlib.contextmanager
+def _no_garbage_collector() -> Iterator[None]:
+    """A million rows are made and none is dropped: looking for garbage among them takes as long as making them."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()

@@ -12,7 +12,6 @@ from pipeline.jobs import Job
 from pipeline.kernel.errors import Mistake
 from pipeline.models.base import Scalar
 
-
 ORDERS = ("balanced", "file", "cheapest")
 """In which order jobs of one priority start: over the variants evenly, as written, or by price."""
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from pipeline.manifest.sweep import Sweep, shown
 from pipeline.models.base import Scalar
 
-RESERVED = ("id", "count", "priority", "model")
+__all__ = ["NO_SWEEP", "Block", "Document", "Row", "as_written", "from_text", "shown"]
+
+RESERVED = ("id", "count", "priority", "model", "tags")
 """Names in a row that are neither a parameter nor a variable."""
 
+ROW_SWEEP = ("matrix", "zip", "include", "exclude")
+"""Names in a row of a YAML manifest that make several videos of it."""
+
 Cells = Mapping[str, Scalar]
-Axes = Mapping[str, tuple[Scalar, ...]]
 Lines = Mapping[str, int]
 
 MAX_ENTRIES = 2_000_000
@@ -23,44 +28,61 @@ MAX_NUMBER = 40
 """Characters of a variable that may be a number; longer ones are text."""
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
+NO_SWEEP = Sweep()
+"""The one of every row that has none."""
 _NUMBER_BEGINNINGS = frozenset("-0123456789")
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Values and axes that belong together, and the line of each name where the format knows it."""
+    """Values and a sweep that belong together, and the line of each name where the format knows it."""
 
     cells: Cells = field(default_factory=lambda: _NOTHING)
-    axes: Axes = field(default_factory=lambda: _NOTHING)
+    sweep: Sweep = NO_SWEEP
     lines: Lines = field(default_factory=lambda: _NOTHING)
 
 
 @dataclass(frozen=True, slots=True)
 class Row(Block):
-    """One row: its number as written, and the line where it begins, both from 1."""
+    """One row: its number as written and the line where it begins, both from 1.
+
+    `file` is the file it stands in, None for the manifest itself. `columns` are the names that a table has for it, also
+    those without a value here. `record` is what a row that was made by a template was made from.
+    """
 
     number: int = 0
     line: int | None = None
+    file: str | None = None
+    columns: tuple[str, ...] = ()
+    record: Cells | None = None
 
     def line_of(self, name: str) -> int | None:
         """The line of a value, or of the row."""
         return self.lines.get(name, self.line)
 
+    @property
+    def place(self) -> str:
+        """The row as other rows' messages name it."""
+        return f"row {self.number}" if self.file is None else f"row {self.number} of {self.file}"
+
+    def as_record(self) -> Cells:
+        """Every column with its value, an empty text where it has none."""
+        if self.record is not None:
+            return self.record
+        return {**dict.fromkeys(self.columns, ""), **self.cells} if self.columns else self.cells
+
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A whole manifest. `shared` holds `defaults` and the top `matrix`."""
+    """A whole manifest. `shared` holds `defaults` and the top sweep. The rows can be gone over once."""
 
-    rows: tuple[Row, ...]
+    rows: Iterable[Row]
     shared: Block = field(default_factory=Block)
     name: str | None = None
     model: str | None = None
+    order: str | None = None
+    seed: int = 0
     lines: Lines = field(default_factory=lambda: _NOTHING)
-
-
-def shown(value: Scalar) -> str:
-    """A value as templates print it: truth values in YAML's and JSON's spelling."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def as_written(value: Scalar, text: str) -> Scalar:

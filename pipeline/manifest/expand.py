@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from pipeline.jobs import Job, job_id
-from pipeline.kernel.errors import Mistake
-from pipeline.manifest.campaign import Campaign, Entry
-from pipeline.manifest.document import MAX_ENTRIES, RESERVED, Document, Row, from_text
-from pipeline.manifest.mistakes import Mistakes, shortened
-from pipeline.manifest.names import check_names
-from pipeline.manifest.templates import BadTemplateError, is_template, render, single_braced
+from pipeline.kernel.errors import ManifestError
+from pipeline.manifest.campaign import ORDERS, Campaign, Entry
+from pipeline.manifest.document import MAX_ENTRIES, NO_SWEEP, RESERVED, Document, Row, from_text
+from pipeline.manifest.feeds import typed
+from pipeline.manifest.mistakes import Mistakes
+from pipeline.manifest.names import Names
+from pipeline.manifest.sweep import MAX_WORK, Sweep, combinations, contradicts, shown, unmatched
+from pipeline.manifest.templates import BadTemplateError, is_template, render, scope, single_braced
 from pipeline.models import DEFAULT_MODEL, Model, find_model
 from pipeline.models.base import Scalar
 from pipeline.models.values import whole_number
@@ -27,7 +29,17 @@ MAX_PROMPT_TEXT = 256_000_000
 """Characters of all prompts together, before a small file fills the memory."""
 MAX_VALUE = 10_000
 SLUG_LENGTH = 40
+MAX_TAG = 64
+MAX_TAGS = 100
+MAX_SHAPES = 1_000
+"""Forms of the top sweep that are remembered, as rows have changed it."""
 
+Place = int | tuple[int, str]
+"""A row, for other rows' messages: its number, and its file where that is not the manifest."""
+
+_SETTINGS = frozenset(RESERVED) - {"id"}
+_ONCE: list[dict[str, Scalar]] = [{}]
+_NO_VARIABLES: Mapping[str, Scalar] = MappingProxyType({})
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _ID_RULE = "1 to 64 letters, digits, dots, dashes or underscores, the first a letter or digit"
 _UNWANTED = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -44,19 +56,24 @@ def expand(document: Document, source: Path, mistakes: Mistakes) -> Campaign:
     if model is None:
         mistakes.raise_if_any()
         raise AssertionError("an unknown model is a mistake")
-    if not document.rows:
-        mistakes.add("asks for nothing; it needs a row with a prompt at least")
-    check_names(document, model, mistakes)
-    settings = [_settings(row, document, model, mistakes) for row in document.rows]
-    _check_ids(document.rows, settings, mistakes)
-    if not _is_bounded(document, settings, mistakes):
-        mistakes.raise_if_any()
+    names = Names(document, model, mistakes)
     expansion = _Expansion(document, model, mistakes)
-    for row, setting in zip(document.rows, settings, strict=True):
-        expansion.add_row(row, setting)
+    for row in document.rows:
+        names.check(row)
+        expansion.add_row(row)
+    if not expansion.rows and not len(mistakes):
+        mistakes.add("asks for nothing; it needs a row with a prompt at least")
+    names.finish()
+    expansion.warn_idle()
     mistakes.raise_if_any()
-    warnings = shortened(list(expansion.warnings), mistakes.file, "warnings")
-    return Campaign(name, source, tuple(expansion.entries), tuple(warnings))
+    return Campaign(
+        name,
+        source,
+        tuple(expansion.entries),
+        mistakes.warnings,
+        document.order or ORDERS[0],
+        document.seed,
+    )
 
 
 # --- what holds for the whole manifest ---
@@ -78,22 +95,6 @@ def _model(document: Document, mistakes: Mistakes) -> Model | None:
         return None
 
 
-def _is_bounded(document: Document, settings: list[_Settings], mistakes: Mistakes) -> bool:
-    """Count before anything is made: a small file can ask for more than a machine holds."""
-    total = sum(
-        setting.count * math.prod(len(values) for values in _axes_of(row, document).values())
-        for row, setting in zip(document.rows, settings, strict=True)
-    )
-    if total > MAX_ENTRIES:
-        asked = f"{total:,}" if total < 10**15 else "far too many"
-        mistakes.add(f"asks for {asked} videos; {MAX_ENTRIES:,} are the most")
-    return total <= MAX_ENTRIES
-
-
-def _axes_of(row: Row, document: Document) -> Mapping[str, tuple[Scalar, ...]]:
-    return {**document.shared.axes, **row.axes} if row.axes else document.shared.axes
-
-
 # --- id, count and priority of a row ---
 
 
@@ -102,20 +103,7 @@ class _Settings:
     row_id: str | None
     count: int
     priority: int
-
-
-def _settings(row: Row, document: Document, model: Model, mistakes: Mistakes) -> _Settings:
-    count = _setting("count", row, document, 1, MAX_COUNT, 1, mistakes)
-    priority = _setting("priority", row, document, -MAX_PRIORITY, MAX_PRIORITY, 0, mistakes)
-    wanted = row.cells.get("model", model.name)
-    if wanted != model.name:
-        mistakes.add(
-            f"{str(wanted)[:60]!r} is not the manifest's model, {model.name}; one manifest has one model",
-            row=row.number,
-            column="model",
-            line=row.line_of("model"),
-        )
-    return _Settings(_row_id(row, mistakes), count, priority)
+    tags: tuple[str, ...]
 
 
 def _setting(name: str, row: Row, document: Document, least: int, most: int, default: int, mistakes: Mistakes) -> int:
@@ -126,33 +114,16 @@ def _setting(name: str, row: Row, document: Document, least: int, most: int, def
     number = whole_number(value)
     if number is not None and least <= number <= most:
         return number
-    line = row.line_of(name) if own else document.shared.lines.get(name)
     message = f"{str(value)[:40]!r} is not a whole number from {least:,} to {most:,}"
-    mistakes.add(message, row=row.number if own else None, column=name, line=line)
+    if own:
+        mistakes.add(message, row=row.number, column=name, line=row.line_of(name), file=row.file)
+    else:
+        mistakes.add(message, column=name, line=document.shared.lines.get(name))
     return default
 
 
-def _row_id(row: Row, mistakes: Mistakes) -> str | None:
-    value = row.cells.get("id")
-    if value is None:
-        return None
-    if isinstance(value, bool) or not _ID.fullmatch(text := str(value)):
-        message = f"{str(value)[:70]!r} is no id; use {_ID_RULE}"
-        mistakes.add(message, row=row.number, column="id", line=row.line_of("id"))
-        return None
-    return text
-
-
-def _check_ids(rows: tuple[Row, ...], settings: list[_Settings], mistakes: Mistakes) -> None:
-    """Ids name files, and some file systems do not tell `Hero` from `hero`."""
-    first: dict[str, int] = {}
-    for row, setting in zip(rows, settings, strict=True):
-        if setting.row_id is None:
-            continue
-        other = first.setdefault(setting.row_id.casefold(), row.number)
-        if other != row.number:
-            message = f"{setting.row_id!r} is the id of row {other} already (large and small letters are one)"
-            mistakes.add(message, row=row.number, column="id", line=row.line_of("id"))
+def _tags(value: Scalar) -> list[str]:
+    return [tag for part in str(value).split(",") if (tag := part.strip())] if value is not None else []
 
 
 # --- rows to entries ---
@@ -164,38 +135,146 @@ class _Expansion:
     model: Model
     mistakes: Mistakes
     entries: list[Entry] = field(default_factory=list)
-    warnings: dict[Mistake, None] = field(default_factory=dict)
-    _jobs: dict[str, tuple[Job, int]] = field(default_factory=dict)
+    rows: int = 0
+    _jobs: dict[str, Entry] = field(default_factory=dict)
+    """The first entry of each job."""
+    _ids: dict[str, int] = field(default_factory=dict)
+    """Every id in small letters, and which row it belongs to."""
+    _places: list[Place] = field(default_factory=list)
+    """Where each row stands."""
+    _shared: dict[object, list[dict[str, Scalar]]] = field(default_factory=dict)
     _parameters: frozenset[str] = frozenset()
     _characters: int = 0
+    _no_variables: frozenset[str] = frozenset()
+    _asked: int = 0
+    _idle: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._parameters = frozenset(self.model.parameters)
+        self._no_variables = self._parameters | frozenset(RESERVED)
+        self._idle = set(range(len(self.document.shared.sweep.exclude)))
 
-    def add_row(self, row: Row, settings: _Settings) -> None:
+    def add_row(self, row: Row) -> None:
         """All entries of a row."""
-        for combination in self._combinations(row):
-            cells = {**self.document.shared.cells, **row.cells, **combination}
+        self.rows += 1
+        # Of a file of the manifest's own, the number is enough.
+        self._places.append(row.number if row.file in (None, self.mistakes.file) else (row.number, row.file))
+        settings = self._settings(row)
+        found = self._combinations(row)
+        self._asked += len(found) * settings.count
+        if self._asked > MAX_ENTRIES:
+            raise self._too_many(row)
+        shared = self.document.shared.cells
+        for combination in found:
+            cells = {**shared, **row.cells, **combination} if combination or shared else row.cells
             given = {name: value for name, value in cells.items() if name in self._parameters}
-            variables = self._variables(row, cells)
-            params = self._params(row, given, variables)
+            variables = self._variables(row, cells, settings.tags)
+            params = self._params(row, given, variables, combination)
             if params is None:
                 continue
             label = settings.row_id or slug(str(params["prompt"]), SLUG_LENGTH) or "row"
             for replicate in range(1, settings.count + 1):
-                job = self._job(row, params, replicate, label)
-                self.entries.append(Entry(row.number, label, job, variables, settings.priority, combination))
+                self._add_entry(row, params, replicate, label, variables, settings, combination)
 
-    def _combinations(self, row: Row) -> Iterator[dict[str, Scalar]]:
-        axes = _axes_of(row, self.document)
-        if not axes:
-            return iter(({},))
-        return (dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values()))
+    def warn_idle(self) -> None:
+        """Say which entries of the top `exclude` took nothing away from any row."""
+        for at in sorted(self._idle) if self.rows else ():
+            line = self.document.shared.sweep.exclude_lines[at]
+            self.mistakes.warn("this entry takes nothing away", column="exclude", line=line)
 
-    def _variables(self, row: Row, cells: Mapping[str, Scalar]) -> dict[str, Scalar]:
-        variables = {
-            name: value for name, value in cells.items() if name not in self._parameters and name not in RESERVED
-        }
+    # --- id, count, priority and tags of a row ---
+
+    def _settings(self, row: Row) -> _Settings:
+        cells, shared = row.cells, self.document.shared.cells
+        if _SETTINGS.isdisjoint(cells) and _SETTINGS.isdisjoint(shared):
+            return _Settings(self._row_id(row), 1, 0, ())
+        count = _setting("count", row, self.document, 1, MAX_COUNT, 1, self.mistakes)
+        priority = _setting("priority", row, self.document, -MAX_PRIORITY, MAX_PRIORITY, 0, self.mistakes)
+        if (wanted := cells.get("model", self.model.name)) != self.model.name:
+            self._mistake(
+                row,
+                "model",
+                f"{str(wanted)[:60]!r} is not the manifest's model, {self.model.name}; one manifest has one model",
+            )
+        tags: tuple[str, ...] = ()
+        if "tags" in cells or "tags" in shared:
+            tags = tuple(dict.fromkeys((*_tags(shared.get("tags")), *_tags(cells.get("tags")))))
+            if len(tags) > MAX_TAGS or any(len(tag) > MAX_TAG or not tag.isprintable() for tag in tags):
+                self._mistake(row, "tags", f"has at most {MAX_TAGS} tags of at most {MAX_TAG} printable characters")
+        return _Settings(self._row_id(row), count, priority, tags)
+
+    def _row_id(self, row: Row) -> str | None:
+        """The row's own id. Ids name files, and some file systems do not tell `Hero` from `hero`."""
+        value = row.cells.get("id")
+        if value is None:
+            return None
+        if isinstance(value, bool) or not _ID.fullmatch(text := str(value)):
+            self._mistake(row, "id", f"{str(value)[:70]!r} is no id; use {_ID_RULE}")
+            return None
+        folded = text.casefold()
+        other = self._ids.setdefault(text if folded == text else folded, self.rows)
+        if other != self.rows:
+            place = _said(self._places[other - 1])
+            self._mistake(row, "id", f"{text!r} is the id of {place} already (large and small letters are one)")
+        return text
+
+    # --- the combinations of a row ---
+
+    def _combinations(self, row: Row) -> list[dict[str, Scalar]]:
+        """What the row is made with: the top sweep as the row leaves it, continued by the row's own."""
+        shared = self.document.shared.sweep
+        if row.sweep is NO_SWEEP and not shared:
+            return _ONCE
+        found = self._shared_combinations(row)
+        own = replace(
+            row.sweep, axes={name: values for name, values in row.sweep.axes.items() if name not in shared.axes}
+        )
+        if own:
+            self._check_size(own, len(found), row)
+            for at in unmatched(own, found):
+                self._warn(row, "this entry takes nothing away", "exclude", own.exclude_lines[at])
+            found = combinations(own, found)
+        if not found:
+            self._warn(row, "every combination is excluded: the row asks for nothing")
+        return found
+
+    def _shared_combinations(self, row: Row) -> list[dict[str, Scalar]]:
+        """The combinations of the top sweep, where the row's own values and axes stand for those of the same name."""
+        shared = self.document.shared.sweep
+        added = {name for entry in shared.include for name in entry}
+        pinned = {name: row.cells[name] for name in (*shared.axes, *added) if name in row.cells}
+        replaced = {name: row.sweep.axes[name] for name in shared.axes if name in row.sweep.axes}
+        key = (tuple((name, shown(value)) for name, value in pinned.items()), tuple(replaced.items()))
+        if (known := self._shared.get(key)) is not None:
+            return known
+        axes = {name: (pinned[name],) if name in pinned else values for name, values in shared.axes.items()} | replaced
+        fixed = {name: value for name, value in pinned.items() if name in axes}
+        include = (entry for entry in shared.include if not contradicts(fixed, entry))
+        # What the row says itself is nearer than what an entry would add.
+        include = ({name: entry[name] for name in entry if name in axes or name not in pinned} for entry in include)
+        sweep = Sweep(axes, shared.zips, tuple(filter(None, include)), shared.exclude)
+        self._check_size(sweep, 1, row)
+        found = combinations(sweep)
+        self._idle &= set(unmatched(sweep))
+        if len(self._shared) < MAX_SHAPES:
+            self._shared[key] = found
+        return found
+
+    def _check_size(self, sweep: Sweep, bases: int, row: Row) -> None:
+        """Count before anything is made: a small file can ask for more than a machine holds."""
+        if sweep.size() * bases > MAX_ENTRIES:
+            raise self._too_many(row)
+        if sweep.work(bases) > MAX_WORK:
+            raise self.mistakes.final("has too many combinations for so many entries of include and exclude", row.line)
+
+    def _too_many(self, row: Row) -> ManifestError:
+        place = row.line if row.file in (None, self.mistakes.file) else None
+        return self.mistakes.final(f"asks for more than {MAX_ENTRIES:,} videos, which are the most", place)
+
+    # --- variables, parameters, jobs ---
+
+    def _variables(self, row: Row, cells: Mapping[str, Scalar], tags: tuple[str, ...]) -> Mapping[str, Scalar]:
+        variables = {name: value for name, value in cells.items() if name not in self._no_variables}
         for name, value in variables.items():
             if not isinstance(value, str):
                 continue
@@ -207,69 +286,126 @@ class _Expansion:
                 self._mistake(row, name, "is a variable, and a variable is not rendered; templates work in the prompt")
             else:
                 variables[name] = from_text(value)
-        return variables
+        if tags:
+            variables["tags"] = ", ".join(tags)
+        return variables or _NO_VARIABLES
 
-    def _params(self, row: Row, given: dict[str, Scalar], variables: Mapping[str, Scalar]) -> dict[str, Scalar] | None:
+    def _params(
+        self, row: Row, given: dict[str, Scalar], variables: Mapping[str, Scalar], combination: Mapping[str, Scalar]
+    ) -> dict[str, Scalar] | None:
         """The parameters in normal form, or None if there are mistakes."""
         for name in self.model.text_parameters:
             text = given.get(name)
             if isinstance(text, str) and "{" in text:
-                rendered = self._rendered(row, name, text, given, variables)
+                rendered = self._rendered(row, name, text, given, variables, combination)
                 if rendered is None:
                     return None
                 given[name] = rendered
         params, problems = self.model.normalise(given)
         for name, message in problems:
             self._mistake(row, name, message)
-        self._characters += len(str(params["prompt"]))
+        prompt = str(params["prompt"])
+        self._characters += len(prompt)
         if self._characters > MAX_PROMPT_TEXT:
-            self.mistakes.add(f"asks for prompts of more than {MAX_PROMPT_TEXT:,} characters together", row=row.number)
-            self.mistakes.raise_if_any()
-        return None if problems else params
+            raise self.mistakes.final(f"asks for prompts of more than {MAX_PROMPT_TEXT:,} characters together")
+        if problems:
+            return None
+        if len(prompt) > self.model.usual_prompt_length:
+            self._warn(
+                row,
+                f"is {len(prompt):,} characters long; the model is known to take in {self.model.usual_prompt_length:,}",
+                "prompt",
+                row.line_of("prompt"),
+            )
+        return params
 
     def _rendered(
-        self, row: Row, name: str, text: str, given: Mapping[str, Scalar], variables: Mapping[str, Scalar]
+        self,
+        row: Row,
+        name: str,
+        text: str,
+        given: Mapping[str, Scalar],
+        variables: Mapping[str, Scalar],
+        combination: Mapping[str, Scalar],
     ) -> str | None:
         """The text with its templates filled in; None if it has a mistake."""
         try:
             if braced := single_braced(text, variables):
                 raise BadTemplateError(f"has {{{braced}}} in single braces; write {{{{ {braced} }}}}")
-            return render(text, self._visible(given, variables)) if is_template(text) else text
+            return render(text, self._visible(row, text, given, variables, combination)) if is_template(text) else text
         except BadTemplateError as problem:
             self._mistake(row, name, str(problem))
             return None
 
-    def _visible(self, given: Mapping[str, Scalar], variables: Mapping[str, Scalar]) -> dict[str, Scalar]:
-        """What templates see: the variables, and the parameters that are not text.
+    def _visible(
+        self,
+        row: Row,
+        text: str,
+        given: Mapping[str, Scalar],
+        variables: Mapping[str, Scalar],
+        combination: Mapping[str, Scalar],
+    ) -> dict[str, Any]:
+        """What templates see: the variables, the parameters that are not text, and the record behind the row.
 
-        Those are in normal form, so that a default said and a default left out give the same text.
+        The parameters are in normal form, so that a default said and a default left out give the same text. The nearest
+        wins: what the row says, then its record, then axes and defaults.
         """
         others = {name: value for name, value in given.items() if name not in self.model.text_parameters}
         params, _ = self.model.normalise(others)
-        return {
-            **{name: params[name] for name in params if name not in self.model.text_parameters},
-            **variables,
+        visible: dict[str, Any] = {name: params[name] for name in params if name not in self.model.text_parameters}
+        if row.record is None:
+            return visible | self._row_in_sight(row, text) | dict(variables)
+        near = {
+            name: value
+            for name, value in variables.items()
+            if name in row.cells or name in row.sweep.axes or name not in row.record
         }
+        own = {name: variables[name] for name in combination if name in variables and name in set(row.sweep.names())}
+        return {**scope(typed(row.record)), **visible, **near, **own}
 
-    def _job(self, row: Row, params: dict[str, Scalar], replicate: int, label: str) -> Job:
+    def _row_in_sight(self, row: Row, text: str) -> dict[str, Any]:
+        """The row under the name `row`, where a template asks for it."""
+        return {"row": scope(typed(row.as_record()))["row"]} if "row" in text else {}
+
+    def _add_entry(
+        self,
+        row: Row,
+        params: dict[str, Scalar],
+        replicate: int,
+        label: str,
+        variables: Mapping[str, Scalar],
+        settings: _Settings,
+        combination: Mapping[str, Scalar],
+    ) -> None:
         identity = job_id(self.model.name, params, replicate)
-        known = self._jobs.get(identity)
-        if known is None:
-            job = Job(identity, self.model.name, params, replicate, label)
-            self._jobs[identity] = job, row.number
-            return job
-        job, first = known
-        if first == row.number:
-            message = "two combinations of this row ask for the very same video; they share one job and one bill"
+        first = self._jobs.get(identity)
+        job = Job(identity, self.model.name, params, replicate, label) if first is None else first.job
+        entry = Entry(self.rows, label, job, variables, settings.priority, combination, settings.tags)
+        self.entries.append(entry)
+        if first is None:
+            self._jobs[identity] = entry
+        elif first.row == self.rows:
+            self._warn(row, "two combinations of this row ask for the very same video; they share one job and one bill")
         else:
-            message = f"asks for the very same video as row {first}; they share one job and one bill"
-        self.warnings[Mistake(self.mistakes.file, message, row=row.number, line=row.line)] = None
-        return job
+            place = _said(self._places[first.row - 1])
+            self._warn(row, f"asks for the very same video as {place}; they share one job and one bill")
 
     def _mistake(self, row: Row, name: str, message: str) -> None:
         shared = name not in row.lines and name in self.document.shared.lines and name not in row.cells
-        line = self.document.shared.lines[name] if shared else row.line_of(name)
-        self.mistakes.add(message, row=row.number, column=name, line=line)
+        if shared and row.file not in (None, self.mistakes.file):
+            # The value stands in the manifest, the row elsewhere: say the one, and name the other.
+            line = self.document.shared.lines[name]
+            self.mistakes.add(f"{message} ({_said(self._places[-1])})", column=name, line=line)
+        else:
+            at = self.document.shared.lines[name] if shared else row.line_of(name)
+            self.mistakes.add(message, row=row.number, column=name, line=at, file=row.file)
+
+    def _warn(self, row: Row, message: str, column: str | None = None, line: int | None = None) -> None:
+        self.mistakes.warn(message, row=row.number, column=column, line=line or row.line, file=row.file)
+
+
+def _said(place: Place) -> str:
+    return f"row {place}" if isinstance(place, int) else f"row {place[0]} of {place[1]}"
 
 
 def slug(text: str, length: int) -> str:

@@ -14,29 +14,78 @@ MAX_COUNTED = 10_000
 
 
 class Mistakes:
-    """The mistakes of one manifest, each once, in the order in which they were found."""
+    """The mistakes of one manifest, each once; those of its other files are noted among them."""
 
     def __init__(self, file: str) -> None:
         self.file = file
         self._found: dict[Mistake, None] = {}
+        self._warnings: dict[Mistake, None] = {}
 
-    def add(self, message: str, *, row: int | None = None, column: str | None = None, line: int | None = None) -> None:
-        """Remember one.
+    def of(self, file: str) -> Mistakes:
+        """The same list, for what is wrong in another file of the manifest."""
+        theirs = Mistakes(file)
+        theirs._found, theirs._warnings = self._found, self._warnings
+        return theirs
+
+    def add(
+        self,
+        message: str,
+        *,
+        row: int | None = None,
+        column: str | None = None,
+        line: int | None = None,
+        file: str | None = None,
+    ) -> None:
+        """Remember one; `file` is the manifest's, or the one named.
 
         Raises:
             ManifestError: there are too many to go on.
         """
-        self._found[Mistake(self.file, message, row, column, line)] = None
+        self._found[Mistake(file or self.file, message, row, column, line)] = None
         if len(self._found) >= MAX_COUNTED:
             self.raise_if_any()
+
+    def warn(
+        self,
+        message: str,
+        *,
+        row: int | None = None,
+        column: str | None = None,
+        line: int | None = None,
+        file: str | None = None,
+    ) -> None:
+        """Remember what is allowed and probably not meant."""
+        if len(self._warnings) < MAX_COUNTED:
+            self._warnings[Mistake(file or self.file, message, row, column, line)] = None
+
+    @property
+    def warnings(self) -> tuple[Mistake, ...]:
+        """The first warnings, and how many more there are."""
+        return tuple(shortened(_by_place(self._warnings), self.file, "warnings"))
+
+    def final(self, message: str, line: int | None = None) -> ManifestError:
+        """The error to raise where the file cannot be read on: this mistake, and all before it."""
+        self._found[Mistake(self.file, message, line=line)] = None
+        return self._error()
 
     def raise_if_any(self) -> None:
         """Raise ManifestError with all of them, if there are any."""
         if self._found:
-            raise ManifestError(shortened(list(self._found), self.file, "mistakes"))
+            raise self._error()
+
+    def _error(self) -> ManifestError:
+        return ManifestError(shortened(_by_place(self._found), self.file, "mistakes"))
 
     def __len__(self) -> int:
         return len(self._found)
+
+
+def _by_place(found: Iterable[Mistake]) -> list[Mistake]:
+    """Down each file, as the user will go through it; the files in the order in which they came up."""
+    files: dict[str, int] = {}
+    for mistake in found:
+        files.setdefault(mistake.file, len(files))
+    return sorted(found, key=lambda mistake: (files[mistake.file], mistake.line or mistake.row or 0))
 
 
 def shortened(found: list[Mistake], file: str, what: str) -> list[Mistake]:
@@ -47,23 +96,22 @@ def shortened(found: list[Mistake], file: str, what: str) -> list[Mistake]:
     return [*found[:MAX_SHOWN], Mistake(file, f"and {more} more {what}")]
 
 
-def one_mistake(file: str, message: str, line: int | None = None) -> ManifestError:
-    """The error for a file that cannot be read on."""
-    return ManifestError([Mistake(file, message, line=line)])
-
-
 def near_miss(name: str, known: Iterable[str]) -> str | None:
     """The known name that `name` is probably meant to be, or None.
 
     Short names must be nearer than long ones: `promt` is `prompt`, but `country` is not `count`.
     """
-    wanted = re.sub(r"[\s-]+", "_", name.strip()).casefold()
-    candidates = []
+    wanted = _folded(name)
+    candidates: dict[str, str] = {}
     for target in known:
-        if wanted == target:
+        if wanted == (folded := _folded(target)):
             return target
         most = 0 if len(target) <= 3 else 1 if len(target) <= 6 else 2
         if most and abs(len(wanted) - len(target)) <= most:
-            candidates.append(target)
+            candidates[folded] = target
     near = difflib.get_close_matches(wanted, candidates, n=1, cutoff=0.8)
-    return near[0] if near else None
+    return candidates[near[0]] if near else None
+
+
+def _folded(name: str) -> str:
+    return re.sub(r"[\s-]+", "_", name.strip()).casefold()

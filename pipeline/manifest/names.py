@@ -2,55 +2,148 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
-from pipeline.manifest.document import MAX_NAMES, RESERVED, Document
+from pipeline.manifest.document import MAX_NAMES, NO_SWEEP, RESERVED, Document, Row
 from pipeline.manifest.mistakes import Mistakes, near_miss
+from pipeline.manifest.sweep import Sweep
 from pipeline.manifest.templates import is_template, names_in
 from pipeline.models import Model
 from pipeline.models.base import Scalar
 
 MAX_NAME = 100
-_SWEEP_WORDS = ("matrix", "defaults", "rows")
+MAX_TEMPLATES = 10_000
+"""Different templates that are read for the names in them; with more, no variable is called unused."""
+_SWEEP_WORDS = ("matrix", "zip", "include", "exclude", "defaults", "rows", "rows_from")
 
 
-def check_names(document: Document, model: Model, mistakes: Mistakes) -> None:
-    """Report every name that is out of place or probably misspelt, once each."""
-    _check_reserved(document, mistakes)
-    _check_overridden(document, mistakes)
-    known = {*model.parameters, *RESERVED}
-    likely = (*model.parameters, "id", "count", "priority")
-    checked: set[str] = set()
-    used: frozenset[str] | None = None
-    for name, row, line in _names(document):
-        if name in checked or name in known:
-            continue
-        checked.add(name)
-        if len(checked) > MAX_NAMES:
-            mistakes.add(f"has more than {MAX_NAMES:,} different names of values", row=row, line=line)
-            return
-        if problem := _problem(name):
-            mistakes.add(problem, row=row, column=name[:MAX_NAME], line=line)
-        elif near := near_miss(name, likely):
-            if used is None:
-                used = _used_by_templates(document, model)
-            if name not in used:
-                message = f"is no parameter; did you mean `{near}`? (A variable of this name is used by no template.)"
-                mistakes.add(message, row=row, column=name, line=line)
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Where a name was met first."""
+
+    row: int | None
+    line: int | None
+    file: str | None
+    is_written: bool
+    """Whether somebody wrote it by hand for this manifest; a table may have been there before."""
 
 
-def _names(document: Document) -> Iterator[tuple[str, int | None, int | None]]:
-    """Every name with row and line, the shared ones first."""
-    shared = document.shared
-    for name in (*shared.cells, *shared.axes):
-        yield name, None, shared.lines.get(name)
-    seen: set[frozenset[str]] = set()
-    for row in document.rows:
+@dataclass(slots=True)
+class Names:
+    """The names of one manifest, checked as its rows come by. `finish` says what only the whole can tell."""
+
+    document: Document
+    model: Model
+    mistakes: Mistakes
+    _known: frozenset[str] = frozenset()
+    _zipped: frozenset[str] = frozenset()
+    _variables: dict[str, _Found] = field(default_factory=dict)
+    _templates: set[str] = field(default_factory=set)
+    _shapes: set[frozenset[str]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._known = frozenset((*self.model.parameters, *RESERVED))
+        shared = self.document.shared
+        self._zipped = frozenset(name for walked in shared.sweep.zips for name in walked)
+        for name in ("id", "model"):
+            if name in shared.cells:
+                self.mistakes.add("cannot be in `defaults`", column=name, line=shared.lines.get(name))
+        self._check_axes(shared.sweep, None, shared.lines)
+        for name in (*shared.cells, *_swept(shared.sweep)):
+            self._meet(name, _Found(None, shared.lines.get(name), None, is_written=True))
+        self._take_templates(shared.cells, shared.sweep)
+
+    def check(self, row: Row) -> None:
+        """Look at the names of a row."""
+        self._take_templates(row.cells, row.sweep)
+        if row.sweep is not NO_SWEEP:
+            self._check_axes(row.sweep, row, row.lines)
+        if self._zipped:
+            self._check_zipped(row)
+        names = frozenset(row.cells if row.sweep is NO_SWEEP else (*row.cells, *_swept(row.sweep)))
         # Rows of a table have the same few sets of names: look at each set once.
-        if (names := frozenset((*row.cells, *row.axes))) not in seen:
-            seen.add(names)
-            for name in (*row.cells, *row.axes):
-                yield name, row.number, row.line_of(name)
+        if names in self._shapes:
+            return
+        self._shapes.add(names)
+        is_written = not row.columns or row.record is not None
+        for name in (*row.cells, *_swept(row.sweep)):
+            self._meet(name, _Found(row.number, row.line_of(name), row.file, is_written))
+
+    def finish(self) -> None:
+        """Report names that are probably misspelt, and variables that nothing uses."""
+        likely = (*self.model.parameters, "id", "count", "priority", "tags")
+        near = {name: meant for name in self._variables if (meant := near_miss(name, likely))}
+        if not near and len(self._templates) > MAX_TEMPLATES:
+            return
+        used: set[str] = set().union(*map(names_in, self._templates))
+        for name in near.keys() - used:
+            found = self._variables[name]
+            message = f"is no parameter; did you mean `{near[name]}`? (A variable of this name is used by no template.)"
+            self.mistakes.add(message, row=found.row, column=name, line=found.line, file=found.file)
+        if len(self._templates) <= MAX_TEMPLATES and "row" not in used:
+            self._warn_unused(used)
+
+    def _warn_unused(self, used: set[str]) -> None:
+        unused = {name: found for name, found in self._variables.items() if name not in used}
+        for name, found in unused.items():
+            if found.is_written:
+                message = "is a variable that no template uses; it is carried into the results only"
+                self.mistakes.warn(message, row=found.row, column=name, line=found.line, file=found.file)
+
+    def _meet(self, name: str, found: _Found) -> None:
+        if name in self._known or name in self._variables:
+            return
+        if len(self._variables) >= MAX_NAMES:
+            raise self.mistakes.final(f"has more than {MAX_NAMES:,} different names of values", found.line)
+        self._variables[name] = found
+        if problem := _problem(name):
+            self.mistakes.add(problem, row=found.row, column=name[:MAX_NAME], line=found.line, file=found.file)
+
+    def _check_axes(self, sweep: Sweep, row: Row | None, lines: Mapping[str, int]) -> None:
+        """None of the words of a row can be swept over, and what is excluded must be an axis."""
+        number, file = (row.number or None, row.file) if row else (None, None)
+        for name in sweep.names():
+            if name in RESERVED:
+                message = "cannot be an axis; parameters and variables can"
+                self.mistakes.add(message, row=number, column=name, line=lines.get(name), file=file)
+        for entry, line in zip(sweep.include, sweep.include_lines, strict=True):
+            for name in entry:
+                if name in RESERVED:
+                    message = f"`{name}` cannot be in an entry; parameters and variables can"
+                    self.mistakes.add(message, row=number, column="include", line=line, file=file)
+        axes = {*self.document.shared.sweep.names(), *sweep.names()}
+        for entry, line in zip(sweep.exclude, sweep.exclude_lines, strict=True):
+            for name in entry.keys() - axes:
+                near = near_miss(name, axes)
+                advice = f"did you mean `{near}`?" if near else f"the axes are {', '.join(sorted(axes)) or 'none'}"
+                message = f"`{name[:60]}` is no axis; {advice}"
+                self.mistakes.add(message, row=number, column="exclude", line=line, file=file)
+
+    def _check_zipped(self, row: Row) -> None:
+        """An axis that is walked together with others cannot be held still by a row."""
+        for name in self._zipped & {*row.cells, *row.sweep.names()}:
+            self.mistakes.add(
+                "is walked by the top `zip`, so the row cannot set it",
+                row=row.number,
+                column=name,
+                line=row.line_of(name),
+                file=row.file,
+            )
+
+    def _take_templates(self, cells: Mapping[str, Scalar], sweep: Sweep) -> None:
+        for name in self.model.text_parameters:
+            if isinstance(text := cells.get(name), str) and is_template(text):
+                self._templates.add(text)
+        if sweep is not NO_SWEEP:
+            texts = (value for name, value, _ in sweep.values() if name in self.model.text_parameters)
+            self._templates.update(text for text in texts if isinstance(text, str) and is_template(text))
+
+
+def _swept(sweep: Sweep) -> Iterator[str]:
+    yield from sweep.names()
+    for entry in sweep.include:
+        yield from entry
 
 
 def _problem(name: str) -> str | None:
@@ -59,50 +152,3 @@ def _problem(name: str) -> str | None:
     if not name.strip() or len(name) > MAX_NAME or not name.isprintable():
         return f"is no name; a name has 1 to {MAX_NAME} printable characters"
     return None
-
-
-def _check_reserved(document: Document, mistakes: Mistakes) -> None:
-    """`id` is a row's own, and none of the words of a row can be swept over."""
-    for name in ("id", "model"):
-        if name in document.shared.cells:
-            mistakes.add("cannot be in `defaults`", column=name, line=document.shared.lines.get(name))
-    for block, row in ((document.shared, None), *((row, row.number) for row in document.rows if row.axes)):
-        for name in block.axes:
-            if name in RESERVED:
-                mistakes.add(
-                    "cannot be an axis; parameters and variables can",
-                    row=row,
-                    column=name,
-                    line=block.lines.get(name),
-                )
-
-
-def _check_overridden(document: Document, mistakes: Mistakes) -> None:
-    """A value beside an axis of the same name would make the combinations fall together."""
-    if not document.shared.axes:
-        return
-    for row in document.rows:
-        for name in row.cells:
-            if name in document.shared.axes:
-                mistakes.add(
-                    f"is an axis of the top `matrix`, so the row cannot set it; give the row its own axis instead: "
-                    f"`matrix: {{{name}: […]}}`",
-                    row=row.number,
-                    column=name,
-                    line=row.line_of(name),
-                )
-
-
-def _used_by_templates(document: Document, model: Model) -> frozenset[str]:
-    used: set[str] = set()
-    for text in {text for text in _texts(document, model) if isinstance(text, str) and is_template(text)}:
-        used |= names_in(text)
-    return frozenset(used)
-
-
-def _texts(document: Document, model: Model) -> Iterator[Scalar]:
-    for block in (document.shared, *document.rows):
-        for name in model.text_parameters:
-            if name in block.cells:
-                yield block.cells[name]
-            yield from block.axes.get(name, ())

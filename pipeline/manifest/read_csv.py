@@ -1,53 +1,59 @@
-"""Reads CSV: a header line, then one row a job. Comma, semicolon or tab, as spreadsheets write it."""
+"""Reads CSV: a header line, then one row a job, with the delimiter that the file is seen to use."""
 
 from __future__ import annotations
 
 import csv
-import io
+import itertools
 from collections.abc import Iterator
+from pathlib import Path
 
-from pipeline.manifest.document import MAX_ENTRIES, MAX_NAMES, Document, Row
+from pipeline.manifest.document import MAX_ENTRIES, MAX_NAMES, Row
 from pipeline.manifest.mistakes import Mistakes, near_miss
+from pipeline.manifest.sources import read_lines
 from pipeline.models.base import Scalar
 
-_DELIMITERS = ",;\t"
+MAX_CELL = 1_000_000
+_DELIMITERS = ",;\t|:^~\x1f"
+_SAMPLE_LINES = 30
 
 
-def read_csv(text: str, mistakes: Mistakes) -> Document:
-    """The rows of a CSV text; what is wrong goes to `mistakes`. An empty cell is a value that is not given."""
-    records = _records(text, mistakes)
+def read_csv(path: Path, mistakes: Mistakes, needs_prompt: bool = True) -> Iterator[Row]:
+    """The rows of a CSV file; what is wrong goes to `mistakes`. An empty cell is a value that is not given.
+
+    Args:
+        needs_prompt: whether a header without the column `prompt` is a mistake.
+    """
+    records = _records(path, mistakes)
     line, header = next(records, (1, []))
-    names = [name.strip() for name in header]
-    _check_header(names, line, mistakes)
-    rows: list[Row] = []
-    for line, record in records:
-        number = len(rows) + 1
-        if len(record) != len(names):
+    names = tuple(name.strip() for name in header)
+    _check_header(names, line, needs_prompt, mistakes)
+    file, width = mistakes.file, len(names)
+    for number, (line, record) in enumerate(records, start=1):
+        texts = map(str.strip, record)
+        cells: dict[str, Scalar] = {name: text for name, text in zip(names, texts, strict=False) if text}
+        if len(record) != width:
             mistakes.add(
-                f"has {len(record)} cells, but the header has {len(names)} columns; "
+                f"has {len(record)} cells, but the header has {width} columns; "
                 "put a value that has the delimiter in it in quotes",
                 row=number,
                 line=line,
             )
-        elif any(cell and not name for name, cell in zip(names, record, strict=True)):
+        elif "" in cells:
             mistakes.add("has a value in a column without a name", row=number, line=line)
-        cells: dict[str, Scalar] = {name: cell for name, cell in zip(names, record, strict=False) if cell and name}
-        rows.append(Row(cells, number=number, line=line))
-        if len(rows) > MAX_ENTRIES:
+        cells.pop("", None)
+        yield Row(cells, number=number, line=line, file=file, columns=names)
+        if number > MAX_ENTRIES:
             mistakes.add(f"has more than {MAX_ENTRIES:,} rows; split it", line=line)
             break
-    return Document(tuple(rows))
 
 
-def _check_header(names: list[str], line: int, mistakes: Mistakes) -> None:
+def _check_header(names: tuple[str, ...], line: int, needs_prompt: bool, mistakes: Mistakes) -> None:
     if len(names) > MAX_NAMES:
-        mistakes.add(f"the header has {len(names):,} columns; {MAX_NAMES:,} are the most", line=line)
-        mistakes.raise_if_any()
-    if names and "prompt" not in names:
+        raise mistakes.final(f"the header has {len(names):,} columns; {MAX_NAMES:,} are the most", line)
+    if needs_prompt and names and "prompt" not in names:
         meant = next((name for name in names if near_miss(name, ["prompt"])), None)
         hint = f"; is it the one named `{meant[:60]}`?" if meant else ""
-        mistakes.add(f"the header has no column `prompt`{hint}", line=line)
-        mistakes.raise_if_any()  # or every row would say so again
+        raise mistakes.final(f"the header has no column `prompt`{hint}", line)  # or every row would say so again
     seen: set[str] = set()
     for name in names:
         if name in seen:
@@ -56,30 +62,44 @@ def _check_header(names: list[str], line: int, mistakes: Mistakes) -> None:
             seen.add(name)
 
 
-def _records(text: str, mistakes: Mistakes) -> Iterator[tuple[int, list[str]]]:
-    """Each record that is not blank, with its cells stripped, and the line where it begins."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), skipinitialspace=True, strict=True)
-    line = 1
+def _records(path: Path, mistakes: Mistakes) -> Iterator[tuple[int, list[str]]]:
+    """Each record that is not blank, and the line where it begins."""
+    lines = read_lines(path, mistakes, newline="")
+    blank = 0
+    for first in lines:
+        if first.strip():
+            break
+        blank += 1
+    else:
+        return
+    sample = [first, *itertools.islice(lines, _SAMPLE_LINES)]
+    csv.field_size_limit(MAX_CELL)
+    reader = csv.reader(
+        itertools.chain(sample, lines), delimiter=_delimiter(sample), skipinitialspace=True, strict=True
+    )
+    line = blank + 1
     try:
         for record in reader:
             # Nothing is made of a blank record, which may be millions of empty cells.
-            if any(cell.strip() for cell in record):
-                yield line, [cell.strip() for cell in record]
-            line = reader.line_num + 1
+            if any(record) and not all(map(str.isspace, filter(None, record))):
+                yield line, record
+            line = blank + reader.line_num + 1
     except csv.Error as error:
         mistakes.add(f"cannot be read on from here as CSV: {error}; is a quote not closed, or not doubled?", line=line)
 
 
-def _delimiter(text: str) -> str:
-    """The delimiter that makes most columns of the header line, one of them `prompt` if that can be."""
-    start = text.lstrip("\r\n")
-    header = start[: min((at for at in (start.find("\n"), start.find("\r")) if at >= 0), default=len(start))]
+def _delimiter(sample: list[str]) -> str:
+    """The delimiter that fits the first lines best: a column `prompt`, as many cells everywhere, many columns."""
 
-    def columns(delimiter: str) -> tuple[bool, int]:
+    def fit(delimiter: str) -> tuple[bool, float, int]:
         try:
-            names = next(csv.reader([header], delimiter=delimiter), [])
+            records = [record for record in csv.reader(sample, delimiter=delimiter, skipinitialspace=True) if record]
         except csv.Error:
-            return False, 0
-        return "prompt" in [name.strip() for name in names], len(names)
+            return False, 0.0, 0
+        width = len(records[0]) if records else 0
+        if len(sample) > _SAMPLE_LINES:
+            records = records[:-1]  # the sample may end in the middle of it
+        alike = sum(len(record) == width for record in records) / len(records) if width > 1 and records else 0.0
+        return "prompt" in [name.strip() for name in records[0]] if records else False, round(alike, 1), width
 
-    return max(_DELIMITERS, key=columns)
+    return max(_DELIMITERS, key=fit)

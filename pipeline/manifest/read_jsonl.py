@@ -4,31 +4,35 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
+from pathlib import Path
 from typing import NoReturn
 
-from pipeline.manifest.document import MAX_ENTRIES, Document, Row, as_written
+from pipeline.manifest.document import MAX_ENTRIES, Row, as_written
 from pipeline.manifest.mistakes import Mistakes
+from pipeline.manifest.sources import read_lines
 from pipeline.models.base import Scalar
 
 MAX_DIGITS = 300
 
 
-def read_jsonl(text: str, mistakes: Mistakes) -> Document:
-    """The rows of a JSON lines text; what is wrong goes to `mistakes`. A null is a value that is not given."""
-    rows: list[Row] = []
-    # Only "\n" ends a line: a JSON text may have U+2028 and its like inside, where splitlines would cut.
-    for line, source in enumerate(text.split("\n"), start=1):
-        if not source.strip():
+def read_jsonl(path: Path, mistakes: Mistakes, needs_prompt: bool = True) -> Iterator[Row]:  # noqa: ARG001 - each row
+    """The rows of a JSON lines file; what is wrong goes to `mistakes`. A null is a value that is not given."""
+    number, file = 0, mistakes.file
+    # Only "\n" ends a line: a JSON text may have U+2028 and its like inside.
+    for line, source in enumerate(read_lines(path, mistakes, newline="\n"), start=1):
+        if source.isspace():
             continue
-        number = len(rows) + 1
-        rows.append(Row(_cells(source, number, line, mistakes), number=number, line=line))
-        if len(rows) > MAX_ENTRIES:
+        number += 1
+        found = _object_of(source, number, line, mistakes)
+        cells = {name: value for name, value in found.items() if value is not None}
+        yield Row(cells, number=number, line=line, file=file, columns=() if len(cells) == len(found) else tuple(found))
+        if number > MAX_ENTRIES:
             mistakes.add(f"has more than {MAX_ENTRIES:,} rows; split it", line=line)
             break
-    return Document(tuple(rows))
 
 
-def _cells(source: str, number: int, line: int, mistakes: Mistakes) -> dict[str, Scalar]:
+def _object_of(source: str, number: int, line: int, mistakes: Mistakes) -> dict[str, Scalar]:
     try:
         found = _DECODER.decode(source)
     except json.JSONDecodeError as error:
@@ -44,7 +48,7 @@ def _cells(source: str, number: int, line: int, mistakes: Mistakes) -> dict[str,
     for name, value in found.items():
         if isinstance(value, list | dict):
             mistakes.add("is a list or an object; a row has single values", row=number, column=name, line=line)
-    return {name: value for name, value in found.items() if value is not None and not isinstance(value, list | dict)}
+    return {name: value for name, value in found.items() if not isinstance(value, list | dict)}
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -1,68 +1,148 @@
-"""Reads YAML: a mapping with defaults, a matrix and rows, or a list of rows alone."""
+"""Reads YAML: a mapping with defaults, a sweep and rows, or a list of rows alone."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
 from pipeline.kernel.strict_yaml import Node, YamlProblem, parse
-from pipeline.manifest.document import Axes, Block, Cells, Document, Row, as_written
+from pipeline.manifest.campaign import ORDERS
+from pipeline.manifest.document import NO_SWEEP, ROW_SWEEP, Block, Cells, Document, Row, as_written
+from pipeline.manifest.feeds import Feed, rows_of
 from pipeline.manifest.mistakes import Mistakes, near_miss
+from pipeline.manifest.sources import read_text
+from pipeline.manifest.sweep import Axes, Combination, Sweep
 from pipeline.models.base import Scalar
 
-TOP_KEYS = ("name", "model", "defaults", "matrix", "rows")
-LATER_KEYS = ("include", "exclude", "rows_from", "zip", "tags")
+TOP_KEYS = ("name", "model", "defaults", "matrix", "zip", "include", "exclude", "rows_from", "rows", "order")
+FEED_KEYS = ("path", "where", "each")
+ORDER_KEYS = ("by", "seed")
+MANY_ROWS = 10_000
+MAX_SEED = 2**32 - 1
 
 
-def read_yaml(text: str, mistakes: Mistakes) -> Document:
-    """The document of a YAML text; what is wrong goes to `mistakes`."""
-    try:
-        root = parse(text, mistakes.file)
-    except YamlProblem as problem:
-        mistakes.add(problem.mistake.message, line=problem.line)
-        mistakes.raise_if_any()
-        raise
+def read_yaml(path: Path, mistakes: Mistakes) -> Document:
+    """The document of a YAML file; what is wrong goes to `mistakes`."""
+    root = _parsed(path, mistakes)
     if isinstance(root.value, list):
         return Document(_rows(root, mistakes))
     if isinstance(root.value, dict):
-        return _document(_named(root), mistakes)
+        return _document(_named(root), path.parent, mistakes)
     if root.value is not None:
         mistakes.add("a manifest is a mapping (name, defaults, matrix, rows) or a list of rows", line=root.line)
     return Document(())
+
+
+def read_yaml_rows(path: Path, mistakes: Mistakes, needs_prompt: bool = True) -> Iterator[Row]:  # noqa: ARG001 - each row
+    """The rows of a YAML file that is a list of rows and nothing else."""
+    root = _parsed(path, mistakes)
+    if not isinstance(root.value, list):
+        raise mistakes.final("is not a list of rows; a file in `rows_from` has rows alone", root.line)
+    yield from _rows(root, mistakes, mistakes.file)
+
+
+def _parsed(path: Path, mistakes: Mistakes) -> Node:
+    try:
+        return parse(read_text(path, mistakes), mistakes.file)
+    except YamlProblem as problem:
+        raise mistakes.final(problem.mistake.message, problem.line) from None
 
 
 def _named(node: Node) -> dict[str, Node]:
     return {str(name): child for name, child in node.children.items()}
 
 
-def _document(top: Mapping[str, Node], mistakes: Mistakes) -> Document:
+def _document(top: Mapping[str, Node], folder: Path, mistakes: Mistakes) -> Document:
     for key, node in top.items():
         if key not in TOP_KEYS:
             mistakes.add(_unknown_key(key), column=key, line=node.line)
     defaults: Cells = {}
     lines: dict[str, int] = {}
     if "defaults" in top:
-        defaults, default_lines = _cells(_mapping(top["defaults"], "defaults", None, mistakes), None, mistakes)
-        lines |= default_lines
-    axes, axis_lines = _axes(top.get("matrix"), None, mistakes)
-    lines |= axis_lines
-    rows: tuple[Row, ...] = ()
-    if "rows" in top:
-        if isinstance(top["rows"].value, list):
-            rows = _rows(top["rows"], mistakes)
-        else:
-            mistakes.add("must be a list of rows", column="rows", line=top["rows"].line)
+        defaults, lines = _cells(_mapping(top["defaults"], "defaults", None, mistakes), None, mistakes)
+    sweep, sweep_lines = _sweep(top, None, mistakes)
+    order, seed = _order(top.get("order"), mistakes)
     return Document(
-        rows,
-        Block(defaults, axes, lines),
+        itertools.chain.from_iterable(_sources(top, folder, defaults, mistakes)),
+        Block(defaults, sweep, lines | sweep_lines),
         _text(top.get("name"), "name", mistakes),
         _text(top.get("model"), "model", mistakes),
+        order,
+        seed,
         {key: node.line for key, node in top.items()},
     )
 
 
+def _sources(top: Mapping[str, Node], folder: Path, defaults: Cells, mistakes: Mistakes) -> list[Iterator[Row]]:
+    """Where rows come from, in the order in which the manifest names it."""
+    sources: list[Iterator[Row]] = []
+    for key, node in top.items():
+        if key == "rows" and isinstance(node.value, list):
+            sources.append(iter(_rows(node, mistakes)))
+        elif key == "rows":
+            mistakes.add("must be a list of rows", column="rows", line=node.line)
+        elif key == "rows_from":
+            sources += [
+                rows_of(feed, folder, mistakes, needs_prompt="prompt" not in defaults)
+                for feed in _feeds(node, mistakes)
+            ]
+    return sources
+
+
+def _feeds(node: Node, mistakes: Mistakes) -> list[Feed]:
+    several = list(node.children.values()) if isinstance(node.value, list) else [node]
+    if not several:
+        mistakes.add("names no file; write `rows_from: products.csv`", column="rows_from", line=node.line)
+    return [feed for each in several if (feed := _feed(each, mistakes)) is not None]
+
+
+def _feed(node: Node, mistakes: Mistakes) -> Feed | None:
+    if isinstance(node.value, str):
+        return Feed(node.value, node.line)
+    if not isinstance(node.value, dict):
+        mistakes.add(
+            "is a path, a mapping with `path`, `where` and `each`, or a list of these",
+            column="rows_from",
+            line=node.line,
+        )
+        return None
+    named = _named(node)
+    for key, child in named.items():
+        if key not in FEED_KEYS:
+            near = near_miss(key, FEED_KEYS)
+            advice = f"did you mean `{near}`?" if near else f"it has {', '.join(FEED_KEYS)}"
+            mistakes.add(f"`{key[:60]}` is no key of rows_from; {advice}", column="rows_from", line=child.line)
+    path, where = _text(named.get("path"), "path", mistakes), _text(named.get("where"), "where", mistakes)
+    each = _row(0, named["each"], mistakes) if "each" in named else None
+    if not path:
+        mistakes.add("has no `path`; write `path: products.csv`", column="rows_from", line=node.line)
+        return None
+    return Feed(path, node.line, where, named["where"].line if where else node.line, each)
+
+
+def _order(node: Node | None, mistakes: Mistakes) -> tuple[str | None, int]:
+    if node is None:
+        return None, 0
+    named = _named(node) if isinstance(node.value, dict) else {"by": node}
+    by, seed = named.get("by", node), named.get("seed")
+    order = by.value if isinstance(by.value, str) else ORDERS[0]
+    if set(named) - set(ORDER_KEYS) or (by is node and not isinstance(node.value, str)):
+        mistakes.add("is one of its words, or `{by: balanced, seed: 7}`", column="order", line=node.line)
+    elif order not in ORDERS or not isinstance(by.value, str):
+        near = near_miss(str(by.value), ORDERS)
+        advice = f"did you mean `{near}`?" if near else f"it is {', '.join(ORDERS)}"
+        mistakes.add(f"there is no order {str(by.value)[:40]!r}; {advice}", column="order", line=by.line)
+    if seed is None:
+        return order, 0
+    if isinstance(seed.value, bool) or not isinstance(seed.value, int) or not 0 <= seed.value <= MAX_SEED:
+        mistakes.add(f"the seed is a whole number from 0 to {MAX_SEED:,}", column="order", line=seed.line)
+        return order, 0
+    return order, seed.value
+
+
 def _unknown_key(key: str) -> str:
-    if key in LATER_KEYS:
-        return "not supported in this version yet; write the rows out, or use `matrix`"
     near = near_miss(key, TOP_KEYS)
     advice = f"did you mean `{near}`?" if near else f"it has {', '.join(TOP_KEYS)}"
     return f"a manifest has no such key; {advice}"
@@ -85,31 +165,39 @@ def _mapping(node: Node, key: str, row: int | None, mistakes: Mistakes) -> dict[
     return _named(node)
 
 
-def _rows(node: Node, mistakes: Mistakes) -> tuple[Row, ...]:
-    return tuple(_row(number, child, mistakes) for number, child in enumerate(node.children.values(), start=1))
-
-
-def _row(number: int, node: Node, mistakes: Mistakes) -> Row:
-    if not isinstance(node.value, dict):
-        mistakes.add("is not a mapping; write `- prompt: …`", row=number, line=node.line)
-        return Row(number=number, line=node.line)
-    named = _named(node)
-    axes, axis_lines = _axes(named.pop("matrix", None), number, mistakes)
-    cells, lines = _cells(named, number, mistakes)
-    for name in cells.keys() & axes.keys():
-        mistakes.add(
-            "is both a value and an axis of this row; keep one of them",
-            row=number,
-            column=name,
-            line=lines[name],
+def _rows(node: Node, mistakes: Mistakes, file: str | None = None) -> list[Row]:
+    if len(node.children) > MANY_ROWS:
+        mistakes.warn(
+            f"has {len(node.children):,} rows in YAML; a CSV, JSONL or Parquet file, named with `rows_from`, is read "
+            "several times faster",
+            line=node.line,
         )
-    return Row(cells, axes, axis_lines | lines, number=number, line=node.line)
+    return [_row(number, child, mistakes, file) for number, child in enumerate(node.children.values(), start=1)]
+
+
+def _row(number: int, node: Node, mistakes: Mistakes, file: str | None = None) -> Row:
+    """A row; the template of a row has no number."""
+    where = number or None
+    if not isinstance(node.value, dict):
+        mistakes.add("is not a mapping; write `- prompt: …`", row=where, line=node.line)
+        return Row(number=number, line=node.line, file=file)
+    named = _named(node)
+    sweep, sweep_lines = _sweep({key: named.pop(key) for key in ROW_SWEEP if key in named}, where, mistakes)
+    cells, lines = _cells(named, where, mistakes)
+    for name in sweep.names():
+        if name in cells:
+            mistakes.add(
+                "is both a value and an axis of this row; keep one of them", row=where, column=name, line=lines[name]
+            )
+    return Row(cells, sweep, sweep_lines | lines, number=number, line=node.line, file=file)
 
 
 def _cells(named: Mapping[str, Node], row: int | None, mistakes: Mistakes) -> tuple[Cells, dict[str, int]]:
     cells: dict[str, Scalar] = {}
     for name, node in named.items():
-        if node.text is None:
+        if name == "tags" and isinstance(node.value, list):
+            cells[name] = _tags(node, row, mistakes)
+        elif node.text is None:
             mistakes.add("must be a single value, not a list or mapping", row=row, column=name, line=node.line)
         elif node.value is None:
             mistakes.add(
@@ -123,29 +211,102 @@ def _cells(named: Mapping[str, Node], row: int | None, mistakes: Mistakes) -> tu
     return cells, {name: node.line for name, node in named.items()}
 
 
-def _axes(node: Node | None, row: int | None, mistakes: Mistakes) -> tuple[Axes, dict[str, int]]:
-    if node is None:
-        return {}, {}
+def _tags(node: Node, row: int | None, mistakes: Mistakes) -> str:
+    """A list of tags, as the other formats write it: one text."""
+    tags = [child.text for child in node.children.values() if child.text]
+    if len(tags) < len(node.children) or any("," in tag for tag in tags):
+        mistakes.add("is a list of words: [summer, hero]", row=row, column="tags", line=node.line)
+    return ", ".join(tags)
+
+
+# --- sweeps ---
+
+
+@dataclass(slots=True)
+class _Place:
+    """Where in the manifest a sweep stands, and the lines that its names are found at."""
+
+    row: int | None
+    mistakes: Mistakes
+    lines: dict[str, int]
+
+    def mistake(self, message: str, column: str, node: Node) -> None:
+        self.mistakes.add(message, row=self.row, column=column, line=node.line)
+
+
+def _sweep(named: Mapping[str, Node], row: int | None, mistakes: Mistakes) -> tuple[Sweep, dict[str, int]]:
+    if not any(key in named for key in ROW_SWEEP):
+        return NO_SWEEP, {}
+    place = _Place(row, mistakes, {})
+    axes = _axes("matrix", named["matrix"], place) if "matrix" in named else {}
+    zips = _zips(named["zip"], place) if "zip" in named else ()
+    for walked in zips:
+        for name in walked:
+            if name in axes or sum(name in other for other in zips) > 1:
+                mistakes.add("is an axis twice; keep one", row=row, column=name, line=place.lines[name])
+    include, include_lines = _entries("include", named, place)
+    exclude, exclude_lines = _entries("exclude", named, place)
+    return Sweep(axes, zips, include, exclude, include_lines, exclude_lines), place.lines
+
+
+def _axes(key: str, node: Node, place: _Place) -> Axes:
     axes: dict[str, tuple[Scalar, ...]] = {}
-    lines: dict[str, int] = {}
-    for name, axis in _mapping(node, "matrix", row, mistakes).items():
-        lines[name] = axis.line
-        if not isinstance(axis.value, list) or not axis.value:
-            mistakes.add("an axis is a list of one value or more: [a, b]", row=row, column=name, line=axis.line)
-            continue
-        axes[name] = _axis_values(name, axis, row, mistakes)
-    return axes, lines
+    for name, axis in _mapping(node, key, place.row, place.mistakes).items():
+        place.lines[name] = axis.line
+        if name in ("include", "exclude") and isinstance(axis.value, list):
+            place.mistake(f"`{name}` stands beside `matrix`, not in it", name, axis)
+        elif not isinstance(axis.value, list) or not axis.value:
+            place.mistake("an axis is a list of one value or more: [a, b]", name, axis)
+        else:
+            axes[name] = _axis_values(name, axis, key == "matrix", place)
+    return axes
 
 
-def _axis_values(name: str, axis: Node, row: int | None, mistakes: Mistakes) -> tuple[Scalar, ...]:
+def _axis_values(name: str, axis: Node, is_unique: bool, place: _Place) -> tuple[Scalar, ...]:
     values: list[Scalar] = []
     seen: set[str] = set()
     for node in axis.children.values():
         if node.text is None or node.value is None:
-            mistakes.add("each value of an axis is a single value", row=row, column=name, line=node.line)
+            place.mistake("each value of an axis is a single value", name, node)
             continue
-        if node.text in seen:
-            mistakes.add(f"this axis has {node.text[:40]!r} twice", row=row, column=name, line=node.line)
+        if is_unique and node.text in seen:
+            place.mistake(f"this axis has {node.text[:40]!r} twice", name, node)
         seen.add(node.text)
         values.append(as_written(node.value, node.text))
     return tuple(values)
+
+
+def _zips(node: Node, place: _Place) -> tuple[Axes, ...]:
+    several = list(node.children.values()) if isinstance(node.value, list) else [node]
+    zips: list[Axes] = []
+    for each in several:
+        axes = _axes("zip", each, place)
+        lengths = {name: len(values) for name, values in axes.items()}
+        if len(set(lengths.values())) > 1:
+            said = ", ".join(f"{name} {length}" for name, length in lengths.items())
+            place.mistake(f"axes that are walked together have the same number of values: here {said}", "zip", each)
+        elif axes:
+            zips.append(axes)
+    return tuple(zips)
+
+
+def _entries(key: str, named: Mapping[str, Node], place: _Place) -> tuple[tuple[Combination, ...], tuple[int, ...]]:
+    """The entries of `include` or `exclude` with their lines."""
+    node = named.get(key)
+    if node is None:
+        return (), ()
+    if not isinstance(node.value, list):
+        place.mistake("is a list of entries: [{name: value}]", key, node)
+        return (), ()
+    entries: list[Combination] = []
+    for child in node.children.values():
+        values = _mapping(child, key, place.row, place.mistakes)
+        if not values:
+            place.mistake("an entry names at least one value: {name: value}", key, child)
+        for name, value in values.items():
+            if value.text is None or value.value is None:
+                place.mistake("each value of an entry is a single value", name, value)
+        entries.append(
+            {name: as_written(value.value, value.text) for name, value in values.items() if value.text is not None}
+        )
+    return tuple(entries), tuple(child.line for child in node.children.values())

@@ -8,6 +8,7 @@ object and no clock can get into it. Both are had by allowing what is known, and
 from __future__ import annotations
 
 import functools
+import html
 import re
 from collections.abc import Callable, Container, Mapping
 from typing import TYPE_CHECKING, Any
@@ -23,10 +24,13 @@ MAX_TEMPLATE = 10_000
 MAX_TEXT = 10_000
 MAX_ITEMS = 100
 MAX_NUMBER_BITS = 256
+MAX_HTML = 1_000_000
 
 _MARKERS = ("{{", "{%", "{#")
 _SINGLE_BRACED = re.compile(r"(?<!\{)\{([A-Za-z_][A-Za-z0-9_]*)\}(?!\})")
 _UNDEFINED = re.compile(r"'([^']{1,100})' is undefined")
+_NO_COLUMN = "the record has no column"
+_TAG = re.compile("<[^<>]*>")
 
 
 class BadTemplateError(ValueError):
@@ -38,7 +42,7 @@ def is_template(text: str) -> bool:
     return "{" in text and any(marker in text for marker in _MARKERS)
 
 
-def render(text: str, values: Mapping[str, Scalar]) -> str:
+def render(text: str, values: Mapping[str, Any]) -> str:
     """The template's text with `values` filled in.
 
     Raises:
@@ -59,6 +63,22 @@ def render(text: str, values: Mapping[str, Scalar]) -> str:
     except Exception as error:  # a template is somebody else's program: whatever it raises is its own mistake
         raise _problem(error, values) from None
     return "".join(pieces)
+
+
+class Record(dict[str, Scalar]):
+    """A record under the name `row`: `row["Image Src"]` reaches a column of any name."""
+
+    def __missing__(self, name: str) -> Any:
+        from jinja2 import StrictUndefined
+
+        near = near_miss(str(name), self)
+        advice = f"did you mean '{near}'?" if near else f"it has {', '.join(list(self)[:20])}"
+        return StrictUndefined(f"{_NO_COLUMN} '{str(name)[:60]}'; {advice}", name=str(name))
+
+
+def scope(record: Mapping[str, Scalar]) -> dict[str, Any]:
+    """What a template over a record sees: its columns by their names, and all of them as `row`."""
+    return {"row": Record(record), **record}
 
 
 def single_braced(text: str, names: Container[str]) -> str | None:
@@ -93,12 +113,16 @@ def _compiled(text: str) -> jinja2.Template | str:
         return str(_problem(error, {}))
 
 
-def _problem(error: Exception, values: Mapping[str, Scalar]) -> BadTemplateError:
+def _problem(error: Exception, values: Mapping[str, Any]) -> BadTemplateError:
     message = getattr(error, "message", None) or str(error) or type(error).__name__
+    if message.startswith(_NO_COLUMN):
+        return BadTemplateError(message)
+    if isinstance(error, TypeError) and "not supported between instances of" in message:
+        return BadTemplateError("compares a text with a number; write `|float` behind the text")
     undefined = _UNDEFINED.search(message)
     if undefined:
         near = near_miss(undefined[1], values)
-        given = ", ".join(sorted(values)[:20])
+        given = ", ".join(sorted(values.keys() - {"row"})[:20])
         advice = f"did you mean `{near}`?" if near else f"this row has {given}"
         return BadTemplateError(f"`{undefined[1]}` is not defined here; {advice}")
     if isinstance(error, RecursionError | MemoryError):
@@ -152,6 +176,8 @@ def _check(node: Any, *, inside_loop: bool) -> None:
         inside_loop = True
     elif kind == "Call":
         _check_call(node)
+    elif kind == "Getattr" and type(node.node).__name__ == "Name" and node.node.name == "row":
+        raise BadTemplateError(f'write row["{node.attr}"] for a column')
     elif kind == "Getattr" and not _is_loop(node):
         raise BadTemplateError(f"`.{node.attr}` is not available in prompt templates")
     elif kind == "Filter" and node.name not in _FILTERS:
@@ -262,8 +288,36 @@ def _join(values: Any, between: Any = "") -> str:
     return _short(_shown(between).join(_shown(value) for value in _items(values)))
 
 
+def _strip_tags(value: Any) -> str:
+    """The text of a piece of HTML, on one line."""
+    text = value if isinstance(value, str) else _shown(value)
+    if len(text) > MAX_HTML:
+        raise BadTemplateError(f"is HTML of more than {MAX_HTML:,} characters")
+    return " ".join(html.unescape(_TAG.sub(" ", text)).split())
+
+
+def _truncate(value: Any, length: Any = 255, killwords: Any = False, end: Any = "...", leeway: Any = 5) -> str:
+    from jinja2.filters import do_truncate
+
+    if not isinstance(value, str):
+        return _shown(value)
+    most = min(MAX_TEXT, max(3, int(_number(length))))
+    tolerance = max(0, min(MAX_TEXT, int(_number(leeway))))
+    return do_truncate(_environment(), value, most, bool(killwords), _shown(end)[:most], tolerance)
+
+
 def _round(value: Any, digits: Any = 0) -> float:
     return round(float(_number(value)), max(-300, min(300, int(digits))))
+
+
+def _float(value: Any, otherwise: Any = None) -> float:
+    """The number that a text shows; `otherwise`, if given, for a text that shows none."""
+    try:
+        return float(_shown(value))
+    except ValueError:
+        if otherwise is None:
+            raise BadTemplateError(f"{_shown(value)[:40]!r} is no number; `|float(0)` takes 0 for it") from None
+        return float(_number(otherwise))
 
 
 def _on_text(operation: Callable[[str], str]) -> Callable[[Any], str]:
@@ -281,7 +335,7 @@ _FILTERS: dict[str, Callable[..., Any]] = {
     "capitalize": _on_text(str.capitalize),
     "default": _default,
     "first": lambda value: value[0],
-    "float": lambda value: float(_shown(value)),
+    "float": _float,
     "int": lambda value: _small_number(int(float(_shown(value)))),
     "join": _join,
     "last": lambda value: value[-1],
@@ -290,8 +344,10 @@ _FILTERS: dict[str, Callable[..., Any]] = {
     "replace": _replace,
     "round": _round,
     "string": _shown,
+    "striptags": _strip_tags,
     "title": _on_text(str.title),
     "trim": _on_text(str.strip),
+    "truncate": _truncate,
     "upper": _on_text(str.upper),
 }
 

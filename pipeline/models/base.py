@@ -33,6 +33,11 @@ class Model(Protocol):
         ...
 
     @property
+    def usual_prompt_length(self) -> int:
+        """Characters of a prompt that the model is known to take in; a longer one is allowed."""
+        ...
+
+    @property
     def default_prices(self) -> Mapping[str, MicroUsd]:
         """The published price of one generation, by `price_key`."""
         ...

@@ -39,6 +39,7 @@ class Kling2:
     name: str = "kling-2"
     parameters: tuple[str, ...] = _PARAMETERS
     text_parameters: frozenset[str] = frozenset({"prompt", "negative_prompt", "start_image"})
+    usual_prompt_length: int = 2_500
     default_prices: Mapping[str, MicroUsd] = field(
         default_factory=lambda: MappingProxyType({"5": MicroUsd(1_750_000), "10": MicroUsd(3_500_000)}),
         hash=False,

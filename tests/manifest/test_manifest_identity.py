@@ -9,6 +9,8 @@ import random
 import tempfile
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from conftest import Load
@@ -43,10 +45,10 @@ GOLDEN_IDS = [
 ]
 
 
-def campaign_of(text: str, name: str) -> Campaign:
+def campaign_of(text: str | bytes, name: str) -> Campaign:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
-        path.write_text(text, encoding="utf-8", newline="")
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
         return load_manifest(path)
 
 
@@ -111,16 +113,25 @@ def as_yaml(rows: list[dict[str, object]]) -> str:
     return "rows:\n" + "".join(f"  - {json.dumps(row, ensure_ascii=False)}\n" for row in rows)
 
 
+def as_parquet(rows: list[dict[str, object]]) -> bytes:
+    columns: dict[str, list[object]] = {}
+    for name in sorted({name for row in rows for name in row}):
+        values = [row.get(name) for row in rows]
+        if len({type(value) for value in values if value is not None}) > 1:
+            values = [None if value is None else shown(value) for value in values]
+        columns[name] = values
+    sink = io.BytesIO()
+    pq.write_table(pa.table(columns), sink)
+    return sink.getvalue()
+
+
 @settings(deadline=None)
 @given(ROWS)
 def test_the_same_work_has_the_same_ids_in_every_format(rows: list[dict[str, object]]) -> None:
-    """YAML, CSV and JSON lines of the same rows: the same jobs, labels, row numbers and variables' looks."""
-    yaml_one, csv_one, json_one = (
-        campaign_of(as_yaml(rows), "m.yaml"),
-        campaign_of(as_csv(rows), "m.csv"),
-        campaign_of(as_jsonl(rows), "m.jsonl"),
-    )
-    for other in (csv_one, json_one):
+    """YAML, CSV, JSON lines and Parquet of the same rows: the same jobs, labels, row numbers and variables' looks."""
+    yaml_one = campaign_of(as_yaml(rows), "m.yaml")
+    for name, text in (("m.csv", as_csv(rows)), ("m.jsonl", as_jsonl(rows)), ("m.parquet", as_parquet(rows))):
+        other = campaign_of(text, name)
         assert [(e.job.job_id, e.row, e.row_id) for e in other.entries] == [
             (e.job.job_id, e.row, e.row_id) for e in yaml_one.entries
         ]

@@ -1,0 +1,109 @@
+"""Rows from other files: each record of a table as a row, or a row made from each record by a template."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pipeline.manifest.document import Row, from_text
+from pipeline.manifest.mistakes import Mistakes
+from pipeline.manifest.read_csv import read_csv
+from pipeline.manifest.read_jsonl import read_jsonl
+from pipeline.manifest.read_parquet import read_parquet
+from pipeline.manifest.read_txt import read_txt
+from pipeline.manifest.templates import BadTemplateError, is_template, render, scope
+from pipeline.models.base import Scalar
+
+Reader = Callable[[Path, Mistakes, bool], Iterator[Row]]
+
+TABLES: dict[str, Reader] = {
+    ".csv": read_csv,
+    ".tsv": read_csv,
+    ".jsonl": read_jsonl,
+    ".ndjson": read_jsonl,
+    ".parquet": read_parquet,
+    ".txt": read_txt,
+}
+"""The reader of each format that has rows and nothing else."""
+
+LATE = ("prompt", "negative_prompt", "start_image")
+"""What is rendered with the axes' values in sight, not when the row is made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """One entry of `rows_from`: a file, which of its records, and the row that is made of each. Lines from 1."""
+
+    path: str
+    line: int
+    where: str | None = None
+    where_line: int = 0
+    each: Row | None = None
+
+
+def rows_of(feed: Feed, folder: Path, mistakes: Mistakes, needs_prompt: bool) -> Iterator[Row]:
+    """The rows that a feed gives; `folder` is the manifest's.
+
+    Args:
+        needs_prompt: whether the rows must bring their prompt themselves.
+    """
+    path = folder / feed.path
+    reader = _reader(path)
+    if reader is None:
+        mistakes.add(f"{feed.path[:60]!r} is no table; use {', '.join(TABLES)}", column="rows_from", line=feed.line)
+        return
+    theirs = mistakes.of(str(path))
+    rows = 0
+    for row in reader(path, theirs, needs_prompt and feed.each is None):
+        if feed.where is None or _is_wanted(row, feed, mistakes):
+            rows += 1
+            yield row if feed.each is None else _made(row, feed.each, theirs)
+    if not rows:
+        what = "has no row" if feed.where is None else "has no record for which `where` is true"
+        mistakes.add(f"{feed.path[:60]} {what}", column="rows_from", line=feed.line)
+
+
+def _reader(path: Path) -> Reader | None:
+    if path.suffix.lower() in (".yaml", ".yml"):
+        from pipeline.manifest.read_yaml import read_yaml_rows
+
+        return read_yaml_rows
+    return TABLES.get(path.suffix.lower())
+
+
+def _is_wanted(row: Row, feed: Feed, mistakes: Mistakes) -> bool:
+    text = f"{{% if ({feed.where}) %}}true{{% endif %}}"
+    try:
+        if feed.where is not None and "%}" in feed.where:
+            raise BadTemplateError('is one condition: `row["Price"] > 10`, without {% %}')
+        return render(text, scope(typed(row.as_record()))) == "true"
+    except BadTemplateError as problem:
+        mistakes.add(f"{problem} ({row.place})", column="where", line=feed.where_line)
+        # One record tells it; the others would say the same.
+        mistakes.raise_if_any()
+        raise AssertionError("a mistake was noted") from None
+
+
+def _made(row: Row, each: Row, mistakes: Mistakes) -> Row:
+    """The row that the template makes of a record."""
+    record = row.as_record()
+    values = scope(typed(record))
+    cells: dict[str, Scalar] = {}
+    for name, value in each.cells.items():
+        if name in LATE or not isinstance(value, str) or not is_template(value):
+            cells[name] = value
+            continue
+        try:
+            text = render(value, values).strip()
+        except BadTemplateError as problem:
+            mistakes.add(f"`each` makes no value: {problem}", row=row.number, column=name, line=row.line)
+            continue
+        if text:
+            cells[name] = text
+    return replace(each, cells=cells, lines={}, number=row.number, line=row.line, file=row.file, record=record)
+
+
+def typed(record: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """A record as templates see it: a text that is a number can be compared with one."""
+    return {name: from_text(value) if isinstance(value, str) else value for name, value in record.items()}

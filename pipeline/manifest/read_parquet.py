@@ -1,0 +1,103 @@
+"""Reads Parquet: one row a job, its columns as those of CSV."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.kernel.files import open_regular_file
+from pipeline.manifest.document import MAX_ENTRIES, MAX_NAMES, Row
+from pipeline.manifest.mistakes import Mistakes
+from pipeline.models.base import Scalar
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
+
+MAX_GROUP_BYTES = 2**30
+"""What a group of rows may say that it unpacks to."""
+_BATCH_ROWS = 2_000
+_TEXTS = (Decimal, datetime.date, datetime.time, datetime.datetime)
+
+
+def read_parquet(path: Path, mistakes: Mistakes, needs_prompt: bool = True) -> Iterator[Row]:
+    """The rows of a Parquet file; what is wrong goes to `mistakes`. A null or NaN is a value that is not given.
+
+    Args:
+        needs_prompt: whether a file without the column `prompt` is a mistake.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        descriptor = open_regular_file(path)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise mistakes.final(f"cannot be read: {reason}") from None
+    with open(descriptor, "rb") as source:
+        try:
+            file = pq.ParquetFile(source)
+            names = _checked_columns(file, needs_prompt, mistakes)
+            number = 0
+            for batch in file.iter_batches(_BATCH_ROWS, use_threads=False):
+                columns = [column.to_pylist() for column in batch.columns]
+                for values in zip(*columns, strict=True):
+                    number += 1
+                    yield Row(_cells(names, values, number, mistakes), number=number, file=mistakes.file, columns=names)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise mistakes.final(f"cannot be read as Parquet: {str(error).splitlines()[0][:200]}") from None
+
+
+def _checked_columns(file: pq.ParquetFile, needs_prompt: bool, mistakes: Mistakes) -> tuple[str, ...]:
+    schema, metadata = file.schema_arrow, file.metadata
+    names = tuple(schema.names)
+    if metadata.num_rows > MAX_ENTRIES:
+        raise mistakes.final(f"has {metadata.num_rows:,} rows; {MAX_ENTRIES:,} are the most")
+    if len(names) > MAX_NAMES:
+        raise mistakes.final(f"has {len(names):,} columns; {MAX_NAMES:,} are the most")
+    if any(metadata.row_group(at).total_byte_size > MAX_GROUP_BYTES for at in range(metadata.num_row_groups)):
+        most = f"{MAX_GROUP_BYTES // 2**30} GiB"
+        raise mistakes.final(f"has a row group that unpacks to more than {most}; write smaller ones")
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        mistakes.add("two columns have this name; keep one", column=name)
+    for field in schema:
+        if not _is_readable(field.type):
+            kind = str(field.type)[:60]
+            mistakes.add(f"is a column of {kind}; a row has texts, numbers and truth values", column=field.name)
+    mistakes.raise_if_any()
+    if needs_prompt and "prompt" not in names:
+        raise mistakes.final("has no column `prompt`")
+    return names
+
+
+def _is_readable(kind: Any) -> bool:
+    import pyarrow.types as types
+
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+    checks = (types.is_string, types.is_large_string, types.is_integer, types.is_floating, types.is_boolean)
+    return any(check(kind) for check in (*checks, types.is_null, types.is_decimal, types.is_temporal))
+
+
+def _cells(names: tuple[str, ...], values: tuple[Any, ...], number: int, mistakes: Mistakes) -> dict[str, Scalar]:
+    cells: dict[str, Scalar] = {}
+    for name, value in zip(names, values, strict=True):
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            continue
+        if isinstance(value, str):
+            value = value.strip()
+            if not value:
+                continue
+        elif isinstance(value, float) and not math.isfinite(value):
+            mistakes.add(f"{value} is not a finite number", row=number, column=name)
+            continue
+        elif isinstance(value, _TEXTS):
+            value = str(value)
+        elif not isinstance(value, int | float):
+            mistakes.add("is no text, number or truth value", row=number, column=name)
+            continue
+        cells[name] = value
+    return cells
