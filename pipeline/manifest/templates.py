@@ -30,6 +30,7 @@ _MARKERS = ("{{", "{%", "{#")
 _SINGLE_BRACED = re.compile(r"(?<!\{)\{([A-Za-z_][A-Za-z0-9_]*)\}(?!\})")
 _UNDEFINED = re.compile(r"'([^']{1,100})' is undefined")
 _NO_COLUMN = "the record has no column"
+_INLINE_TAG = re.compile(r"</?(?:a|abbr|b|em|font|i|mark|s|small|span|strong|sub|sup|u)\b[^<>]*>", re.IGNORECASE)
 _TAG = re.compile("<[^<>]*>")
 
 
@@ -293,7 +294,7 @@ def _strip_tags(value: Any) -> str:
     text = value if isinstance(value, str) else _shown(value)
     if len(text) > MAX_HTML:
         raise BadTemplateError(f"is HTML of more than {MAX_HTML:,} characters")
-    return " ".join(html.unescape(_TAG.sub(" ", text)).split())
+    return " ".join(html.unescape(_TAG.sub(" ", _INLINE_TAG.sub("", text))).split())
 
 
 def _truncate(value: Any, length: Any = 255, killwords: Any = False, end: Any = "...", leeway: Any = 5) -> str:

@@ -176,10 +176,11 @@ def test_ids_are_unique_over_all_files(fail: Fail, tmp_path: Path) -> None:
     [
         ("<p>One<br>two</p>", "One two"),
         ("a &lt; b &amp; c", "a < b & c"),
+        ('<b>one</b>, <a href="x">two</a>.<BR/>three', "one, two. three"),
         ("<" * 500_000, "<" * 500_000),
         ("<p" * 200_000, "<p" * 200_000),
     ],
-    ids=["tags", "entities", "open", "opened"],
+    ids=["tags", "entities", "inline", "open", "opened"],
 )
 def test_html_becomes_its_text(html: str, text: str) -> None:
     """In a time that grows with its length only."""
