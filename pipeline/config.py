@@ -16,14 +16,14 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from pipeline.engine.settings import Bounds, Doubt, EngineSettings, Limits, Polling, Retry
 from pipeline.kernel import strict_yaml
 from pipeline.kernel.clock import to_us
 from pipeline.kernel.errors import InputError, Mistake
 from pipeline.kernel.files import read_regular_file
-from pipeline.kernel.usd import MicroUsd, format_usd, parse_usd
+from pipeline.kernel.usd import MAX_MICROUSD, MICRO_PER_USD, MicroUsd, format_usd, parse_usd
 from pipeline.media.settings import FetchSettings, MediaSettings
 from pipeline.models import DEFAULT_MODEL, Model, find_model
 from pipeline.provider.settings import ProviderSettings, check_origin, is_loopback
@@ -34,6 +34,7 @@ SANDBOX_CAP_USD = "100.00"
 MAX_FILE_BYTES = 2**20
 
 _PLAIN_NUMBER = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,9})?")
+_TIME_OF_DAY = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(s|m|h)")
 MAX_DURATION_S = 999_999_999
 
@@ -41,6 +42,7 @@ SHORTEST_GIVE_UP_S = 60.0
 """However fast a sandbox's time passes: its clips are drawn in real time, on a machine that may be busy."""
 
 _HOST = re.compile(r"(\*\.)?[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _KEY = re.compile(r"[!-~]{8,200}")
 _KEY_BEGINNING = "SG_"
 
@@ -82,7 +84,7 @@ def duration_s(value: object) -> float:
 
 
 def _time_of_day(value: object) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"([01][0-9]|2[0-3]):[0-5][0-9]", value):
+    if not isinstance(value, str) or not _TIME_OF_DAY.fullmatch(value):
         raise ValueError(f"{str(value)[:40]!r} is not a time of day like 06:30")
     return value
 
@@ -97,7 +99,7 @@ def _hosts(value: object) -> object:
 
 
 def _name_of_variable(value: object) -> object:
-    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", value):
+    if not isinstance(value, str) or not _VARIABLE.fullmatch(value):
         raise ValueError("must be the name of an environment variable, like SEGMIND_API_KEY")
     if value.startswith(_KEY_BEGINNING):
         # Not shown: whoever puts the key itself here must not find it on the screen and in config.yaml.
@@ -115,16 +117,44 @@ def _prices(value: object) -> object:
     return value
 
 
-Positive = Annotated[float, BeforeValidator(_plain_number), Field(gt=0, le=1e9, allow_inf_nan=False)]
-Count = Annotated[int, BeforeValidator(_plain_number), Field(gt=0, le=1_000_000)]
-CountOrZero = Annotated[int, BeforeValidator(_plain_number), Field(ge=0, le=1_000_000)]
-Money = Annotated[int, BeforeValidator(_money)]
-MoneyOrZero = Annotated[int, BeforeValidator(_money_or_zero)]
+def _text(pattern: str, meant: str, **words: object) -> dict[str, Any]:
+    """How a text is written in the file, for editors: its pattern, and a sentence for what does not match."""
+    return {"type": "string", "pattern": f"^{pattern}$", "patternErrorMessage": meant, **words}
+
+
+# An amount may stand without quotes: numbers of the file are read as they were written.
+_DOLLARS = {"type": ["string", "number"], "maximum": MAX_MICROUSD // MICRO_PER_USD}
+_DIGITS, _MEANT = r"[0-9]{1,9}(\.[0-9]{1,6})?", 'an amount of dollars, like "100.00"'
+_AMOUNT = _text(rf"(?=.*[1-9]){_DIGITS}", _MEANT, **_DOLLARS, exclusiveMinimum=0)
+_AMOUNT_OR_ZERO = _text(_DIGITS, _MEANT, **_DOLLARS, minimum=0)
+_PRICES = {
+    "type": "object",
+    "properties": dict.fromkeys(find_model(DEFAULT_MODEL).default_prices, _AMOUNT),
+    "additionalProperties": False,
+}
+_HOSTS = {"type": "array", "minItems": 1, "items": _text(_HOST.pattern, "a host, like *.segmind.com")}
+_TIME = _text(_TIME_OF_DAY.pattern, "a time of day, like 06:30")
+_LENGTH = _text(rf"(?=.*[1-9]){_DURATION.pattern}", "a duration, like 90s, 15m or 8h")
+_NAME = _text(rf"(?!{_KEY_BEGINNING}){_VARIABLE.pattern}", "the name of the environment variable that holds the key")
+
+# The bounds stand before the validator: only so do they become bounds of the schema.
+Positive = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False), BeforeValidator(_plain_number)]
+Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), BeforeValidator(_plain_number)]
+Count = Annotated[int, Field(gt=0, le=1_000_000), BeforeValidator(_plain_number)]
+CountOrZero = Annotated[int, Field(ge=0, le=1_000_000), BeforeValidator(_plain_number)]
+Threads = Annotated[int, Field(gt=0, le=64), BeforeValidator(_plain_number)]
+Money = Annotated[int, BeforeValidator(_money), WithJsonSchema(_AMOUNT)]
+MoneyOrZero = Annotated[int, BeforeValidator(_money_or_zero), WithJsonSchema(_AMOUNT_OR_ZERO)]
+Prices = Annotated[dict[str, Money], BeforeValidator(_prices), WithJsonSchema(_PRICES)]
 Seconds = Positive
+Duration = Annotated[float, BeforeValidator(duration_s), WithJsonSchema(_LENGTH)]
+TimeOfDay = Annotated[str, BeforeValidator(_time_of_day), WithJsonSchema(_TIME)]
+Hosts = Annotated[tuple[str, ...], BeforeValidator(_hosts), WithJsonSchema(_HOSTS)]
+NameOfVariable = Annotated[str, BeforeValidator(_name_of_variable), WithJsonSchema(_NAME)]
 
 
 class Section(BaseModel):
-    """A part of the file: frozen, and an unknown key is a mistake."""
+    """A part of the file: frozen, and an unknown key is a mistake. The descriptions are the guide's, and editors'."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -132,100 +162,132 @@ class Section(BaseModel):
 class ProviderSection(Section):
     """Who makes the videos, and where."""
 
-    kind: Literal["sandbox", "segmind"] = "sandbox"
-    api: Literal["v1", "v2"] = "v2"
-    base_url: str = "https://api.segmind.com"
-    storage_url: str = "https://workflows-api.segmind.com"
-    history_url: str = "https://api.spotprod.segmind.com"
-    api_key_env: Annotated[str, BeforeValidator(_name_of_variable)] = "SEGMIND_API_KEY"
-    output_hosts: Annotated[tuple[str, ...], BeforeValidator(_hosts)] = ("*.segmind.com",)
-    time_scale: Positive = 1.0
+    kind: Literal["sandbox", "segmind"] = Field(
+        default="sandbox", description="sandbox: embedded, no key, no money. segmind: real"
+    )
+    api: Literal["v1", "v2"] = Field(default="v2", description="v2: submit and poll. v1: one blocking call")
+    base_url: str = Field(default="https://api.segmind.com", description="where jobs are submitted and asked about")
+    storage_url: str = Field(
+        default="https://workflows-api.segmind.com", description="for uploads; not used in this version yet"
+    )
+    history_url: str = Field(default="https://api.spotprod.segmind.com", description="where the account's history is")
+    api_key_env: NameOfVariable = Field(
+        default="SEGMIND_API_KEY",
+        description="the environment variable that holds the key. It goes to these three origins only",
+    )
+    output_hosts: Hosts = Field(
+        default=("*.segmind.com",), description="hosts that a finished video may be downloaded from"
+    )
+    time_scale: Positive = Field(default=1.0, description="sandbox only: 100 makes a generation of 317 s take 3.17 s")
 
 
 class BudgetSection(Section):
     """The cap, the account's floor, and the prices (by model's price key)."""
 
-    cap_usd: Money | None = None
-    stop_below_credits_usd: MoneyOrZero = 0
-    prices_usd: Annotated[dict[str, Money], BeforeValidator(_prices)] = Field(default_factory=dict)
+    cap_usd: Money | None = Field(
+        default=None,
+        description="the cap of a run directory's life. The default is the sandbox's; a live run must say it",
+    )
+    stop_below_credits_usd: MoneyOrZero = Field(
+        default=0, description="start nothing more when the account holds less; 0 asks nothing"
+    )
+    prices_usd: Prices = Field(default_factory=dict, description="the quote by length in seconds")
 
 
 class LimitsSection(Section):
     """The provider's rate limit, and how many generations may run at once."""
 
-    requests_per_minute: Positive = 50
-    max_in_flight: Count = 40
-    adaptive: bool = True
+    requests_per_minute: Positive = Field(
+        default=50, description="every call with the key counts, polls too; they leave evenly spaced"
+    )
+    max_in_flight: Count = Field(default=40, description="generations at the provider at once")
+    adaptive: bool = Field(
+        default=True,
+        description="no effect in this version: after a 429 every call pauses until the reset, whatever this says",
+    )
 
 
 class PollingSection(Section):
     """When to ask how a generation stands."""
 
-    expected_s: Seconds = 317
-    min_interval_s: Seconds = 2
-    max_interval_s: Seconds = 30
-    give_up_s: Seconds = 3600
+    expected_s: Seconds = Field(
+        default=317, description="how long a generation takes; for plans, deadlines and the first poll"
+    )
+    min_interval_s: Seconds = Field(default=2, description="shortest time between two polls of a job")
+    max_interval_s: Seconds = Field(
+        default=30, description="longest usual time between two polls; more jobs in flight make it longer"
+    )
+    give_up_s: Seconds = Field(default=3600, description="after this age the history is asked instead")
 
 
 class RetrySection(Section):
     """How often and how soon to try again."""
 
-    max_attempts: Count = 4
-    base_delay_s: Seconds = 2
-    max_delay_s: Seconds = 120
+    max_attempts: Count = Field(default=4, description="attempts of a job that reached the provider and failed")
+    base_delay_s: Seconds = Field(default=2, description="first wait before another try; it doubles, with jitter")
+    max_delay_s: Seconds = Field(default=120, description="longest such wait")
 
 
 class TimeoutsSection(Section):
     """How long to wait for the network."""
 
-    connect_s: Seconds = 10
-    submit_s: Seconds = 60
-    read_s: Seconds = 60
-    blocking_submit_s: Seconds = 1800
-    download_s: Seconds = 600
+    connect_s: Seconds = Field(default=10, description="for a connection, name look-up included")
+    submit_s: Seconds = Field(default=60, description="for the answer to a submission; silence after that is doubt")
+    read_s: Seconds = Field(default=60, description="for any other answer, and the longest silence within a download")
+    blocking_submit_s: Seconds = Field(default=1800, description="for the answer to a v1 submission")
+    download_s: Seconds = Field(default=600, description="for a whole download")
 
 
 class StopSection(Section):
     """What ends a run with work left."""
 
-    after: Annotated[float, BeforeValidator(duration_s)] | None = None
-    until: Annotated[str, BeforeValidator(_time_of_day)] | None = None
-    failure_rate: Annotated[float, BeforeValidator(_plain_number), Field(gt=0, le=1, allow_inf_nan=False)] = 0.5
-    failure_window: Count = 20
+    after: Duration | None = Field(
+        default=None, description="a duration, 8h, 90m or 30s: start nothing that would not be done by then (--for)"
+    )
+    until: TimeOfDay | None = Field(default=None, description='a local time of day, "06:30" (--until)')
+    failure_rate: Share = Field(default=0.5, description="stop when this share of the window failed")
+    failure_window: Count = Field(default=20, description="the latest attempts that are looked at")
 
 
 class CanarySection(Section):
     """A few jobs first."""
 
-    jobs: CountOrZero = 0
+    jobs: CountOrZero = Field(default=0, description="not in this version yet: anything else is refused")
 
 
 class InDoubtSection(Section):
     """How long the history may lag, and how long the end of a run waits for it."""
 
-    settle_after_s: Seconds = 7200
-    wait_s: Seconds = 300
+    settle_after_s: Seconds = Field(
+        default=7200, description='how long the history may lag before "not listed" means "never accepted"'
+    )
+    wait_s: Seconds = Field(default=300, description="how long the end of a run waits for the history")
 
 
 class MediaSection(Section):
     """How closely a video is looked at, and where."""
 
-    verify: Literal["container", "frames", "full"] = "frames"
-    executor: Literal["local", "dask"] = "local"
-    workers: Annotated[int, BeforeValidator(_plain_number), Field(gt=0, le=64)] = 2
-    scheduler: str | None = None
+    verify: Literal["container", "frames", "full"] = Field(
+        default="frames",
+        description="container: the file's structure. frames: besides, every packet and a poster. full: every frame",
+    )
+    executor: Literal["local", "dask"] = Field(
+        default="local", description="dask is not in this version yet, and refused"
+    )
+    workers: Threads = Field(default=2, description="threads that write and verify")
+    scheduler: str | None = Field(default=None, description="not in this version yet: anything else is refused")
 
 
 class OutputSection(Section):
     """Where run directories are made."""
 
-    dir: Annotated[str, Field(min_length=1)] = "outputs"
+    dir: str = Field(default="outputs", min_length=1, description="where run directories are made")
 
 
 class NotifySection(Section):
     """Whom to tell."""
 
-    webhook_env: str | None = None
+    webhook_env: str | None = Field(default=None, description="not in this version yet: anything else is refused")
 
 
 class Config(Section):
