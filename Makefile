@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test torture mistakes lint lock bench clean
+.PHONY: help demo test torture mistakes lint schema lock bench clean
 
 help:  ## Say what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,6 +31,10 @@ mistakes: .venv/ready  ## Test the attacks themselves: make 17 mistakes on purpo
 lint: .venv/ready  ## Repair what the linters can repair
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+schema: .venv/ready  ## Write the schemas that editors read, after a change of what a file may say
+	$(BIN)/kling-batch schema manifest --output configs/manifest.schema.json
+	$(BIN)/kling-batch schema config --output configs/config.schema.json
 
 bench: .venv/ready  ## Measure the whole path, in jobs a second
 	$(BIN)/python -m benchmarks.whole_path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from pipeline.cli import plan, reconcile, report, resolve, run, sandbox, status
+from pipeline.cli import plan, reconcile, report, resolve, run, sandbox, schema, status
 
 app = typer.Typer(
     name="kling-batch",
@@ -23,3 +23,4 @@ app.command()(report.report)
 app.command()(reconcile.reconcile)
 app.command()(resolve.resolve)
 app.command()(sandbox.sandbox)
+app.command()(schema.schema)
