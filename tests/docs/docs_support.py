@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ("README.md", "docs/guide.md", "docs/design.md", "CONTRIBUTING.md", "CHANGELOG.md")
+DOCUMENTS = ("README.md", "docs/guide.md", "docs/manifest.md", "docs/design.md", "CONTRIBUTING.md", "CHANGELOG.md")
 """In the order in which they are read and run: the guide goes on with the run directory of README's demo."""
 
 COMMAND_S = 120

@@ -131,7 +131,6 @@ MISSING_KEYS = [
     "media.scheduler=tcp://10.0.0.1",
     "notify.webhook_env=HOOK",
 ]
-MISSING_IN_MANIFESTS = ["include: [{prompt: a}]", "exclude: [{prompt: a}]", "rows_from: more.csv"]
 
 
 @pytest.mark.parametrize("setting", MISSING_KEYS)
@@ -141,24 +140,13 @@ def test_a_config_key_that_is_not_in_this_version_is_refused(setting: str) -> No
         load_config(None, {}, [setting], environment={})
 
 
-@pytest.mark.parametrize("line", [*MISSING_IN_MANIFESTS, "defaults: {start_image: mug.png}"])
-def test_a_word_of_a_manifest_that_is_not_in_this_version_is_refused(tmp_path: Path, line: str) -> None:
-    """As README says, with the place."""
-    path = tmp_path / "campaign.yaml"
-    path.write_text(f"{line}\nrows: [{{prompt: a lamp}}]\n")
-    with pytest.raises(InputError, match="not supported in this version"):
-        load_manifest(path)
-
-
-def test_verbs_and_formats_that_are_not_in_this_version_are_refused(tmp_path: Path) -> None:
-    """The verbs that README names are no commands, and Parquet is no manifest format."""
+def test_verbs_that_are_not_in_this_version_are_no_commands() -> None:
+    """The verbs that README names are no commands."""
     sentence = re.search(r"Not in this version yet: the verbs ([^;]+);", read("README.md"))
     assert sentence is not None
     missing = set(re.findall(r"`(\w+)`", sentence[1]))
     assert len(missing) == 2
     assert not missing & set(typer.main.get_command(app).commands)
-    with pytest.raises(InputError, match="no manifest format"):
-        load_manifest(tmp_path / "campaign.parquet")
 
 
 @pytest.mark.parametrize("name", ["live", "sandbox"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -21,7 +22,10 @@ from pipeline.kernel.errors import ErrorClass, InputError, MachineError
 from pipeline.ledger.events import COLUMNS, EventKind
 from pipeline.ledger.fold import MOVES, JobState
 from pipeline.ledger.store import MERGE_ABOVE
+from pipeline.manifest import load_manifest
 from pipeline.manifest.document import RESERVED
+from pipeline.manifest.feeds import TABLES
+from pipeline.manifest.templates import _FILTERS
 from pipeline.models import DEFAULT_MODEL, find_model
 from pipeline.provider.replies import decode_submit
 from pipeline.report.tables import STATUS
@@ -231,3 +235,25 @@ def test_every_mistake_made_on_purpose_is_told_with_its_scenario() -> None:
     """The list is the one that the suite makes."""
     rows = [(plain(name), plain(found)) for name, found in table(RELIABILITY, "mistake", "found by")]
     assert rows == [(mistake.name, f"test_torture_{mistake.scenario[0]}.py") for mistake in MISTAKES]
+
+
+def test_the_campaign_that_is_grown_has_the_videos_that_its_files_say(tmp_path: Path) -> None:
+    """Each file of the manifest's document is complete, loads without a warning, and makes what its comment counts."""
+    written = [block for block in blocks("docs/manifest.md") if len(block.words) == 2]
+    for block in written:
+        (tmp_path / block.words[1]).write_text(block.text)
+    made = {
+        name: load_manifest(tmp_path / name)
+        for name in sorted(block.words[1] for block in written)
+        if name.endswith(".yaml")
+    }
+    assert [len(campaign.jobs) for campaign in made.values()] == [2, 8, 7, 4, 10, 4, 4]
+    assert not [warning for campaign in made.values() for warning in campaign.warnings]
+
+
+def test_the_filters_and_the_formats_are_those_that_there_are() -> None:
+    """Nobody looks for a filter that a document forgot, or for one that is not there."""
+    [filters] = [gives for writes, gives in table("docs/manifest.md", "you write", "it gives") if "lower" in writes]
+    assert re.findall(r"`(\w+)`", filters) == sorted(_FILTERS)
+    files = [plain(file) for file, _ in table("docs/manifest.md", "file", "what it is")]
+    assert sorted(re.findall(r"\.\w+", " ".join(files))) == sorted((".yaml", ".yml", *TABLES))

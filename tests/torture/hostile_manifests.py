@@ -33,6 +33,12 @@ class Sheet:
             self.make(path)
 
 
+def sweep_of(axes: int, values: int) -> str:
+    """A matrix of so many axes with so many values each."""
+    numbers = ", ".join(map(str, range(values)))
+    return "matrix:\n" + "".join(f"  a{axis}: [{numbers}]\n" for axis in range(axes))
+
+
 def _yaml() -> Iterator[Sheet]:
     def refused(name: str, text: str | bytes, *says: str) -> Sheet:
         return Sheet(f"yaml-{name}", text.encode() if isinstance(text, str) else text, ".yaml", says)
@@ -96,6 +102,12 @@ def _yaml() -> Iterator[Sheet]:
     yield refused("number", "42\n", ":1")
     yield refused("empty", "", "asks for nothing")
     yield refused("comment-only", "# nothing\n", "asks for nothing")
+    yield refused("sweep-of-a-trillion", sweep_of(12, 10) + "rows: [{prompt: a}]\n", "more than 2,000,000 videos")
+    entries = ", ".join("{a0: 11}" for _ in range(3_000))
+    yield refused("sweep-of-entries", sweep_of(6, 10) + f"exclude: [{entries}]\nrows: [{{prompt: a}}]\n", "too many")
+    yield refused("rows-from-itself", "rows_from: hostile.yaml\n", "rows alone")
+    yield refused("rows-from-nowhere", "rows_from: ../../../../etc/shadow\n", "is no table")
+    yield refused("where-breaks-out", "rows_from: {path: x.csv, where: 'a %}{% for i in range(9**9) %}'}\n", "x.csv")
     yield refused("null-row", "- ~\n", ":1", "row 1")
     yield refused("text-row", "- prompt: a\n- words\n", ":2", "row 2")
     yield refused("list-row", "- [prompt, a]\n", ":1", "row 1")
@@ -201,7 +213,8 @@ def _csv() -> Iterator[Sheet]:
     yield refused("quote-of-10-megabytes", 'prompt\n"' + "a" * 10 * 2**20 + '"\n', ":2")
     yield refused("line-of-10-megabytes", "prompt\n" + "a" * 10 * 2**20 + "\n", ":2")
     yield refused("cells-of-10-megabytes", "prompt\n" + "," * 10 * 2**20 + "\n", "hostile.csv")
-    yield refused("header-of-a-million", ",".join(f"c{n}" for n in range(300_000)) + "\n", ":1", "columns")
+    yield refused("header-of-a-million", ",".join(f"c{n}" for n in range(300_000)) + "\n", ":1", "longer than")
+    yield refused("header-of-100000", ",".join(f"c{n}" for n in range(100_000)) + "\n", ":1", "columns")
     yield refused("short-row", "prompt,mood\na\n", ":2", "row 1")
     yield refused("long-row", "prompt\na,b\n", ":2", "row 1")
     yield refused("nameless-column", "prompt,\na,b\n", ":2", "row 1")
@@ -286,10 +299,8 @@ def _jsonl() -> Iterator[Sheet]:
     yield refused("count-true", '{"prompt": "a", "count": true}\n', ":1", "row 1, count")
     yield refused("count-fraction", '{"prompt": "a", "count": 1.5}\n', ":1", "row 1, count")
     yield refused("matrix", '{"prompt": "a", "matrix": {"a": [1]}}\n', ":1", "row 1, matrix")
-    yield refused("line-of-10-megabytes", '{"prompt": "' + "a" * 10 * 2**20 + '"}\n', ":1", "row 1, prompt")
-    yield refused(
-        "keys-of-10-megabytes", "{" + ", ".join(f'"k{n}": {n}' for n in range(100_000)) + "}\n", ":1", "row 1"
-    )
+    yield refused("line-of-10-megabytes", '{"prompt": "' + "a" * 10 * 2**20 + '"}\n', ":1", "longer than")
+    yield refused("keys-of-a-megabyte", "{" + ", ".join(f'"k{n}": {n}' for n in range(50_000)) + "}\n", ":1", "names")
     yield refused("escape-in-name", '{"prompt": "a", "\\u001b[2J": 1}\n', ":1", "row 1")
     yield fine("proto", '{"prompt": "a", "__proto__": 1, "constructor": 2}\n')
     yield fine("crlf", '{"prompt": "a"}\r\n{"prompt": "b"}\r\n')
