@@ -33,16 +33,19 @@ NO_SWEEP = Sweep()
 _NUMBER_BEGINNINGS = frozenset("-0123456789")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Block:
-    """Values and a sweep that belong together, and the line of each name where the format knows it."""
+    """Values and a sweep that belong together, and the line of each name where the format knows it.
+
+    Nobody changes one. They are not frozen because a million of them are made, and that takes three times as long.
+    """
 
     cells: Cells = field(default_factory=lambda: _NOTHING)
     sweep: Sweep = NO_SWEEP
     lines: Lines = field(default_factory=lambda: _NOTHING)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Row(Block):
     """One row: its number as written and the line where it begins, both from 1.
 

@@ -98,7 +98,7 @@ def _model(document: Document, mistakes: Mistakes) -> Model | None:
 # --- id, count and priority of a row ---
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Settings:
     row_id: str | None
     count: int
