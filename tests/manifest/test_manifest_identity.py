@@ -117,7 +117,8 @@ def as_parquet(rows: list[dict[str, object]]) -> bytes:
     columns: dict[str, list[object]] = {}
     for name in sorted({name for row in rows for name in row}):
         values = [row.get(name) for row in rows]
-        if len({type(value) for value in values if value is not None}) > 1:
+        large = any(isinstance(value, int) and abs(value) >= 2**63 for value in values)
+        if large or len({type(value) for value in values if value is not None}) > 1:
             values = [None if value is None else shown(value) for value in values]
         columns[name] = values
     sink = io.BytesIO()
