@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import orjson
 
 from pipeline.models.base import Scalar
+from pipeline.models.values import is_image_hash
 
 ID_VERSION = 1
 """Part of every id. Changing what is hashed would buy finished work again: the golden test guards it."""
@@ -22,8 +23,9 @@ ID_VERSION = 1
 class Job:
     """One generation to be made.
 
-    `params` are the model's parameters in normal form, exactly as they go into the request body. `label` is the
-    readable part of the video's file name (the row's id); it is no part of the identity.
+    `params` are the model's parameters in normal form, exactly as they go into the request body; only a local start
+    image, which is its hash there, is sent as the URL that it was uploaded to. `label` is the readable part of the
+    video's file name (the row's id); it is no part of the identity.
     """
 
     job_id: str
@@ -36,6 +38,16 @@ class Job:
     def body(self) -> bytes:
         """The request body: canonical JSON, the same bytes for the same parameters."""
         return canonical_json(dict(self.params))
+
+    @property
+    def image(self) -> str | None:
+        """The local start image, `sha256:<64 hex>` of its bytes; None without one, also where it is a URL."""
+        value = self.params.get("start_image")
+        return str(value) if is_image_hash(value) else None
+
+    def with_image_at(self, url: str) -> Job:
+        """The same job as it is sent once its local start image is at `url`."""
+        return replace(self, params={**self.params, "start_image": url})
 
     @property
     def stem(self) -> str:

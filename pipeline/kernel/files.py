@@ -14,13 +14,16 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 TEMPORARY_PREFIX = "."
 TEMPORARY_SUFFIX = ".part"
 
 _CHUNK = 2**20
+
+_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+"""Without O_NONBLOCK the opening of a FIFO would wait for somebody to write into it."""
 
 
 def fsync_folder(folder: Path) -> None:
@@ -73,7 +76,61 @@ def read_regular_file(path: Path, most: int) -> bytes | None:
     Raises:
         OSError: it cannot be read; `strerror` says why.
     """
-    descriptor = open_regular_file(path)
+    return _read_and_close(open_regular_file(path), most)
+
+
+def open_regular_file(path: Path) -> int:
+    """The descriptor of a file that somebody else wrote, open for reading; what is no file is refused unread.
+
+    Raises:
+        OSError: it cannot be opened; `strerror` says why.
+    """
+    return _regular(os.open(path, _READ), path)
+
+
+def read_file_below(folder: Path, names: Sequence[str], most: int) -> bytes | None:
+    """All of the file that `names` lead to from `folder`, which somebody else chose; None as for `read_regular_file`.
+
+    No step is taken through a link, so that nothing outside of `folder` is ever read. `folder` itself may be a link.
+
+    Raises:
+        OSError: it cannot be read; `strerror` says why.
+    """
+    path = folder.joinpath(*names)
+    at = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for depth, name in enumerate(names):
+            mode = os.stat(name, dir_fd=at, follow_symlinks=False).st_mode
+            if stat.S_ISLNK(mode):
+                raise OSError(errno.ELOOP, f"{'/'.join(names[: depth + 1])} is a link", str(path))
+            is_last = depth == len(names) - 1
+            if is_last and not stat.S_ISDIR(mode):
+                _require_regular(mode, path)  # before it is opened: some devices do things when they are
+            below = os.open(name, _READ | os.O_NOFOLLOW | (0 if is_last else os.O_DIRECTORY), dir_fd=at)
+            os.close(at)
+            at = below
+    except BaseException:
+        os.close(at)
+        raise
+    return _read_and_close(_regular(at, path), most)
+
+
+def _regular(descriptor: int, path: Path) -> int:
+    try:
+        _require_regular(os.fstat(descriptor).st_mode, path)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _require_regular(mode: int, path: Path) -> None:
+    if not stat.S_ISREG(mode):
+        reason = "it is a directory" if stat.S_ISDIR(mode) else "it is not a regular file"
+        raise OSError(errno.EINVAL, reason, str(path))
+
+
+def _read_and_close(descriptor: int, most: int) -> bytes | None:
     try:
         # Counts what comes rather than trust the size: a file may grow, and those of /proc say 0.
         data = bytearray()
@@ -82,21 +139,6 @@ def read_regular_file(path: Path, most: int) -> bytes | None:
         return bytes(data) if len(data) <= most else None
     finally:
         os.close(descriptor)
-
-
-def open_regular_file(path: Path) -> int:
-    """The descriptor of a file that somebody else wrote, open for reading; a FIFO or a device is refused unread.
-
-    Raises:
-        OSError: it cannot be opened; `strerror` says why.
-    """
-    # Without O_NONBLOCK the opening of a FIFO would wait for somebody to write into it.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    mode = os.fstat(descriptor).st_mode
-    if stat.S_ISREG(mode):
-        return descriptor
-    os.close(descriptor)
-    raise OSError(errno.EINVAL, f"it is {'a directory' if stat.S_ISDIR(mode) else 'not a regular file'}", str(path))
 
 
 def write_all(descriptor: int, data: bytes | memoryview) -> None:

@@ -39,7 +39,8 @@ class Entry:
 class Campaign:
     """A manifest without mistakes. `warnings` name what is allowed but probably not meant.
 
-    `order` is one of `ORDERS`; `seed` decides which variant comes first where the order is free.
+    `order` is one of `ORDERS`; `seed` decides which variant comes first where the order is free. `images` are the
+    files of the start images that are files, by `sha256:` and the hash of their bytes, as the jobs name them.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Campaign:
     warnings: tuple[Mistake, ...] = ()
     order: str = ORDERS[0]
     seed: int = 0
+    images: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:

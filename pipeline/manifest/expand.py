@@ -15,11 +15,12 @@ from pipeline.kernel.errors import ManifestError
 from pipeline.manifest.campaign import ORDERS, Campaign, Entry
 from pipeline.manifest.document import MAX_ENTRIES, NO_SWEEP, RESERVED, Document, Row, from_text
 from pipeline.manifest.feeds import typed
+from pipeline.manifest.images import LocalImages, is_local
 from pipeline.manifest.mistakes import Mistakes
 from pipeline.manifest.names import Names
 from pipeline.manifest.sweep import MAX_WORK, Sweep, combinations, contradicts, shown, unmatched
 from pipeline.manifest.templates import BadTemplateError, is_template, render, scope, single_braced
-from pipeline.models import DEFAULT_MODEL, Model, find_model
+from pipeline.models import DEFAULT_MODEL, Model, Problem, find_model
 from pipeline.models.base import Scalar
 from pipeline.models.values import whole_number
 
@@ -57,7 +58,7 @@ def expand(document: Document, source: Path, mistakes: Mistakes) -> Campaign:
         mistakes.raise_if_any()
         raise AssertionError("an unknown model is a mistake")
     names = Names(document, model, mistakes)
-    expansion = _Expansion(document, model, mistakes)
+    expansion = _Expansion(document, model, mistakes, LocalImages(source.parent))
     for row in document.rows:
         names.check(row)
         expansion.add_row(row)
@@ -73,6 +74,7 @@ def expand(document: Document, source: Path, mistakes: Mistakes) -> Campaign:
         mistakes.warnings,
         document.order or ORDERS[0],
         document.seed,
+        {hashed: image.path for hashed, image in expansion.images.by_hash.items()},
     )
 
 
@@ -134,6 +136,7 @@ class _Expansion:
     document: Document
     model: Model
     mistakes: Mistakes
+    images: LocalImages
     entries: list[Entry] = field(default_factory=list)
     rows: int = 0
     _jobs: dict[str, Entry] = field(default_factory=dict)
@@ -148,6 +151,8 @@ class _Expansion:
     _no_variables: frozenset[str] = frozenset()
     _asked: int = 0
     _idle: set[int] = field(default_factory=set)
+    _misshapen: int = 0
+    """The last row that was warned of the shape of its image."""
 
     def __post_init__(self) -> None:
         self._parameters = frozenset(self.model.parameters)
@@ -301,9 +306,13 @@ class _Expansion:
                 if rendered is None:
                     return None
                 given[name] = rendered
+        unusable = self._with_image(given) if "start_image" in given else []
         params, problems = self.model.normalise(given)
+        problems += unusable
         for name, message in problems:
             self._mistake(row, name, message)
+        if "start_image" in params:
+            self._note_shape(row, params)
         prompt = str(params["prompt"])
         self._characters += len(prompt)
         if self._characters > MAX_PROMPT_TEXT:
@@ -318,6 +327,31 @@ class _Expansion:
                 row.line_of("prompt"),
             )
         return params
+
+    def _with_image(self, given: dict[str, Scalar]) -> list[Problem]:
+        """Put the hash of a start image that is a file in the place of its path; the problem with it, if any."""
+        written = given["start_image"]
+        if not isinstance(written, str) or not (path := written.strip()) or not is_local(path):
+            return []
+        try:
+            given["start_image"] = self.images.find(path).hashed
+        except ValueError as problem:
+            del given["start_image"]
+            return [("start_image", str(problem))]
+        return []
+
+    def _note_shape(self, row: Row, params: Mapping[str, Scalar]) -> None:
+        """Warn, once a row, of a start image whose shape is not the one that the row asks for."""
+        image = self.images.by_hash.get(str(params["start_image"]))
+        frame = self.model.frame_size({name: value for name, value in params.items() if name != "start_image"})
+        if image is None or frame is None or image.has_shape_of(*frame) or self._misshapen == self.rows:
+            return
+        self._misshapen = self.rows
+        message = (
+            f"{image.path.name} has {image.width}x{image.height} pixels, which is not the shape of aspect_ratio "
+            f"{params['aspect_ratio']}; give an image of {frame[0]}x{frame[1]}, or the aspect_ratio that it has"
+        )
+        self._warn(row, message, "start_image", row.line_of("start_image"))
 
     def _rendered(
         self,

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from pipeline.kernel.usd import MicroUsd
 from pipeline.models.base import Problem, Scalar
-from pipeline.models.values import finite_number, whole_number
+from pipeline.models.values import finite_number, is_image_hash, whole_number
 
 MAX_TEXT = 10_000
 """Characters of a prompt. The provider publishes no limit; a longer one is a table read wrongly."""
@@ -138,10 +138,10 @@ def _aspect_ratio(value: object) -> str:
 
 def _start_image(value: object) -> str:
     url = value.strip() if isinstance(value, str) else ""
+    if is_image_hash(url):
+        return url  # a local file, of which only the bytes count: its URL is known once it is uploaded
     if not url:
-        raise ValueError(f"{_shown(value)} is not an https URL; leave it out to start from the prompt alone")
-    if "://" not in url and not url.startswith("data:"):
-        raise ValueError("local start_image files are not supported in this version; give an https URL")
+        raise ValueError(f"{_shown(value)} is no https URL and no file; leave it out to start from the prompt alone")
     try:
         parts = urlsplit(url)
         host, user = parts.hostname, parts.username

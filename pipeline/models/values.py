@@ -1,4 +1,4 @@
-"""Numbers as people write them in tables: `5`, `5.0`, `"5"` and `" 5 "` are one number, `true` is none."""
+"""Values as tables hold them: `5`, `5.0`, `"5"` and `" 5 "` are one number, `true` is none; an image is its hash."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import re
 
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}(\.0{0,18})?")
+_IMAGE_HASH = re.compile(r"sha256:[0-9a-f]{64}")
 _NUMBER = re.compile(r"[+-]?([0-9]{1,40}(\.[0-9]{0,40})?|\.[0-9]{1,40})([eE][+-]?[0-9]{1,3})?")
 
 
@@ -30,3 +31,8 @@ def finite_number(value: object) -> int | float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return value if isinstance(value, int) or math.isfinite(value) else None
+
+
+def is_image_hash(value: object) -> bool:
+    """Whether `value` is the normal form of a local image: `sha256:` and the hash of its bytes, 64 hex digits."""
+    return isinstance(value, str) and _IMAGE_HASH.fullmatch(value) is not None
