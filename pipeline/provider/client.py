@@ -8,6 +8,7 @@ the environment or unpacks a body, and the key is put on each request by hand, f
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ from pipeline.provider.replies import (
     SubmitReply,
     Unavailable,
     Uncertain,
+    UploadReply,
 )
 from pipeline.provider.secrecy import Eraser
 from pipeline.provider.settings import ProviderSettings, check_origin
@@ -41,6 +43,9 @@ MAX_JSON_BYTES = 4 * 2**20
 """No honest JSON reply is longer."""
 
 HISTORY_PAGE_ROWS = 100
+
+SENDING_S = 300.0
+"""Longest that an upload may take to leave: the largest image is 14 MB as text, and some lines carry 0.5 Mbit/s."""
 
 _MAX_HEADER = 64 * 1024
 _MAX_HEADERS = 1024
@@ -82,7 +87,7 @@ class Delivered:
 class Client:
     """The provider over HTTP. Each method is one call: no retry, no waiting, and every outcome is a value.
 
-    `calls` counts what was sent, by kind: `submit`, `poll`, `result`, `history`, `credits`.
+    `calls` counts what was sent, by kind: `submit`, `poll`, `result`, `history`, `credits`, `upload`.
     """
 
     def __init__(self, settings: ProviderSettings, key: str, clock: Clock) -> None:
@@ -111,6 +116,13 @@ class Client:
         # No total for the blocking call: it answers after minutes, and its video may then take its time.
         self._blocking_timeout = aiohttp.ClientTimeout(
             total=None, connect=connect_s, sock_connect=connect_s, sock_read=settings.blocking_submit_s
+        )
+        # The wait for the answer begins when the last byte has left.
+        self._upload_timeout = aiohttp.ClientTimeout(
+            total=connect_s + SENDING_S + settings.read_s,
+            connect=connect_s,
+            sock_connect=connect_s,
+            sock_read=settings.read_s,
         )
         self._paid = self._session(aiohttp.TCPConnector(limit=0, force_close=True), self._queued_timeout)
         return self
@@ -281,6 +293,31 @@ class Client:
             return Refused(ErrorClass.OUT_OF_CREDITS, replies.error_message(status, body), status)
         balance = replies.balance((replies.parse_object(body) or {}).get("credits")) if status == 200 else None
         return balance if balance is not None else self._refusal_or_unavailable(status, headers, body)
+
+    async def upload(self, data: bytes, media_type: str) -> UploadReply:
+        """Have the provider keep a file, so that a submission can name it. Free: sent twice, it only has two URLs."""
+        self.calls["upload"] += 1
+        # What is in the body is in no message here and in no log: it is somebody's picture.
+        sent = b'{"data_urls":["data:%b;base64,%b"]}' % (media_type.encode(), base64.b64encode(data))
+        headers = self._headers | {"Content-Type": "application/json"}
+        url = f"{self._settings.storage_url}/upload-asset"
+        response: aiohttp.ClientResponse | None = None
+        try:
+            # On a connection of its own, as a paid POST: a stale one would fail for nothing.
+            response = await self._paid.post(
+                url, data=sent, headers=headers, timeout=self._upload_timeout, allow_redirects=False
+            )
+            self._note_clock(response.headers)
+            body = await self._read_paid(response)
+        except _NO_ANSWER as error:
+            if response is None and isinstance(error, _NOT_SENT):
+                return Refused(ErrorClass.NOT_SENT, f"no connection to the provider's storage ({_kind(error)})")
+            return Unavailable(f"no answer ({_kind(error)})")
+        finally:
+            if response is not None:
+                response.close()
+        now_us, loopback_allowed = self._clock.now_us(), self._settings.is_loopback
+        return replies.decode_upload(response.status, response.headers, body, now_us, loopback_allowed=loopback_allowed)
 
     def _refusal_or_unavailable(self, status: int, headers: Mapping[str, str], body: bytes) -> Refused | Unavailable:
         refusal = replies.decode_closed_door(status, headers, body, self._clock.now_us())

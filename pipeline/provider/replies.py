@@ -15,11 +15,13 @@ from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from pipeline.jobs import canonical_json
 from pipeline.kernel.clock import to_us
 from pipeline.kernel.errors import ErrorClass
 from pipeline.kernel.usd import MAX_MICROUSD, MICRO_PER_USD, MicroUsd, parse_usd
+from pipeline.provider.settings import is_loopback
 
 MAX_MESSAGE_CHARS = 500
 """A provider's message is cut to this before it reaches a table."""
@@ -36,6 +38,8 @@ LONGEST_NUMBER = 64
 LARGEST_EXPONENT = 30
 """Numbers are read from 1e-30 to 1e30. Arithmetic with an exponent of a stranger's choice can take for ever."""
 
+_DATA = re.compile(r"data:\S+|[A-Za-z0-9+/=]{64,}")
+_PLAIN_URL = re.compile(r"[\x21-\x7e]{1,2048}")
 _REQUEST_ID = re.compile(r"[0-9A-Za-z_-]{8,64}")
 _PLAIN_AMOUNT = re.compile(r"[0-9]{1,10}(\.[0-9]{1,30})?")
 _NUMBER_AS_TEXT = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,15})?")
@@ -139,9 +143,17 @@ class HistoryRow:
     times_us: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Uploaded:
+    """The provider keeps an uploaded file: this is where, for a submission to name it."""
+
+    url: str
+
+
 SubmitReply = Accepted | Refused | Uncertain
 PollReply = Working | Finished | Refused | Expired | Unavailable
 ResultReply = Finished | Working | Refused | Expired | Unavailable
+UploadReply = Uploaded | Refused | Unavailable
 
 _SUBMIT_REFUSALS = {
     400: ErrorClass.BAD_REQUEST,
@@ -193,6 +205,40 @@ def _unacceptable_class(message: str) -> ErrorClass:
     if _NO_MONEY.search(message) or (_ABOUT_CREDITS.search(message) and not _ABOUT_A_VALUE.search(message)):
         return ErrorClass.OUT_OF_CREDITS
     return ErrorClass.BAD_REQUEST
+
+
+def decode_upload(
+    status: int, headers: Mapping[str, str], body: bytes, now_us: int, *, loopback_allowed: bool
+) -> UploadReply:
+    """The answer to an upload of one file, which is free: whatever is not clear may be asked again."""
+    if refusal := decode_closed_door(status, headers, body, now_us):
+        return refusal
+    # An answer may quote what was sent, and a picture belongs into no table.
+    message = _DATA.sub("…", error_message(status, body))
+    if status in (404, 405, 410):
+        # It says nothing of the file: whatever is there, takes no uploads.
+        return Refused(ErrorClass.WRONG_METHOD, f"no uploads at provider.storage_url: {message}", status)
+    if status == 406:
+        return Refused(_unacceptable_class(message), message, status)
+    if 400 <= status < 500 and status not in (408, 425):
+        return Refused(ErrorClass.BAD_REQUEST, message, status)
+    urls = (parse_object(body) or {}).get("file_urls") if 200 <= status < 300 else None
+    if isinstance(urls, list) and len(urls) == 1 and _may_be_named(urls[0], loopback_allowed=loopback_allowed):
+        return Uploaded(urls[0])
+    return Unavailable("the provider's answer names no usable URL" if 200 <= status < 300 else message, status)
+
+
+def _may_be_named(url: object, *, loopback_allowed: bool) -> bool:
+    """Whether a URL is plain enough to be sent on as a start image: https, without a name or password in it."""
+    if not isinstance(url, str) or not _PLAIN_URL.fullmatch(url):
+        return False
+    try:
+        parts = urlsplit(url)
+        host, user = parts.hostname, parts.username
+    except ValueError:
+        return False
+    is_safe = parts.scheme == "https" or (loopback_allowed and parts.scheme == "http" and is_loopback(url))
+    return is_safe and bool(host) and user is None
 
 
 def decode_poll(
