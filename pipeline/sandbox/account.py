@@ -74,6 +74,9 @@ async def upload(core: Core, request: web.BaseRequest) -> web.StreamResponse:
         files = [_decoded(url) for url in orjson.loads(raw)["data_urls"]]
     except (ValueError, TypeError, KeyError, AttributeError):  # whatever the body was instead
         return wire.whole(replies.error(400, "data_urls must be a list of base64 data URLs"))
+    fault = core.fault("upload")
+    if fault in ("upload_400", "upload_401", "upload_429", "upload_500"):
+        return wire.whole(core.throttle(replies.call_fault(fault, replies.of({}), core.now())))
     urls = []
     for kind, data in files:
         name = hashlib.sha256(data).hexdigest()[:32] + (mimetypes.guess_extension(kind) or ".bin")
@@ -82,7 +85,10 @@ async def upload(core: Core, request: web.BaseRequest) -> web.StreamResponse:
             core.assets[name] = kind
             core.journal.add("asset", name=name, type=kind)
         urls.append(f"{core.base}/assets/{name}")
-    return wire.json_reply({"file_urls": urls, "message": "Files uploaded successfully"})
+    if fault == "upload_drop":
+        return wire.drop(request)
+    reply = replies.of({"file_urls": urls, "message": "Files uploaded successfully"})
+    return wire.whole(reply if fault is None else replies.call_fault(fault, reply, core.now()))
 
 
 def _decoded(url: str) -> tuple[str, bytes]:

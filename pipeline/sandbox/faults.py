@@ -91,6 +91,14 @@ _PHASES: Final[Mapping[str, Mapping[str, str]]] = {
         "history_drop": "A history call's connection closes without a reply.",
         "history_garbage": "A history call answers 200 with half a JSON body.",
     },
+    "upload": {
+        "upload_400": "An upload is refused with 400; nothing is kept.",
+        "upload_401": "An upload is refused with 401 as if the key were bad; nothing is kept.",
+        "upload_429": "An upload is refused with 429 and a reset time; nothing is kept.",
+        "upload_500": "An upload answers 500; nothing is kept.",
+        "upload_drop": "An upload is kept, and its connection closes without a reply.",
+        "upload_garbage": "An upload is kept, and answered with 200 and half a JSON body.",
+    },
 }
 
 FAULTS: Final[dict[str, str]] = {name: text for names in _PHASES.values() for name, text in names.items()}

@@ -107,8 +107,12 @@ def submit_fault(fault: str, model: str, balance_microusd: int, price_microusd: 
 
 
 def call_fault(fault: str, reply: Reply, now: float) -> Reply:
-    """What a poll, result or history call gets instead of `reply`, for faults that answer."""
+    """What a poll, result, history call or upload gets instead of `reply`, for faults that answer."""
     match fault.split("_", 1)[1]:
+        case "400":
+            return error(400, "Bad request")
+        case "401":
+            return auth_error()
         case "404":
             return error(404, "Request not found or expired")
         case "429":

@@ -62,6 +62,14 @@ CALLS = {
     "history_drop": 0,
     "history_garbage": 200,
 }
+UPLOADS = {
+    "upload_400": 400,
+    "upload_401": 401,
+    "upload_429": 429,
+    "upload_500": 500,
+    "upload_drop": 0,
+    "upload_garbage": 200,
+}
 FILES = {name for name in FAULTS if name.startswith("file_")}
 GENERATION = {
     "gen_failed",
@@ -88,7 +96,7 @@ def fired(client: RawClient) -> dict[str, int]:
 
 def test_every_fault_of_the_catalogue_is_tested_here() -> None:
     """No name in the catalogue is without a test, and each has its sentence."""
-    assert {*SUBMIT, *CALLS, *FILES, *GENERATION} == set(FAULTS)
+    assert {*SUBMIT, *CALLS, *UPLOADS, *FILES, *GENERATION} == set(FAULTS)
     assert all(text.endswith(".") and len(text) > 20 for text in FAULTS.values())
 
 
@@ -161,6 +169,23 @@ async def test_a_fault_of_a_free_call_hits_once_and_the_retry_goes_well(start: S
         assert answer.json["status"] not in ("QUEUED", "PROCESSING", "COMPLETED", "FAILED")
     assert (await call()).status == 200
     assert client.sandbox.invoice()["total_microusd"] == 1_750_000
+
+
+@pytest.mark.parametrize("name", UPLOADS)
+async def test_a_fault_of_an_upload_hits_once_and_the_retry_goes_well(start: Start, name: str) -> None:
+    """A refused upload keeps nothing, an answer that is lost leaves the file there; none of it is billed."""
+    client = await start(**once(name))
+    picture = {"data_urls": ["data:image/png;base64,QUJD"]}
+    answer = await client.call("POST", "/upload-asset", json=picture)
+    assert met(answer) == UPLOADS[name]
+    assert fired(client) == {name: 1}
+    assert client.sandbox.state()["uploads"] == (name in ("upload_drop", "upload_garbage"))
+    if name == "upload_garbage":
+        with pytest.raises(ValueError):
+            answer.json  # noqa: B018
+    again = await client.call("POST", "/upload-asset", json=picture)
+    assert (await client.get(again.json["file_urls"][0], key=None)).body == b"ABC"
+    assert client.sandbox.invoice()["total_microusd"] == 0
 
 
 async def test_a_vanished_record_is_there_at_the_next_poll(start: Start) -> None:

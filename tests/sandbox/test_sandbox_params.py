@@ -26,6 +26,7 @@ from pipeline.sandbox.params import BodyRefusedError, read_body, shape_of
         ({"prompt": "x", "aspect_ratio": []}, 406, "aspect_ratio"),
         ({"prompt": "x", "negative_prompt": 1}, 406, "negative_prompt"),
         ({"prompt": "x", "start_image": "file:///etc/passwd"}, 406, "start_image"),
+        ({"prompt": "x", "start_image": "sha256:" + "0" * 64}, 406, "start_image"),
         ({"prompt": "x", "seed": 3}, 406, "seed"),
     ],
     ids=str,
