@@ -9,9 +9,10 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -226,7 +227,7 @@ async def run(
             async with open_provider(config, folder, key, clock) as provider:
                 with log_to(folder / "run.log", provider.key) as run_log:
                     listener = told(run_log.event, watcher.event)
-                    opened = open_context(config, folder, ledger, provider, clock, listener, stopping)
+                    opened = open_context(config, folder, ledger, provider, clock, listener, stopping, campaign.images)
                     async with opened as context:
                         return await _run_engine(campaign, config, context, provider, options, watcher, lines)
         finally:
@@ -361,8 +362,9 @@ async def open_context(
     clock: Clock,
     listener: Listener,
     stopping: Stopping,
+    images: Mapping[str, Path] = MappingProxyType({}),
 ) -> AsyncIterator[RunContext]:
-    """All that an engine works with, open for the block."""
+    """All that an engine works with, open for the block; `images` are a campaign's, for those who submit."""
     collector = Collector(config.fetch_settings(allow_loopback=provider.is_loopback), config.media_settings())
     async with collector:
         yield RunContext(
@@ -375,6 +377,7 @@ async def open_context(
             price=price_of(config),
             listener=listener,
             stopping=stopping,
+            images=images,
         )
 
 

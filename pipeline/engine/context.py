@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -74,6 +74,14 @@ class RunContext:
     _silences: int = 0
     """Questions without an answer, since the last that had one."""
     downloads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(DOWNLOADS_AT_ONCE))
+    images: Mapping[str, Path] = field(default_factory=dict)
+    """The files of start images, by `Job.image`."""
+    uploading: dict[str, asyncio.Event] = field(default_factory=dict)
+    """The images that are on their way up, each with what is set when that is over."""
+    refused_images: dict[str, Refused] = field(default_factory=dict)
+    """Why an image cannot be had, for those of which that is final in this run."""
+    promised: dict[str, MicroUsd] = field(default_factory=dict)
+    """By job, the quotes of those whose image is on its way up: nothing is reserved, and no later job may take it."""
 
     def __post_init__(self) -> None:
         self.pace = Pace(self.settings.limits, self.clock)
@@ -88,6 +96,18 @@ class RunContext:
     def quote(self, job: Job) -> MicroUsd:
         """The most that a job may cost: its list price, or what the provider was seen to charge above it."""
         return self.ledger.state.books.quote(self.price(job))
+
+    @property
+    def free(self) -> int:
+        """What may still be reserved under the cap, beside what is promised."""
+        return self.ledger.state.books.free(self.settings.bounds.cap) - sum(self.promised.values())
+
+    def as_sent(self, job: Job) -> Job | None:
+        """The job whose body is what the provider is sent; None while its start image is not uploaded."""
+        if job.image is None:
+            return job
+        url = self.ledger.state.uploads.get(job.image)
+        return job.with_image_at(url) if url is not None else None
 
     async def record(self, *events: Event) -> None:
         """Record events durably; a ledger that cannot be written stops the run before anything else is sent."""
@@ -164,6 +184,8 @@ class RunContext:
                     )
             case _ if refusal.error_class is ErrorClass.SERVER_ERROR:
                 self.slow_down()
+            case _ if refusal.error_class is ErrorClass.BAD_IMAGE:
+                pass  # found on this machine: nobody was asked, and nobody has answered
             case _:
                 self.note_answer()
 

@@ -9,7 +9,6 @@ import asyncio
 import heapq
 import itertools
 import logging
-from collections import deque
 from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 from pipeline.engine import worker
 from pipeline.engine.context import RunContext
 from pipeline.engine.doubt import Witness, settle
-from pipeline.engine.retry import Again
+from pipeline.engine.retry import Again, PutBack
 from pipeline.engine.stopping import LeavingError, StopReason
 from pipeline.engine.worker import SETTLED, Outcome
 from pipeline.jobs import Job
@@ -64,7 +63,10 @@ class Queue:
     def __init__(self, run: RunContext, jobs: Iterable[Job]) -> None:
         self._run = run
         self._order = itertools.count()
-        self._ready: dict[int, deque[tuple[int, Job]]] = {}
+        self._places: dict[str, int] = {}
+        """The place of each job that was taken."""
+        self._ready: dict[int, list[tuple[int, Job]]] = {}
+        """By price: a heap of places and jobs."""
         self._later: list[tuple[float, int, Job]] = []
         for job in jobs:
             self.add(job)
@@ -74,7 +76,14 @@ class Queue:
         if delay_s > 0:
             heapq.heappush(self._later, (self._run.clock.monotonic_s() + delay_s, order, job))
         else:
-            self._ready.setdefault(self._run.price(job), deque()).append((order, job))
+            self._put(order, job)
+
+    def put_back(self, job: Job) -> None:
+        """Give a job that was taken its place back, before all that stood behind it."""
+        self._put(self._places[job.job_id], job)
+
+    def _put(self, order: int, job: Job) -> None:
+        heapq.heappush(self._ready.setdefault(self._run.price(job), []), (order, job))
 
     def __len__(self) -> int:
         return len(self._later) + sum(map(len, self._ready.values()))
@@ -88,7 +97,7 @@ class Queue:
 
     def take(self, job: Job) -> None:
         """Remove the job that `first` has named."""
-        _, taken = self._ready[self._run.price(job)].popleft()
+        self._places[job.job_id], taken = heapq.heappop(self._ready[self._run.price(job)])
         assert taken is job, "only the first job of its price may be taken"
 
     def next_due_s(self) -> float | None:
@@ -172,7 +181,7 @@ class Dispatcher:
             return End()
         if not run.slots.has_room or len(self._workers) >= 2 * run.settings.limits.max_in_flight:
             return Wait()
-        job = self.queue.first(run.ledger.state.books.free(run.settings.bounds.cap))
+        job = self.queue.first(run.free)
         if job is not None:
             lack = run.room.lack(self._on_their_way() + 1)
             if lack is None:
@@ -249,7 +258,9 @@ class Dispatcher:
             # Gone before the dispatcher looks again, so that it never waits for a worker that has ended.
             del self._workers[job_id]
             self.run.slots.release(job_id)
-            if isinstance(outcome, Again) and job_id in self.jobs:
+            if isinstance(outcome, PutBack):
+                self.queue.put_back(self.jobs[job_id])
+            elif isinstance(outcome, Again) and job_id in self.jobs:
                 self.queue.add(self.jobs[job_id], outcome.delay_s)
             self.run.stopping.changed.set()
 

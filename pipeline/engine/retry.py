@@ -17,6 +17,11 @@ class Again:
 
 
 @dataclass(frozen=True, slots=True)
+class PutBack:
+    """Nothing was reserved and nothing paid for was sent: start it again, in the place in the queue that it had."""
+
+
+@dataclass(frozen=True, slots=True)
 class GiveUp:
     """Do not try again: the job has failed for good."""
 

@@ -6,15 +6,17 @@ that means; no exception, time-out or signal ever ends a reservation.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import orjson
 
 from pipeline.engine import retry
 from pipeline.engine.context import RunContext
+from pipeline.engine.images import bring_up
 from pipeline.engine.polling import wait_before_poll_s
-from pipeline.engine.retry import Again, GiveUp
+from pipeline.engine.retry import Again, GiveUp, PutBack
 from pipeline.engine.stopping import LeavingError
 from pipeline.jobs import Job
 from pipeline.kernel.errors import ERROR_CLASSES, ErrorClass, Reaction
@@ -53,16 +55,19 @@ class Settled:
     """Nothing is left to do for this job in this run: it is stored, failed, in doubt, or left to the next run."""
 
 
-Outcome = Settled | Again
+Outcome = Settled | Again | PutBack
 SETTLED = Settled()
 
 
 async def make(run: RunContext, job: Job) -> Outcome:
-    """Make one attempt at a job: reserve, submit, and see it through."""
-    record = await reserve(run, job)
+    """Make one attempt at a job: reserve, submit, and see it through. An image that is not uploaded yet comes first."""
+    sent = run.as_sent(job)
+    if sent is None:
+        return await upload_image(run, job)
+    record = await reserve(run, sent)
     if run.stopping.is_leaving or run.ledger.is_short:
         return await void(run, record, Refused(ErrorClass.NOT_SENT, "the run was stopped before it was sent"))
-    match await submit(run, job):
+    match await submit(run, sent):
         case Refused() as refusal:
             return await void(run, record, refusal)
         case Uncertain() as silence:
@@ -74,6 +79,27 @@ async def make(run: RunContext, job: Job) -> Outcome:
             run.note_answer()
             await run.record(record.event(EventKind.SUBMITTED, request_id=request_id))
             return await finish(run, record)
+
+
+async def upload_image(run: RunContext, job: Job) -> Outcome:
+    """Have a job's start image uploaded, and put the job back. Dies here: nothing is lost, and it is done again."""
+    assert job.image is not None
+    run.promised[job.job_id] = run.quote(job)
+    try:
+        refusal = await bring_up(run, job.image)
+    finally:
+        del run.promised[job.job_id]
+    if refusal is None:
+        return PutBack()
+    if refusal.error_class.reaction not in (Reaction.RETRY_COUNTED, Reaction.FAIL_ROW):
+        run.heed(refusal)
+        return PutBack()
+    if run.quote(job) > run.free:
+        return PutBack()  # an attempt is told of only where it could have been made
+    # In one commit: nobody may ever find the reservation alone, and look for a request that never was.
+    intent = _intent(run, job)
+    await run.record(*intent, replace(intent[-1], event=EventKind.VOIDED, **_told(refusal)))
+    return await _go_on_after_void(run, run.ledger.state.jobs[job.job_id], refusal)
 
 
 async def finish(run: RunContext, record: JobRecord, *, at_once: bool = False) -> Outcome:
@@ -91,6 +117,12 @@ async def finish(run: RunContext, record: JobRecord, *, at_once: bool = False) -
 
 async def reserve(run: RunContext, job: Job) -> JobRecord:
     """Write down the intent and set its money aside. Dies after this: in doubt, and the history tells."""
+    await run.record(*_intent(run, job))
+    return run.ledger.state.jobs[job.job_id]
+
+
+def _intent(run: RunContext, job: Job) -> list[Event]:
+    """The events that set a job's quote aside, with its body as it is sent; the reservation itself is the last."""
     state = run.ledger.state
     quote = run.quote(job)
     if state.books.committed + quote > run.settings.bounds.cap:
@@ -98,19 +130,16 @@ async def reserve(run: RunContext, job: Job) -> JobRecord:
     known = state.jobs.get(job.job_id)
     # An attempt that is lost is looked for by the time it began: how the clocks differed then is part of the intent.
     clocks = [run.account_event()] if run.clocks_drifted else []
-    await run.record(
-        *clocks,
-        Event(
-            event=EventKind.RESERVED,
-            job_id=job.job_id,
-            attempt=known.attempt + 1 if known else 1,
-            quote_microusd=quote,
-            model=job.model,
-            request=job.body.decode(),
-            path=f"videos/{job.stem}.mp4",
-        ),
+    reserved = Event(
+        event=EventKind.RESERVED,
+        job_id=job.job_id,
+        attempt=known.attempt + 1 if known else 1,
+        quote_microusd=quote,
+        model=job.model,
+        request=job.body.decode(),
+        path=f"videos/{job.stem}.mp4",
     )
-    return state.jobs[job.job_id]
+    return [*clocks, reserved]
 
 
 async def submit(run: RunContext, job: Job) -> Accepted | Delivered | Refused | Uncertain:
@@ -202,18 +231,22 @@ def ending_of(row: HistoryRow) -> Finished | Refused | Working:
 
 async def void(run: RunContext, record: JobRecord, refusal: Refused) -> Outcome:
     """Certainly not charged: free the money, then try again or give up. Dies between: the next run decides again."""
-    error_class = refusal.error_class
-    await run.record(
-        record.event(
-            EventKind.VOIDED,
-            error_class=error_class.label,
-            http_status=refusal.http_status,
-            detail=refusal.message,
-        )
-    )
+    await run.record(record.event(EventKind.VOIDED, **_told(refusal)))
+    return await _go_on_after_void(run, record, refusal)
+
+
+def _told(refusal: Refused) -> dict[str, Any]:
+    return {
+        "error_class": refusal.error_class.label,
+        "http_status": refusal.http_status,
+        "detail": refusal.message,
+    }
+
+
+async def _go_on_after_void(run: RunContext, record: JobRecord, refusal: Refused) -> Outcome:
     run.slots.release(record.job_id)
     run.heed(refusal)
-    if error_class.reaction in (Reaction.RETRY_COUNTED, Reaction.FAIL_ROW):
+    if refusal.error_class.reaction in (Reaction.RETRY_COUNTED, Reaction.FAIL_ROW):
         run.breaker.note(failed=True)
     return await try_again_or_give_up(run, record)
 

@@ -163,6 +163,12 @@ class ErrorClass(Enum):
         Reaction.FAIL_ROW,
         "The model refused this input. Change the prompt or the image and run again.",
     )
+    BAD_IMAGE = (
+        "bad_image",
+        Charge.NO,
+        Reaction.FAIL_ROW,
+        "The image was changed or removed after it was planned. Run again; with the old file, use --retry-failed.",
+    )
     SERVER_ERROR = (
         "server_error",
         Charge.NO,

@@ -16,6 +16,7 @@ class EventKind(StrEnum):
 
     RUN_STARTED = "run_started"
     ACCOUNT = "account"
+    UPLOADED = "uploaded"
     RESERVED = "reserved"
     IN_DOUBT = "in_doubt"
     SUBMITTED = "submitted"
@@ -28,7 +29,7 @@ class EventKind(StrEnum):
     RUN_ENDED = "run_ended"
 
 
-RUN_EVENTS = frozenset({EventKind.RUN_STARTED, EventKind.ACCOUNT, EventKind.RUN_ENDED})
+RUN_EVENTS = frozenset({EventKind.RUN_STARTED, EventKind.ACCOUNT, EventKind.UPLOADED, EventKind.RUN_ENDED})
 """Events of a run as a whole: they name no job."""
 
 
@@ -39,7 +40,8 @@ class Event:
     Units: `at_us` microseconds since 1970 in UTC; money in micro-dollars; `bytes` of the video; `duration_s`,
     `queue_s`, `inference_s` seconds; `width`, `height` pixels. `request` is the body as sent (JSON), on `reserved`.
     `path` and `poster` are relative to the run directory; `path` on `reserved` is where the
-    video shall go. `detail` is a sentence, or JSON on the events of a run.
+    video shall go. `detail` is a sentence, or JSON on the events of a run. On `uploaded`, `sha256`, `bytes`, `path` and
+    `url` are those of a start image: its hash, its size, the name of its file, and where the provider keeps it.
     """
 
     event: EventKind

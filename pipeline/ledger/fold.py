@@ -19,6 +19,7 @@ from pipeline.kernel.errors import ERROR_CLASSES, ErrorClass, Reaction
 from pipeline.ledger.budget import Books
 from pipeline.ledger.budget import ImpossibleMoveError as ImpossibleMoveError
 from pipeline.ledger.events import RUN_EVENTS, Event, EventKind
+from pipeline.models.values import is_image_hash
 
 
 class JobState(Enum):
@@ -161,6 +162,8 @@ class State:
     """The last look at the account."""
     skew_us: int = 0
     """How far the provider's clock was ahead of ours when it was last noted."""
+    uploads: dict[str, str] = field(default_factory=dict)
+    """Where the provider keeps each start image that was a file, by `sha256:` and the hash of its bytes."""
     last_seq: int = 0
     attempts: int = 0
 
@@ -187,6 +190,8 @@ class State:
             self.runs.append(RunRecord(event.at_us, facts))
         elif event.event is EventKind.ACCOUNT:
             self._apply_account(event, facts)
+        elif event.event is EventKind.UPLOADED:
+            self._apply_upload(event)
         elif self.runs:
             self.runs[-1].ended_us = event.at_us
             self.runs[-1].outcome = facts
@@ -198,6 +203,12 @@ class State:
         self.skew_us = skew_us
         if balance is not None:
             self.account = Account(balance, self.books.posted, self.books.reserved, self.books.in_doubt)
+
+    def _apply_upload(self, event: Event) -> None:
+        hashed = f"sha256:{event.sha256}"
+        if not is_image_hash(hashed) or not event.url:
+            raise ImpossibleMoveError(f"event {event.seq}: an upload without a hash or a URL")
+        self.uploads[hashed] = event.url
 
     def _apply_job(self, event: Event) -> None:
         if not event.job_id:

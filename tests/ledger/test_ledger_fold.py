@@ -110,6 +110,26 @@ def test_a_request_id_belongs_to_one_attempt_for_life() -> None:
     assert state.request_ids == {"req-a-1": "a", "req-a-2": "a"}
 
 
+def uploaded(digit: str, url: str | None) -> Event:
+    return Event(event=EventKind.UPLOADED, sha256=digit * 64, url=url, path="mug.png", bytes=5)
+
+
+def test_an_upload_is_remembered_by_its_bytes_and_moves_nothing_else() -> None:
+    """The latest URL of each content; no job, no money."""
+    state = state_of([*life("reserved"), uploaded("a", "https://x/1"), uploaded("b", "https://x/2")])
+    state.apply(numbered([uploaded("a", "https://x/3")], state.last_seq + 1)[0])
+    assert state.uploads == {"sha256:" + "a" * 64: "https://x/3", "sha256:" + "b" * 64: "https://x/2"}
+    state.uploads.clear()
+    state.last_seq = 1
+    assert state == state_of(life("reserved"))
+
+
+def test_an_upload_without_a_hash_or_a_url_changes_nothing() -> None:
+    """It could never be found again, or would be sent as nothing."""
+    for wrong in (uploaded("a", None), uploaded("a", ""), uploaded("g", "https://x/1"), uploaded("", "https://x/1")):
+        refuse(state_of(life("reserved")), wrong)
+
+
 def test_an_attempt_keeps_its_request_id_through_doubt() -> None:
     """What is in doubt because its record expired comes back under its own id and no other."""
     state = state_of([*life("submitted"), event("in_doubt")])
