@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import logging
@@ -128,7 +129,9 @@ async def test_it_waits_for_an_answer_no_longer_than_for_any_other(serve: Serve)
         await line.reader.read(1)
 
     server = await serve(say_nothing)
-    assert await upload(server, read_s=0.1) == Unavailable("no answer (SocketTimeoutError)")
+    async with asyncio.timeout(5):
+        reply = await upload(server, read_s=0.1, submit_s=30)
+    assert reply == Unavailable("no answer (SocketTimeoutError)")
 
 
 async def test_without_a_connection_nothing_was_sent() -> None:

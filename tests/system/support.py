@@ -9,7 +9,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from pipeline.config import Config, load_config
+from pipeline.jobs import canonical_json
 from pipeline.ledger.fold import JobState, State, fold
 from pipeline.ledger.store import read_events
 from pipeline.manifest import Campaign, load_manifest
@@ -62,6 +65,34 @@ def campaign(folder: Path, rows: int, *, ten_seconds: int = 0, count: int = 1) -
     ]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return load_manifest(path)
+
+
+def picture(path: Path, shade: int = 90) -> Path:
+    """An image file in the usual shape; each shade is another content."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (64, 36), (shade, 120, 150)).save(path)
+    return path
+
+
+def image_campaign(folder: Path, *shades: int) -> Campaign:
+    """A campaign of one row for each shade, that starts from an image of it; a shade of 0 is a row without one."""
+    lines = []
+    for n, shade in enumerate(shades):
+        line = {"id": f"row-{n}", "prompt": f"a film of {n} mugs"}
+        if shade:
+            line["start_image"] = picture(folder / "pics" / f"{shade}.png", shade).relative_to(folder).as_posix()
+        lines.append(line)
+    path = folder / "campaign.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return load_manifest(path)
+
+
+def check_bodies(folder: Path, accepted: list[dict[str, Any]]) -> None:
+    """What the provider has is, byte for byte, what the ledger says was sent, and no hash ever left in a body."""
+    recorded = {event.request for event in read_events(folder / "ledger") if event.request}
+    for request in accepted:
+        assert canonical_json(request["body"]).decode() in recorded
+        assert str(request["body"].get("start_image", "http://")).startswith("http://")
 
 
 async def run_once(

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 from support import (
     campaign,
+    check_bodies,
     check_books,
     check_liability,
     check_nothing_bought_twice,
     check_videos,
     fast_config,
+    image_campaign,
     quick_provider,
     run_until_done,
 )
@@ -77,3 +79,20 @@ async def test_what_was_reserved_when_the_process_died_is_said_to_be_in_doubt_fi
     assert story[:5] == ["run_started", "account", "reserved", "run_started", "in_doubt"]
     assert story[-1] == "run_ended"
     assert story.count("posted") == story.count("stored") == 1
+
+
+async def test_a_kill_around_an_upload_costs_another_upload_at_most(tmp_path: Path) -> None:
+    """Dead with the image uploaded and not yet recorded, then dead with it recorded and nothing reserved."""
+    made, folder = image_campaign(tmp_path, 1, 1), tmp_path / "run"
+    async with Sandbox(quick_provider()) as provider:
+        for uploads, when in enumerate(("before", "after"), 1):
+            assert await _run_and_die(provider.url, made.source, folder, 3, when) == -signal.SIGKILL
+            assert provider.state()["calls"]["upload"] == uploads
+            assert "submit_v2" not in provider.state()["calls"]
+        assert [event.event.value for event in read_events(folder / "ledger")][-1] == "uploaded"
+        await run_until_done(made, fast_config(provider.url), folder)
+        assert provider.state()["calls"]["upload"] == 2
+        check_liability(folder, provider.requests())
+        check_books(folder, provider.invoice())
+        check_bodies(folder, provider.requests())
+        assert provider.invoice()["total_microusd"] == 2 * 1_750_000
