@@ -168,7 +168,7 @@ class ProviderSection(Section):
     api: Literal["v1", "v2"] = Field(default="v2", description="v2: submit and poll. v1: one blocking call")
     base_url: str = Field(default="https://api.segmind.com", description="where jobs are submitted and asked about")
     storage_url: str = Field(
-        default="https://workflows-api.segmind.com", description="for uploads; not used in this version yet"
+        default="https://workflows-api.segmind.com", description="where start images that are files are uploaded"
     )
     history_url: str = Field(default="https://api.spotprod.segmind.com", description="where the account's history is")
     api_key_env: NameOfVariable = Field(

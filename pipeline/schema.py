@@ -177,7 +177,11 @@ def _parameters() -> Schema:
     text = {"type": "string", "maxLength": MAX_TEXT}
     share = {"type": "number", "minimum": 0, "maximum": 1}
     # No more than that it is not the one address that is certainly wrong: the rest may be a template.
-    url = {"type": "string", "pattern": r"^(?!\s*http:)\s*\S", "patternErrorMessage": "an https URL"}
+    url = {
+        "type": "string",
+        "pattern": r"^(?!\s*http:)\s*\S",
+        "patternErrorMessage": "an https URL, or the path of a file",
+    }
     prompt = {**text, "pattern": r"\S", "patternErrorMessage": "every video needs a prompt"}
     durations = {"enum": list(DURATIONS)}
     ratios = ", ".join(f'"{ratio}"' for ratio in FRAME_SIZES)
@@ -187,7 +191,7 @@ def _parameters() -> Schema:
         "cfg_scale": _told("0 to 1; higher keeps closer to the prompt", share, defaults["cfg_scale"]),
         "duration": _told("5 or 10, in seconds; 10 costs twice as much", durations, defaults["duration"]),
         "aspect_ratio": _told(ratios, {"enum": list(FRAME_SIZES)}, defaults["aspect_ratio"]),
-        "start_image": _told("an https URL", url),
+        "start_image": _told("an https URL, or a path below the manifest's folder: uploaded once", url),
     }
 
 
