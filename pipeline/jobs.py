@@ -66,6 +66,11 @@ def job_id(model: str, params: Mapping[str, Scalar], replicate: int) -> str:
     return f"k{ID_VERSION}-{hashlib.sha256(canonical_json(identity)).hexdigest()[:24]}"
 
 
+def is_of_this_scheme(identity: str) -> bool:
+    """Whether an id was made as this version makes them."""
+    return identity.startswith(f"k{ID_VERSION}-")
+
+
 def make_job(model: str, params: Mapping[str, Scalar], replicate: int, label: str) -> Job:
     """The job for normalised parameters."""
     return Job(job_id(model, params, replicate), model, params, replicate, label)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from bisect import bisect
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.jobs import Job
 from pipeline.kernel.usd import MicroUsd
 from pipeline.ledger.fold import JobRecord, JobState, State
+from pipeline.manifest import Entry
 from pipeline.models import find_model
+from pipeline.models.base import Scalar
 
 CALLS_PER_JOB = 6
 """What a job takes of the rate limit where calls are scarce: submit, three polls, result, and one to spare."""
+
+MAX_HELD = 1_000
+"""How many of the jobs that do not start are named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,23 +35,47 @@ class PriceLine:
 
 
 @dataclass(frozen=True, slots=True)
+class AxisValue:
+    """The jobs of one value of an axis; a job that several rows share counts where it is mentioned first."""
+
+    value: Scalar
+    jobs: int
+    to_do: int
+    cost: MicroUsd
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """An axis of the sweeps, with its values in order of first mention."""
+
+    name: str
+    values: tuple[AxisValue, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What a run would do. Amounts in micro-dollars; `to_do` in the order in which jobs would start.
 
-    `allowed` of them fit under the cap and the limit, for `allowed_cost`. `expected_s` is the time for these at the
-    given limits, and `in_time` how many of them are done by the deadline, None without one.
+    `allowed` of them fit under the cap and the limit, for `allowed_cost`: those where `fits`, which runs beside
+    `to_do`, is true. `last` is the last of these, and `held` are the first `MAX_HELD` that do not start, both as the
+    manifest mentions them first. `expected_s` is the time for what is allowed at the given limits, `time_left_s` the
+    time until the deadline and `in_time` how many are done by then; both None without one.
     """
 
     rows: int
     jobs: int
     duplicates: int
     lines: tuple[PriceLine, ...]
+    axes: tuple[Axis, ...]
     stored: int
     failed: int
     in_doubt: int
     running: int
     unfetched: int
     to_do: tuple[Job, ...]
+    fits: tuple[bool, ...]
+    last: Entry | None
+    held: tuple[Entry, ...]
     cost: MicroUsd
     allowed: int
     allowed_cost: MicroUsd
@@ -52,6 +83,7 @@ class Plan:
     committed: MicroUsd
     free: MicroUsd
     expected_s: float
+    time_left_s: float | None
     in_time: int | None
     limit: int | None
 
@@ -66,6 +98,11 @@ class Plan:
         return len(self.to_do) - self.held_by_limit - self.allowed
 
     @property
+    def passes_over(self) -> bool:
+        """Whether a job that does not fit under the cap is passed over for a cheaper one behind it."""
+        return not all(self.fits[: self.allowed])
+
+    @property
     def may_spend(self) -> bool:
         """Whether a run may submit anything: what is undecided today may turn out to need another attempt."""
         return bool(self.to_do or self.in_doubt or self.running)
@@ -73,8 +110,7 @@ class Plan:
 
 def make_plan(
     *,
-    rows: int,
-    entries: int,
+    entries: Sequence[Entry],
     jobs: Sequence[Job],
     state: State,
     price: Callable[[Job], MicroUsd],
@@ -83,42 +119,55 @@ def make_plan(
     max_in_flight: int,
     expected_s: float,
     retried: Callable[[JobRecord], bool] = lambda _record: False,
+    live: bool = False,
     limit: int | None = None,
     time_left_s: float | None = None,
 ) -> Plan:
     """Hold the jobs of a manifest against the ledger, the prices, the cap and the clock.
 
     Args:
+        entries: what is asked for, as written.
+        jobs: the jobs of these, each once, in the order in which they would start.
         retried: which of the jobs that failed for good are to be tried anew.
+        live: whether a run holds the directory now. At rest, what is reserved is in doubt.
         limit: start at most so many.
         time_left_s: seconds until the deadline, if there is one.
     """
-    where = {job.job_id: _standing(state, job, retried) for job in jobs}
-    to_do = tuple(job for job in jobs if where[job.job_id] is None)
+    standing = {job.job_id: _standing(state, job, retried) for job in jobs}
+    counts = Counter(standing.values())
+    to_do = tuple(job for job in jobs if standing[job.job_id] is None)
+    costs = [state.books.quote(price(job)) for job in to_do]
     free = state.books.free(cap)
-    allowed, allowed_cost = _under_the_cap([state.books.quote(price(job)) for job in to_do[:limit]], free)
+    fits = _under_the_cap(costs, free, limit)
+    allowed, allowed_cost = sum(fits), MicroUsd(sum(itertools.compress(costs, fits)))
+    first = _first_mentions(entries)
 
     def takes_s(some: int) -> float:
         return _expected_s(some, requests_per_minute, max_in_flight, expected_s)
 
     return Plan(
-        rows=rows,
+        rows=len({entry.row for entry in entries}),
         jobs=len(jobs),
-        duplicates=entries - len(jobs),
-        lines=tuple(_price_lines(jobs, to_do, state, price)),
-        stored=_count(where, JobState.STORED),
-        failed=_count(where, JobState.FAILED),
-        in_doubt=_count(where, JobState.IN_DOUBT),
-        running=_count(where, JobState.SUBMITTED, JobState.RESERVED),
-        unfetched=_count(where, JobState.POSTED),
+        duplicates=len(entries) - len(jobs),
+        lines=tuple(_price_lines(jobs, standing, state, price)),
+        axes=tuple(_axes(entries, first, standing, lambda job: state.books.quote(price(job)))),
+        stored=counts[JobState.STORED],
+        failed=counts[JobState.FAILED],
+        in_doubt=counts[JobState.IN_DOUBT] + (0 if live else counts[JobState.RESERVED]),
+        running=counts[JobState.SUBMITTED] + (counts[JobState.RESERVED] if live else 0),
+        unfetched=counts[JobState.POSTED],
         to_do=to_do,
-        cost=MicroUsd(sum(state.books.quote(price(job)) for job in to_do)),
+        fits=fits,
+        last=next((first[job.job_id] for job, fit in zip(reversed(to_do), reversed(fits), strict=True) if fit), None),
+        held=tuple(first[job.job_id] for job in itertools.islice(_held(to_do, fits), MAX_HELD)),
+        cost=MicroUsd(sum(costs)),
         allowed=allowed,
         allowed_cost=allowed_cost,
         cap=cap,
         committed=state.books.committed,
         free=free,
         expected_s=takes_s(allowed),
+        time_left_s=time_left_s,
         in_time=None if time_left_s is None else bisect(range(1, allowed + 1), time_left_s, key=takes_s),
         limit=limit,
     )
@@ -132,31 +181,65 @@ def _standing(state: State, job: Job, retried: Callable[[JobRecord], bool]) -> J
     return None if record.state is JobState.FAILED and retried(record) else record.state
 
 
-def _count(where: dict[str, JobState | None], *states: JobState) -> int:
-    return sum(state in states for state in where.values())
+def _under_the_cap(costs: Sequence[int], free: int, limit: int | None) -> tuple[bool, ...]:
+    """Which jobs fit into `free`, taken in order up to the limit, a job that does not fit being passed over."""
+    left, fits = free, []
+    for cost in costs[:limit]:
+        fit = cost <= left
+        fits.append(fit)
+        left -= cost if fit else 0
+    return (*fits, *[False] * (len(costs) - len(fits)))
 
 
-def _under_the_cap(quotes: Sequence[int], free: int) -> tuple[int, MicroUsd]:
-    """How many jobs fit into `free`, taken in order, a job that does not fit being passed over; and their cost."""
-    allowed = spent = 0
-    for quote in quotes:
-        if spent + quote <= free:
-            allowed += 1
-            spent += quote
-    return allowed, MicroUsd(spent)
+def _held(to_do: Sequence[Job], fits: Sequence[bool]) -> Iterator[Job]:
+    return (job for job, fit in zip(to_do, fits, strict=True) if not fit)
+
+
+def _first_mentions(entries: Sequence[Entry]) -> dict[str, Entry]:
+    first: dict[str, Entry] = {}
+    for entry in entries:
+        first.setdefault(entry.job.job_id, entry)
+    return first
 
 
 def _price_lines(
-    jobs: Sequence[Job], to_do: Sequence[Job], state: State, price: Callable[[Job], MicroUsd]
-) -> list[PriceLine]:
-    keys = {job.job_id: find_model(job.model).price_key(job.params) for job in jobs}
-    lines = []
-    for key in sorted(set(keys.values()), key=lambda key: (len(key), key)):
-        mine = [job for job in jobs if keys[job.job_id] == key]
-        left = [job for job in to_do if keys[job.job_id] == key]
-        quote = state.books.quote(price(mine[0]))
-        lines.append(PriceLine(key, quote, len(mine), len(left), MicroUsd(quote * len(left))))
-    return lines
+    jobs: Sequence[Job], standing: Mapping[str, JobState | None], state: State, price: Callable[[Job], MicroUsd]
+) -> Iterator[PriceLine]:
+    one: dict[str, Job] = {}
+    all_of: Counter[str] = Counter()
+    left_of: Counter[str] = Counter()
+    for job in jobs:
+        key = find_model(job.model).price_key(job.params)
+        one.setdefault(key, job)
+        all_of[key] += 1
+        left_of[key] += standing[job.job_id] is None
+    for key in sorted(one, key=lambda key: (len(key), key)):
+        quote = state.books.quote(price(one[key]))
+        yield PriceLine(key, quote, all_of[key], left_of[key], MicroUsd(quote * left_of[key]))
+
+
+def _axes(
+    entries: Sequence[Entry],
+    first: Mapping[str, Entry],
+    standing: Mapping[str, JobState | None],
+    quote: Callable[[Job], int],
+) -> Iterator[Axis]:
+    """Every axis, in order of first mention, with what its values come to."""
+    sums: dict[str, dict[tuple[type, Scalar], list[int]]] = {}
+    for entry in entries:
+        job = entry.job
+        counts = first[job.job_id] is entry
+        to_do = counts and standing[job.job_id] is None
+        cost = quote(job) if to_do and entry.axes else 0
+        for name, value in entry.axes.items():
+            # With its type: True and 1 are two values.
+            line = sums.setdefault(name, {}).setdefault((type(value), value), [0, 0, 0])
+            line[0] += counts
+            line[1] += to_do
+            line[2] += cost
+    for name, values in sums.items():
+        lines = (AxisValue(value, jobs, to_do, MicroUsd(cost)) for (_, value), (jobs, to_do, cost) in values.items())
+        yield Axis(name, tuple(lines))
 
 
 def _expected_s(jobs: int, requests_per_minute: float, max_in_flight: int, expected_s: float) -> float:

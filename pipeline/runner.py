@@ -18,19 +18,21 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from pipeline.config import Config, dump_config
+from pipeline.difference import bought_again, paid_and_unasked
 from pipeline.engine.context import Listener, RunContext
 from pipeline.engine.dispatcher import Dispatcher
 from pipeline.engine.recovery import doubt_what_was_reserved, grant_retries, recover, wants_retry
 from pipeline.engine.stopping import LeavingError, Stopping, StopReason, gravest
-from pipeline.jobs import Job
+from pipeline.jobs import Job, is_of_this_scheme
 from pipeline.kernel.clock import Clock, SystemClock, to_datetime
 from pipeline.kernel.errors import InputError, MachineError, RunDirectoryError
 from pipeline.kernel.files import make_folder, remove_leftovers, write_file
 from pipeline.kernel.usd import MicroUsd, format_usd
 from pipeline.ledger.events import Event, EventKind
-from pipeline.ledger.fold import ImpossibleMoveError, JobState, State, fold
+from pipeline.ledger.fold import ImpossibleMoveError, JobRecord, JobState, State, fold
 from pipeline.ledger.store import Ledger, lock_holder, open_ledger, read_events
 from pipeline.manifest import Campaign, Entry
+from pipeline.manifest.order import in_order
 from pipeline.media import Collector
 from pipeline.models import find_model
 from pipeline.plan import Plan, make_plan
@@ -50,6 +52,9 @@ SANDBOX_KEY = "SG_0000000000000000"
 SANDBOX_FOLDER = ".sandbox"
 """Where in a run directory its embedded sandbox remembers."""
 
+NAMED = 5
+"""How many videos a refusal names."""
+
 HOUSEKEEPING_S = 60.0
 """How often the report is written again, and the account's floor looked at, while a run is live."""
 
@@ -58,11 +63,15 @@ CREDITS_TRIES = 3
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What a run is asked besides its configuration. `ids` are row or job ids; `retry_classes` None for no retries."""
+    """What a run is asked besides its configuration. `ids` are row or job ids; `retry_classes` None for no retries.
+
+    `order` is one of `ORDERS`, the manifest's own without it.
+    """
 
     limit: int | None = None
     ids: frozenset[str] = frozenset()
     retry_classes: frozenset[str] | None = None
+    order: str | None = None
 
 
 class Watcher:
@@ -141,60 +150,109 @@ def read_state(folder: Path) -> State:
 
 
 def plan_run(
-    campaign: Campaign, config: Config, state: State, options: RunOptions | None = None, clock: Clock | None = None
+    campaign: Campaign,
+    config: Config,
+    state: State,
+    options: RunOptions | None = None,
+    clock: Clock | None = None,
+    *,
+    live: bool = False,
 ) -> Plan:
-    """What a run would do, given what the ledger says."""
-    options, now_us = options or RunOptions(), (clock or SystemClock()).now_us()
-    entries = _chosen_entries(campaign, options.ids)
+    """What a run would do, given what the ledger says.
+
+    Args:
+        live: whether a run holds the directory now.
+    """
+    options, now_us, price = options or RunOptions(), (clock or SystemClock()).now_us(), price_of(config)
     deadline_us = config.deadline_us(to_datetime(now_us).astimezone())
     return make_plan(
-        rows=len({entry.row for entry in entries}),
-        entries=len(entries),
-        jobs=_in_order(entries),
+        entries=chosen_entries(campaign, options.ids),
+        jobs=choose(campaign, options, price),
         state=state,
-        price=price_of(config),
+        price=price,
         cap=config.cap,
         requests_per_minute=config.limits.requests_per_minute,
         max_in_flight=config.limits.max_in_flight,
         expected_s=config.polling.expected_s / (1.0 if config.is_live else config.provider.time_scale),
         retried=lambda record: wants_retry(record, options.retry_classes),
+        live=live,
         limit=options.limit,
         time_left_s=None if deadline_us is None else (deadline_us - now_us) / 1e6,
     )
 
 
+def check_ids(folder: Path, campaign: Campaign, state: State) -> None:
+    """Refuse to buy finished work again because the ids of jobs are made differently by now.
+
+    Raises:
+        InputError: that would happen; it names the videos and their price.
+    """
+    jobs = {entry.job.job_id: entry.job for entry in campaign.entries}
+    paid = paid_and_unasked(jobs, state)
+    if not paid:
+        return
+    lines: list[Line] = []
+    # Rows that cannot be read keep nobody from what is paid: then the ledger alone must tell.
+    with contextlib.suppress(RunDirectoryError):
+        lines = load_lines(folder, only=paid)
+    again = bought_again(jobs, state, paid, lines, _foreign_requests(folder, paid))
+    if again:
+        names = ", ".join(each.name for each in again[:NAMED]) + (", …" if len(again) > NAMED else "")
+        videos = "1 finished video" if len(again) == 1 else f"{len(again):,} finished videos"
+        raise InputError(
+            f"{videos} (${format_usd(sum(each.liability for each in again))}) would be bought again, because job ids "
+            f"are made differently now: {names}; use the version that made them, or another directory (-o). "
+            "Nothing was sent."
+        )
+
+
+def _foreign_requests(folder: Path, paid: Mapping[str, JobRecord]) -> dict[str, str]:
+    """The bodies of those jobs whose ids are of another scheme; the fold has forgotten those that are stored."""
+    foreign = {job_id for job_id in paid if not is_of_this_scheme(job_id)}
+    if not foreign:
+        return {}
+    events = read_events(folder / "ledger")
+    return {event.job_id: event.request for event in events if event.job_id in foreign and event.request}
+
+
 def price_of(config: Config) -> Callable[[Job], MicroUsd]:
     """The list price of a job. An unknown price is refused, never guessed."""
 
+    known: dict[tuple[str, str], MicroUsd] = {}
+
     def price(job: Job) -> MicroUsd:
         model = find_model(job.model)
-        return config.price(model.price_key(job.params), model)
+        key = model.name, model.price_key(job.params)
+        if key not in known:
+            known[key] = config.price(key[1], model)
+        return known[key]
 
     return price
 
 
-def choose(campaign: Campaign, ids: frozenset[str]) -> tuple[Job, ...]:
-    """The jobs to be made, each once, by priority and then in the manifest's order.
-
-    Args:
-        ids: only rows or jobs of these ids; all if empty.
+def choose(campaign: Campaign, options: RunOptions, price: Callable[[Job], MicroUsd]) -> tuple[Job, ...]:
+    """The jobs that are asked for, each once, in the order in which they start.
 
     Raises:
         InputError: an id that the manifest does not have.
     """
-    return _in_order(_chosen_entries(campaign, ids))
+    entries = chosen_entries(campaign, options.ids)
+    return in_order(entries, options.order or campaign.order, campaign.seed, price)
 
 
-def _chosen_entries(campaign: Campaign, ids: frozenset[str]) -> list[Entry]:
-    known = {entry.row_id for entry in campaign.entries} | {entry.job.job_id for entry in campaign.entries}
+def chosen_entries(campaign: Campaign, ids: frozenset[str]) -> Sequence[Entry]:
+    """The entries of these rows or jobs, as written; all without any id.
+
+    Raises:
+        InputError: an id that the manifest does not have.
+    """
+    if not ids:
+        return campaign.entries
+    chosen = [entry for entry in campaign.entries if entry.row_id in ids or entry.job.job_id in ids]
+    known = {entry.row_id for entry in chosen} | {entry.job.job_id for entry in chosen}
     if unknown := ids - known:
         raise InputError(f"--ids: the manifest has no {', '.join(sorted(unknown))}")
-    return [entry for entry in campaign.entries if not ids or {entry.row_id, entry.job.job_id} & ids]
-
-
-def _in_order(entries: Sequence[Entry]) -> tuple[Job, ...]:
-    ordered = sorted(entries, key=lambda entry: -entry.priority)
-    return tuple({entry.job.job_id: entry.job for entry in ordered}.values())
+    return chosen
 
 
 async def run(
@@ -223,6 +281,8 @@ async def run(
     with signals_to(stopping.interrupt), open_ledger(folder / "ledger", clock) as ledger:
         try:
             check_provider(ledger.state, config, folder)
+            # Now or never: what the last run has kept of its rows is about to be replaced.
+            check_ids(folder, campaign, ledger.state)
             lines = _prepare_folder(folder, campaign, config)
             async with open_provider(config, folder, key, clock) as provider:
                 with log_to(folder / "run.log", provider.key) as run_log:
@@ -286,27 +346,34 @@ class OpenProvider:
 
 
 @contextlib.asynccontextmanager
-async def open_provider(config: Config, folder: Path, key: str, clock: Clock) -> AsyncIterator[OpenProvider]:
-    """The client of the configured provider; in a sandbox run, the sandbox is served first."""
+async def open_provider(
+    config: Config, folder: Path, key: str, clock: Clock, looking: bool = False
+) -> AsyncIterator[OpenProvider]:
+    """The client of the configured provider; in a sandbox run, the sandbox is served first.
+
+    Args:
+        looking: whether an embedded sandbox is only asked: then it draws nothing, and counts no calls.
+    """
     settings, sandbox = config.provider_settings(), None
     async with contextlib.AsyncExitStack() as stack:
         if not config.is_live:
             from pipeline.sandbox import Sandbox
 
-            sandbox = await stack.enter_async_context(Sandbox(_sandbox_settings(config, folder)))
+            sandbox = await stack.enter_async_context(Sandbox(_sandbox_settings(config, folder, looking=looking)))
             settings, key = _at(settings, sandbox.url), SANDBOX_KEY
         client = await stack.enter_async_context(Client(settings, key, clock))
         yield OpenProvider(client, key, settings.is_loopback, sandbox)
 
 
-def _sandbox_settings(config: Config, folder: Path) -> SandboxSettings:
+def _sandbox_settings(config: Config, folder: Path, *, looking: bool) -> SandboxSettings:
     """An embedded sandbox that remembers in the run directory, so that a run can die and go on."""
     from pipeline.sandbox import SandboxSettings
 
     return SandboxSettings(
         time_scale=config.provider.time_scale,
-        rpm=max(1, int(config.limits.requests_per_minute)),
+        rpm=None if looking else max(1, int(config.limits.requests_per_minute)),
         mean_s=config.polling.expected_s,
+        clips="tiny" if looking else "own",
         state_dir=folder / SANDBOX_FOLDER,
     )
 
@@ -326,7 +393,7 @@ async def _run_engine(
 ) -> RunResult:
     state = context.ledger.state
     context.pace.pause(pace_owed_s(state, context.pace.interval_s, context.clock.now_us()))
-    chosen = choose(campaign, options.ids)
+    chosen = choose(campaign, options, context.price)
     await context.record(_run_started(config, campaign, len(chosen)))
     asked = frozenset(job.job_id for job in chosen)
     over = state.in_state(JobState.STORED, JobState.FAILED)

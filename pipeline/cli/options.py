@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from pipeline.config import Config
+    from pipeline.manifest import Campaign
     from pipeline.runner import RunOptions
 
 Manifest = Annotated[
@@ -45,6 +46,14 @@ Limit = Annotated[
     int | None, typer.Option("-n", "--limit", min=1, metavar="N", help="Start at most so many jobs in this run.")
 ]
 Ids = Annotated[str | None, typer.Option("--ids", metavar="A,B", help="Only these rows or jobs, by id.")]
+Order = Annotated[
+    str | None,
+    typer.Option(
+        "--order",
+        metavar="ORDER",
+        help="In which order jobs start: balanced (over rows and variants evenly), file or cheapest.",
+    ),
+]
 Setting = Annotated[
     list[str] | None,
     typer.Option(
@@ -77,7 +86,9 @@ def make_config(
     return load_config(file, flags, setting or [])
 
 
-def make_run_options(limit: int | None, ids: str | None, retry_failed: str | None = None) -> RunOptions:
+def make_run_options(
+    limit: int | None, ids: str | None, order: str | None, retry_failed: str | None = None
+) -> RunOptions:
     """What a run is asked besides its configuration."""
     from pipeline.runner import RunOptions
 
@@ -85,7 +96,32 @@ def make_run_options(limit: int | None, ids: str | None, retry_failed: str | Non
         limit=limit,
         ids=frozenset() if ids is None else _split("--ids", ids, "hero,closing"),
         retry_classes=None if retry_failed is None else _error_classes(retry_failed),
+        order=None if order is None else _order(order),
     )
+
+
+def read_manifest(path: Path, *, json: bool) -> Campaign:
+    """The campaign of a manifest. With `json`, its mistakes are told on standard output as the rest would be."""
+    from pipeline.cli.screen import places_json, say_json
+    from pipeline.kernel.errors import ManifestError
+    from pipeline.manifest import load_manifest
+
+    try:
+        return load_manifest(path)
+    except ManifestError as error:
+        if not json:
+            raise
+        say_json({"mistakes": places_json(error.mistakes)})
+        raise typer.Exit(error.exit_code) from None
+
+
+def _order(text: str) -> str:
+    from pipeline.kernel.errors import InputError
+    from pipeline.manifest.campaign import ORDERS
+
+    if text not in ORDERS:
+        raise InputError(f"--order: there is no order {text[:40]!r}; known: {', '.join(ORDERS)}")
+    return text
 
 
 def _split(flag: str, text: str, example: str) -> frozenset[str]:

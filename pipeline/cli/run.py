@@ -12,10 +12,10 @@ import typer
 from typer.core import TyperCommand
 
 from pipeline.cli import options
+from pipeline.cli.plan_screen import plan_screen
 from pipeline.cli.screen import (
     bill_screen,
     next_command,
-    plan_screen,
     printable,
     say,
     say_json,
@@ -26,6 +26,9 @@ from pipeline.kernel.usd import MicroUsd
 
 if TYPE_CHECKING:
     from pipeline.config import Config
+    from pipeline.difference import Difference
+    from pipeline.ledger.fold import State
+    from pipeline.manifest import Campaign
 
 OWN_SCREEN_FLAGS = {"--yes", "--json", "--no-progress"}
 RETRY_FLAG = "--retry-failed"
@@ -61,6 +64,7 @@ def run(
     max_in_flight: options.MaxInFlight = None,
     limit: options.Limit = None,
     ids: options.Ids = None,
+    order: options.Order = None,
     retry_failed: Annotated[
         str | None,
         typer.Option(
@@ -85,22 +89,24 @@ def run(
     from pipeline import runner
     from pipeline.cli.progress import Progress
     from pipeline.config import read_key
-    from pipeline.manifest import load_manifest
+    from pipeline.kernel.clock import SystemClock
 
     settings = options.make_config(
         config, setting, budget_usd=budget_usd, rpm=rpm, max_in_flight=max_in_flight, after=after, until=until
     )
     key = read_key(settings) if settings.is_live else runner.SANDBOX_KEY
-    campaign = load_manifest(manifest)
+    asked = options.make_run_options(limit, ids, order, retry_failed)
+    campaign = options.read_manifest(manifest, json=json)
     folder = runner.run_folder(settings, campaign, out)
-    asked = options.make_run_options(limit, ids, retry_failed)
     state = runner.read_state(folder)
     runner.check_provider(state, settings, folder)
+    runner.check_ids(folder, campaign, state)
     made = runner.plan_run(campaign, settings, state, asked)
     if not json:
         for warning in campaign.warnings:
             say(f"Warning: {printable(str(warning))}")
-        say(plan_screen(campaign.name, made, str(folder), live=settings.is_live))
+        changes, now_us = _changes(folder, campaign, settings, state), SystemClock().now_us()
+        say(plan_screen(campaign.name, made, str(folder), live=settings.is_live, changes=changes, now_us=now_us))
         say()
     _ask_before_spending(settings, yes=yes, json=json, anything=made.may_spend)
     progress = Progress(shown=not no_progress and not json)
@@ -121,6 +127,18 @@ def run(
             needed = MicroUsd(left.committed + left.cost)
         say(next_command(result.summary, str(folder), _again(manifest, keep_budget=needed is None), needed))
     raise typer.Exit(result.exit_code)
+
+
+def _changes(folder: Path, campaign: Campaign, config: Config, state: State) -> Difference | None:
+    """What changed since the last run. Where that cannot be told, nobody is kept from what is paid already."""
+    from pipeline.kernel.errors import RunDirectoryError
+    from pipeline.planning import changes_since
+
+    try:
+        return changes_since(folder, campaign, config, state)
+    except RunDirectoryError as error:
+        say(f"Warning: {printable(str(error))}: what changed since the last run is not known.")
+        return None
 
 
 def _ask_before_spending(config: Config, *, yes: bool, json: bool, anything: bool) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from pipeline.kernel.errors import Mistake
     from pipeline.kernel.usd import MicroUsd
-    from pipeline.plan import Plan
 
 SANDBOX_NOTE = "SANDBOX: no money moves; the videos are drawn on this machine."
 
@@ -51,6 +51,26 @@ def _escaped(character: str) -> str:
     return f"\\u{ord(character):04x}" if _UNPRINTABLE.match(character) else character
 
 
+def places_json(mistakes: Iterable[Mistake]) -> list[dict[str, Any]]:
+    """Mistakes or warnings for scripts, each with its place; null where it has none."""
+    names = ("file", "line", "row", "column", "message")
+    return [{name: getattr(mistake, name) for name in names} for mistake in mistakes]
+
+
+def dollars(micro: int) -> str:
+    """An amount as people read it: `$1,234.50`."""
+    from pipeline.kernel.usd import format_usd
+
+    whole, _, cents = format_usd(micro).partition(".")
+    return f"${int(whole):,}.{cents}"
+
+
+def shortened(text: str, length: int) -> str:
+    """Text on one printable line of at most `length` characters."""
+    line = printable(text)
+    return line if len(line) <= length else f"{line[: length - 1].rstrip()}…"
+
+
 def table(rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset()) -> str:
     """Rows as aligned columns; those numbered in `right` align to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -79,100 +99,6 @@ def duration(seconds: float) -> str:
 def about(seconds: float) -> str:
     """A guess at a duration: about 7 min, less than 1 s."""
     return duration(seconds) if seconds < 1 else f"about {duration(seconds)}"
-
-
-def plan_screen(name: str, plan: Plan, folder: str, *, live: bool) -> str:
-    """The plan as a person reads it before saying yes."""
-    from pipeline.kernel.usd import format_usd
-
-    lines = [] if live else [SANDBOX_NOTE]
-    shared = f", {plan.duplicates} shared with an earlier row" if plan.duplicates else ""
-    head = f"{printable(name)}: {count(plan.rows, 'row')}, {count(plan.jobs, 'job')}{shared}"
-    lines += [f"{head}  ->  {printable(folder)}", ""]
-    rows = [["length", "price", "jobs", "to do", "cost"]]
-    for line in plan.lines:
-        price, cost = format_usd(line.price), format_usd(line.cost)
-        rows.append([f"{line.price_key} s", f"${price}", str(line.jobs), str(line.to_do), f"${cost}"])
-    rows.append(["all", "", str(plan.jobs), str(len(plan.to_do)), f"${format_usd(plan.cost)}"])
-    lines += [table(rows, right=frozenset({1, 2, 3, 4})), ""]
-    done = {
-        "stored": plan.stored,
-        "failed": plan.failed,
-        "in doubt": plan.in_doubt,
-        "running": plan.running,
-        "paid, not yet on disk": plan.unfetched,
-    }
-    if said := ", ".join(f"{number:,} {word}" for word, number in done.items() if number):
-        lines.append(f"Already: {said}.")
-    lines.append(
-        f"Cap ${format_usd(plan.cap)}, of which ${format_usd(plan.committed)} is spent or set aside: "
-        f"${format_usd(plan.free)} is free."
-    )
-    lines += _allowance(plan)
-    if plan.allowed:
-        lines.append(f"Expected time at these limits: {about(plan.expected_s)}.")
-    if plan.in_time is not None and plan.in_time < plan.allowed:
-        lines.append(f"The deadline leaves time for about {plan.in_time:,} of {count(plan.allowed, 'job')}.")
-    return "\n".join(lines)
-
-
-def _allowance(plan: Plan) -> list[str]:
-    """What limit and cap let through."""
-    from pipeline.kernel.usd import format_usd
-
-    if not plan.to_do:
-        return ["Nothing new to make."]
-    wanted, lines = len(plan.to_do) - plan.held_by_limit, []
-    if plan.held_by_limit:
-        lines.append(f"The limit starts {wanted:,} of {count(len(plan.to_do), 'job')}; the rest is for later runs.")
-    if plan.held_by_cap:
-        allowed = f"{plan.allowed:,}" if plan.allowed else "none"
-        let = f"The cap lets {allowed} of {count(wanted, 'job')} through, for ${format_usd(plan.allowed_cost)}."
-        lines.append(let if wanted > 1 else "The cap does not let the job through.")
-        lines.append(f"A cap of ${format_usd(plan.committed + plan.cost)} would do for all that is left.")
-    else:
-        what = f"all {count(wanted, 'job')}" if wanted > 1 else "the job"
-        lines.append(f"The cap lets {what} through, for at most ${format_usd(plan.allowed_cost)}.")
-    return lines
-
-
-def plan_json(name: str, plan: Plan, folder: str, *, live: bool, warnings: Sequence[str]) -> dict[str, Any]:
-    """The plan for scripts. Money as text with exact cents."""
-    from pipeline.kernel.usd import format_usd
-
-    return {
-        "name": name,
-        "run_directory": folder,
-        "live": live,
-        "rows": plan.rows,
-        "jobs": plan.jobs,
-        "duplicates": plan.duplicates,
-        "by_duration": [
-            {
-                "duration_s": int(line.price_key),
-                "price_usd": format_usd(line.price),
-                "jobs": line.jobs,
-                "to_do": line.to_do,
-                "cost_usd": format_usd(line.cost),
-            }
-            for line in plan.lines
-        ],
-        "stored": plan.stored,
-        "failed": plan.failed,
-        "in_doubt": plan.in_doubt,
-        "running": plan.running,
-        "unfetched": plan.unfetched,
-        "to_do": len(plan.to_do),
-        "cost_usd": format_usd(plan.cost),
-        "cap_usd": format_usd(plan.cap),
-        "committed_usd": format_usd(plan.committed),
-        "free_usd": format_usd(plan.free),
-        "allowed": plan.allowed,
-        "allowed_cost_usd": format_usd(plan.allowed_cost),
-        "expected_s": round(plan.expected_s, 1),
-        "in_time": plan.in_time,
-        "warnings": list(warnings),
-    }
 
 
 def summary_screen(summary: Mapping[str, Any]) -> str:

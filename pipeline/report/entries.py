@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 import pyarrow as pa
@@ -85,29 +85,72 @@ def save_entries(folder: Path, entries: Iterable[Entry]) -> None:
     write_file(folder / FILE, sink.getvalue().to_pybytes())
 
 
-def load_lines(folder: Path) -> list[Line]:
+def has_entries(folder: Path) -> bool:
+    """Whether a run directory keeps the rows of a campaign."""
+    return (folder / FILE).exists()
+
+
+def load_lines(folder: Path, only: Collection[str] | None = None) -> list[Line]:
     """The lines of a run directory's campaign.
+
+    Args:
+        only: the ids of the jobs whose lines are wanted; all without it.
 
     Raises:
         RunDirectoryError: it has none, or they cannot be read.
     """
+    table = _read(folder, _SCHEMA.names)
+    if only is not None:
+        ids = table.column("job_id").to_pylist()
+        table = table.take([index for index, job_id in enumerate(ids) if job_id in only])
+    try:
+        return [
+            Line(
+                row["row"],
+                row["id"],
+                row["replicate"],
+                row["job_id"],
+                row["model"],
+                orjson.loads(row["params"]),
+                json.loads(row["variables"]),
+            )
+            for row in table.to_pylist()
+        ]
+    except (ValueError, TypeError) as error:
+        raise _unreadable(folder, error) from None
+
+
+class Key(NamedTuple):
+    """Which row asked for which job."""
+
+    row: int
+    id: str
+    job_id: str
+
+
+def load_keys(folder: Path) -> list[Key]:
+    """The lines of a run directory's campaign without what they ask for, which is most of the reading.
+
+    Raises:
+        RunDirectoryError: it has none, or they cannot be read.
+    """
+    table = _read(folder, list(Key._fields))
+    return [Key(*values) for values in zip(*(table.column(name).to_pylist() for name in Key._fields), strict=True)]
+
+
+def _read(folder: Path, columns: list[str]) -> pa.Table:
     try:
         # Without threads: a command that ends while Arrow's are still being started is aborted.
         source = pa.BufferReader((folder / FILE).read_bytes())
-        rows = pq.ParquetFile(source).read(use_threads=False).to_pylist()
+        table = pq.ParquetFile(source).read(columns=columns, use_threads=False)
     except FileNotFoundError:
         raise RunDirectoryError(f"{folder} is not a run directory: it has no {FILE}") from None
     except (pa.ArrowException, OSError) as error:
-        raise RunDirectoryError(f"{folder / FILE} cannot be read ({type(error).__name__})") from None
-    return [
-        Line(
-            row["row"],
-            row["id"],
-            row["replicate"],
-            row["job_id"],
-            row["model"],
-            orjson.loads(row["params"]),
-            json.loads(row["variables"]),
-        )
-        for row in rows
-    ]
+        raise _unreadable(folder, error) from None
+    if missing := set(columns) - set(table.column_names):
+        raise _unreadable(folder, f"it has no column {min(missing)}")
+    return table
+
+
+def _unreadable(folder: Path, why: Exception | str) -> RunDirectoryError:
+    return RunDirectoryError(f"{folder / FILE} cannot be read ({why if isinstance(why, str) else type(why).__name__})")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from pipeline.kernel.clock import iso
@@ -137,14 +137,19 @@ def _outcome(record: JobRecord) -> dict[str, Any]:
 
 
 def _extra_columns(lines: Sequence[Line]) -> dict[str, str]:
+    models = dict.fromkeys(line.model for line in lines)
+    return extra_columns(models, dict.fromkeys(name for line in lines for name in line.variables), RESULT_COLUMNS)
+
+
+def extra_columns(models: Iterable[str], variables: Collection[str], fixed: Collection[str]) -> dict[str, str]:
     """Every parameter, then every variable, to the column that shows it; fixed columns keep their names."""
     names: dict[str, str] = {}
-    for model in dict.fromkeys(line.model for line in lines):
+    for model in models:
         names |= {name: name for name in find_model(model).parameters}
-    variables = dict.fromkeys(name for line in lines for name in line.variables if name not in names)
+    variables = [name for name in variables if name not in names]
     for name in variables:
         column = name
-        while column in RESULT_COLUMNS or (column != name and (column in variables or column in names)):
+        while column in fixed or (column != name and (column in variables or column in names)):
             column = f"variable_{column}"
         names[name] = column
     return names

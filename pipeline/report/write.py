@@ -39,7 +39,7 @@ def write_report(
     make_folder(report)
     results = frame(tables.results(lines, state, live=live), tables.result_types(lines))
     parquet = io.BytesIO()
-    frame_of(_uniform(results[name]) for name in results).to_parquet(parquet, index=False)
+    frame_of(uniform(results[name]) for name in results).to_parquet(parquet, index=False)
     write_file(report / "results.parquet", parquet.getvalue())
     write_file(report / "results.csv", csv_bytes(results))
     write_file(report / "errors.csv", csv_bytes(frame(tables.errors(lines, state), tables.ERROR_COLUMNS)))
@@ -56,7 +56,7 @@ def frame_of(columns: Iterable[pd.Series[Any]]) -> pd.DataFrame:
     return pd.DataFrame({column.name: column for column in columns})
 
 
-def _uniform(column: pd.Series[Any]) -> pd.Series[Any]:
+def uniform(column: pd.Series[Any]) -> pd.Series[Any]:
     """A variable may be a number in one row and text in another; a column of parquet is one or the other."""
     if column.dtype != object:
         return column
@@ -96,7 +96,7 @@ def harmless(value: Any) -> Any:
     What is no writing (control characters, half characters) is shown as such, and a line ends in one way only: a lone
     carriage return would end the row for some readers.
     """
-    if not isinstance(value, str):
+    if not isinstance(value, str) or (value[:1].isalnum() and value.isprintable()):
         return value
     shown = _UNPRINTABLE.sub("�", _LINE_ENDS.sub("\n", value))
     return f"'{shown}" if _FORMULA.match(value) else shown

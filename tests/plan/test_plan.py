@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.cli.screen import plan_screen
+from pipeline.cli.plan_screen import plan_screen
 from pipeline.jobs import Job, make_job
 from pipeline.kernel.usd import MicroUsd
 from pipeline.ledger.events import Event, EventKind

@@ -1,0 +1,328 @@
+"""How a plan looks: what a person reads before saying yes, and the same for scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import tzinfo
+from typing import TYPE_CHECKING, Any
+
+from pipeline.cli.screen import SANDBOX_NOTE, about, count, dollars, places_json, printable, shortened, table
+
+if TYPE_CHECKING:
+    from pipeline.difference import Change, Difference
+    from pipeline.kernel.errors import Mistake
+    from pipeline.manifest import Entry
+    from pipeline.models.base import Scalar
+    from pipeline.plan import Axis, Plan
+
+AXES_SHOWN = 6
+VALUES_SHOWN = 12
+VALUES_IN_JSON = 1_000
+HELD_SHOWN = 3
+VALUE_WIDTH = 40
+"""Columns for the values of an axis, so that a line stays within 80."""
+AXES_WIDTH = 48
+HOUR_FROM_S = 120.0
+"""From which expected time on the hour of its end is told."""
+
+RIGHT = frozenset({1, 2, 3, 4})
+
+
+def plan_screen(
+    name: str,
+    plan: Plan,
+    folder: str,
+    *,
+    live: bool,
+    now_us: int,
+    changes: Difference | None = None,
+    whole: bool = False,
+    zone: tzinfo | None = None,
+) -> str:
+    """The plan as a person reads it before saying yes.
+
+    Args:
+        live: whether real money would be spent.
+        now_us: the present, microseconds since 1970.
+        whole: with what the values of the axes come to, and what the cap stops.
+        zone: of the hours shown; the machine's own without it.
+    """
+    lines = [] if live else [SANDBOX_NOTE]
+    shared = f", {plan.duplicates:,} shared with an earlier row" if plan.duplicates else ""
+    head = f"{printable(name)}: {count(plan.rows, 'row')}, {count(plan.jobs, 'job')}{shared}"
+    lines += [f"{head}  ->  {printable(folder)}", ""]
+    lines += _changes(changes) if changes else []
+    lines += [_lengths(plan), ""]
+    lines += _axes(plan.axes) if whole else []
+    lines += _done(plan)
+    lines.append(
+        f"Cap {dollars(plan.cap)}, of which {dollars(plan.committed)} is spent or set aside: "
+        f"{dollars(plan.free)} is free."
+    )
+    lines += _allowance(plan, whole=whole)
+    lines += _time(plan, now_us, zone)
+    return "\n".join(lines)
+
+
+def _changes(changes: Difference) -> list[str]:
+    """What became of the rows since the last run; a line for each kind of change."""
+    rows = []
+    for word, change in (("added", changes.added), ("changed", changes.changed), ("removed", changes.removed)):
+        if change.rows:
+            rows.append([f"{count(change.rows, 'row')} {word}", "; ".join(_change(change))])
+    return ["Since the last run:", table(rows), ""]
+
+
+def _change(change: Change) -> list[str]:
+    parts = []
+    if change.jobs:
+        made = change.jobs - change.to_do
+        parts.append(f"{count(change.jobs, 'new job')}, {dollars(change.cost)}")
+        if made:
+            parts[0] += f" ({made:,} made or begun already)"
+    if change.videos:
+        what = "1 old video stays" if change.videos == 1 else f"{change.videos:,} old videos stay"
+        parts.append(f"{what}, {dollars(change.spent)} spent")
+    if change.on_their_way:
+        parts.append(f"{count(change.on_their_way, 'old job')} still on the way")
+    return parts or ["nothing was made of them"]
+
+
+def _lengths(plan: Plan) -> str:
+    rows = [["length", "price", "jobs", "to do", "cost"]]
+    for line in plan.lines:
+        cells = (dollars(line.price), f"{line.jobs:,}", f"{line.to_do:,}", dollars(line.cost))
+        rows.append([f"{line.price_key} s", *cells])
+    rows.append(["all", "", f"{plan.jobs:,}", f"{len(plan.to_do):,}", dollars(plan.cost)])
+    return table(rows, right=RIGHT)
+
+
+def _axes(axes: Sequence[Axis]) -> list[str]:
+    """A table for each axis, all with the same columns."""
+    rows: list[list[str]] = []
+    for axis in axes[:AXES_SHOWN]:
+        rows.append([shortened(axis.name, VALUE_WIDTH), "jobs", "to do", "cost"])
+        for value in axis.values[:VALUES_SHOWN]:
+            cells = (f"{value.jobs:,}", f"{value.to_do:,}", dollars(value.cost))
+            rows.append([shortened(_shown(value.value), VALUE_WIDTH), *cells])
+        if (more := len(axis.values) - VALUES_SHOWN) > 0:
+            rows.append([f"… and {more:,} more", "", "", ""])
+        rows.append(["", "", "", ""])
+    lines = [line.rstrip() for line in table(rows, right=RIGHT).split("\n")] if rows else []
+    if len(axes) > AXES_SHOWN:
+        lines += [f"  … and {len(axes) - AXES_SHOWN:,} more of such tables (--json has all)", ""]
+    return lines
+
+
+def _shown(value: Scalar) -> str:
+    """A value in the manifest's spelling."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)
+
+
+def _done(plan: Plan) -> list[str]:
+    """What is there already, and what becomes of it."""
+    words = {
+        "stored": plan.stored,
+        "running": plan.running,
+        "paid and not yet on disk": plan.unfetched,
+        "in doubt": plan.in_doubt,
+        "failed": plan.failed,
+    }
+    said = ", ".join(f"{number:,} {word}" for word, number in words.items() if number)
+    lines = [f"Already: {said}."] if said else []
+    if plan.running or plan.unfetched:
+        lines.append("A run first collects what is running or paid, which is free.")
+    if plan.in_doubt:
+        lines.append("What is in doubt is looked for in the history before it is paid again.")
+    if plan.failed:
+        lines.append("What failed stays as it is; --retry-failed tries it anew.")
+    return lines
+
+
+def _allowance(plan: Plan, *, whole: bool) -> list[str]:
+    """What limit and cap let through."""
+    if not plan.to_do:
+        return ["Nothing new to make."]
+    wanted, lines = len(plan.to_do) - plan.held_by_limit, []
+    if plan.held_by_limit:
+        lines.append(f"The limit starts {wanted:,} of {count(len(plan.to_do), 'job')}; the rest is for later runs.")
+    if plan.held_by_cap:
+        allowed = f"{plan.allowed:,}" if plan.allowed else "none"
+        let = f"The cap lets {allowed} of {count(wanted, 'job')} through, for {dollars(plan.allowed_cost)}."
+        lines.append(let if wanted > 1 else "The cap does not let the job through.")
+        lines += _stopped(plan) if whole else []
+        lines.append(f"A cap of {dollars(plan.committed + plan.cost)} would do for all that is left.")
+    else:
+        what = f"all {count(wanted, 'job')}" if wanted > 1 else "the job"
+        lines.append(f"The cap lets {what} through, for at most {dollars(plan.allowed_cost)}.")
+    return lines
+
+
+def _stopped(plan: Plan) -> list[str]:
+    """Where the cap stops, and what is not made first."""
+    if plan.last is None:
+        return []
+    last = " ".join(_label(plan.last)).rstrip()
+    lines = [f"The cap stops after {last}.", "Not made, in this order:"]
+    if plan.passes_over:
+        lines = [f"The last that fits is {last}.", "Not made, or passed over for what is cheaper, in this order:"]
+    lines.append(table([_label(entry) for entry in plan.held[:HELD_SHOWN]]))
+    more = len(plan.to_do) - plan.allowed - HELD_SHOWN
+    return [*lines, f"  … and {more:,} more"] if more > 0 else lines
+
+
+def _label(entry: Entry) -> tuple[str, str]:
+    """A job by its row and replicate, and where in the sweep it is."""
+    axes = ", ".join(f"{name}: {_shown(value)}" for name, value in entry.axes.items())
+    return f"{entry.row_id}-{entry.job.replicate}", f"({shortened(axes, AXES_WIDTH)})" if axes else ""
+
+
+def _time(plan: Plan, now_us: int, zone: tzinfo | None) -> list[str]:
+    """How long it takes, when that is, and what the deadline leaves of it."""
+    if not plan.allowed:
+        return []
+    line = f"Expected time at these limits: {about(plan.expected_s)}"
+    if plan.expected_s >= HOUR_FROM_S:
+        line += f": done about {_hour(plan.expected_s, now_us, zone)} if started now"
+    lines = [f"{line}."]
+    if plan.in_time is not None and plan.time_left_s is not None:
+        some = f"about {plan.in_time:,} of {count(plan.allowed, 'job')}" if plan.in_time else "not even one job"
+        enough = "the job" if plan.allowed == 1 else f"all {plan.allowed:,} jobs"
+        what = enough if plan.in_time == plan.allowed else some
+        lines.append(f"The deadline, {_hour(plan.time_left_s, now_us, zone)}, leaves time for {what}.")
+    return lines
+
+
+def _hour(seconds: float, now_us: int, zone: tzinfo | None) -> str:
+    """The local time of day after so many seconds, with its day if that is not today."""
+    from pipeline.kernel.clock import to_datetime
+
+    now = to_datetime(now_us).astimezone(zone)
+    then = to_datetime(now_us + int(seconds * 1e6)).astimezone(zone)
+    days = (then.date() - now.date()).days
+    return f"{then:%H:%M}" + (f" on {then:%a %d %b}" if days > 1 else " tomorrow" if days else "")
+
+
+def credits_line(plan: Plan, credits_microusd: int) -> str:
+    """What the account holds, against what the plan may spend."""
+    held, short = f"Credits: {dollars(credits_microusd)}", plan.allowed_cost - credits_microusd
+    if not plan.allowed:
+        return f"{held}; nothing would be spent."
+    what = f"the {count(plan.allowed, 'job')} that may start" if plan.allowed > 1 else "the job that may start"
+    if short > 0:
+        return f"{held}, {dollars(short)} short of {dollars(plan.allowed_cost)} for {what}."
+    return f"{held}, enough for {what}."
+
+
+def plan_json(
+    name: str,
+    plan: Plan,
+    folder: str,
+    *,
+    live: bool,
+    order: str,
+    warnings: Iterable[Mistake],
+    changes: Difference | None = None,
+    credits_microusd: int | None = None,
+) -> dict[str, Any]:
+    """The plan for scripts. Money as text with exact cents."""
+    from pipeline.kernel.usd import format_usd
+
+    return {
+        "name": name,
+        "run_directory": folder,
+        "live": live,
+        "order": order,
+        "rows": plan.rows,
+        "jobs": plan.jobs,
+        "duplicates": plan.duplicates,
+        "changes": None if changes is None else _changes_json(changes),
+        "by_duration": [
+            {
+                "duration_s": int(line.price_key),
+                "price_usd": format_usd(line.price),
+                "jobs": line.jobs,
+                "to_do": line.to_do,
+                "cost_usd": format_usd(line.cost),
+            }
+            for line in plan.lines
+        ],
+        "by_axis": [_axis_json(axis) for axis in plan.axes],
+        "stored": plan.stored,
+        "failed": plan.failed,
+        "in_doubt": plan.in_doubt,
+        "running": plan.running,
+        "unfetched": plan.unfetched,
+        "to_do": len(plan.to_do),
+        "cost_usd": format_usd(plan.cost),
+        "cap_usd": format_usd(plan.cap),
+        "committed_usd": format_usd(plan.committed),
+        "free_usd": format_usd(plan.free),
+        "allowed": plan.allowed,
+        "allowed_cost_usd": format_usd(plan.allowed_cost),
+        "held_by_limit": plan.held_by_limit,
+        "held_by_cap": plan.held_by_cap,
+        "not_allowed": [
+            _held_json(plan, entry, "cap" if place < plan.held_by_cap else "limit")
+            for place, entry in enumerate(plan.held)
+        ],
+        "expected_s": round(plan.expected_s, 1),
+        "in_time": plan.in_time,
+        "credits_usd": None if credits_microusd is None else format_usd(credits_microusd),
+        "warnings": places_json(warnings),
+    }
+
+
+def _axis_json(axis: Axis) -> dict[str, Any]:
+    from pipeline.kernel.usd import format_usd
+
+    return {
+        "axis": _plain(axis.name),
+        "values": [
+            {"value": _plain(value.value), "jobs": value.jobs, "to_do": value.to_do, "cost_usd": format_usd(value.cost)}
+            for value in axis.values[:VALUES_IN_JSON]
+        ],
+        "more": max(0, len(axis.values) - VALUES_IN_JSON),
+    }
+
+
+def _held_json(plan: Plan, entry: Entry, held_by: str) -> dict[str, Any]:
+    from pipeline.kernel.usd import format_usd
+    from pipeline.models import find_model
+
+    key = find_model(entry.job.model).price_key(entry.job.params)
+    return {
+        "row": entry.row,
+        "id": entry.row_id,
+        "replicate": entry.job.replicate,
+        "job_id": entry.job.job_id,
+        "axes": {str(_plain(name)): _plain(value) for name, value in entry.axes.items()},
+        "price_usd": format_usd(next(line.price for line in plan.lines if line.price_key == key)),
+        "held_by": held_by,
+    }
+
+
+def _plain(value: Scalar) -> Scalar:
+    """A value as JSON for scripts can hold it: half a character becomes a whole one, a number beyond 64 bits text."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    return str(value) if isinstance(value, int) and abs(value) >= 2**63 else value
+
+
+def _changes_json(changes: Difference) -> Mapping[str, Any]:
+    from pipeline.kernel.usd import format_usd
+
+    return {
+        name: {
+            "rows": change.rows,
+            "jobs": change.jobs,
+            "to_do": change.to_do,
+            "cost_usd": format_usd(change.cost),
+            "videos": change.videos,
+            "on_their_way": change.on_their_way,
+            "spent_usd": format_usd(change.spent),
+        }
+        for name, change in (("added", changes.added), ("changed", changes.changed), ("removed", changes.removed))
+    }
