@@ -36,8 +36,9 @@ schema: .venv/ready  ## Write the schemas that editors read, after a change of w
 	$(BIN)/kling-batch schema manifest --output configs/manifest.schema.json
 	$(BIN)/kling-batch schema config --output configs/config.schema.json
 
-bench: .venv/ready  ## Measure the whole path, in jobs a second
+bench: .venv/ready  ## Measure the whole path, in jobs a second, and plans of a million rows
 	$(BIN)/python -m benchmarks.whole_path
+	$(BIN)/python -m benchmarks.planning
 
 lock: .venv/ready  ## Pin what is installed now
 	$(BIN)/pip freeze --exclude-editable > requirements.lock

@@ -150,6 +150,8 @@ class _Expansion:
     _characters: int = 0
     _no_variables: frozenset[str] = frozenset()
     _asked: int = 0
+    _is_plain: bool = True
+    """Whether `defaults` say nothing of what a row is asked besides its values."""
     _idle: set[int] = field(default_factory=set)
     _misshapen: int = 0
     """The last row that was warned of the shape of its image."""
@@ -157,6 +159,7 @@ class _Expansion:
     def __post_init__(self) -> None:
         self._parameters = frozenset(self.model.parameters)
         self._no_variables = self._parameters | frozenset(RESERVED)
+        self._is_plain = _SETTINGS.isdisjoint(self.document.shared.cells)
         self._idle = set(range(len(self.document.shared.sweep.exclude)))
 
     def add_row(self, row: Row) -> None:
@@ -191,7 +194,7 @@ class _Expansion:
 
     def _settings(self, row: Row) -> _Settings:
         cells, shared = row.cells, self.document.shared.cells
-        if _SETTINGS.isdisjoint(cells) and _SETTINGS.isdisjoint(shared):
+        if self._is_plain and _SETTINGS.isdisjoint(cells):
             return _Settings(self._row_id(row), 1, 0, ())
         count = _setting("count", row, self.document, 1, MAX_COUNT, 1, self.mistakes)
         priority = _setting("priority", row, self.document, -MAX_PRIORITY, MAX_PRIORITY, 0, self.mistakes)

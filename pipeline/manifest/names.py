@@ -40,7 +40,7 @@ class Names:
     _zipped: frozenset[str] = frozenset()
     _variables: dict[str, _Found] = field(default_factory=dict)
     _templates: set[str] = field(default_factory=set)
-    _shapes: set[frozenset[str]] = field(default_factory=set)
+    _shapes: set[tuple[str, ...]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._known = frozenset((*self.model.parameters, *RESERVED))
@@ -61,13 +61,14 @@ class Names:
             self._check_axes(row.sweep, row, row.lines)
         if self._zipped:
             self._check_zipped(row)
-        names = frozenset(row.cells if row.sweep is NO_SWEEP else (*row.cells, *_swept(row.sweep)))
+        names = tuple(row.cells) if row.sweep is NO_SWEEP else (*row.cells, *_swept(row.sweep))
         # Rows of a table have the same few sets of names: look at each set once.
         if names in self._shapes:
             return
-        self._shapes.add(names)
+        if len(self._shapes) < MAX_NAMES:
+            self._shapes.add(names)
         is_written = not row.columns or row.record is not None
-        for name in (*row.cells, *_swept(row.sweep)):
+        for name in names:
             self._meet(name, _Found(row.number, row.line_of(name), row.file, is_written))
 
     def finish(self) -> None:

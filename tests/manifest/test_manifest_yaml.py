@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from conftest import Fail, Load
 
@@ -288,3 +290,27 @@ def test_syntax_mistakes_come_with_the_line(fail: Fail) -> None:
     assert mistake.line == 3
     assert "twice" in mistake.message
     assert str(mistake).count("manifest.yaml") == 1
+
+
+def test_a_very_long_prompt_is_a_warning(load: Load) -> None:
+    """Legal, and probably a table read wrongly: the sentence says how much the model is known to take in."""
+    [warning] = load(f"rows: [{{prompt: {'a' * 2_500}}}, {{prompt: {'b' * 2_501}}}]").warnings
+    assert (warning.row, warning.column) == (2, "prompt")
+    assert "2,501 characters long" in warning.message
+
+
+def test_a_variable_that_no_template_uses_is_a_warning_where_it_was_written(load: Load) -> None:
+    """Probably a slip in YAML; in a table it is a column that was there before, and all may be used through `row`."""
+    [warning] = load("rows:\n  - prompt: a {{ mood }} mug\n    mood: calm\n    moood: bold").warnings
+    assert (warning.line, warning.column, "no template uses" in warning.message) == (4, "moood", True)
+    assert not load("prompt,campaign\na mug,spring\n", "m.csv").warnings
+    assert not load("rows: [{prompt: 'a {{ row[\"my mood\"] }} mug', my mood: calm}]").warnings
+
+
+def test_who_writes_very_many_rows_in_yaml_is_told_of_tables(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It works, and a table is read several times faster."""
+    monkeypatch.setattr(sys.modules["pipeline.manifest.read_yaml"], "MANY_ROWS", 2)
+    assert not load("rows: [{prompt: a}, {prompt: b}]").warnings
+    [warning] = load("rows: [{prompt: a}, {prompt: b}, {prompt: c}]").warnings
+    assert "3 rows in YAML" in warning.message
+    assert "rows_from" in warning.message
