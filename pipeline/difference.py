@@ -148,14 +148,14 @@ def bought_again(
     Args:
         jobs: all that is asked for, by id.
         paid: the records that hold money and are not among `jobs`.
-        lines: lines of the last run that are in `paid`; each is given its id again, and that one may be to do.
+        lines: those of the last run, or of it those in `paid`; each is given its id again, and that one may be to do.
         requests: the bodies as sent of records in `paid` whose ids are of another scheme; the same body may be to do.
     """
     to_do = {job_id: job for job_id, job in jobs.items() if _is_to_do(state, job_id)}
     found: dict[str, Rebought] = {}
     for line in lines:
         now = _id_now(line)
-        if line.job_id in found or now == line.job_id or now not in to_do:
+        if line.job_id not in paid or line.job_id in found or now == line.job_id or now not in to_do:
             continue
         del to_do[now]
         name = f"{line.id}-{line.replicate}"

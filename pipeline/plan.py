@@ -133,10 +133,13 @@ def make_plan(
         limit: start at most so many.
         time_left_s: seconds until the deadline, if there is one.
     """
-    standing = {job.job_id: _standing(state, job, retried) for job in jobs}
-    counts = Counter(standing.values())
-    to_do = tuple(job for job in jobs if standing[job.job_id] is None)
-    costs = [state.books.quote(price(job)) for job in to_do]
+    standing = [_standing(state, job, retried) for job in jobs]
+    counts = Counter(standing)
+    is_to_do = [where is None for where in standing]
+    to_do = tuple(itertools.compress(jobs, is_to_do))
+    keys = [find_model(job.model).price_key(job.params) for job in jobs]
+    quotes = {key: state.books.quote(price(job)) for key, job in dict(zip(keys, jobs, strict=True)).items()}
+    costs = [quotes[key] for key in itertools.compress(keys, is_to_do)]
     free = state.books.free(cap)
     fits = _under_the_cap(costs, free, limit)
     allowed, allowed_cost = sum(fits), MicroUsd(sum(itertools.compress(costs, fits)))
@@ -149,8 +152,8 @@ def make_plan(
         rows=len({entry.row for entry in entries}),
         jobs=len(jobs),
         duplicates=len(entries) - len(jobs),
-        lines=tuple(_price_lines(jobs, standing, state, price)),
-        axes=tuple(_axes(entries, first, standing, lambda job: state.books.quote(price(job)))),
+        lines=tuple(_price_lines(Counter(keys), Counter(itertools.compress(keys, is_to_do)), quotes)),
+        axes=tuple(_axes(entries, first, dict(zip((job.job_id for job in to_do), costs, strict=True)))),
         stored=counts[JobState.STORED],
         failed=counts[JobState.FAILED],
         in_doubt=counts[JobState.IN_DOUBT] + (0 if live else counts[JobState.RESERVED]),
@@ -202,41 +205,30 @@ def _first_mentions(entries: Sequence[Entry]) -> dict[str, Entry]:
     return first
 
 
-def _price_lines(
-    jobs: Sequence[Job], standing: Mapping[str, JobState | None], state: State, price: Callable[[Job], MicroUsd]
-) -> Iterator[PriceLine]:
-    one: dict[str, Job] = {}
-    all_of: Counter[str] = Counter()
-    left_of: Counter[str] = Counter()
-    for job in jobs:
-        key = find_model(job.model).price_key(job.params)
-        one.setdefault(key, job)
-        all_of[key] += 1
-        left_of[key] += standing[job.job_id] is None
-    for key in sorted(one, key=lambda key: (len(key), key)):
-        quote = state.books.quote(price(one[key]))
-        yield PriceLine(key, quote, all_of[key], left_of[key], MicroUsd(quote * left_of[key]))
+def _price_lines(jobs: Counter[str], to_do: Counter[str], quotes: Mapping[str, MicroUsd]) -> Iterator[PriceLine]:
+    for key in sorted(jobs, key=lambda key: (len(key), key)):
+        yield PriceLine(key, quotes[key], jobs[key], to_do[key], MicroUsd(quotes[key] * to_do[key]))
 
 
-def _axes(
-    entries: Sequence[Entry],
-    first: Mapping[str, Entry],
-    standing: Mapping[str, JobState | None],
-    quote: Callable[[Job], int],
-) -> Iterator[Axis]:
-    """Every axis, in order of first mention, with what its values come to."""
+def _axes(entries: Sequence[Entry], first: Mapping[str, Entry], costs: Mapping[str, int]) -> Iterator[Axis]:
+    """Every axis, in order of first mention, with what its values come to.
+
+    Args:
+        costs: for each job to do the most that it may cost.
+    """
     sums: dict[str, dict[tuple[type, Scalar], list[int]]] = {}
     for entry in entries:
-        job = entry.job
-        counts = first[job.job_id] is entry
-        to_do = counts and standing[job.job_id] is None
-        cost = quote(job) if to_do and entry.axes else 0
+        if not entry.axes:
+            continue
+        is_counted = first[entry.job.job_id] is entry
+        cost = costs.get(entry.job.job_id) if is_counted else None
         for name, value in entry.axes.items():
             # With its type: True and 1 are two values.
             line = sums.setdefault(name, {}).setdefault((type(value), value), [0, 0, 0])
-            line[0] += counts
-            line[1] += to_do
-            line[2] += cost
+            line[0] += is_counted
+            if cost is not None:
+                line[1] += 1
+                line[2] += cost
     for name, values in sums.items():
         lines = (AxisValue(value, jobs, to_do, MicroUsd(cost)) for (_, value), (jobs, to_do, cost) in values.items())
         yield Axis(name, tuple(lines))

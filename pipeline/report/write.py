@@ -96,7 +96,7 @@ def harmless(value: Any) -> Any:
     What is no writing (control characters, half characters) is shown as such, and a line ends in one way only: a lone
     carriage return would end the row for some readers.
     """
-    if not isinstance(value, str) or (value[:1].isalnum() and value.isprintable()):
+    if not isinstance(value, str) or not value or (value[0].isalnum() and value.isprintable()):
         return value
     shown = _UNPRINTABLE.sub("�", _LINE_ENDS.sub("\n", value))
     return f"'{shown}" if _FORMULA.match(value) else shown

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from datetime import UTC
 from typing import Any
 
 import pytest
 
-from pipeline.cli.plan_screen import plan_screen
+from pipeline.cli.plan_screen import credits_line, plan_json, plan_screen
 from pipeline.jobs import Job, make_job
 from pipeline.kernel.usd import MicroUsd
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import State, fold
+from pipeline.manifest import Entry
 from pipeline.plan import Plan, make_plan
 
 FIVE, TEN = MicroUsd(1_750_000), MicroUsd(3_500_000)
@@ -26,9 +29,9 @@ def price(wanted: Job) -> MicroUsd:
 
 def plan(jobs: list[Job], state: State | None = None, cap: int = 1_000_000_000, **more: Any) -> Plan:
     usual: dict[str, Any] = {"requests_per_minute": 50, "max_in_flight": 40, "expected_s": 317}
+    entries = [Entry(number, each.label, each, {}, 0) for number, each in enumerate(jobs, start=1)]
     return make_plan(
-        rows=len(jobs),
-        entries=len(jobs),
+        entries=more.pop("entries", entries),
         jobs=jobs,
         state=state or State(),
         price=price,
@@ -80,12 +83,14 @@ def test_a_limit_bounds_what_is_allowed() -> None:
 def test_what_the_limit_holds_is_not_blamed_on_the_cap() -> None:
     """The screen says which of the two holds a job back."""
     jobs = [job(f"job {n}") for n in range(10)]
-    screen = plan_screen("night", plan(jobs, limit=4), "outputs/night", live=True)
+    screen = plan_screen("night", plan(jobs, limit=4), "outputs/night", live=True, now_us=0)
     assert "The limit starts 4 of 10 jobs; the rest is for later runs." in screen
     assert "The cap lets all 4 jobs through, for at most $7.00." in screen
     both = plan(jobs, cap=5_250_000, limit=4)
     assert (both.held_by_limit, both.held_by_cap) == (6, 1)
-    assert "The cap lets 3 of 4 jobs through, for $5.25." in plan_screen("night", both, "outputs/night", live=True)
+    assert "The cap lets 3 of 4 jobs through, for $5.25." in plan_screen(
+        "night", both, "outputs/night", live=True, now_us=0
+    )
 
 
 def test_the_deadline_lets_through_what_is_done_by_then() -> None:
@@ -97,6 +102,111 @@ def test_the_deadline_lets_through_what_is_done_by_then() -> None:
     assert plan(jobs, time_left_s=100_000).in_time == 100
     some = [plan(jobs, time_left_s=minutes * 60).in_time or 0 for minutes in range(0, 60, 5)]
     assert some == sorted(some)
+
+
+def test_each_value_of_an_axis_says_what_it_comes_to() -> None:
+    """In order of first mention, by type too; a job that two rows share counts once, where it comes first."""
+    jobs = [job("a"), job("b", 10), job("c")]
+    asked = [(1, jobs[0], {"mood": "cozy", "n": 1}), (2, jobs[1], {"mood": "bold", "n": True}),
+             (3, jobs[2], {"mood": "cozy"}), (4, jobs[1], {"mood": "calm"})]  # fmt: skip
+    entries = [Entry(row, each.label, each, {}, 0, axes) for row, each, axes in asked]
+    made = plan(jobs, lived((job("a"), BOUGHT)), entries=entries)
+    mood, number = made.axes
+    assert [(each.value, each.jobs, each.to_do, each.cost) for each in mood.values] == [
+        ("cozy", 2, 1, FIVE),
+        ("bold", 1, 1, TEN),
+        ("calm", 0, 0, 0),
+    ]
+    assert [(repr(each.value), each.jobs) for each in number.values] == [("1", 1), ("True", 1)]
+    assert made.duplicates == 1
+
+
+def test_the_screen_shows_some_values_and_counts_the_rest() -> None:
+    """At most six axes with twelve values each on the screen; a thousand values for scripts, and how many more."""
+    jobs = [job(f"job {n}") for n in range(1_030)]
+    entries = [
+        Entry(1, "sweep", each, {}, 0, {"n": n} | {f"axis {m}": 0 for m in range(7)}) for n, each in enumerate(jobs)
+    ]
+    made = plan(jobs, entries=entries)
+    shown = plan_screen("night", made, "outputs/night", live=True, now_us=0, whole=True)
+    assert re.search(r"\n  11 +1 +1 +\$1\.75\n  … and 1,018 more\n", shown)
+    assert "axis 4" in shown
+    assert "axis 5" not in shown
+    assert "… and 2 more of such tables" in shown
+    assert "5 s      $1.75   1,030   1,030   $1,802.50\n" in shown
+    assert max(map(len, shown.split("\n"))) <= 80
+    told = plan_json("night", made, "outputs/night", live=True, order="file", warnings=())
+    assert [(axis["axis"], len(axis["values"]), axis["more"]) for axis in told["by_axis"]][:2] == [
+        ("n", 1_000, 30),
+        ("axis 0", 1, 0),
+    ]
+
+
+def test_the_cap_says_where_it_stops() -> None:
+    """Which job is the last that fits, and which are not made, in their order, those that are passed over too."""
+    jobs = [job("a"), job("b", 10), job("c"), job("d"), job("e"), job("f", 10)]
+    entries = [Entry(row, each.label, each, {}, 0, {"mood": each.label * 60}) for row, each in enumerate(jobs)]
+    made = plan(jobs, cap=2 * FIVE, entries=entries)
+    assert (made.fits, made.last, made.passes_over) == ((True, False, True, False, False, False), entries[2], True)
+    assert [entry.row_id for entry in made.held] == ["b", "d", "e", "f"]
+    shown = plan_screen("night", made, "outputs/night", live=True, now_us=0, whole=True)
+    assert f"The last that fits is c-1 (mood: {'c' * 41}…).\nNot made, or passed over for what is cheaper" in shown
+    assert f"  b-1   (mood: {'b' * 41}…)\n  d-1" in shown
+    assert "\n  … and 1 more\n" in shown
+    straight = plan(jobs[2:], cap=2 * FIVE, limit=3)
+    shown = plan_screen("night", straight, "outputs/night", live=True, now_us=0, whole=True)
+    assert "The cap stops after d-1.\nNot made, in this order:\n  e-1\n  f-1\n" in shown
+    told = plan_json("night", straight, "outputs/night", live=True, order="file", warnings=())
+    assert [(each["id"], each["price_usd"], each["held_by"]) for each in told["not_allowed"]] == [
+        ("e", "1.75", "cap"),
+        ("f", "3.50", "limit"),
+    ]
+
+
+EVENING_US = 1_780_354_800_000_000
+"""2026-06-01, 23:00 in UTC."""
+
+
+@pytest.mark.parametrize(
+    ("some", "left_s", "told"),
+    [
+        (1, None, "about 5 min: done about 23:05 if started now.\n"),
+        (500, None, "about 69 min: done about 00:08 tomorrow if started now.\n"),
+        (50_000, None, "about 4.6 days: done about 13:04 on Sat 06 Jun if started now.\n"),
+        (100, 7.5 * 3600, "The deadline, 06:30 tomorrow, leaves time for all 100 jobs.\n"),
+        (100, 600, "The deadline, 23:10, leaves time for about 39 of 100 jobs.\n"),
+        (100, 60, "The deadline, 23:01, leaves time for not even one job.\n"),
+    ],
+)
+def test_the_hour_is_said(some: int, left_s: float | None, told: str) -> None:
+    """When it would be done, in local time, and how much the deadline leaves time for."""
+    made = plan([job(f"job {n}") for n in range(some)], cap=10**12, time_left_s=left_s)
+    assert told in plan_screen("n", made, "o", live=True, now_us=EVENING_US, zone=UTC) + "\n"
+
+
+def test_what_there_is_already_comes_with_what_becomes_of_it() -> None:
+    """Collected, settled or left; what is reserved while nobody waits for an answer is in doubt."""
+    reserved = [EventKind.RESERVED]
+    state = lived((job("a"), BOUGHT), (job("b"), BOUGHT[:3]), (job("c"), GIVEN_UP), (job("d"), reserved))
+    jobs = [job(name) for name in "abcd"]
+    shown = plan_screen("n", plan(jobs, state), "o", live=True, now_us=0)
+    assert "Already: 1 stored, 1 paid and not yet on disk, 1 in doubt, 1 failed.\nA run first collects" in shown
+    assert "looked for in the history before it is paid again" in shown
+    assert "--retry-failed" in shown
+    assert "Already: 1 stored, 1 running" in plan_screen("n", plan(jobs, state, live=True), "o", live=True, now_us=0)
+
+
+@pytest.mark.parametrize(
+    ("held", "told"),
+    [
+        (FIVE + TEN, "Credits: $5.25, enough for the 2 jobs that may start."),
+        (FIVE, "Credits: $1.75, $3.50 short of $5.25 for the 2 jobs that may start."),
+    ],
+)
+def test_credits_are_held_against_the_plan(held: int, told: str) -> None:
+    """Enough, or how much is missing."""
+    assert credits_line(plan([job("a"), job("b", 10)]), held) == told
+    assert "nothing would be spent" in credits_line(plan([job("a")], lived((job("a"), BOUGHT))), held)
 
 
 def test_jobs_that_failed_are_to_do_only_when_a_retry_is_granted() -> None:
