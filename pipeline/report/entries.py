@@ -102,7 +102,8 @@ def load_lines(folder: Path, only: Collection[str] | None = None) -> list[Line]:
     table = _read(folder, _SCHEMA.names)
     if only is not None:
         ids = table.column("job_id").to_pylist()
-        table = table.take([index for index, job_id in enumerate(ids) if job_id in only])
+        wanted = [index for index, job_id in enumerate(ids) if job_id in only]
+        table = table.take(pa.array(wanted, pa.int64()))
     try:
         return [
             Line(

@@ -187,11 +187,18 @@ def test_the_log_is_json_without_the_key(tmp_path: Path) -> None:
 
 def test_rows_are_read_without_threads(tmp_path: Path) -> None:
     """A short command that ends while Arrow's threads are still being started would be aborted at its exit."""
-    save_entries(tmp_path, [])
+    from pipeline.jobs import make_job
+    from pipeline.manifest import Entry
+
+    job = make_job("kling-2", {"prompt": "p"}, 1, "x")
+    save_entries(tmp_path, [Entry(row, "x", job, {}, 0) for row in range(1_000)])
     code = (
-        "import os, sys, pathlib; from pipeline.report.entries import load_lines\n"
+        "import os, sys, pathlib; from pipeline.report.entries import load_keys, load_lines\n"
         "count = lambda: len(os.listdir('/proc/self/task'))\n"
-        "before = count(); load_lines(pathlib.Path(sys.argv[1])); assert count() == before, (before, count())"
+        "before, folder = count(), pathlib.Path(sys.argv[1])\n"
+        f"assert len(load_keys(folder)) == len(load_lines(folder, only=['{job.job_id}'])) == len(load_lines(folder))\n"
+        "assert load_lines(folder, only=['another']) == []\n"
+        "assert count() == before, (before, count())"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, timeout=30, check=False)
     assert done.returncode == 0, done.stderr
