@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import tzinfo
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from pipeline.kernel.errors import Mistake
     from pipeline.manifest import Entry
     from pipeline.models.base import Scalar
-    from pipeline.plan import Axis, Plan
+    from pipeline.plan import Axis, AxisValue, Plan, PriceLine
 
 AXES_SHOWN = 6
 VALUES_SHOWN = 12
 VALUES_IN_JSON = 1_000
 HELD_SHOWN = 3
-VALUE_WIDTH = 40
-"""Columns for the values of an axis, so that a line stays within 80."""
+VALUE_WIDTH = 30
+"""Characters for the value of an axis: with a million jobs, a line has 80."""
 AXES_WIDTH = 48
 HOUR_FROM_S = 120.0
 """From which expected time on the hour of its end is told."""
@@ -52,9 +52,7 @@ def plan_screen(
     head = f"{printable(name)}: {count(plan.rows, 'row')}, {count(plan.jobs, 'job')}{shared}"
     lines += [f"{head}  ->  {printable(folder)}", ""]
     lines += _changes(changes) if changes else []
-    lines += [_lengths(plan), ""]
-    lines += _axes(plan.axes) if whole else []
-    lines += _done(plan)
+    lines += [*_sums(plan, whole=whole), "", *_done(plan)]
     lines.append(
         f"Cap {dollars(plan.cap)}, of which {dollars(plan.committed)} is spent or set aside: "
         f"{dollars(plan.free)} is free."
@@ -88,30 +86,24 @@ def _change(change: Change) -> list[str]:
     return parts or ["nothing was made of them"]
 
 
-def _lengths(plan: Plan) -> str:
+def _sums(plan: Plan, *, whole: bool) -> list[str]:
+    """What each length comes to, and with `whole` each value of each axis, in columns below each other."""
     rows = [["length", "price", "jobs", "to do", "cost"]]
-    for line in plan.lines:
-        cells = (dollars(line.price), f"{line.jobs:,}", f"{line.to_do:,}", dollars(line.cost))
-        rows.append([f"{line.price_key} s", *cells])
+    rows += [[f"{line.price_key} s", dollars(line.price), *_cells(line)] for line in plan.lines]
     rows.append(["all", "", f"{plan.jobs:,}", f"{len(plan.to_do):,}", dollars(plan.cost)])
-    return table(rows, right=RIGHT)
-
-
-def _axes(axes: Sequence[Axis]) -> list[str]:
-    """A table for each axis, all with the same columns."""
-    rows: list[list[str]] = []
-    for axis in axes[:AXES_SHOWN]:
-        rows.append([shortened(axis.name, VALUE_WIDTH), "jobs", "to do", "cost"])
+    for axis in plan.axes[:AXES_SHOWN] if whole else ():
+        rows += [[""] * 5, [shortened(axis.name, VALUE_WIDTH), *[""] * 4]]
         for value in axis.values[:VALUES_SHOWN]:
-            cells = (f"{value.jobs:,}", f"{value.to_do:,}", dollars(value.cost))
-            rows.append([shortened(_shown(value.value), VALUE_WIDTH), *cells])
+            rows.append([shortened(_shown(value.value), VALUE_WIDTH), "", *_cells(value)])
         if (more := len(axis.values) - VALUES_SHOWN) > 0:
-            rows.append([f"… and {more:,} more", "", "", ""])
-        rows.append(["", "", "", ""])
-    lines = [line.rstrip() for line in table(rows, right=RIGHT).split("\n")] if rows else []
-    if len(axes) > AXES_SHOWN:
-        lines += [f"  … and {len(axes) - AXES_SHOWN:,} more of such tables (--json has all)", ""]
-    return lines
+            rows.append([f"… and {more:,} more", *[""] * 4])
+    if whole and len(plan.axes) > AXES_SHOWN:
+        rows += [[""] * 5, [f"… and {count(len(plan.axes) - AXES_SHOWN, 'axis', 'axes')} more", *[""] * 4]]
+    return [line.rstrip() for line in table(rows, right=RIGHT).split("\n")]
+
+
+def _cells(line: PriceLine | AxisValue) -> tuple[str, str, str]:
+    return f"{line.jobs:,}", f"{line.to_do:,}", dollars(line.cost)
 
 
 def _shown(value: Scalar) -> str:

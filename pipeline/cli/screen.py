@@ -28,9 +28,9 @@ def sentence(text: str) -> str:
     return f"{printable(text).rstrip('. ')}."
 
 
-def count(number: int, noun: str) -> str:
+def count(number: int, noun: str, plural: str = "") -> str:
     """`1 job`, `2 jobs`, `1,000 jobs`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {plural or f'{noun}s'}"
 
 
 def say(text: str = "") -> None:

@@ -199,6 +199,7 @@ def run_all(folder: Path) -> dict[str, Done]:
 _VARIES = (
     (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "ID"),
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "TIME"),
+    (r"\bdone about .* if started now\b", "done about HOUR if started now"),
     (r"\b\d+ h \d\d min\b", "DURATION"),
     (r"\b(less than )?\d+ (s|min)\b(?! +\$)", "DURATION"),
     (r"\b\d+ polls?\b", "POLLS"),

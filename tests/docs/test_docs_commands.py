@@ -172,6 +172,7 @@ def test_output_that_differs_is_noticed() -> None:
     assert not agrees(shown, ("in 3 s, 14 attempts, 9 polls", "posted $31.50", "one more"))
     assert not agrees(("5 s   $1.75",), ("10 s   $1.75",))
     assert normal("at 2026-11-23T18:55:28.354Z") == "at TIME"
+    assert normal("done about 23:05 if started now.") == normal("done about 00:05 tomorrow if started now.")
 
 
 def test_readme_fits_two_screens() -> None:

@@ -24,6 +24,7 @@ from virtual_time import run_virtually
 
 from pipeline import runner
 from pipeline.jobs import Job
+from pipeline.ledger.events import Event
 from pipeline.ledger.fold import JobState
 from pipeline.ledger.store import read_events
 from pipeline.provider.replies import Accepted
@@ -64,6 +65,29 @@ def test_the_cap_is_a_wall_and_the_cheaper_job_still_fits(tmp_path: Path) -> Non
             assert (await night.run(made, night.config(budget__cap_usd="26.25"))).exit_code == 0
             assert night.provider.invoice()["total_usd"] == "26.25"
             night.check(made)
+
+    run_virtually(main())
+
+
+def test_what_a_removed_row_has_running_is_collected(tmp_path: Path) -> None:
+    """A row that is gone from the manifest is paid all the same: the next run brings its video home."""
+
+    async def main() -> None:
+        async with Night(tmp_path) as night:
+            whole = campaign(tmp_path, 3)
+            lives: list[LiveRun] = []
+
+            def leave(event: Event) -> None:
+                if event.event.value == "submitted" and lives[0].context.ledger.state.counts[JobState.SUBMITTED] == 3:
+                    lives[0].context.stopping.interrupt()
+                    lives[0].context.stopping.interrupt()
+
+            assert (await night.run(whole, watcher=AtStart(lives.append, leave))).exit_code == 130
+            (tmp_path / "edited").mkdir()
+            result = await night.run(campaign(tmp_path / "edited", 1))
+            assert (result.exit_code, result.summary["jobs"], night.posts()) == (0, 1, 3)
+            night.check(whole)
+            assert durable_state(night.folder).counts[JobState.STORED] == 3
 
     run_virtually(main())
 
