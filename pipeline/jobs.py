@@ -62,7 +62,8 @@ def canonical_json(value: object) -> bytes:
 
 def job_id(model: str, params: Mapping[str, Scalar], replicate: int) -> str:
     """The id of a generation: `k1-` and 24 hex digits of the hash of model, normalised parameters and replicate."""
-    identity = {"version": ID_VERSION, "model": model, "params": dict(params), "replicate": replicate}
+    plain = params if type(params) is dict else dict(params)
+    identity = {"version": ID_VERSION, "model": model, "params": plain, "replicate": replicate}
     return f"k{ID_VERSION}-{hashlib.sha256(canonical_json(identity)).hexdigest()[:24]}"
 
 

@@ -187,6 +187,8 @@ def check_ids(folder: Path, campaign: Campaign, state: State) -> None:
     Raises:
         InputError: that would happen; it names the videos and their price.
     """
+    if not state.jobs:
+        return
     jobs = {entry.job.job_id: entry.job for entry in campaign.entries}
     paid = paid_and_unasked(jobs, state)
     if not paid:

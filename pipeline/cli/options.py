@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -107,7 +108,10 @@ def read_manifest(path: Path, *, json: bool) -> Campaign:
     from pipeline.manifest import load_manifest
 
     try:
-        return load_manifest(path)
+        campaign = load_manifest(path)
+        # It stays until the command ends: nobody need look for garbage among a million rows again and again.
+        gc.freeze()
+        return campaign
     except ManifestError as error:
         if not json:
             raise

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.jobs import Job
 from pipeline.kernel.errors import Mistake
@@ -18,8 +18,7 @@ ORDERS = ("balanced", "file", "cheapest")
 _NO_AXES: Mapping[str, Any] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One line of results.csv: a row with one combination of its axes and one replicate.
 
     `row` counts from 1 as written, `row_id` is the row's own id or a readable one from its prompt (then not unique).
@@ -31,7 +30,7 @@ class Entry:
     job: Job
     variables: Mapping[str, Scalar]
     priority: int
-    axes: Mapping[str, Scalar] = field(default_factory=lambda: _NO_AXES)
+    axes: Mapping[str, Scalar] = _NO_AXES
     tags: tuple[str, ...] = ()
 
 

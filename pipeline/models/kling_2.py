@@ -6,8 +6,9 @@ here knows them, and a parameter that is not given and has no default is not sen
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from urllib.parse import urlsplit
@@ -81,14 +82,10 @@ def _normal(name: str, value: object) -> Scalar:
     """One parameter in normal form; ValueError with the sentence for the user."""
     if name == "prompt":
         return _prompt(value)
+    if name in _CHOICES:
+        return _choice(name, value) if isinstance(value, str | int | float) else _CHOICES[name](value)
     if name == "negative_prompt":
         return _text(value)
-    if name == "cfg_scale":
-        return _cfg_scale(value)
-    if name == "duration":
-        return _duration(value)
-    if name == "aspect_ratio":
-        return _aspect_ratio(value)
     if name == "start_image":
         return _start_image(value)
     raise ValueError(f"is no parameter of kling-2; it has {', '.join(_PARAMETERS)}")
@@ -134,6 +131,19 @@ def _aspect_ratio(value: object) -> str:
     meant = _AS_MINUTES.get(value) if isinstance(value, int) else ":".join(re.findall("[1-9][0-9]*", str(value)[:20]))
     hint = f'; did you mean "{meant}"? Put it in quotes' if meant in FRAME_SIZES else ""
     raise ValueError(f'{_shown(value)} is not allowed; it is "16:9", "9:16" or "1:1"{hint}')
+
+
+_CHOICES: dict[str, Callable[[object], Scalar]] = {
+    "cfg_scale": _cfg_scale,
+    "duration": _duration,
+    "aspect_ratio": _aspect_ratio,
+}
+
+
+@functools.lru_cache(maxsize=256, typed=True)
+def _choice(name: str, value: str | float) -> Scalar:
+    """One of few values, looked at once: a million rows have the same ones. By type, for true is not 1."""
+    return _CHOICES[name](value)
 
 
 def _start_image(value: object) -> str:
