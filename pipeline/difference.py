@@ -155,7 +155,7 @@ def bought_again(
     found: dict[str, Rebought] = {}
     for line in lines:
         now = _id_now(line)
-        if line.job_id not in paid or line.job_id in found or now == line.job_id or now not in to_do:
+        if line.job_id not in paid or line.job_id in found or now not in to_do:
             continue
         del to_do[now]
         name = f"{line.id}-{line.replicate}"

@@ -102,6 +102,7 @@ def test_an_id_scheme_that_buys_again_is_found_by_the_bodies_sent(old_and_new: t
     bodies = {each.job_id: each.body.decode() for each in old}
     assert rebought(new, state, [], bodies) == [(each.job_id, FIVE) for each in old]
     assert rebought(new[:1], state, [], bodies) == [(old[0].job_id, FIVE)]
+    assert rebought(new[:1], state, [kept(old[0])], bodies) == [("x-1", FIVE)]
     assert rebought(new, state, [kept(old[0])], bodies) == [
         ("x-1", FIVE),
         (old[1].job_id, FIVE),

@@ -55,7 +55,7 @@ def campaigns(draw: st.DrawFn) -> list[Entry]:
     entries = []
     for row in range(1, draw(st.integers(0, 6)) + 1):
         priority = draw(st.integers(-1, 1))
-        for combination in draw(st.lists(axes, min_size=1, max_size=8, unique_by=repr)):
+        for combination in draw(st.lists(axes, min_size=1, max_size=8)):
             takes = draw(st.integers(1, 3))
             entries += [
                 entry(row, combination, take, priority, draw(st.sampled_from([5, 10]))) for take in range(takes)
