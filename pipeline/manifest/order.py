@@ -122,9 +122,11 @@ def _shape(take: Sequence[Entry]) -> _Shape:
             # True and 1 are one key without their types.
             values = list(zip(map(type, values), values, strict=True))
         numbers = {value: number for number, value in enumerate(dict.fromkeys(values))}
-        if len(numbers) > 1:
+        column = tuple(map(numbers.__getitem__, values))
+        # Axes that are walked together are one.
+        if len(numbers) > 1 and column not in places:
             axes.append(name)
-            places.append(tuple(map(numbers.__getitem__, values)))
+            places.append(column)
     return _Shape(len(take), tuple(axes), tuple(places))
 
 

@@ -178,3 +178,15 @@ def test_the_order_of_many_is_found_quickly(rows: int) -> None:
     begun = time.process_time()
     assert len(in_order(entries, "balanced", 0, price)) == 20_000
     assert time.process_time() - begun < 1
+
+
+def test_axes_that_are_walked_together_are_one() -> None:
+    """Six zipped columns times two axes: any prefix has used each of their values equally often, to within one."""
+    steps = [{f"z{column}": f"{column}-{step}" for column in range(6)} for step in range(5)]
+    swept = [{**step, "x": x, "y": y} for step in steps for x in "ab" for y in "cde"]
+    found = ordered([entry(1, axes) for axes in swept])
+    for end in range(1, len(found) + 1):
+        for axis, size in (("z0", 5), ("x", 2), ("y", 3)):
+            counts = Counter(each.axes[axis] for each in found[:end])
+            assert max(counts.values()) - min(counts[value] for value in counts) <= 1
+            assert len(counts) == min(end, size)
