@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import random
 import subprocess
 import sys
 import time
@@ -120,7 +121,8 @@ def test_missing_combinations_are_skipped() -> None:
 
 def test_a_sparse_sweep_is_not_walked_cell_by_cell() -> None:
     """Forty axes would have a million million cells; the values of the first one take turns all the same."""
-    sweep = [{f"axis{number:02}": (line >> number % 8) & 1 for number in range(40)} for line in range(256)]
+    rng = random.Random(1)
+    sweep = [{"axis00": line & 1, **{f"axis{n:02}": rng.randrange(2) for n in range(1, 40)}} for line in range(256)]
     begun = time.process_time()
     made = [each.axes for each in ordered([entry(1, axes) for axes in sweep])]
     assert [axes["axis00"] for axes in made] == [0, 1] * 128
