@@ -153,6 +153,8 @@ class _Expansion:
     _is_plain: bool = True
     """Whether `defaults` say nothing of what a row is asked besides its values."""
     _idle: set[int] = field(default_factory=set)
+    _brought: frozenset[str] = frozenset()
+    """What entries of the top `include` bring: names that are no axes."""
     _misshapen: int = 0
     """The last row that was warned of the shape of its image."""
 
@@ -160,7 +162,10 @@ class _Expansion:
         self._parameters = frozenset(self.model.parameters)
         self._no_variables = self._parameters | frozenset(RESERVED)
         self._is_plain = _SETTINGS.isdisjoint(self.document.shared.cells)
-        self._idle = set(range(len(self.document.shared.sweep.exclude)))
+        shared = self.document.shared.sweep
+        self._idle = set(range(len(shared.exclude)))
+        if axes := set(shared.names()):
+            self._brought = frozenset(name for entry in shared.include for name in entry if name not in axes)
 
     def add_row(self, row: Row) -> None:
         """All entries of a row."""
@@ -235,13 +240,15 @@ class _Expansion:
             return _ONCE
         found = self._shared_combinations(row)
         own = replace(
-            row.sweep, axes={name: values for name, values in row.sweep.axes.items() if name not in shared.axes}
+            row.sweep,
+            axes={name: values for name, values in row.sweep.axes.items() if name not in shared.axes},
+            zips=tuple(walked for walked in row.sweep.zips if shared.axes.keys().isdisjoint(walked)),
         )
         if own:
             self._check_size(own, len(found), row)
             for at in unmatched(own, found):
                 self._warn(row, "this entry takes nothing away", "exclude", own.exclude_lines[at])
-            found = combinations(own, found)
+            found = combinations(own, found, self._brought)
         if not found:
             self._warn(row, "every combination is excluded: the row asks for nothing")
         return found
@@ -252,15 +259,23 @@ class _Expansion:
         added = {name for entry in shared.include for name in entry}
         pinned = {name: row.cells[name] for name in (*shared.axes, *added) if name in row.cells}
         replaced = {name: row.sweep.axes[name] for name in shared.axes if name in row.sweep.axes}
-        key = (tuple((name, shown(value)) for name, value in pinned.items()), tuple(replaced.items()))
+        walked = tuple(each for each in row.sweep.zips if not shared.axes.keys().isdisjoint(each))
+        said = added & {*pinned, *row.sweep.names()} - shared.axes.keys()
+        key = (
+            tuple((name, shown(value)) for name, value in pinned.items()),
+            frozenset(said),
+            tuple(replaced.items()),
+            tuple(tuple(each.items()) for each in walked),
+        )
         if (known := self._shared.get(key)) is not None:
             return known
         axes = {name: (pinned[name],) if name in pinned else values for name, values in shared.axes.items()} | replaced
+        axes = {name: values for name, values in axes.items() if not any(name in each for each in walked)}
         fixed = {name: value for name, value in pinned.items() if name in axes}
         include = (entry for entry in shared.include if not contradicts(fixed, entry))
         # What the row says itself is nearer than what an entry would add.
-        include = ({name: entry[name] for name in entry if name in axes or name not in pinned} for entry in include)
-        sweep = Sweep(axes, shared.zips, tuple(filter(None, include)), shared.exclude)
+        include = ({name: entry[name] for name in entry if name not in said} for entry in include)
+        sweep = Sweep(axes, (*shared.zips, *walked), tuple(filter(None, include)), shared.exclude)
         self._check_size(sweep, 1, row)
         found = combinations(sweep)
         self._idle &= set(unmatched(sweep))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -68,8 +68,13 @@ class Sweep:
             yield from ((name, value, line) for name, value in entry.items())
 
 
-def combinations(sweep: Sweep, bases: Sequence[Combination] = ({},)) -> list[dict[str, Scalar]]:
-    """Every combination, the last axis changing fastest; each base is continued by all axes."""
+def combinations(
+    sweep: Sweep, bases: Sequence[Combination] = ({},), brought: Container[str] = ()
+) -> list[dict[str, Scalar]]:
+    """Every combination, the last axis changing fastest; each base is continued by all axes.
+
+    `brought` are the names in the bases that are no axes: an entry of `include` may overwrite them.
+    """
     originals = [
         {**base, **dict(zip(sweep.axes, values, strict=True)), **_merged(walked)}
         for base in bases
@@ -82,7 +87,7 @@ def combinations(sweep: Sweep, bases: Sequence[Combination] = ({},)) -> list[dic
     made = [dict(original) for original in originals]
     added: list[dict[str, Scalar]] = []
     for entry in sweep.include:
-        fitting = [at for at, original in enumerate(originals) if not contradicts(original, entry)]
+        fitting = [at for at, original in enumerate(originals) if not contradicts(original, entry, brought)]
         for at in fitting:
             made[at].update(entry)
         if not fitting:
@@ -108,9 +113,12 @@ def _has(combination: Combination, entry: Combination) -> bool:
     return all(name in combination and _same(combination[name], value) for name, value in entry.items())
 
 
-def contradicts(combination: Combination, entry: Combination) -> bool:
-    """Whether an entry has another value for a name of the combination."""
-    return any(name in combination and not _same(combination[name], value) for name, value in entry.items())
+def contradicts(combination: Combination, entry: Combination, free: Container[str] = ()) -> bool:
+    """Whether an entry has another value for a name of the combination, those in `free` aside."""
+    return any(
+        name in combination and name not in free and not _same(combination[name], value)
+        for name, value in entry.items()
+    )
 
 
 def _same(one: Scalar, other: Scalar) -> bool:

@@ -195,3 +195,42 @@ def test_many_entries_times_many_combinations_end_at_once(fail: Fail) -> None:
     entries = ", ".join("{a0: 9}" for _ in range(200))
     [mistake] = fail(f"matrix: {{{axes}}}\nexclude: [{entries}]\nrows: [{{prompt: a}}]")
     assert "too many combinations" in mistake.message
+
+
+def test_a_rows_include_overwrites_what_the_top_include_brought(load: Load) -> None:
+    """It is a value and no axis, so the row's entry fits the same combinations and asks for no video of its own."""
+    campaign = load(
+        """
+        matrix: {mood: [cozy, bold]}
+        include: [{mood: bold, light: neon}]
+        rows:
+          - prompt: "{{ mood }} {{ light|default('soft') }}"
+            include: [{mood: bold, light: candle}]
+        """
+    )
+    assert [entry.job.params["prompt"] for entry in campaign.entries] == ["cozy soft", "bold candle"]
+
+
+def test_a_rows_zip_takes_the_place_of_a_top_axis(load: Load) -> None:
+    """As the row's own `matrix` does, and what the top excludes and includes holds for its values."""
+    campaign = load(
+        """
+        matrix: {product: [mug, lamp], mood: [cozy, bold]}
+        exclude: [{product: bowl, mood: bold}]
+        include: [{product: vase, light: neon, place: ignored}]
+        rows:
+          - prompt: "{{ mood }} {{ product }} {{ place }} {{ light|default('-') }}"
+            zip: {product: [bowl, vase], place: [here, there]}
+          - prompt: "{{ mood }} {{ product }} {{ light|default('-') }}"
+            mood: cozy
+        """
+    )
+    assert [entry.job.params["prompt"] for entry in campaign.entries] == [
+        "cozy bowl here -",
+        "cozy vase there neon",
+        "bold vase there neon",
+        "cozy mug -",
+        "cozy lamp -",
+        "cozy vase neon",
+    ]
+    assert not campaign.warnings
