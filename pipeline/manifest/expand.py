@@ -19,7 +19,7 @@ from pipeline.manifest.images import LocalImages, is_local
 from pipeline.manifest.mistakes import Mistakes
 from pipeline.manifest.names import Names
 from pipeline.manifest.sweep import MAX_WORK, Sweep, combinations, contradicts, shown, unmatched
-from pipeline.manifest.templates import BadTemplateError, is_template, render, scope, single_braced
+from pipeline.manifest.templates import BadTemplateError, is_template, render, scope, seen, single_braced
 from pipeline.models import DEFAULT_MODEL, Model, Problem, find_model
 from pipeline.models.base import Scalar
 from pipeline.models.values import whole_number
@@ -402,6 +402,7 @@ class _Expansion:
         The parameters are in normal form, so that a default said and a default left out give the same text. The nearest
         wins: what the row says, then its record, then axes and defaults.
         """
+        variables = seen(variables)
         others = {name: value for name, value in given.items() if name not in self.model.text_parameters}
         params, _ = self.model.normalise(others)
         visible: dict[str, Any] = {name: params[name] for name in params if name not in self.model.text_parameters}

@@ -29,6 +29,7 @@ MAX_HTML = 1_000_000
 _MARKERS = ("{{", "{%", "{#")
 _SINGLE_BRACED = re.compile(r"(?<!\{)\{([A-Za-z_][A-Za-z0-9_]*)\}(?!\})")
 _UNDEFINED = re.compile(r"'([^']{1,100})' is undefined")
+_TRUTHS = frozenset({"true", "false"})
 _NO_COLUMN = "the record has no column"
 _INLINE_TAG = re.compile(r"</?(?:a|abbr|b|em|font|i|mark|s|small|span|strong|sub|sup|u)\b[^<>]*>", re.IGNORECASE)
 _TAG = re.compile("<[^<>]*>")
@@ -77,9 +78,35 @@ class Record(dict[str, Scalar]):
         return StrictUndefined(f"{_NO_COLUMN} '{str(name)[:60]}'; {advice}", name=str(name))
 
 
+class Word(str):
+    """`TRUE` or `False`, as spreadsheets and Python write them: printed as written, and false is false."""
+
+    __slots__ = ()
+
+    def __bool__(self) -> bool:
+        return self.casefold() == "true"
+
+    def __eq__(self, other: object) -> bool:
+        return bool(self) is other if isinstance(other, bool) else str.__eq__(self, other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = str.__hash__
+
+
+def seen(values: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """Values as a template sees them."""
+    return {
+        name: Word(value) if isinstance(value, str) and value.casefold() in _TRUTHS else value
+        for name, value in values.items()
+    }
+
+
 def scope(record: Mapping[str, Scalar]) -> dict[str, Any]:
     """What a template over a record sees: its columns by their names, and all of them as `row`."""
-    return {"row": Record(record), **record}
+    values = seen(record)
+    return {"row": Record(values), **values}
 
 
 def single_braced(text: str, names: Container[str]) -> str | None:
@@ -214,7 +241,21 @@ def _bounded(tree: Any) -> Any:
         loop.iter = wrapped(loop.iter, "(items)")
     for concat in list(tree.find_all(nodes.Concat)):
         concat.nodes = [wrapped(part, "(shown)") for part in concat.nodes]
+    for comparison in list(tree.find_all(nodes.Compare)):
+        if len(comparison.ops) == 1 and comparison.ops[0].op in ("eq", "ne", "in", "notin"):
+            other = comparison.ops[0]
+            if _is_text(other.expr):
+                comparison.expr = wrapped(comparison.expr, "(text)")
+            elif _is_text(comparison.expr) and other.op in ("eq", "ne"):
+                other.expr = wrapped(other.expr, "(text)")
     return tree
+
+
+def _is_text(node: Any) -> bool:
+    """Whether this is a text in quotes, or a list of them: what is compared with it is compared as it is printed."""
+    if type(node).__name__ in ("List", "Tuple"):
+        return all(map(_is_text, node.items)) and bool(node.items)
+    return type(node).__name__ == "Const" and isinstance(node.value, str)
 
 
 # --- the allowed operations, each with its bound ---
@@ -243,6 +284,10 @@ def _shown(value: Any) -> str:
             return ""
         raise BadTemplateError(f"a {type(value).__name__} cannot be printed; a text or number can")
     return _short(shown(value))
+
+
+def _as_text(value: Any) -> Any:
+    return shown(value) if isinstance(value, int | float) else value
 
 
 def _short(text: str) -> str:
@@ -379,5 +424,5 @@ def _environment() -> jinja2.Environment:
 
     environment = Environment(undefined=StrictUndefined, finalize=_shown, autoescape=False, cache_size=0)
     environment.globals = {"range": _range}
-    environment.filters = {**_FILTERS, "(items)": _items, "(shown)": _shown}
+    environment.filters = {**_FILTERS, "(items)": _items, "(shown)": _shown, "(text)": _as_text}
     return environment

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
+from conftest import Load
 
 from pipeline.manifest.templates import BadTemplateError, is_template, names_in, render, single_braced
 
@@ -180,3 +182,56 @@ def test_single_braces_around_a_known_name_are_noticed() -> None:
     """`{product}` is another tool's template, and would be sent as it is."""
     assert single_braced("a {product} mug", {"product"}) == "product"
     assert single_braced("a {{product}} {other} mug", {"product"}) is None
+
+
+@pytest.mark.parametrize(("false", "true"), [("false", "true"), ("FALSE", "TRUE"), ("False", "True")])
+def test_false_is_false_in_any_letters(load: Load, tmp_path: Path, false: str, true: str) -> None:
+    """Spreadsheets write TRUE, Python True: a condition takes both for what they say, and they print as written."""
+    (tmp_path / "feed.csv").write_text(f"id,live,state\na,{true},{true}\nb,{false},{false}\nc,,{false}\n")
+    for where, ids in {
+        'row["live"]': ["a"],
+        'not row["live"]': ["b", "c"],
+        "live == true": ["a"],
+        "live != true": ["b", "c"],
+        "live == false": ["b"],
+        f'live == "{false}"': ["b"],
+        f'live != "{false}"': ["a", "c"],
+        f'live in ["{true}", "x"]': ["a"],
+    }.items():
+        campaign = load(
+            f"""
+            rows_from:
+              path: feed.csv
+              where: '{where}'
+              each:
+                id: '{{{{ id }}}}'
+                state: '{{{{ state }}}}'
+                prompt: '{{{{ state }}}} {{{{ "on" if state else "off" }}}}'
+            """
+        )
+        assert [entry.row_id for entry in campaign.entries] == ids, where
+        says = {"a": f"{true} on", "b": f"{false} off", "c": f"{false} off"}
+        assert [entry.job.params["prompt"] for entry in campaign.entries] == [says[name] for name in ids]
+    [entry] = load(f"- {{prompt: '{{{{ hot }}}} {{{{ 1 if hot else 0 }}}}', hot: {false}}}").entries
+    assert entry.job.params["prompt"] == f"{false} 0"
+
+
+@pytest.mark.parametrize(
+    ("condition", "holds"),
+    [
+        ('n == "42"', True),
+        ('n != "42"', False),
+        ('"42" == n', True),
+        ('n in ["41", "42"]', True),
+        ('n not in ["41", "42"]', False),
+        ("n == 42", True),
+        ('n == "42.0"', False),
+        ('price == "24.00"', True),
+        ('"4" in "42"', True),
+    ],
+)
+def test_a_number_equals_the_text_that_it_prints(load: Load, condition: str, holds: bool) -> None:
+    """A cell is no number for whoever compares it with a text in quotes: no article 42 is bought by `!= "42"`."""
+    prompt = f"{{% if {condition} %}}yes{{% else %}}no{{% endif %}}".replace('"', '""')
+    [entry] = load(f'n,price,prompt\n42,24.00,"{prompt}"\n', "m.csv").entries
+    assert entry.job.params["prompt"] == ("yes" if holds else "no")
