@@ -43,7 +43,7 @@ def read_parquet(path: Path, mistakes: Mistakes, needs_prompt: bool = True) -> I
             names = _checked_columns(file, needs_prompt, mistakes)
             number = 0
             for batch in file.iter_batches(_BATCH_ROWS, use_threads=False):
-                columns = [column.to_pylist() for column in batch.columns]
+                columns = [_values(column) for column in batch.columns]
                 for values in zip(*columns, strict=True):
                     number += 1
                     yield Row(_cells(names, values, number, mistakes), number=number, file=mistakes.file, columns=names)
@@ -71,6 +71,16 @@ def _checked_columns(file: pq.ParquetFile, needs_prompt: bool, mistakes: Mistake
     if needs_prompt and "prompt" not in names:
         raise mistakes.final("has no column `prompt`")
     return names
+
+
+def _values(column: Any) -> list[Any]:
+    """The values of a column. A short float is the number that it prints as: 0.7, not 0.699999988079071."""
+    import pyarrow as pa
+
+    if pa.types.is_float32(column.type):
+        return [None if text is None else float(text) for text in column.cast(pa.string()).to_pylist()]
+    values: list[Any] = column.to_pylist()
+    return values
 
 
 def _is_readable(kind: Any) -> bool:

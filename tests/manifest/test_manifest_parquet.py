@@ -74,3 +74,12 @@ def test_more_rows_than_a_machine_holds_are_refused_unread(fail: Fail, tmp_path:
     pq.write_table(pa.table({"prompt": texts}), tmp_path / "x.parquet")
     [mistake] = fail((tmp_path / "x.parquet").read_bytes(), "m.parquet")
     assert "2,000,001 rows" in mistake.message
+
+
+def test_a_short_float_is_the_number_it_prints_as(load: Load, tmp_path: Path) -> None:
+    """A 0.7 that was stored in four bytes buys the video that 0.7 in a CSV file has bought."""
+    frame = pd.DataFrame({"prompt": ["a {{ n }}", "b"], "cfg_scale": [0.7, None], "n": [0.1, 2]})
+    frame.astype({"cfg_scale": "float32", "n": "float32"}).to_parquet(tmp_path / "m.parquet")
+    [first, second] = load_manifest(tmp_path / "m.parquet").jobs
+    assert (first.params["prompt"], first.params["cfg_scale"]) == ("a 0.1", 0.7)
+    assert [first, second] == [*load("prompt,cfg_scale,n\na {{ n }},0.7,0.1\nb,,2.0\n", "m.csv").jobs]
