@@ -21,6 +21,10 @@ def read_txt(path: Path, mistakes: Mistakes, needs_prompt: bool = True) -> Itera
         number += 1
         if number == 1 and "prompt" in (names := [name.strip() for name in prompt.split("\t")]) and len(names) > 1:
             raise mistakes.final("is a table, not a list of prompts; name the file .csv", line)
+        if number == 1 and prompt.casefold() in ("prompt", "prompts"):
+            raise mistakes.final("is a header, not a prompt; delete this line, or name the file .csv", line)
+        if prompt.startswith("#"):
+            mistakes.warn("is no comment: it is a prompt as every line is", row=number, line=line)
         yield Row({"prompt": prompt}, number=number, line=line, file=file)
         if number > MAX_ENTRIES:
             mistakes.add(f"has more than {MAX_ENTRIES:,} rows; split it", line=line)

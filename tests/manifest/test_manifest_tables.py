@@ -175,3 +175,17 @@ def test_text_as_excel_saves_it_in_utf_16(load: Load, encoding: str, name: str, 
     data = text.encode(encoding)
     [entry] = load(data if encoding == "utf-16" else "\ufeff".encode(encoding) + data, name).entries
     assert entry.job.params["prompt"] == "ein Löwe, “quer”"
+
+
+@pytest.mark.parametrize("header", ["prompt", "Prompts"])
+def test_a_list_that_begins_with_a_header_is_refused(fail: Fail, header: str) -> None:
+    """Or the word would be bought as a video."""
+    [mistake] = fail(f"\n{header}\na mug\n", "m.txt")
+    assert (mistake.line, mistake.message) == (2, "is a header, not a prompt; delete this line, or name the file .csv")
+
+
+def test_a_list_has_no_comments(load: Load) -> None:
+    """A line that looks like one is bought as every line is, with a warning."""
+    campaign = load("# mugs\na mug, #1 of 3\n", "m.txt")
+    assert len(campaign.entries) == 2
+    assert [(warning.line, warning.row) for warning in campaign.warnings] == [(1, 1)]
