@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from pipeline.models.base import Scalar
 MAX_CELL = 1_000_000
 _DELIMITERS = ",;\t|:^~\x1f"
 _SAMPLE_LINES = 30
+_SEPARATOR = re.compile(f"sep=([{re.escape(_DELIMITERS)}])", re.IGNORECASE)
+"""The line before the header in which Excel is told the delimiter."""
 
 
 def read_csv(path: Path, mistakes: Mistakes, needs_prompt: bool = True) -> Iterator[Row]:
@@ -32,9 +35,12 @@ def read_csv(path: Path, mistakes: Mistakes, needs_prompt: bool = True) -> Itera
         texts = map(str.strip, record)
         cells: dict[str, Scalar] = {name: text for name, text in zip(names, texts, strict=False) if text}
         if len(record) != width:
+            cells_of = f"{len(record)} {'cell' if len(record) == 1 else 'cells'}"
+            header_of = f"{width} {'column' if width == 1 else 'columns'}"
+            alone = ", or name a list of prompts .txt" if names == ("prompt",) else ""
             mistakes.add(
-                f"has {len(record)} cells, but the header has {width} columns; "
-                "put a value that has the delimiter in it in quotes",
+                f"has {cells_of}, but the header has {header_of}; "
+                f"put a value that has the delimiter in it in quotes{alone}",
                 row=number,
                 line=line,
             )
@@ -66,17 +72,19 @@ def _records(path: Path, mistakes: Mistakes) -> Iterator[tuple[int, list[str]]]:
     """Each record that is not blank, and the line where it begins."""
     lines = read_lines(path, mistakes, newline="")
     blank = 0
+    said = None
     for first in lines:
-        if first.strip():
+        if blank == 0 and (separator := _SEPARATOR.fullmatch(first.strip("\r\n"))):
+            said = separator[1]
+        elif first.strip():
             break
         blank += 1
     else:
         return
     sample = [first, *itertools.islice(lines, _SAMPLE_LINES)]
     csv.field_size_limit(MAX_CELL)
-    reader = csv.reader(
-        itertools.chain(sample, lines), delimiter=_delimiter(sample), skipinitialspace=True, strict=True
-    )
+    delimiter = said or _delimiter(sample)
+    reader = csv.reader(itertools.chain(sample, lines), delimiter=delimiter, skipinitialspace=True, strict=True)
     line = blank + 1
     try:
         for record in reader:

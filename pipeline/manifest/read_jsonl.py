@@ -24,7 +24,8 @@ def read_jsonl(path: Path, mistakes: Mistakes, needs_prompt: bool = True) -> Ite
         if source.isspace():
             continue
         number += 1
-        found = _object_of(source, number, line, mistakes)
+        if (found := _object_of(source, number, line, mistakes)) is None:
+            continue
         cells = {name: value for name, value in found.items() if value is not None}
         yield Row(cells, number=number, line=line, file=file, columns=() if len(cells) == len(found) else tuple(found))
         if number > MAX_ENTRIES:
@@ -32,21 +33,26 @@ def read_jsonl(path: Path, mistakes: Mistakes, needs_prompt: bool = True) -> Ite
             break
 
 
-def _object_of(source: str, number: int, line: int, mistakes: Mistakes) -> dict[str, Scalar]:
+def _object_of(source: str, number: int, line: int, mistakes: Mistakes) -> dict[str, Scalar] | None:
+    """The object of a line, or None if it is none."""
+    if number == 1 and source.lstrip().startswith("["):
+        raise mistakes.final("is a JSON array, not JSON lines; write each object on a line of its own", line)
     try:
         found = _DECODER.decode(source)
     except json.JSONDecodeError as error:
         mistakes.add(f"is not JSON: {error.msg} at column {error.colno}", row=number, line=line)
-        return {}
+        return None
     except (ValueError, RecursionError) as error:
         message = "is nested too deep" if isinstance(error, RecursionError) else str(error)
         mistakes.add(message, row=number, line=line)
-        return {}
+        return None
     if not isinstance(found, dict):
         mistakes.add('is not an object; each line is one row: {"prompt": "…"}', row=number, line=line)
-        return {}
+        return None
     for name, value in found.items():
-        if isinstance(value, list | dict):
+        if name == "tags" and isinstance(value, list) and all(isinstance(tag, str) and "," not in tag for tag in value):
+            found[name] = ", ".join(value)
+        elif isinstance(value, list | dict):
             mistakes.add("is a list or an object; a row has single values", row=number, column=name, line=line)
     return {name: value for name, value in found.items() if not isinstance(value, list | dict)}
 

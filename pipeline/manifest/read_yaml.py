@@ -172,15 +172,17 @@ def _rows(node: Node, mistakes: Mistakes, file: str | None = None) -> list[Row]:
             "several times faster",
             line=node.line,
         )
-    return [_row(number, child, mistakes, file) for number, child in enumerate(node.children.values(), start=1)]
+    rows = [_row(number, child, mistakes, file) for number, child in enumerate(node.children.values(), start=1)]
+    return [row for row in rows if row is not None]
 
 
-def _row(number: int, node: Node, mistakes: Mistakes, file: str | None = None) -> Row:
-    """A row; the template of a row has no number."""
+def _row(number: int, node: Node, mistakes: Mistakes, file: str | None = None) -> Row | None:
+    """A row, None if it is none; the template of a row has no number."""
     where = number or None
     if not isinstance(node.value, dict):
-        mistakes.add("is not a mapping; write `- prompt: …`", row=where, line=node.line)
-        return Row(number=number, line=node.line, file=file)
+        says, column = ("write `- prompt: …`", None) if where else ("write `each: {prompt: …}`", "each")
+        mistakes.add(f"is not a mapping; {says}", row=where, column=column, line=node.line)
+        return None
     named = _named(node)
     sweep, sweep_lines = _sweep({key: named.pop(key) for key in ROW_SWEEP if key in named}, where, mistakes)
     cells, lines = _cells(named, where, mistakes)

@@ -50,7 +50,9 @@ def read_lines(path: Path, mistakes: Mistakes, newline: str | None) -> Iterator[
     except (OSError, ValueError) as error:
         raise mistakes.final(f"cannot be read: {_reason(error)}") from None
     with open(descriptor, "rb") as source:
-        encoding = _encoding(os.pread(descriptor, 2, 0))
+        encoding = _encoding(start := os.pread(descriptor, 2, 0))
+        if b"\0" in start:
+            raise mistakes.final("has zero bytes: it is binary, or UTF-16 without its mark; save it as UTF-8", 1)
         if os.fstat(descriptor).st_size > MAX_TABLE_BYTES:
             raise mistakes.final(f"is larger than {MAX_TABLE_BYTES // 2**30} GiB; split it")
         text = io.TextIOWrapper(source, encoding, newline=newline)

@@ -67,7 +67,7 @@ def test_a_csv_mistake_names_row_and_physical_line(fail: Fail) -> None:
     [
         ("prompt,prompt\na,b\n", 1, "two columns have this name"),
         ("prompt,mood\na, b, c\n", 2, "has 3 cells, but the header has 2"),
-        ("prompt,mood\na\n", 2, "has 1 cells"),
+        ("prompt,mood\na\n", 2, "has 1 cell,"),
         ("prompt,\na,b\n", 2, "a column without a name"),
         ('prompt\n"a\n', 2, "is a quote not closed"),
         ('prompt\n"a"b\n', 2, "is a quote not closed"),
@@ -189,3 +189,49 @@ def test_a_list_has_no_comments(load: Load) -> None:
     campaign = load("# mugs\na mug, #1 of 3\n", "m.txt")
     assert len(campaign.entries) == 2
     assert [(warning.line, warning.row) for warning in campaign.warnings] == [(1, 1)]
+
+
+def test_excels_line_that_says_the_delimiter_is_believed(load: Load, fail: Fail) -> None:
+    """It is no header, and the lines after it keep their numbers."""
+    text = "sep=;\nid;prompt;duration\na;one, two;10\nb;three, four;"
+    assert [entry.job.params["prompt"] for entry in load(text, "m.csv").entries] == ["one, two", "three, four"]
+    [mistake] = fail(text + "7", "m.csv")
+    assert (mistake.line, mistake.row) == (4, 2)
+
+
+@pytest.mark.parametrize("name", ["m.csv", "m.txt", "m.jsonl"])
+def test_utf_16_without_its_mark_is_told_as_that(fail: Fail, name: str) -> None:
+    """Not as a header without a prompt, nor as a control character."""
+    for encoding in ("utf-16-le", "utf-16-be"):
+        [mistake] = fail("prompt\na mug\n".encode(encoding), name)
+        assert mistake.message.endswith("UTF-16 without its mark; save it as UTF-8")
+
+
+def test_commas_in_a_file_of_one_column_are_explained(fail: Fail) -> None:
+    """A list of prompts is what the user has, and .txt is its format."""
+    [mistake] = fail("prompt\na mug\na lamp, brass\n", "m.csv")
+    assert mistake.message == (
+        "has 2 cells, but the header has 1 column; put a value that has the delimiter in it in quotes, "
+        "or name a list of prompts .txt"
+    )
+
+
+@pytest.mark.parametrize("name", ["m.jsonl", "m.yaml"])
+def test_what_is_no_row_misses_no_prompt(fail: Fail, name: str) -> None:
+    """One sentence for one mistake."""
+    text = '{"prompt": "a"}\n5\n' if name == "m.jsonl" else "- prompt: a\n- 5\n"
+    [mistake] = fail(text, name)
+    assert (mistake.line, mistake.row) == (2, 2)
+
+
+def test_a_json_array_is_no_json_lines(fail: Fail) -> None:
+    """One sentence for the whole file."""
+    [mistake] = fail('[\n{"prompt": "a"},\n{"prompt": "b"}\n]\n', "m.jsonl")
+    assert mistake.message == "is a JSON array, not JSON lines; write each object on a line of its own"
+
+
+def test_tags_are_a_list_in_json_too(load: Load, fail: Fail) -> None:
+    """As in YAML; of texts alone."""
+    assert load('{"prompt": "a", "tags": ["hero", "spring"]}', "m.jsonl").entries[0].tags == ("hero", "spring")
+    [mistake] = fail('{"prompt": "a", "tags": ["hero", 5]}', "m.jsonl")
+    assert mistake.column == "tags"
