@@ -50,7 +50,8 @@ class Row(Block):
     """One row: its number as written and the line where it begins, both from 1.
 
     `file` is the file it stands in, None for the manifest itself. `columns` are the names that a table has for it, also
-    those without a value here. `record` is what a row that was made by a template was made from.
+    those without a value here. `record` is what a row that was made by a template was made from,
+    and `outright` the manifest's lines of what that template says of every record.
     """
 
     number: int = 0
@@ -58,6 +59,7 @@ class Row(Block):
     file: str | None = None
     columns: tuple[str, ...] = ()
     record: Cells | None = None
+    outright: Lines = field(default_factory=lambda: _NOTHING)
 
     def line_of(self, name: str) -> int | None:
         """The line of a value, or of the row."""

@@ -108,22 +108,6 @@ class _Settings:
     tags: tuple[str, ...]
 
 
-def _setting(name: str, row: Row, document: Document, least: int, most: int, default: int, mistakes: Mistakes) -> int:
-    own = name in row.cells
-    if not own and name not in document.shared.cells:
-        return default
-    value = row.cells[name] if own else document.shared.cells[name]
-    number = whole_number(value)
-    if number is not None and least <= number <= most:
-        return number
-    message = f"{str(value)[:40]!r} is not a whole number from {least:,} to {most:,}"
-    if own:
-        mistakes.add(message, row=row.number, column=name, line=row.line_of(name), file=row.file)
-    else:
-        mistakes.add(message, column=name, line=document.shared.lines.get(name))
-    return default
-
-
 def _tags(value: Scalar) -> list[str]:
     return [tag for part in str(value).split(",") if (tag := part.strip())] if value is not None else []
 
@@ -201,8 +185,8 @@ class _Expansion:
         cells, shared = row.cells, self.document.shared.cells
         if self._is_plain and _SETTINGS.isdisjoint(cells):
             return _Settings(self._row_id(row), 1, 0, ())
-        count = _setting("count", row, self.document, 1, MAX_COUNT, 1, self.mistakes)
-        priority = _setting("priority", row, self.document, -MAX_PRIORITY, MAX_PRIORITY, 0, self.mistakes)
+        count = self._setting("count", row, 1, MAX_COUNT, 1)
+        priority = self._setting("priority", row, -MAX_PRIORITY, MAX_PRIORITY, 0)
         if (wanted := cells.get("model", self.model.name)) != self.model.name:
             self._mistake(
                 row,
@@ -215,6 +199,22 @@ class _Expansion:
             if len(tags) > MAX_TAGS or any(len(tag) > MAX_TAG or not tag.isprintable() for tag in tags):
                 self._mistake(row, "tags", f"has at most {MAX_TAGS} tags of at most {MAX_TAG} printable characters")
         return _Settings(self._row_id(row), count, priority, tags)
+
+    def _setting(self, name: str, row: Row, least: int, most: int, default: int) -> int:
+        shared = self.document.shared
+        own = name in row.cells
+        if not own and name not in shared.cells:
+            return default
+        value = row.cells[name] if own else shared.cells[name]
+        number = whole_number(value)
+        if number is not None and least <= number <= most:
+            return number
+        message = f"{str(value)[:40]!r} is not a whole number from {least:,} to {most:,}"
+        if own:
+            self._mistake(row, name, message)
+        else:
+            self.mistakes.add(message, column=name, line=shared.lines.get(name))
+        return default
 
     def _row_id(self, row: Row) -> str | None:
         """The row's own id. Ids name files, and some file systems do not tell `Hero` from `hero`."""
@@ -247,7 +247,11 @@ class _Expansion:
         if own:
             self._check_size(own, len(found), row)
             for at in unmatched(own, found):
-                self._warn(row, "this entry takes nothing away", "exclude", own.exclude_lines[at])
+                message, line = "this entry takes nothing away", own.exclude_lines[at]
+                if row.record is None:
+                    self._warn(row, message, "exclude", line)
+                else:
+                    self.mistakes.warn(f"{message} ({_said(self._places[-1])})", column="exclude", line=line)
             found = combinations(own, found, self._brought)
         if not found:
             self._warn(row, "every combination is excluded: the row asks for nothing")
@@ -384,7 +388,9 @@ class _Expansion:
         try:
             if braced := single_braced(text, variables):
                 raise BadTemplateError(f"has {{{braced}}} in single braces; write {{{{ {braced} }}}}")
-            return render(text, self._visible(row, text, given, variables, combination)) if is_template(text) else text
+            if not is_template(text):
+                return text
+            return render(text, self._visible(row, text, given, variables, combination), row.columns)
         except BadTemplateError as problem:
             self._mistake(row, name, str(problem))
             return None
@@ -445,7 +451,9 @@ class _Expansion:
 
     def _mistake(self, row: Row, name: str, message: str) -> None:
         shared = name not in row.lines and name in self.document.shared.lines and name not in row.cells
-        if shared and row.file not in (None, self.mistakes.file):
+        if (line := row.outright.get(name)) is not None:
+            self.mistakes.add(f"{message} ({_said(self._places[-1])})", column=name, line=line)
+        elif shared and row.file not in (None, self.mistakes.file):
             # The value stands in the manifest, the row elsewhere: say the one, and name the other.
             line = self.document.shared.lines[name]
             self.mistakes.add(f"{message} ({_said(self._places[-1])})", column=name, line=line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -51,15 +52,23 @@ def rows_of(feed: Feed, folder: Path, mistakes: Mistakes, needs_prompt: bool) ->
     path = folder / feed.path
     reader = _reader(path)
     if reader is None:
-        mistakes.add(f"{feed.path[:60]!r} is no table; use {', '.join(TABLES)}", column="rows_from", line=feed.line)
+        formats = ", ".join((*TABLES, ".yaml"))
+        mistakes.add(f"{feed.path[:60]!r} is no table; use {formats}", column="rows_from", line=feed.line)
+        return
+    if not os.path.lexists(path):
+        advice = (
+            "is a URL; download it" if "://" in feed.path else "is not there; a path counts from the manifest's folder"
+        )
+        mistakes.add(f"{feed.path[:60]!r} {advice}", column="rows_from", line=feed.line)
         return
     theirs = mistakes.of(str(path))
-    rows = 0
-    for row in reader(path, theirs, needs_prompt and feed.each is None):
+    each = None if feed.each is None else replace(feed.each, lines={}, outright=_outright(feed.each))
+    rows, before = 0, len(mistakes)
+    for row in reader(path, theirs, needs_prompt and each is None):
         if feed.where is None or _is_wanted(row, feed, mistakes):
             rows += 1
-            yield row if feed.each is None else _made(row, feed.each, theirs)
-    if not rows:
+            yield row if each is None else _made(row, each, theirs)
+    if not rows and len(mistakes) == before:
         what = "has no row" if feed.where is None else "has no record for which `where` is true"
         mistakes.add(f"{feed.path[:60]} {what}", column="rows_from", line=feed.line)
 
@@ -75,14 +84,23 @@ def _reader(path: Path) -> Reader | None:
 def _is_wanted(row: Row, feed: Feed, mistakes: Mistakes) -> bool:
     text = f"{{% if ({feed.where}) %}}true{{% endif %}}"
     try:
-        if feed.where is not None and "%}" in feed.where:
-            raise BadTemplateError('is one condition: `row["Price"] > 10`, without {% %}')
+        if feed.where is not None and ("%}" in feed.where or feed.where.lstrip().startswith("{{")):
+            raise BadTemplateError('is one condition: `row["Price"]|float(0) > 10`, without {% %} and {{ }}')
         return render(text, scope(typed(row.as_record()))) == "true"
     except BadTemplateError as problem:
         mistakes.add(f"{problem} ({row.place})", column="where", line=feed.where_line)
         # One record tells it; the others would say the same.
         mistakes.raise_if_any()
         raise AssertionError("a mistake was noted") from None
+
+
+def _outright(each: Row) -> Mapping[str, int]:
+    """The lines of what `each` says itself; the other values are the record's, and so are their mistakes."""
+    return {
+        name: line
+        for name, line in each.lines.items()
+        if name in ("prompt", "negative_prompt") or not is_template(str(each.cells.get(name, "")))
+    }
 
 
 def _made(row: Row, each: Row, mistakes: Mistakes) -> Row:
@@ -101,7 +119,8 @@ def _made(row: Row, each: Row, mistakes: Mistakes) -> Row:
             continue
         if text:
             cells[name] = text
-    return replace(each, cells=cells, lines={}, number=row.number, line=row.line, file=row.file, record=record)
+    columns = tuple(each.cells)
+    return replace(each, cells=cells, columns=columns, number=row.number, line=row.line, file=row.file, record=record)
 
 
 def typed(record: Mapping[str, Scalar]) -> dict[str, Scalar]:

@@ -58,7 +58,7 @@ class Names:
         """Look at the names of a row."""
         self._take_templates(row.cells, row.sweep)
         if row.sweep is not NO_SWEEP:
-            self._check_axes(row.sweep, row, row.lines)
+            self._check_axes(row.sweep, row if row.record is None else None, row.outright or row.lines)
         if self._zipped:
             self._check_zipped(row)
         names = tuple(row.cells) if row.sweep is NO_SWEEP else (*row.cells, *_swept(row.sweep))
@@ -69,7 +69,10 @@ class Names:
             self._shapes.add(names)
         is_written = not row.columns or row.record is not None
         for name in names:
-            self._meet(name, _Found(row.number, row.line_of(name), row.file, is_written))
+            if (line := row.outright.get(name)) is None:
+                self._meet(name, _Found(row.number, row.line_of(name), row.file, is_written))
+            else:
+                self._meet(name, _Found(None, line, None, is_written))
 
     def finish(self) -> None:
         """Report names that are probably misspelt, and variables that nothing uses."""
@@ -78,7 +81,9 @@ class Names:
         if not near and len(self._templates) > MAX_TEMPLATES:
             return
         used: set[str] = set().union(*map(names_in, self._templates))
-        for name in near.keys() - used:
+        for name in near:
+            if name in used:
+                continue
             found = self._variables[name]
             message = f"is no parameter; did you mean `{near[name]}`? (A variable of this name is used by no template.)"
             self.mistakes.add(message, row=found.row, column=name, line=found.line, file=found.file)

@@ -44,8 +44,8 @@ def is_template(text: str) -> bool:
     return "{" in text and any(marker in text for marker in _MARKERS)
 
 
-def render(text: str, values: Mapping[str, Any]) -> str:
-    """The template's text with `values` filled in.
+def render(text: str, values: Mapping[str, Any], columns: Container[str] = ()) -> str:
+    """The template's text with `values` filled in. `columns` are the row's names, also those without a value.
 
     Raises:
         BadTemplateError: for a name that is not among the values, bad syntax, what is not allowed, and too long a text.
@@ -63,7 +63,7 @@ def render(text: str, values: Mapping[str, Any]) -> str:
     except BadTemplateError:
         raise
     except Exception as error:  # a template is somebody else's program: whatever it raises is its own mistake
-        raise _problem(error, values) from None
+        raise _problem(error, values, columns) from None
     return "".join(pieces)
 
 
@@ -98,7 +98,7 @@ class Word(str):
 def seen(values: Mapping[str, Scalar]) -> dict[str, Scalar]:
     """Values as a template sees them."""
     return {
-        name: Word(value) if isinstance(value, str) and value.casefold() in _TRUTHS else value
+        name: Word(value) if isinstance(value, str) and len(value) < 6 and value.casefold() in _TRUTHS else value
         for name, value in values.items()
     }
 
@@ -141,13 +141,16 @@ def _compiled(text: str) -> jinja2.Template | str:
         return str(_problem(error, {}))
 
 
-def _problem(error: Exception, values: Mapping[str, Any]) -> BadTemplateError:
+def _problem(error: Exception, values: Mapping[str, Any], columns: Container[str] = ()) -> BadTemplateError:
     message = getattr(error, "message", None) or str(error) or type(error).__name__
     if message.startswith(_NO_COLUMN):
         return BadTemplateError(message)
     if isinstance(error, TypeError) and "not supported between instances of" in message:
         return BadTemplateError("compares a text with a number; write `|float` behind the text")
     undefined = _UNDEFINED.search(message)
+    if undefined and (name := undefined[1]) in columns:
+        advice = f'give one here or in `defaults`, or write {{{{ {name}|default("") }}}}'
+        return BadTemplateError(f"`{name}` has no value in this row; {advice}")
     if undefined:
         near = near_miss(undefined[1], values)
         given = ", ".join(sorted(values.keys() - {"row"})[:20])

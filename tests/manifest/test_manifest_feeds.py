@@ -154,12 +154,10 @@ def test_a_feed_whose_columns_are_the_rows_is_a_path(load: Load, tmp_path: Path)
 
 
 def test_a_file_in_rows_from_has_rows_alone(fail: Fail, tmp_path: Path) -> None:
-    """Its own defaults or sweep would be lost: that is a mistake, as is a file that is missing."""
+    """Its own defaults or sweep would be lost, and that is a mistake."""
     (tmp_path / "c.yaml").write_text("defaults: {duration: 10}\nrows: [{prompt: a}]\n")
     [mistake] = fail("rows_from: [c.yaml]")
     assert "rows alone" in mistake.message
-    [mistake] = fail("rows_from: missing.csv")
-    assert (Path(mistake.file).name, mistake.message) == ("missing.csv", "cannot be read: No such file or directory")
 
 
 def test_ids_are_unique_over_all_files(fail: Fail, tmp_path: Path) -> None:
@@ -187,3 +185,80 @@ def test_html_becomes_its_text(html: str, text: str) -> None:
     from pipeline.manifest.templates import _strip_tags
 
     assert _strip_tags(html) == text
+
+
+def test_a_file_that_is_not_there_is_told_where_it_is_named(fail: Fail, tmp_path: Path) -> None:
+    """At the manifest's line, together with all other mistakes; of a URL it says that it is one."""
+    (tmp_path / "a.csv").write_text("prompt,duration\na mug,7\n")
+    found = fail("rows_from:\n  - missing.csv\n  - https://example.com/b.csv\n  - a.csv\n")
+    assert [(Path(mistake.file).name, mistake.line, mistake.message[:40]) for mistake in found] == [
+        ("manifest.yaml", 2, "'missing.csv' is not there; a path count"),
+        ("manifest.yaml", 3, "'https://example.com/b.csv' is a URL; do"),
+        ("a.csv", 2, "'7' is not allowed; it is 5 or 10 (secon"),
+    ]
+
+
+def test_what_each_says_itself_is_corrected_in_the_manifest(fail: Fail, load: Load, tmp_path: Path) -> None:
+    """The place is the manifest's line, and the record is named beside; a record's own value has the record's place."""
+    (tmp_path / "a.csv").write_text("Title,Length\nmug,7\n")
+    manifest = """
+        rows_from:
+          path: a.csv
+          each:
+            prompt: "{{ Title }} {{ mod }}"
+            mood: "{{ Title|lower }}"
+            duration: '{{ row["Length"] }}'
+            count: 0
+            cfg_scale: 2
+            durration: 5
+            matrix: {light: [x, y]}
+            exclude: [{ligth: x}]
+    """
+    found = fail(manifest)
+    assert [(Path(mistake.file).name, mistake.line, mistake.row, mistake.column) for mistake in found] == [
+        ("manifest.yaml", 5, None, "prompt"),
+        ("manifest.yaml", 8, None, "count"),
+        ("manifest.yaml", 10, None, "durration"),
+        ("manifest.yaml", 12, None, "exclude"),
+    ]
+    assert found[0].message == f"`mod` is not defined here; did you mean `mood`? (row 1 of {tmp_path / 'a.csv'})"
+    found = fail(manifest.replace("mod }}", "light }}").replace("ligth", "light").replace("durration", "other"))
+    assert [(Path(mistake.file).name, mistake.line, mistake.column) for mistake in found] == [
+        ("manifest.yaml", 8, "count"),
+        ("manifest.yaml", 9, "cfg_scale"),
+        ("a.csv", 2, "duration"),
+    ]
+    [warning] = load(
+        """
+        rows_from:
+          path: a.csv
+          each:
+            prompt: "{{ Title }} {{ light }}"
+            matrix: {light: [x, y]}
+            exclude: [{light: z}]
+        """
+    ).warnings
+    assert (Path(warning.file).name, warning.line, warning.row) == ("manifest.yaml", 7, None)
+
+
+def test_an_empty_value_is_told_as_one(fail: Fail, tmp_path: Path) -> None:
+    """A name that the row has and gives no value is not called unknown, in a table and in `each`."""
+    [mistake] = fail('prompt,mood\n"a {{ mood }} mug",\n', "m.csv")
+    assert mistake.message.startswith("`mood` has no value in this row; give one here or in `defaults`")
+    (tmp_path / "a.csv").write_text("Price,Title\n,mug\n")
+    [mistake] = fail("rows_from: {path: a.csv, each: {prompt: '{{ price }} {{ Title }}', price: '{{ Price }}'}}")
+    assert mistake.message.startswith("`price` has no value in this row")
+
+
+def test_a_condition_in_double_braces_is_told_to_be_without(fail: Fail, tmp_path: Path) -> None:
+    """`where` is a condition, not a template."""
+    (tmp_path / "a.csv").write_text("prompt\nmug\n")
+    [mistake] = fail("rows_from: {path: a.csv, where: '{{ row[\"prompt\"] }}'}")
+    assert "without {% %} and {{ }}" in mistake.message
+
+
+def test_each_is_a_mapping(fail: Fail, tmp_path: Path) -> None:
+    """And what is none is told as `each`, not as a row."""
+    (tmp_path / "a.csv").write_text("prompt\nmug\n")
+    [mistake] = fail("rows_from:\n  path: a.csv\n  each: [prompt]\n")
+    assert (mistake.line, mistake.column, mistake.message) == (3, "each", "is not a mapping; write `each: {prompt: …}`")
