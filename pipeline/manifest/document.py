@@ -51,7 +51,7 @@ class Row(Block):
 
     `file` is the file it stands in, None for the manifest itself. `columns` are the names that a table has for it, also
     those without a value here. `record` is what a row that was made by a template was made from,
-    and `outright` the manifest's lines of what that template says of every record.
+    `named` the manifest's lines of the names in that template, and `outright` of what it says of every record.
     """
 
     number: int = 0
@@ -59,6 +59,7 @@ class Row(Block):
     file: str | None = None
     columns: tuple[str, ...] = ()
     record: Cells | None = None
+    named: Lines = field(default_factory=lambda: _NOTHING)
     outright: Lines = field(default_factory=lambda: _NOTHING)
 
     def line_of(self, name: str) -> int | None:

@@ -62,7 +62,11 @@ def rows_of(feed: Feed, folder: Path, mistakes: Mistakes, needs_prompt: bool) ->
         mistakes.add(f"{feed.path[:60]!r} {advice}", column="rows_from", line=feed.line)
         return
     theirs = mistakes.of(str(path))
-    each = None if feed.each is None else replace(feed.each, lines={}, outright=_outright(feed.each))
+    each = (
+        None
+        if feed.each is None
+        else replace(feed.each, lines={}, named=feed.each.lines, outright=_outright(feed.each))
+    )
     rows, before = 0, len(mistakes)
     for row in reader(path, theirs, needs_prompt and each is None):
         if feed.where is None or _is_wanted(row, feed, mistakes):

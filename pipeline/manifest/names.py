@@ -58,7 +58,7 @@ class Names:
         """Look at the names of a row."""
         self._take_templates(row.cells, row.sweep)
         if row.sweep is not NO_SWEEP:
-            self._check_axes(row.sweep, row if row.record is None else None, row.outright or row.lines)
+            self._check_axes(row.sweep, row if row.record is None else None, row.named or row.lines)
         if self._zipped:
             self._check_zipped(row)
         names = tuple(row.cells) if row.sweep is NO_SWEEP else (*row.cells, *_swept(row.sweep))
@@ -69,7 +69,7 @@ class Names:
             self._shapes.add(names)
         is_written = not row.columns or row.record is not None
         for name in names:
-            if (line := row.outright.get(name)) is None:
+            if (line := row.named.get(name)) is None:
                 self._meet(name, _Found(row.number, row.line_of(name), row.file, is_written))
             else:
                 self._meet(name, _Found(None, line, None, is_written))

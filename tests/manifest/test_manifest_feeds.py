@@ -210,7 +210,7 @@ def test_what_each_says_itself_is_corrected_in_the_manifest(fail: Fail, load: Lo
             duration: '{{ row["Length"] }}'
             count: 0
             cfg_scale: 2
-            durration: 5
+            durration: "{{ Length }}"
             matrix: {light: [x, y]}
             exclude: [{ligth: x}]
     """
