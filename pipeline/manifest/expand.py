@@ -390,7 +390,13 @@ class _Expansion:
                 raise BadTemplateError(f"has {{{braced}}} in single braces; write {{{{ {braced} }}}}")
             if not is_template(text):
                 return text
-            return render(text, self._visible(row, text, given, variables, combination), row.columns)
+            rendered = render(text, self._visible(row, text, given, variables, combination), row.columns)
+            if row.record is not None and is_template(rendered):
+                raise BadTemplateError(
+                    "gives a text with a template in it, and what a record brings is not rendered; "
+                    "without `each`, a column `prompt` is a template itself"
+                )
+            return rendered
         except BadTemplateError as problem:
             self._mistake(row, name, str(problem))
             return None

@@ -262,3 +262,12 @@ def test_each_is_a_mapping(fail: Fail, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("prompt\nmug\n")
     [mistake] = fail("rows_from:\n  path: a.csv\n  each: [prompt]\n")
     assert (mistake.line, mistake.column, mistake.message) == (3, "each", "is not a mapping; write `each: {prompt: …}`")
+
+
+def test_a_template_in_a_record_is_not_sent_as_it_is(fail: Fail, load: Load, tmp_path: Path) -> None:
+    """A feed's text is never rendered, since others wrote it; a video of its braces is not bought either."""
+    (tmp_path / "a.csv").write_text("prompt,mood\na {{ mood }} mug,calm\n")
+    [mistake] = fail("rows_from: {path: a.csv, each: {prompt: '{{ row[\"prompt\"] }}', negative_prompt: text}}")
+    assert "what a record brings is not rendered" in mistake.message
+    [entry] = load("rows_from: a.csv").entries
+    assert entry.job.params["prompt"] == "a calm mug"
