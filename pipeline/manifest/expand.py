@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ from pipeline.models import DEFAULT_MODEL, Model, Problem, find_model
 from pipeline.models.base import Scalar
 from pipeline.models.values import whole_number
 
+BATCH_ROWS = 1_000
 MAX_COUNT = 10_000
 MAX_PRIORITY = 10**9
 MAX_PROMPT_TEXT = 256_000_000
@@ -59,9 +61,12 @@ def expand(document: Document, source: Path, mistakes: Mistakes) -> Campaign:
         raise AssertionError("an unknown model is a mistake")
     names = Names(document, model, mistakes)
     expansion = _Expansion(document, model, mistakes, LocalImages(source.parent))
-    for row in document.rows:
-        names.check(row)
-        expansion.add_row(row)
+    rows = iter(document.rows)
+    while batch := list(itertools.islice(rows, BATCH_ROWS)):
+        expansion.foresee(batch)
+        for row in batch:
+            names.check(row)
+            expansion.add_row(row)
     if not expansion.rows and not len(mistakes):
         mistakes.add("asks for nothing; it needs a row with a prompt at least")
     names.finish()
@@ -134,6 +139,8 @@ class _Expansion:
     _characters: int = 0
     _no_variables: frozenset[str] = frozenset()
     _asked: int = 0
+    _foreseen: int = 0
+    _work: int = 0
     _is_plain: bool = True
     """Whether `defaults` say nothing of what a row is asked besides its values."""
     _idle: set[int] = field(default_factory=set)
@@ -172,6 +179,15 @@ class _Expansion:
             label = settings.row_id or slug(str(params["prompt"]), SLUG_LENGTH) or "row"
             for replicate in range(1, settings.count + 1):
                 self._add_entry(row, params, replicate, label, variables, settings, combination)
+
+    def foresee(self, rows: list[Row]) -> None:
+        """Count what these rows ask for at least, before the first of them is made: a large `count` is quickly said."""
+        default = self.document.shared.cells.get("count", 1)
+        for row in rows:
+            count = whole_number(row.cells.get("count", default))
+            self._foreseen += count if count is not None and 0 < count <= MAX_COUNT else 1
+            if self._foreseen > MAX_ENTRIES:
+                raise self._too_many(row)
 
     def warn_idle(self) -> None:
         """Say which entries of the top `exclude` took nothing away from any row."""
@@ -291,8 +307,10 @@ class _Expansion:
         """Count before anything is made: a small file can ask for more than a machine holds."""
         if sweep.size() * bases > MAX_ENTRIES:
             raise self._too_many(row)
-        if sweep.work(bases) > MAX_WORK:
-            raise self.mistakes.final("has too many combinations for so many entries of include and exclude", row.line)
+        self._work += sweep.work(bases)
+        if self._work > MAX_WORK:
+            message = "has too many combinations for so many entries of include and exclude; write rows of their own"
+            raise self.mistakes.final(message, row.line)
 
     def _too_many(self, row: Row) -> ManifestError:
         place = row.line if row.file in (None, self.mistakes.file) else None

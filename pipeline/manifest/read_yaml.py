@@ -143,6 +143,8 @@ def _order(node: Node | None, mistakes: Mistakes) -> tuple[str | None, int]:
 
 
 def _unknown_key(key: str) -> str:
+    if key in ("prompt", "negative_prompt", "start_image", "duration", "aspect_ratio", "cfg_scale", "id", "count"):
+        return "belongs into a row (`rows: [{prompt: …}]`) or into `defaults`"
     near = near_miss(key, TOP_KEYS)
     advice = f"did you mean `{near}`?" if near else f"it has {', '.join(TOP_KEYS)}"
     return f"a manifest has no such key; {advice}"

@@ -19,8 +19,8 @@ from pipeline.models.base import Scalar
 Axes = Mapping[str, tuple[Scalar, ...]]
 Combination = Mapping[str, Scalar]
 
-MAX_WORK = 20_000_000
-"""Combinations times the entries of `include` and `exclude`: what is looked at for one row."""
+MAX_WORK = 2_000_000
+"""Combinations times the entries of `include` and `exclude`, over all rows: seconds of looking."""
 
 _NO_AXES: Mapping[str, Any] = MappingProxyType({})
 
@@ -56,8 +56,8 @@ class Sweep:
         return math.prod((*(len(values) for values in self.axes.values()), *zipped))
 
     def work(self, bases: int = 1) -> int:
-        """A bound of what `combinations` looks at, for so many bases."""
-        return bases * self.size() * (1 + len(self.include) + len(self.exclude)) + len(self.include)
+        """How many entries are held against combinations by `combinations`, for so many bases."""
+        return bases * self.size() * (len(self.include) + len(self.exclude))
 
     def values(self) -> Iterator[tuple[str, Scalar, int | None]]:
         """Every value that the sweep can give a name, with its line where it has one of its own."""

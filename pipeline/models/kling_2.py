@@ -151,7 +151,10 @@ def _start_image(value: object) -> str:
     if is_image_hash(url):
         return url  # a local file, of which only the bytes count: its URL is known once it is uploaded
     if not url:
-        raise ValueError(f"{_shown(value)} is no https URL and no file; leave it out to start from the prompt alone")
+        raise ValueError(
+            f"{_shown(value)} is no https URL and no file; leave it out to start from the prompt alone, "
+            "or take records without an image out with `where`"
+        )
     try:
         parts = urlsplit(url)
         host, user = parts.hostname, parts.username

@@ -105,6 +105,8 @@ def _yaml() -> Iterator[Sheet]:
     yield refused("sweep-of-a-trillion", sweep_of(12, 10) + "rows: [{prompt: a}]\n", "more than 2,000,000 videos")
     entries = ", ".join("{a0: 11}" for _ in range(3_000))
     yield refused("sweep-of-entries", sweep_of(6, 10) + f"exclude: [{entries}]\nrows: [{{prompt: a}}]\n", "too many")
+    counts = "".join(f"- {{prompt: a{n}, count: 10000}}\n" for n in range(300))
+    yield refused("counts-of-millions", counts, "more than 2,000,000 videos")
     yield refused("rows-from-itself", "rows_from: hostile.yaml\n", "rows alone")
     yield refused("rows-from-nowhere", "rows_from: ../../../../etc/shadow\n", "is no table")
     yield refused("where-breaks-out", "rows_from: {path: x.csv, where: 'a %}{% for i in range(9**9) %}'}\n", "x.csv")
