@@ -197,13 +197,14 @@ class BudgetSection(Section):
 class LimitsSection(Section):
     """The provider's rate limit, and how many generations may run at once."""
 
-    requests_per_minute: Positive = Field(
-        default=50, description="every call with the key counts, polls too; they leave evenly spaced"
-    )
+    requests_per_minute: Positive = Field(default=50, description="what the provider allows; calls leave evenly spaced")
     max_in_flight: Count = Field(default=40, description="generations at the provider at once")
     adaptive: bool = Field(
         default=True,
-        description="no effect in this version: after a 429 every call pauses until the reset, whatever this says",
+        description="after a 429, go on more slowly or with fewer at once, and climb back; false: only pause",
+    )
+    count_polls: bool = Field(
+        default=True, description="whether the provider counts polls and results, too; false paces submissions alone"
     )
 
 
@@ -379,7 +380,7 @@ class Config(Section):
                 failure_rate=self.stop.failure_rate,
                 failure_window=self.stop.failure_window,
             ),
-            limits=Limits(self.limits.requests_per_minute, self.limits.max_in_flight),
+            limits=Limits(**self.limits.model_dump()),
             polling=Polling(
                 polling.expected_s / scale,
                 polling.min_interval_s / scale,

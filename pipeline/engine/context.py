@@ -11,7 +11,8 @@ from typing import Protocol, TypeVar
 
 import orjson
 
-from pipeline.engine.limits import Breaker, Outage, Pace, Slots
+from pipeline.engine.limits import Breaker, Outage, Pace, Slots, Turn
+from pipeline.engine.polls import Polls
 from pipeline.engine.room import Room
 from pipeline.engine.settings import EngineSettings
 from pipeline.engine.stopping import Stopping, StopReason
@@ -66,11 +67,14 @@ class RunContext:
     stopping: Stopping = field(default_factory=Stopping)
     pace: Pace = field(init=False)
     slots: Slots = field(init=False)
+    polls: Polls = field(init=False)
     breaker: Breaker = field(init=False)
     connection: Outage = field(init=False)
     throttle: Outage = field(init=False)
     gateway: Outage = field(init=False)
     room: Room = field(init=False)
+    _start_refused: bool = False
+    """Whether the latest submission was answered with 429."""
     _silences: int = 0
     """Questions without an answer, since the last that had one."""
     downloads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(DOWNLOADS_AT_ONCE))
@@ -85,7 +89,8 @@ class RunContext:
 
     def __post_init__(self) -> None:
         self.pace = Pace(self.settings.limits, self.clock)
-        self.slots = Slots(self.settings.limits)
+        self.slots = Slots(self.settings.limits, self.clock)
+        self.polls = Polls(self.settings.polling, self.pace, self.clock)
         self.connection = Outage(self.settings.retry)
         self.throttle = Outage(self.settings.retry)
         self.gateway = Outage(self.settings.retry)
@@ -125,13 +130,17 @@ class RunContext:
         for event in recorded:
             self.listener(event)
 
-    async def ask(self, question: Callable[[], Awaitable[T]]) -> T:
+    async def ask(self, question: Callable[[], Awaitable[T]], *, has_turn: bool = False) -> T:
         """Put a free question to the provider in its turn, and take in what concerns the whole run.
+
+        Args:
+            has_turn: whether whoever asks has waited for a turn already.
 
         Raises:
             LeavingError: the run is being left.
         """
-        await self.stopping.unless_leaving(self.pace.turn())
+        if not has_turn:
+            await self.stopping.unless_leaving(self.pace.turn(Turn.COLLECT))
         reply = await self.stopping.unless_leaving(question())
         if isinstance(reply, Refused):
             self.heed(reply)
@@ -163,11 +172,30 @@ class RunContext:
         """Wait, unless the run is being left."""
         await self.stopping.unless_leaving(self.clock.sleep(seconds))
 
-    def heed(self, refusal: Refused) -> None:
-        """Take in a refusal that concerns more than its own job: pause all calls, or stop the run."""
+    def note_start(self) -> None:
+        """The provider has accepted a job."""
+        self._start_refused = False
+        self.note_answer()
+
+    def _adapt(self, *, starting: bool) -> None:
+        """Learn from a 429. A start that is refused again right after the pause was refused for what is in flight."""
+        if starting and self._start_refused:
+            self.slots.refuse()
+            self.pace.restore()
+        else:
+            self.pace.slow()
+        self._start_refused = starting
+
+    def heed(self, refusal: Refused, *, starting: bool = False) -> None:
+        """Take in a refusal that concerns more than its own job: pause all calls, or stop the run.
+
+        Args:
+            starting: whether it answers a submission.
+        """
         now_s = self.clock.monotonic_s()
         match refusal.error_class.reaction:
             case Reaction.PAUSE if self.pace.is_open:
+                self._adapt(starting=starting)
                 # Each refusal behind an open gate doubles the wait, whatever reset the provider states.
                 self.pace.pause(max(refusal.wait_s, self.throttle.lost(now_s)))
                 if self.throttle.lasted_s(now_s) > LONGEST_THROTTLE_S:

@@ -16,6 +16,7 @@ from typing import Any
 from pipeline.engine import worker
 from pipeline.engine.context import RunContext
 from pipeline.engine.doubt import Witness, settle
+from pipeline.engine.limits import Turn
 from pipeline.engine.retry import Again, PutBack
 from pipeline.engine.stopping import LeavingError, StopReason
 from pipeline.engine.worker import SETTLED, Outcome
@@ -160,7 +161,7 @@ class Dispatcher:
                     await _wait_for(run.stopping.changed, at_most_s)
                 case Start():
                     try:
-                        await run.stopping.unless_leaving(run.pace.turn())
+                        await run.stopping.unless_leaving(run.pace.turn(Turn.START))
                     except LeavingError:
                         return
                     # What may start can have changed while the pace was waited for: decide anew.
@@ -179,7 +180,9 @@ class Dispatcher:
         if reason := self._bound_reached():
             run.stopping.stop(*reason)
             return End()
-        if not run.slots.has_room or len(self._workers) >= 2 * run.settings.limits.max_in_flight:
+        if not run.slots.has_room:
+            return Wait(run.slots.next_probe_s)
+        if len(self._workers) >= 2 * run.settings.limits.max_in_flight:
             return Wait()
         job = self.queue.first(run.free)
         if job is not None:

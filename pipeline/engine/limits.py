@@ -1,8 +1,10 @@
-"""How many calls a minute, how many generations at once, and how much failure is too much: three separate objects."""
+"""How many calls a minute, how many generations at once, and how much failure is too much: separate objects."""
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
+from enum import IntEnum
 
 from aiolimiter import AsyncLimiter
 
@@ -15,25 +17,97 @@ WINDOW_S = 60.0
 JITTER_S = 0.5
 """How much closer two calls may arrive at the provider than they left here, over a whole window."""
 
+BELOW_SEEN = 0.985
+"""After a 429 the pace goes on at this share of what the provider took in the minute before it."""
+
+WITHIN_PROVEN = 0.97
+"""A 429 below this share of what the provider was seen to take lately says nothing of the pace."""
+
+PROVEN_FOR_S = 900.0
+MOST_IGNORED = 3
+"""So many 429s in a row that say nothing of the pace do say something of it."""
+
+CLIMB_PER_S = 0.0015 / 60
+"""How fast a pace that was found too high climbs back: by this share of itself each second."""
+
+DOUBLES_IN_S = 60.0
+"""How fast a pace climbs back that was lowered on suspicion only."""
+
+SHORTEST_PROBE_S, LONGEST_PROBE_S = 30.0, 1200.0
+"""How long a lowered ceiling waits before one more generation is tried; longer after each try in vain."""
+
+
+class Turn(IntEnum):
+    """What a call is for. Those that wait take turns, so that none of them starves another."""
+
+    START = 0
+    COLLECT = 1
+    POLL = 2
+
 
 class Pace:
-    """The one gate for every call with the key: smooth, without a burst, and closed for all after a 429."""
+    """The one gate for every call with the key: smooth, without a burst, and closed for all after a 429.
+
+    Starting a job, collecting what is finished, and asking how things stand take turns: who does not wait is passed
+    over. So a submission never waits for polls that can wait, and paid work is collected however many jobs are left.
+    """
 
     def __init__(self, limits: Limits, clock: Clock) -> None:
         self.interval_s = (WINDOW_S + JITTER_S) / limits.requests_per_minute
+        self._is_adaptive = limits.adaptive
+        self._counts_polls = limits.count_polls
         # A burst of one: `AsyncLimiter(n, 60)` would let almost 2n calls through in one window.
         self._limiter = AsyncLimiter(1, self.interval_s)
         self._clock = clock
         self._opens_s = 0.0
+        self._waiting: dict[Turn, deque[asyncio.Future[None]]] = {turn: deque() for turn in Turn}
+        self._next = Turn.START
+        self._keeper: asyncio.Task[None] | None = None
+        self._passed: deque[float] = deque()
+        """When the calls of the last window were let through."""
+        self._found = FoundPace(limits.requests_per_minute)
 
-    async def turn(self) -> None:
+    async def turn(self, kind: Turn = Turn.COLLECT) -> None:
         """Wait for the next free place in the pace, and take it."""
-        while True:
-            if (closed_s := self._opens_s - self._clock.monotonic_s()) > 0:
-                await self._clock.sleep(closed_s)
+        if kind is not Turn.START and not self._counts_polls:
+            await self._until_open()
+            return
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[kind].append(place)
+        if self._keeper is None or self._keeper.done():
+            self._keeper = asyncio.create_task(self._let_through())
+        await place
+
+    async def _let_through(self) -> None:
+        """Let one through after another, as long as somebody waits."""
+        while self._is_wanted():
+            await self._until_open()
             await self._limiter.acquire()
-            if self.is_open:
-                return
+            await self._clock.sleep(self._lowered_wait_s())
+            if self.is_open and (place := self._take_next()) is not None:
+                self._note_passed()
+                place.set_result(None)
+
+    async def _until_open(self) -> None:
+        while (closed_s := self._opens_s - self._clock.monotonic_s()) > 0:
+            await self._clock.sleep(closed_s)
+
+    def _is_wanted(self) -> bool:
+        for queue in self._waiting.values():
+            while queue and queue[0].done():
+                queue.popleft()  # who was cancelled has left
+        return any(self._waiting.values())
+
+    def _take_next(self) -> asyncio.Future[None] | None:
+        """Whose turn it is; None if all have left."""
+        if not self._is_wanted():
+            return None
+        for step in range(len(Turn)):
+            kind = Turn((self._next + step) % len(Turn))
+            if self._waiting[kind]:
+                self._next = Turn((kind + 1) % len(Turn))
+                return self._waiting[kind].popleft()
+        return None
 
     @property
     def is_open(self) -> bool:
@@ -44,13 +118,122 @@ class Pace:
         """Let nobody through for `seconds`: the provider has said that there were too many calls."""
         self._opens_s = max(self._opens_s, self._clock.monotonic_s() + seconds)
 
+    @property
+    def per_minute(self) -> float:
+        """Calls a minute that are let through now: as configured or, after a 429, fewer."""
+        return self._found.per_minute(self._clock.monotonic_s())
+
+    def slow(self) -> None:
+        """The provider took fewer calls than came."""
+        if self._is_adaptive:
+            now_s = self._clock.monotonic_s()
+            is_full = bool(self._passed) and self._passed[0] <= now_s - WINDOW_S + 5 * JITTER_S
+            self._found.refused(now_s, self._passed_lately() - 1, is_full_minute=is_full)
+
+    def restore(self) -> None:
+        """It was not the pace."""
+        self._found.forget()
+
+    def _lowered_wait_s(self) -> float:
+        """How long the next call still waits at the lowered pace; 0 at the configured one."""
+        if not self._found.is_lowered or not self._passed:
+            return 0.0
+        return max(0.0, self._passed[-1] + (WINDOW_S + JITTER_S) / self.per_minute - self._clock.monotonic_s())
+
+    def _note_passed(self) -> None:
+        now_s = self._clock.monotonic_s()
+        self._passed.append(now_s)
+        self._found.taken(now_s, self._passed_lately())
+
+    def _passed_lately(self) -> int:
+        since = self._clock.monotonic_s() - WINDOW_S
+        while self._passed and self._passed[0] <= since:
+            self._passed.popleft()
+        return len(self._passed)
+
+
+class FoundPace:
+    """What 429s have taught of a limit that is not known, or not what was configured. Times in seconds.
+
+    The first refusal is a suspicion: half the pace, and doubling again. One that comes at a full minute of calls,
+    or at as many as the one before it, is a finding: the pace goes on just below what was taken, and climbs slowly. One
+    that comes at fewer calls than were taken lately is not about the pace.
+    """
+
+    def __init__(self, configured: float) -> None:
+        self._configured = configured
+        self._lowered: float | None = None
+        self._since_s = 0.0
+        self._is_certain = False
+        self._refused_at: int | None = None
+        self._proven, self._proven_s = 0, -PROVEN_FOR_S
+        self._ignored = 0
+
+    @property
+    def is_lowered(self) -> bool:
+        return self._lowered is not None
+
+    def per_minute(self, now_s: float) -> float:
+        """The pace now; one that has climbed back is forgotten."""
+        if self._lowered is None:
+            return self._configured
+        passed_s = now_s - self._since_s
+        if self._is_certain:
+            pace = self._lowered * (1 + CLIMB_PER_S * passed_s)
+        else:
+            pace = self._lowered * 2.0 ** min(passed_s / DOUBLES_IN_S, 60.0)
+        if pace >= self._configured:
+            self._lowered = None
+        return min(pace, self._configured)
+
+    def taken(self, now_s: float, in_a_minute: int) -> None:
+        """So many calls were let through in the last minute, and nobody complained yet."""
+        if now_s - self._since_s > WINDOW_S:
+            self._ignored = 0
+        if in_a_minute >= self._proven or now_s - self._proven_s > PROVEN_FOR_S:
+            self._proven, self._proven_s = in_a_minute, now_s
+
+    def refused(self, now_s: float, taken: int, *, is_full_minute: bool) -> None:
+        """A 429, after so many calls in the last minute."""
+        if self._lowered is not None and taken < WITHIN_PROVEN * (self._proven - 1) and self._ignored < MOST_IGNORED:
+            self._ignored += 1
+            return
+        again = (
+            self._refused_at is not None
+            and WINDOW_S / 2 < now_s - self._since_s < PROVEN_FOR_S
+            and abs(taken - self._refused_at) <= self._refused_at / 4
+        )
+        self._is_certain = is_full_minute or again
+        pace = self.per_minute(now_s)
+        lowered = BELOW_SEEN * max(taken, 1)
+        self._lowered = max(1.0, min(pace, lowered if self._is_certain else max(lowered, pace / 2)))
+        self._refused_at, self._since_s, self._ignored = taken, now_s, 0
+        self._proven, self._proven_s = taken, now_s
+
+    def forget(self) -> None:
+        """What was refused last had another reason."""
+        self._lowered = self._refused_at = None
+
 
 class Slots:
-    """Generations at the provider, from their reservation until their end is known."""
+    """Generations at the provider, from their reservation until their end is known.
 
-    def __init__(self, limits: Limits) -> None:
+    The ceiling is the configured one. Where the provider refuses more, it is lowered to what there was, and more are
+    tried from time to time: ever more of them while they are taken, ever more rarely while they are refused.
+    """
+
+    def __init__(self, limits: Limits, clock: Clock) -> None:
+        self._most = limits.max_in_flight
         self._ceiling = limits.max_in_flight
+        self._is_adaptive = limits.adaptive
+        self._clock = clock
         self._taken: set[str] = set()
+        self._probe_s = SHORTEST_PROBE_S
+        self._probed_s = 0.0
+        self._step = 1
+        """How many more are tried next: twice as many after each time that they were taken."""
+        self._was_refused = False
+        """Whether the provider has refused what was tried last."""
 
     @property
     def in_flight(self) -> int:
@@ -58,14 +241,39 @@ class Slots:
 
     @property
     def has_room(self) -> bool:
-        return len(self._taken) < self._ceiling
+        return len(self._taken) < self._ceiling or self._may_probe()
+
+    @property
+    def next_probe_s(self) -> float | None:
+        """Seconds until one more generation than the ceiling is tried; None where there is nothing to try."""
+        if self._ceiling >= self._most:
+            return None
+        return max(0.0, self._probed_s + self._probe_s - self._clock.monotonic_s())
 
     def take(self, job_id: str) -> None:
         """Count a job as in flight. Jobs found running at the start may exceed the ceiling."""
+        if len(self._taken) >= self._ceiling and self._may_probe():
+            if not self._was_refused:
+                self._step *= 2
+                self._probe_s = max(SHORTEST_PROBE_S, self._probe_s / 2)
+            self._ceiling += self._step
+            self._probed_s = self._clock.monotonic_s()
+            self._was_refused = False
         self._taken.add(job_id)
 
     def release(self, job_id: str) -> None:
         self._taken.discard(job_id)
+
+    def refuse(self) -> None:
+        """The provider takes no more than are in flight: the one that was refused is counted out already."""
+        if self._is_adaptive:
+            self._ceiling = max(1, min(self._ceiling, len(self._taken)))
+            self._probed_s = self._clock.monotonic_s()
+            self._probe_s = min(LONGEST_PROBE_S, 4 * self._probe_s)
+            self._step, self._was_refused = 1, True
+
+    def _may_probe(self) -> bool:
+        return self.next_probe_s == 0.0
 
 
 class Outage:

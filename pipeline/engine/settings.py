@@ -9,10 +9,16 @@ from pipeline.kernel.usd import MicroUsd
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`requests_per_minute` holds for every call with the key; `max_in_flight` for generations at the provider."""
+    """`requests_per_minute` holds for every call with the key; `max_in_flight` for generations at the provider.
+
+    `adaptive`: after a 429 go on more slowly, or with fewer at once, and climb back. Without `count_polls`, only
+    submissions are paced: the provider does not count what collects and asks.
+    """
 
     requests_per_minute: float = 50.0
     max_in_flight: int = 40
+    adaptive: bool = True
+    count_polls: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,6 @@ import orjson
 from pipeline.engine import retry
 from pipeline.engine.context import RunContext
 from pipeline.engine.images import bring_up
-from pipeline.engine.polling import wait_before_poll_s
 from pipeline.engine.retry import Again, GiveUp, PutBack
 from pipeline.engine.stopping import LeavingError
 from pipeline.jobs import Job
@@ -69,14 +68,14 @@ async def make(run: RunContext, job: Job) -> Outcome:
         return await void(run, record, Refused(ErrorClass.NOT_SENT, "the run was stopped before it was sent"))
     match await submit(run, sent):
         case Refused() as refusal:
-            return await void(run, record, refusal)
+            return await void(run, record, refusal, starting=True)
         case Uncertain() as silence:
             return await doubt(run, record, silence)
         case Delivered() as delivered:
-            run.note_answer()
+            run.note_start()
             return await take_delivery(run, record, delivered)
         case Accepted(request_id):
-            run.note_answer()
+            run.note_start()
             await run.record(record.event(EventKind.SUBMITTED, request_id=request_id))
             return await finish(run, record)
 
@@ -158,23 +157,42 @@ async def submit(run: RunContext, job: Job) -> Accepted | Delivered | Refused | 
 
 async def watch(run: RunContext, record: JobRecord, *, at_once: bool) -> Finished | Refused | Expired:
     """Ask until the end of the generation is known. Dies here: the next run asks on, by the recorded id."""
-    limits = run.settings.polling
+    # From here on by the clock that nobody sets.
+    began_s, asked_s = run.clock.monotonic_s() - run.age_s(record), 0.0
     while True:
-        age_s = run.age_s(record)
         if not at_once:
-            await run.pause(wait_before_poll_s(limits, age_s, run.slots.in_flight, run.pace.interval_s))
-        at_once = False
-        reply = await look(run, record, age_s)
+            age_s = run.clock.monotonic_s() - began_s
+            await run.stopping.unless_leaving(run.polls.turn(record.job_id, age_s, asked_s))
+        reply = await look(run, record, run.clock.monotonic_s() - began_s, has_turn=not at_once)
+        at_once, before_s, asked_s = False, asked_s, run.clock.monotonic_s() - began_s
+        if isinstance(reply, Finished):
+            run.polls.durations.note(_duration_s(reply, before_s, asked_s))
         if isinstance(reply, Finished | Refused | Expired):
             return reply
 
 
-async def look(run: RunContext, record: JobRecord, age_s: float) -> Finished | Refused | Expired | Working:
+def _duration_s(finished: Finished, before_s: float, asked_s: float) -> float:
+    """How long a generation took: as the provider says, if that lies between the last two questions; else their middle.
+
+    0, which teaches nothing, for one that was found finished.
+    """
+    said_s = (finished.queue_s or 0.0) + (finished.inference_s or 0.0)
+    if before_s < said_s <= asked_s:
+        return said_s
+    return (before_s + asked_s) / 2 if before_s else 0.0
+
+
+async def look(
+    run: RunContext, record: JobRecord, age_s: float, *, has_turn: bool
+) -> Finished | Refused | Expired | Working:
     """Ask once, and go on to the result or to the history where the answer points there."""
     request_id = record.request_id
     assert request_id is not None
-    reply = await run.ask(lambda: run.provider.poll(request_id))
+    reply = await run.ask(lambda: run.provider.poll(request_id), has_turn=has_turn)
     if isinstance(reply, Finished):
+        # The generation is over: another may start while this one is collected.
+        run.slots.release(record.job_id)
+        run.stopping.changed.set()
         reply = await run.ask(lambda: run.provider.result(request_id))
         if isinstance(reply, Refused) and _is_about_the_job(reply):
             # Done, says the one, and failed, says the other: only the history may free its money.
@@ -229,10 +247,10 @@ def ending_of(row: HistoryRow) -> Finished | Refused | Working:
     return Working()
 
 
-async def void(run: RunContext, record: JobRecord, refusal: Refused) -> Outcome:
+async def void(run: RunContext, record: JobRecord, refusal: Refused, *, starting: bool = False) -> Outcome:
     """Certainly not charged: free the money, then try again or give up. Dies between: the next run decides again."""
     await run.record(record.event(EventKind.VOIDED, **_told(refusal)))
-    return await _go_on_after_void(run, record, refusal)
+    return await _go_on_after_void(run, record, refusal, starting=starting)
 
 
 def _told(refusal: Refused) -> dict[str, Any]:
@@ -243,9 +261,9 @@ def _told(refusal: Refused) -> dict[str, Any]:
     }
 
 
-async def _go_on_after_void(run: RunContext, record: JobRecord, refusal: Refused) -> Outcome:
+async def _go_on_after_void(run: RunContext, record: JobRecord, refusal: Refused, *, starting: bool = False) -> Outcome:
     run.slots.release(record.job_id)
-    run.heed(refusal)
+    run.heed(refusal, starting=starting)
     if refusal.error_class.reaction in (Reaction.RETRY_COUNTED, Reaction.FAIL_ROW):
         run.breaker.note(failed=True)
     return await try_again_or_give_up(run, record)

@@ -28,7 +28,7 @@ provider:
   output_hosts: ["*.segmind.com"]
   time_scale: 1
 budget:   {cap_usd: "100.00", stop_below_credits_usd: "0", prices_usd: {"5": "1.75", "10": "3.50"}}
-limits:   {requests_per_minute: 50, max_in_flight: 40, adaptive: true}
+limits:   {requests_per_minute: 50, max_in_flight: 40, adaptive: true, count_polls: true}
 polling:  {expected_s: 317, min_interval_s: 2, max_interval_s: 30, give_up_s: 3600}
 retry:    {max_attempts: 4, base_delay_s: 2, max_delay_s: 120}
 timeouts: {connect_s: 10, submit_s: 60, read_s: 60, blocking_submit_s: 1800, download_s: 600}

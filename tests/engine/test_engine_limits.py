@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections import Counter, deque
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from virtual_time import VirtualClock, run_virtually
 
-from pipeline.engine.limits import JITTER_S, Breaker, Outage, Pace, Slots
+from pipeline.engine.limits import JITTER_S, Breaker, Outage, Pace, Slots, Turn
 from pipeline.engine.settings import Limits, Retry
+from pipeline.kernel.clock import SystemClock
 
 
 def most_in_any_window(times: list[float], window_s: float = 60.0) -> int:
@@ -100,7 +102,7 @@ def test_a_waiter_that_leaves_takes_no_turn_with_it() -> None:
 
 def test_slots_count_jobs_and_not_calls() -> None:
     """Taking the same job twice, or releasing it twice, changes nothing."""
-    slots = Slots(Limits(50, 2))
+    slots = Slots(Limits(50, 2), SystemClock())
     slots.take("a")
     slots.take("a")
     assert slots.in_flight == 1
@@ -110,6 +112,128 @@ def test_slots_count_jobs_and_not_calls() -> None:
     slots.release("a")
     slots.release("a")
     assert slots.in_flight == 1
+
+
+def test_those_who_wait_take_turns_by_what_they_wait_for() -> None:
+    """Starting, collecting and asking get a third each while all wait; who is alone gets every turn."""
+    got: list[Turn] = []
+
+    async def caller(pace: Pace, kind: Turn, rounds: int) -> None:
+        for _ in range(rounds):
+            await pace.turn(kind)
+            got.append(kind)
+
+    async def main() -> None:
+        pace = Pace(Limits(60, 10), VirtualClock())
+        callers = [caller(pace, Turn.POLL, 10) for _ in range(20)]
+        await asyncio.gather(*callers, caller(pace, Turn.START, 20), caller(pace, Turn.COLLECT, 5))
+
+    run_virtually(main())
+    assert Counter(got[:15]) == {Turn.START: 5, Turn.COLLECT: 5, Turn.POLL: 5}
+    assert Counter(got[15:45]) == {Turn.START: 15, Turn.POLL: 15}
+    assert set(got[45:]) == {Turn.POLL}
+
+
+def night_of_calls(configured: float, allowed: int, hours: float, *, adaptive: bool = True) -> tuple[int, int]:
+    """How many calls a strict provider took, and how many it refused, where callers always wait."""
+
+    async def main() -> tuple[int, int]:
+        clock = VirtualClock()
+        pace, window = Pace(Limits(configured, 10, adaptive), clock), deque[float]()
+        taken = refused = in_a_row = 0
+        while clock.monotonic_s() < hours * 3600:
+            await pace.turn()
+            now_s = clock.monotonic_s()
+            while window and window[0] <= now_s - 60:
+                window.popleft()
+            if len(window) >= allowed:
+                refused, in_a_row = refused + 1, in_a_row + 1
+                pace.slow()
+                pace.pause(max(2.0 * 2**in_a_row, window[0] + 61 - now_s))
+            else:
+                taken, in_a_row = taken + 1, 0
+                window.append(now_s)
+        return taken, refused
+
+    return run_virtually(main())
+
+
+@pytest.mark.parametrize(("configured", "allowed"), [(120, 50), (1_000, 50), (60, 50), (50, 49), (120, 5)])
+def test_against_a_limit_that_nobody_knows_a_run_loses_at_most_a_minute_an_hour(configured: int, allowed: int) -> None:
+    """Two hours of calls at more than the provider takes: what it would have taken, less two minutes' worth."""
+    taken, refused = night_of_calls(configured, allowed, 2)
+    assert taken >= (120 - (2.5 if allowed == 5 else 2)) * allowed
+    assert refused <= 12
+
+
+def test_a_known_limit_is_never_refused_and_one_that_is_not_heeded_often() -> None:
+    """At the configured pace there is no 429; without `adaptive` every minute ends in one."""
+    assert night_of_calls(50, 50, 1)[1] == 0
+    assert night_of_calls(120, 50, 1, adaptive=False)[1] >= 50
+
+
+def test_a_429_for_no_reason_does_not_slow_a_run_for_long() -> None:
+    """One in the first seconds, before anything is known: after two minutes the pace is the configured one again."""
+
+    async def main() -> tuple[float, float]:
+        clock = VirtualClock()
+        pace = Pace(Limits(50, 10), clock)
+        for _ in range(5):
+            await pace.turn()
+        pace.slow()
+        lowered = pace.per_minute
+        await clock.sleep(61)
+        return lowered, pace.per_minute
+
+    assert run_virtually(main()) == (25.0, 50.0)
+
+
+def test_429s_below_what_was_taken_lately_are_not_about_the_pace() -> None:
+    """A pace that is well below what the provider took is not lowered again by two more of them."""
+
+    async def main() -> tuple[float, float]:
+        clock = VirtualClock()
+        pace = Pace(Limits(50, 10), clock)
+        for _ in range(60):
+            await pace.turn()
+        pace.slow()
+        lowered = pace.per_minute
+        for _ in range(2):
+            await clock.sleep(30)
+            await pace.turn()
+            pace.slow()
+        return lowered, pace.per_minute
+
+    lowered, after = run_virtually(main())
+    assert 47 <= lowered <= after <= 50
+
+
+def test_a_ceiling_that_is_refused_is_lowered_and_tried_again_ever_more_rarely() -> None:
+    """20 of 100 are taken: one more is tried after two minutes, then after eight more; once taken, the steps double."""
+
+    async def main() -> list[tuple[int, int]]:
+        clock = VirtualClock()
+        slots, tried = Slots(Limits(50, 100), clock), []
+        for job in range(20):
+            slots.take(f"job {job}")
+        slots.refuse()
+        allowed = 20
+        for second in range(7_200):
+            if second == 3_000:
+                allowed = 60
+            if slots.has_room:
+                slots.take(f"more {second}")
+                tried.append((second, slots.in_flight))
+                if slots.in_flight > allowed:
+                    slots.release(f"more {second}")
+                    slots.refuse()
+            await clock.sleep(1)
+        return tried
+
+    tried = run_virtually(main())
+    assert [second for second, _ in tried if second < 3_000] == [120, 600, 1_800]
+    assert max(in_flight for _, in_flight in tried) == 61
+    assert sum(in_flight == 61 for _, in_flight in tried) <= 6
 
 
 def test_a_lost_connection_waits_ever_longer_and_is_given_up_only_after_minutes() -> None:

@@ -27,6 +27,7 @@ FAST = {
     "budget.cap_usd": "10000",
     "limits.requests_per_minute": "600000",
     "limits.max_in_flight": "60",
+    "limits.adaptive": "false",  # a 429 made on purpose says nothing of 600,000 calls a minute
     "polling.expected_s": "0.1",
     "polling.min_interval_s": "0.02",
     "polling.max_interval_s": "0.1",

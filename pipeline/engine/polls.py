@@ -1,0 +1,87 @@
+"""Who is asked about next: one conductor for all generations that are waited for, instead of a rhythm for each."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from pipeline.engine.limits import Pace, Turn
+from pipeline.engine.polling import URGENT_SHARE, Durations, next_age_s, saving_s
+from pipeline.engine.settings import Polling
+from pipeline.kernel.clock import Clock
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A generation that is waited for: when it was accepted, and at which age it was asked about last."""
+
+    accepted_s: float
+    asked_s: float
+    due_s: float
+    place: asyncio.Future[None] = field(repr=False)
+
+
+class Polls:
+    """Hands out the calls that ask how things stand, each to where it is expected to save most.
+
+    A generation becomes worth a question at an age that follows from what is known of generation times. Of those that
+    are, the one whose question saves most gets the next call; where calls are plentiful that is each in its turn.
+    """
+
+    def __init__(self, polling: Polling, pace: Pace, clock: Clock) -> None:
+        self.durations = Durations(polling.expected_s)
+        self._polling = polling
+        self._pace = pace
+        self._clock = clock
+        self._waiting: dict[str, _Waiting] = {}
+        self._changed = asyncio.Event()
+        self._conductor: asyncio.Task[None] | None = None
+
+    async def turn(self, job_id: str, age_s: float, asked_s: float) -> None:
+        """Wait for the call that asks about a generation of this age, last asked about at the age of `asked_s`."""
+        now_s = self._clock.monotonic_s()
+        due_s = now_s - age_s + next_age_s(self.durations, self._polling, asked_s)
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[job_id] = _Waiting(now_s - age_s, asked_s, due_s, place)
+        self._changed.set()
+        if self._conductor is None or self._conductor.done():
+            self._conductor = asyncio.create_task(self._conduct())
+        try:
+            await place
+        finally:
+            del self._waiting[job_id]
+            self._changed.set()
+
+    async def _conduct(self) -> None:
+        while waiting := [each for each in self._waiting.values() if not each.place.done()]:
+            self._changed.clear()
+            now_s = self._clock.monotonic_s()
+            if (first_s := min(each.due_s for each in waiting)) > now_s:
+                await self._until(first_s)
+                continue
+            urgent = any(self._is_urgent(each, now_s) for each in waiting)
+            await self._pace.turn(Turn.COLLECT if urgent else Turn.POLL)
+            if (best := self._best()) is not None:
+                best.place.set_result(None)
+                await asyncio.sleep(0)
+
+    async def _until(self, at_s: float) -> None:
+        """Wait until a moment, or until somebody comes or leaves."""
+        try:
+            async with asyncio.timeout(max(0.0, at_s - self._clock.monotonic_s())):
+                await self._changed.wait()
+        except TimeoutError:
+            return
+
+    def _best(self) -> _Waiting | None:
+        """Whose question saves most now, of those that are due; None if nobody is any more."""
+        now_s = self._clock.monotonic_s()
+        due = [each for each in self._waiting.values() if each.due_s <= now_s and not each.place.done()]
+        return max(due, key=lambda each: self._rank(each, now_s), default=None)
+
+    def _rank(self, each: _Waiting, now_s: float) -> tuple[bool, float]:
+        age_s = now_s - each.accepted_s
+        return self._is_urgent(each, now_s), saving_s(self.durations, each.asked_s, age_s)
+
+    def _is_urgent(self, each: _Waiting, now_s: float) -> bool:
+        return now_s - each.accepted_s > URGENT_SHARE * self._polling.give_up_s
