@@ -142,6 +142,7 @@ Positive = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False), BeforeVali
 Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), BeforeValidator(_plain_number)]
 Count = Annotated[int, Field(gt=0, le=1_000_000), BeforeValidator(_plain_number)]
 CountOrZero = Annotated[int, Field(ge=0, le=1_000_000), BeforeValidator(_plain_number)]
+Few = Annotated[int, Field(ge=0, le=1_000), BeforeValidator(_plain_number)]
 Threads = Annotated[int, Field(gt=0, le=64), BeforeValidator(_plain_number)]
 Money = Annotated[int, BeforeValidator(_money), WithJsonSchema(_AMOUNT)]
 MoneyOrZero = Annotated[int, BeforeValidator(_money_or_zero), WithJsonSchema(_AMOUNT_OR_ZERO)]
@@ -253,7 +254,10 @@ class StopSection(Section):
 class CanarySection(Section):
     """A few jobs first."""
 
-    jobs: CountOrZero = Field(default=0, description="not in this version yet: anything else is refused")
+    jobs: Few = Field(
+        default=0,
+        description="so many jobs first; the rest only if they are stored and cost what was quoted (--canary)",
+    )
 
 
 class InDoubtSection(Section):
@@ -403,7 +407,6 @@ class Config(Section):
     def refusals(self) -> Iterator[tuple[str, str]]:
         """What is well written and cannot be done: the key, and a sentence. Nothing is silently done without."""
         for wanted, key in (
-            (self.canary.jobs > 0, "canary.jobs"),
             (self.media.executor == "dask", "media.executor"),
             (self.media.scheduler is not None, "media.scheduler"),
             (self.notify.webhook_env is not None, "notify.webhook_env"),
@@ -510,6 +513,7 @@ FLAGS = {
     "limits.max_in_flight": "--max-in-flight",
     "stop.after": "--for",
     "stop.until": "--until",
+    "canary.jobs": "--canary",
 }
 """Keys that have a flag of their own, for messages."""
 

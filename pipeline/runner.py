@@ -19,6 +19,7 @@ import orjson
 
 from pipeline.config import Config, dump_config
 from pipeline.difference import bought_again, paid_and_unasked
+from pipeline.engine.canary import Trial, trial
 from pipeline.engine.context import Listener, RunContext
 from pipeline.engine.dispatcher import Dispatcher
 from pipeline.engine.recovery import doubt_what_was_reserved, grant_retries, recover, wants_retry
@@ -65,13 +66,15 @@ CREDITS_TRIES = 3
 class RunOptions:
     """What a run is asked besides its configuration. `ids` are row or job ids; `retry_classes` None for no retries.
 
-    `order` is one of `ORDERS`, the manifest's own without it.
+    `order` is one of `ORDERS`, the manifest's own without it. With `canary_approve`, a run stops when its canary is
+    passed: a person decides about the rest.
     """
 
     limit: int | None = None
     ids: frozenset[str] = frozenset()
     retry_classes: frozenset[str] | None = None
     order: str | None = None
+    canary_approve: bool = False
 
 
 class Watcher:
@@ -167,7 +170,7 @@ def plan_run(
     deadline_us = config.deadline_us(to_datetime(now_us).astimezone())
     return make_plan(
         entries=chosen_entries(campaign, options.ids),
-        jobs=choose(campaign, options, price),
+        jobs=trial_of(campaign, config, state, options).first(choose(campaign, options, price)),
         state=state,
         price=price,
         cap=config.cap,
@@ -178,6 +181,21 @@ def plan_run(
         live=live,
         limit=options.limit,
         time_left_s=None if deadline_us is None else (deadline_us - now_us) / 1e6,
+    )
+
+
+def trial_of(campaign: Campaign, config: Config, state: State, options: RunOptions) -> Trial:
+    """The canary of a run, given what the ledger says; one without any job where none is asked for."""
+    if not config.canary.jobs:
+        return Trial((), (), ())
+    price = price_of(config)
+    return trial(
+        config.canary.jobs,
+        campaign.jobs,
+        choose(campaign, options, price),
+        state.jobs,
+        may_start=lambda job: _may_start(state, job, options),
+        price=price,
     )
 
 
@@ -404,7 +422,7 @@ async def _run_engine(
     with _calm_garbage_collector():
         housekeeping = asyncio.create_task(_keep_house(live))
         try:
-            await _make_jobs(context, chosen, options)
+            await _make_jobs(context, chosen, options, trial_of(campaign, config, state, options))
         finally:
             housekeeping.cancel()
             await asyncio.wait([housekeeping])
@@ -475,13 +493,14 @@ def _run_started(config: Config, campaign: Campaign, jobs: int) -> Event:
     return Event(event=EventKind.RUN_STARTED, detail=orjson.dumps(facts).decode())
 
 
-async def _make_jobs(context: RunContext, chosen: Sequence[Job], options: RunOptions) -> None:
+async def _make_jobs(context: RunContext, chosen: Sequence[Job], options: RunOptions, tried: Trial) -> None:
     """Recover, then make what is left, up to the limit. A ledger that fails ends it; everything else is recorded."""
     state = context.ledger.state
-    startable = [job for job in chosen if _may_start(state, job, options)]
+    startable = tried.first(job for job in chosen if _may_start(state, job, options))
     allowed = startable[: options.limit]
     on_their_way = [job for job in chosen if _may_come_back(state, job)]
-    dispatcher = Dispatcher(context, {job.job_id: job for job in [*allowed, *on_their_way]})
+    canary = tried.canary(options.limit, needs_approval=options.canary_approve)
+    dispatcher = Dispatcher(context, {job.job_id: job for job in [*allowed, *on_their_way]}, canary)
     try:
         if options.retry_classes is not None:
             # Only to those that this run may start: a grant is durable, and a later run would act upon it.

@@ -46,6 +46,14 @@ Until = Annotated[
 Limit = Annotated[
     int | None, typer.Option("-n", "--limit", min=1, metavar="N", help="Start at most so many jobs in this run.")
 ]
+Canary = Annotated[
+    str | None,
+    typer.Option(
+        "--canary",
+        metavar="N",
+        help="So many jobs first; the rest only if they are stored and cost what was quoted.",
+    ),
+]
 Ids = Annotated[str | None, typer.Option("--ids", metavar="A,B", help="Only these rows or jobs, by id.")]
 Order = Annotated[
     str | None,
@@ -73,6 +81,7 @@ def make_config(
     max_in_flight: str | None = None,
     after: str | None = None,
     until: str | None = None,
+    canary: str | None = None,
 ) -> Config:
     """The configuration from file, environment and flags."""
     from pipeline.config import load_config
@@ -83,12 +92,18 @@ def make_config(
         "limits.max_in_flight": max_in_flight,
         "stop.after": after,
         "stop.until": until,
+        "canary.jobs": canary,
     }
     return load_config(file, flags, setting or [])
 
 
 def make_run_options(
-    limit: int | None, ids: str | None, order: str | None, retry_failed: str | None = None
+    limit: int | None,
+    ids: str | None,
+    order: str | None,
+    retry_failed: str | None = None,
+    *,
+    canary_approve: bool = False,
 ) -> RunOptions:
     """What a run is asked besides its configuration."""
     from pipeline.runner import RunOptions
@@ -98,6 +113,7 @@ def make_run_options(
         ids=frozenset() if ids is None else _split("--ids", ids, "hero,closing"),
         retry_classes=None if retry_failed is None else _error_classes(retry_failed),
         order=None if order is None else _order(order),
+        canary_approve=canary_approve,
     )
 
 

@@ -24,6 +24,7 @@ def plan(
     order: options.Order = None,
     after: options.For = None,
     until: options.Until = None,
+    canary: options.Canary = None,
     expand: Annotated[
         Path | None,
         typer.Option(
@@ -49,12 +50,19 @@ def plan(
     from pipeline.config import read_key
     from pipeline.kernel.clock import SystemClock
     from pipeline.ledger.store import lock_holder
-    from pipeline.runner import SANDBOX_KEY, check_ids, check_provider, plan_run, read_state, run_folder
+    from pipeline.runner import SANDBOX_KEY, check_ids, check_provider, plan_run, read_state, run_folder, trial_of
 
     if expand is not None:
         _check_target(expand, manifest, config)
     settings = options.make_config(
-        config, setting, budget_usd=budget_usd, rpm=rpm, max_in_flight=max_in_flight, after=after, until=until
+        config,
+        setting,
+        budget_usd=budget_usd,
+        rpm=rpm,
+        max_in_flight=max_in_flight,
+        after=after,
+        until=until,
+        canary=canary,
     )
     asked = options.make_run_options(limit, ids, order)
     key = read_key(settings) if settings.is_live and check_account else SANDBOX_KEY
@@ -66,6 +74,7 @@ def plan(
     live = lock_holder(folder / "ledger") is not None
     changes = planning.changes_since(folder, campaign, settings, state)
     made = plan_run(campaign, settings, state, asked, live=live)
+    tried = trial_of(campaign, settings, state, asked) if settings.canary.jobs else None
     if expand is not None:
         planning.write_expansion(expand, campaign, settings, made, state, asked, live=live)
     credits_ = asyncio.run(planning.ask_credits(settings, folder, key)) if check_account else None
@@ -78,6 +87,7 @@ def plan(
                 live=settings.is_live,
                 order=asked.order or campaign.order,
                 changes=changes,
+                canary=tried,
                 credits_microusd=credits_,
                 warnings=campaign.warnings,
             )
@@ -86,8 +96,11 @@ def plan(
     for warning in campaign.warnings:
         say(f"Warning: {printable(str(warning))}")
     now_us = SystemClock().now_us()
+    live = settings.is_live
     say(
-        plan_screen(campaign.name, made, str(folder), live=settings.is_live, changes=changes, now_us=now_us, whole=True)
+        plan_screen(
+            campaign.name, made, str(folder), live=live, changes=changes, canary=tried, now_us=now_us, whole=True
+        )
     )
     if credits_ is not None:
         say(credits_line(made, credits_))

@@ -10,7 +10,10 @@ from pipeline.cli.screen import SANDBOX_NOTE, about, count, dollars, places_json
 
 if TYPE_CHECKING:
     from pipeline.difference import Change, Difference
+    from pipeline.engine.canary import Trial
+    from pipeline.jobs import Job
     from pipeline.kernel.errors import Mistake
+    from pipeline.kernel.usd import MicroUsd
     from pipeline.manifest import Entry
     from pipeline.models.base import Scalar
     from pipeline.plan import Axis, AxisValue, Plan, PriceLine
@@ -19,6 +22,7 @@ AXES_SHOWN = 6
 VALUES_SHOWN = 12
 VALUES_IN_JSON = 1_000
 HELD_SHOWN = 3
+CANARIES_SHOWN = 3
 VALUE_WIDTH = 30
 """Characters for the value of an axis: with a million jobs, a line has 80."""
 AXES_WIDTH = 48
@@ -36,6 +40,7 @@ def plan_screen(
     live: bool,
     now_us: int,
     changes: Difference | None = None,
+    canary: Trial | None = None,
     whole: bool = False,
     zone: tzinfo | None = None,
 ) -> str:
@@ -44,6 +49,7 @@ def plan_screen(
     Args:
         live: whether real money would be spent.
         now_us: the present, microseconds since 1970.
+        canary: the jobs that go first.
         whole: with what the values of the axes come to, and what the cap stops.
         zone: of the hours shown; the machine's own without it.
     """
@@ -58,6 +64,7 @@ def plan_screen(
         f"{dollars(plan.free)} is free."
     )
     lines += _allowance(plan, whole=whole)
+    lines += _canary(plan, canary) if canary else []
     lines += _time(plan, now_us, zone)
     return "\n".join(lines)
 
@@ -152,6 +159,30 @@ def _allowance(plan: Plan, *, whole: bool) -> list[str]:
     return lines
 
 
+def _canary(plan: Plan, canary: Trial) -> list[str]:
+    """What goes first, and what the rest waits for."""
+    if not plan.to_do or (canary.is_passed and not canary.proven):
+        return []
+    if canary.is_passed:
+        return [f"Canary: passed; {count(len(canary.proven), 'job')} stored at the quote."]
+    parts = [f"{count(len(canary.under_way), 'job')} under way"] if canary.under_way else []
+    if first := canary.to_start:
+        names = ", ".join(f"{job.label}-{job.replicate}" for job in first[:CANARIES_SHOWN])
+        more = ", …" if len(first) > CANARIES_SHOWN else ""
+        cost = dollars(sum(_price(plan, job) for job in first))
+        parts.append(f"{count(len(first), 'job')} first ({names}{more}), for {cost}")
+    rest = "the rest only if they are stored and cost what they should"
+    return [f"Canary: {' and '.join(parts)}; {rest if len(first) < len(plan.to_do) else 'there is no rest'}."]
+
+
+def _price(plan: Plan, job: Job) -> MicroUsd:
+    """What a job of the plan costs at most."""
+    from pipeline.models import find_model
+
+    key = find_model(job.model).price_key(job.params)
+    return next(line.price for line in plan.lines if line.price_key == key)
+
+
 def _stopped(plan: Plan) -> list[str]:
     """Where the cap stops, and what is not made first."""
     if plan.last is None:
@@ -217,6 +248,7 @@ def plan_json(
     order: str,
     warnings: Iterable[Mistake],
     changes: Difference | None = None,
+    canary: Trial | None = None,
     credits_microusd: int | None = None,
 ) -> dict[str, Any]:
     """The plan for scripts. Money as text with exact cents."""
@@ -260,6 +292,7 @@ def plan_json(
             _held_json(plan, entry, "cap" if place < plan.held_by_cap else "limit")
             for place, entry in enumerate(plan.held)
         ],
+        "canary": None if canary is None else _canary_json(plan, canary),
         "expected_s": round(plan.expected_s, 1),
         "in_time": plan.in_time,
         "credits_usd": None if credits_microusd is None else format_usd(credits_microusd),
@@ -280,18 +313,27 @@ def _axis_json(axis: Axis) -> dict[str, Any]:
     }
 
 
+def _canary_json(plan: Plan, canary: Trial) -> dict[str, Any]:
+    from pipeline.kernel.usd import format_usd
+
+    return {
+        "passed": canary.is_passed,
+        "job_ids": [*(record.job_id for record in canary.proven), *canary.under_way]
+        + [job.job_id for job in canary.to_start],
+        "cost_usd": format_usd(sum(_price(plan, job) for job in canary.to_start)),
+    }
+
+
 def _held_json(plan: Plan, entry: Entry, held_by: str) -> dict[str, Any]:
     from pipeline.kernel.usd import format_usd
-    from pipeline.models import find_model
 
-    key = find_model(entry.job.model).price_key(entry.job.params)
     return {
         "row": entry.row,
         "id": entry.row_id,
         "replicate": entry.job.replicate,
         "job_id": entry.job.job_id,
         "axes": {str(_plain(name)): _plain(value) for name, value in entry.axes.items()},
-        "price_usd": format_usd(next(line.price for line in plan.lines if line.price_key == key)),
+        "price_usd": format_usd(_price(plan, entry.job)),
         "held_by": held_by,
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,22 +16,29 @@ from pipeline.cli import options
 from pipeline.cli.plan_screen import plan_screen
 from pipeline.cli.screen import (
     bill_screen,
+    count,
+    dollars,
     next_command,
     printable,
     say,
     say_json,
     sentence,
     summary_screen,
+    table,
 )
 from pipeline.kernel.usd import MicroUsd
 
 if TYPE_CHECKING:
     from pipeline.config import Config
     from pipeline.difference import Difference
+    from pipeline.engine.canary import Trial
     from pipeline.ledger.fold import State
     from pipeline.manifest import Campaign
+    from pipeline.plan import Plan
+    from pipeline.runner import RunOptions, RunResult
 
 OWN_SCREEN_FLAGS = {"--yes", "--json", "--no-progress"}
+APPROVE_FLAG = "--canary-approve"
 RETRY_FLAG = "--retry-failed"
 _CLASSES = re.compile(r"[a-z_]+(,[a-z_]+)*")
 
@@ -75,6 +83,10 @@ def run(
     ] = None,
     after: options.For = None,
     until: options.Until = None,
+    canary: options.Canary = None,
+    canary_approve: Annotated[
+        bool, typer.Option(APPROVE_FLAG, help="Ask a person before the rest starts; --yes does not answer that.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before a live run.")] = False,
     json: options.Json = False,
     no_progress: Annotated[bool, typer.Option("--no-progress", help="Show no progress.")] = False,
@@ -90,12 +102,22 @@ def run(
     from pipeline.cli.progress import Progress
     from pipeline.config import read_key
     from pipeline.kernel.clock import SystemClock
+    from pipeline.kernel.errors import InputError
 
     settings = options.make_config(
-        config, setting, budget_usd=budget_usd, rpm=rpm, max_in_flight=max_in_flight, after=after, until=until
+        config,
+        setting,
+        budget_usd=budget_usd,
+        rpm=rpm,
+        max_in_flight=max_in_flight,
+        after=after,
+        until=until,
+        canary=canary,
     )
+    if canary_approve and not settings.canary.jobs:
+        raise InputError(f"{APPROVE_FLAG} needs a canary: say --canary N. Nothing was sent.")
     key = read_key(settings) if settings.is_live else runner.SANDBOX_KEY
-    asked = options.make_run_options(limit, ids, order, retry_failed)
+    asked = options.make_run_options(limit, ids, order, retry_failed, canary_approve=canary_approve)
     campaign = options.read_manifest(manifest, json=json)
     folder = runner.run_folder(settings, campaign, out)
     state = runner.read_state(folder)
@@ -106,12 +128,21 @@ def run(
         for warning in campaign.warnings:
             say(f"Warning: {printable(str(warning))}")
         changes, now_us = _changes(folder, campaign, settings, state), SystemClock().now_us()
-        say(plan_screen(campaign.name, made, str(folder), live=settings.is_live, changes=changes, now_us=now_us))
+        tried = runner.trial_of(campaign, settings, state, asked)
+        live = settings.is_live
+        say(plan_screen(campaign.name, made, str(folder), live=live, changes=changes, canary=tried, now_us=now_us))
         say()
     _ask_before_spending(settings, yes=yes, json=json, anything=made.may_spend)
-    progress = Progress(shown=not no_progress and not json)
-    with progress:
-        result = asyncio.run(runner.run(campaign, settings, folder, key=key, options=asked, watcher=progress))
+
+    def go() -> RunResult:
+        with Progress(shown=not no_progress and not json) as progress:
+            return asyncio.run(runner.run(campaign, settings, folder, key=key, options=asked, watcher=progress))
+
+    result = go()
+    awaited = _what_awaits_approval(campaign, settings, folder, asked, result)
+    if awaited is not None and not json and sys.stdin.isatty() and _approved(folder, awaited.canary, awaited.plan):
+        asked, awaited = awaited.asked, None
+        result = go()
     if json:
         say_json(result.summary)
     else:
@@ -125,7 +156,8 @@ def run(
         if result.summary.get("stopped_by") == "cap":
             left = runner.plan_run(campaign, settings, runner.read_state(folder), asked)
             needed = MicroUsd(left.committed + left.cost)
-        say(next_command(result.summary, str(folder), _again(manifest, keep_budget=needed is None), needed))
+        again = _again(manifest, keep_budget=needed is None, keep_approval=awaited is None)
+        say(next_command(result.summary, str(folder), again, needed))
     raise typer.Exit(result.exit_code)
 
 
@@ -160,9 +192,52 @@ def _ask_before_spending(config: Config, *, yes: bool, json: bool, anything: boo
         raise InputError("not confirmed. Nothing was sent.")
 
 
-def _again(manifest: Path, *, keep_budget: bool) -> str:
+@dataclass(frozen=True, slots=True)
+class Awaited:
+    """A canary that is passed, what the run after it is asked, and what that would do."""
+
+    canary: Trial
+    asked: RunOptions
+    plan: Plan
+
+
+def _what_awaits_approval(
+    campaign: Campaign, config: Config, folder: Path, asked: RunOptions, result: RunResult
+) -> Awaited | None:
+    """What a person is to agree to; None where the run did not stop for that."""
+    from pipeline import runner
+
+    if not asked.canary_approve or result.summary.get("stopped_by") != "canary":
+        return None
+    state = runner.read_state(folder)
+    tried = runner.trial_of(campaign, config, state, asked)
+    if not tried.is_passed:
+        return None
+    begun_us = state.runs[-1].started_us
+    started = sum(record.reserved_us >= begun_us for record in tried.proven)
+    limit = None if asked.limit is None else max(1, asked.limit - started)
+    after = replace(asked, canary_approve=False, limit=limit)
+    return Awaited(tried, after, runner.plan_run(campaign, config, state, after))
+
+
+def _approved(folder: Path, tried: Trial, plan: Plan) -> bool:
+    """Show a person what the canary has brought and what it cost, and ask whether to go on."""
+    if not plan.allowed:
+        return False
+    rows = [[printable(f"{folder}/{record.path}"), dollars(record.cost_microusd)] for record in tried.proven]
+    say(f"The canary is stored:\n{table(rows, right=frozenset({1}))}")
+    others = f"the other {count(plan.allowed, 'job')}" if plan.allowed > 1 else "the other job"
+    try:
+        return bool(typer.confirm(f"Go on with {others} for at most {dollars(plan.allowed_cost)}?"))
+    except typer.Abort:
+        say()
+        return False
+
+
+def _again(manifest: Path, *, keep_budget: bool, keep_approval: bool) -> str:
     """The command that goes on with this run: the one that was typed, less what only concerned this time."""
-    arguments = [argument for argument in sys.argv[1:] if argument not in OWN_SCREEN_FLAGS]
+    dropped = OWN_SCREEN_FLAGS if keep_approval else OWN_SCREEN_FLAGS | {APPROVE_FLAG}
+    arguments = [argument for argument in sys.argv[1:] if argument not in dropped]
     left = with_retry_value(arguments if "run" in arguments else ["run", str(manifest)])
     kept = []
     while left:

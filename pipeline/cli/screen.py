@@ -167,4 +167,6 @@ def next_command(summary: Mapping[str, Any], folder: str, again: str, needed: Mi
         return f"A higher cap goes on; this one covers all that is left:\n  {again} --budget-usd {format_usd(needed)}"
     if summary.get("stopped_by") == "failure_rate":
         return f"See {folder}/report/errors.csv; once the cause is cured, run again to go on:\n  {again}"
+    if summary.get("stopped_by") == "canary":
+        return f"Look at what the canary brought, in {folder}; run again to go on:\n  {again}"
     return f"Run again to go on:\n  {again}"

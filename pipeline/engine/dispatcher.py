@@ -9,11 +9,12 @@ import asyncio
 import heapq
 import itertools
 import logging
-from collections.abc import Coroutine, Iterable
+from collections.abc import Container, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.engine import worker
+from pipeline.engine.canary import Canary, lets, reason_to_stop
 from pipeline.engine.context import RunContext
 from pipeline.engine.doubt import Witness, settle
 from pipeline.engine.limits import Turn
@@ -31,6 +32,9 @@ FIRST_SWEEP_S = 5.0
 LONGEST_SWEEP_S = 300.0
 """The history is swept for what is in doubt after the first of these, then ever more rarely up to the second."""
 
+
+AHEAD = 2**62
+"""How many places those stand ahead that go first."""
 
 ON_THEIR_WAY = (JobState.RESERVED, JobState.SUBMITTED, JobState.IN_DOUBT, JobState.POSTED)
 """A job in one of these may yet bring a video."""
@@ -58,11 +62,13 @@ class End:
 class Queue:
     """Jobs that wait to be started, in their order; those to be tried again wait for their time.
 
-    Grouped by price, so that a job that no longer fits the cap does not hide a cheaper one behind it.
+    Grouped by price, so that a job that no longer fits the cap does not hide a cheaper one behind it. Those whose ids
+    are in `ahead` stand before all others, whenever they come.
     """
 
-    def __init__(self, run: RunContext, jobs: Iterable[Job]) -> None:
+    def __init__(self, run: RunContext, jobs: Iterable[Job], ahead: Container[str] = ()) -> None:
         self._run = run
+        self._ahead = ahead
         self._order = itertools.count()
         self._places: dict[str, int] = {}
         """The place of each job that was taken."""
@@ -77,7 +83,7 @@ class Queue:
         if delay_s > 0:
             heapq.heappush(self._later, (self._run.clock.monotonic_s() + delay_s, order, job))
         else:
-            self._put(order, job)
+            self._put(order - AHEAD if job.job_id in self._ahead else order, job)
 
     def put_back(self, job: Job) -> None:
         """Give a job that was taken its place back, before all that stood behind it."""
@@ -119,6 +125,7 @@ class Dispatcher:
     run: RunContext
     jobs: dict[str, Job]
     """Every job of the manifest that is to be made, by id."""
+    canary: Canary = field(default_factory=Canary)
     queue: Queue = field(init=False)
     _workers: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     """The task that carries each job: at most one at any time."""
@@ -127,7 +134,7 @@ class Dispatcher:
     _waits_until_s: float | None = None
 
     def __post_init__(self) -> None:
-        self.queue = Queue(self.run, ())
+        self.queue = Queue(self.run, (), ahead=self.canary.job_ids)
 
     async def dispatch(self) -> None:
         """Start what may start, as soon as it may, until nothing is left or something stops it; then see it out."""
@@ -185,7 +192,7 @@ class Dispatcher:
         if len(self._workers) >= 2 * run.settings.limits.max_in_flight:
             return Wait()
         job = self.queue.first(run.free)
-        if job is not None:
+        if job is not None and lets(self.canary, run.ledger.state.jobs, job):
             lack = run.room.lack(self._on_their_way() + 1)
             if lack is None:
                 return Start(job)
@@ -194,8 +201,8 @@ class Dispatcher:
                 return Wait()
             run.stopping.stop(StopReason.MACHINE, lack)
             return End()
-        # Nothing that is ready fits under the cap. What waits for its next try may, what runs may fail and free its
-        # money, and so may, when all else is done, what is in doubt.
+        # Nothing that is ready fits under the cap, or the canary is under way. What waits for its next try may fit,
+        # what runs may fail and free its money, and so may, when all else is done, what is in doubt.
         due_s = self.queue.next_due_s()
         return Wait(due_s) if self._workers or due_s is not None else End()
 
@@ -204,6 +211,8 @@ class Dispatcher:
         run, bounds = self.run, self.run.settings.bounds
         if run.breaker.has_tripped:
             return StopReason.FAILURE_RATE, f"{run.breaker}: see errors.csv before running again"
+        if trouble := reason_to_stop(self.canary, run.ledger.state.jobs, self._workers):
+            return StopReason.CANARY, trouble
         if bounds.deadline_us is not None:
             ends_us = run.clock.now_us() + run.settings.polling.expected_s * 1e6
             if ends_us > bounds.deadline_us:

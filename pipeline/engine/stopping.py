@@ -24,6 +24,7 @@ class StopReason(Enum):
     DEADLINE = ("deadline", 3)
     LIMIT = ("limit", 3)
     FAILURE_RATE = ("failure_rate", 3)
+    CANARY = ("canary", 3)
     CREDITS = ("credits", 3)
 
     def __init__(self, word: str, exit_code: int) -> None:

@@ -60,6 +60,32 @@ def test_a_small_night(command: Command, manifest: str) -> None:
     assert "Already: 2 stored." in command("plan", manifest).out
 
 
+def test_a_canary_goes_on_only_when_a_person_agrees(
+    command: Command, manifest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a terminal it stops, whatever --yes says; on one it shows the videos and asks; a no starts nothing."""
+    with (tmp_path / manifest).open("a") as rows:
+        rows.write("three,a cup,5,calm\n")
+    arguments = ("run", manifest, *FAST, "--canary", "1", "--canary-approve", "--yes")
+    assert "Canary: 1 job first (one-1), for $1.75; the rest only if" in command("plan", *arguments[1:-2]).out
+    alone = command(*arguments)
+    assert (alone.code, "1 attempt," in alone.out) == (3, True)
+    assert "Stopped: the canary is passed: look at one-1-" in alone.out
+    assert alone.out.endswith(f"kling-batch run {manifest} {' '.join(FAST)} --canary 1\n")
+
+    asked: list[str] = []
+    answers = iter((False, True))
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr("typer.confirm", lambda question: asked.append(question) or next(answers))
+    refused = command(*arguments)
+    assert (refused.code, "1 attempt," in refused.out) == (3, True)
+    agreed = command(*arguments, "-n", "1")
+    assert asked == ["Go on with the other 2 jobs for at most $5.25?", "Go on with the other job for at most $3.50?"]
+    assert agreed.out.count("Canary: passed; 1 job stored at the quote.") == 1
+    assert "The canary is stored:\n  outputs/m/videos/one-1-" in agreed.out
+    assert (agreed.code, "2 attempts," in agreed.out) == (3, True)
+
+
 def test_a_directory_of_the_sandbox_is_refused_for_money(
     command: Command, manifest: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

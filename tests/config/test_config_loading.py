@@ -269,7 +269,7 @@ def test_loopback_is_allowed_only_where_the_base_is_loopback(load: Load, refused
 
 @pytest.mark.parametrize(
     "text",
-    ["canary: {jobs: 2}", "media: {executor: dask}", "media: {scheduler: x}", "notify: {webhook_env: HOOK}"],
+    ["media: {executor: dask}", "media: {scheduler: x}", "notify: {webhook_env: HOOK}"],
 )
 def test_what_cannot_be_done_yet_is_refused_by_name(refused: Callable[..., str], text: str) -> None:
     """A key that would be ignored silently is refused instead."""
@@ -279,7 +279,7 @@ def test_what_cannot_be_done_yet_is_refused_by_name(refused: Callable[..., str],
 
 def test_all_that_cannot_be_done_is_told_at_once(refused: Callable[..., str]) -> None:
     """Two unsupported keys are two lines."""
-    assert len(refused("canary: {jobs: 2}\nmedia: {executor: dask}").splitlines()) == 2
+    assert len(refused("media: {executor: dask, scheduler: x}").splitlines()) == 2
 
 
 def test_an_empty_section_says_nothing(load: Load) -> None:

@@ -126,7 +126,6 @@ def test_what_the_guide_says_of_new_videos_is_so(
 
 
 MISSING_KEYS = [
-    "canary.jobs=3",
     "media.executor=dask",
     "media.scheduler=tcp://10.0.0.1",
     "notify.webhook_env=HOOK",
