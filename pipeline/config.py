@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+from yarl import URL
 
 from pipeline.engine.settings import Bounds, Doubt, EngineSettings, Limits, Polling, Retry
 from pipeline.kernel import strict_yaml
@@ -43,6 +44,7 @@ SHORTEST_GIVE_UP_S = 60.0
 
 _HOST = re.compile(r"(\*\.)?[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+_WEBHOOK = re.compile(r"https?://[!-~]{1,2000}")
 _KEY = re.compile(r"[!-~]{8,200}")
 _KEY_BEGINNING = "SG_"
 
@@ -107,6 +109,13 @@ def _name_of_variable(value: object) -> object:
     return value
 
 
+def _name_of_webhook(value: object) -> object:
+    if value is not None and (not isinstance(value, str) or not _VARIABLE.fullmatch(value)):
+        # Not shown: it may be the address, which is a secret.
+        raise ValueError("must be the name of an environment variable, like WEBHOOK_URL; the address stays out of here")
+    return value
+
+
 def _prices(value: object) -> object:
     known = find_model(DEFAULT_MODEL).default_prices
     if not isinstance(value, dict):
@@ -135,6 +144,7 @@ _PRICES = {
 _HOSTS = {"type": "array", "minItems": 1, "items": _text(_HOST.pattern, "a host, like *.segmind.com")}
 _TIME = _text(_TIME_OF_DAY.pattern, "a time of day, like 06:30")
 _LENGTH = _text(rf"(?=.*[1-9]){_DURATION.pattern}", "a duration, like 90s, 15m or 8h")
+_WEBHOOK_NAME = _text(_VARIABLE.pattern, "the name of the environment variable that holds the address")
 _NAME = _text(rf"(?!{_KEY_BEGINNING}){_VARIABLE.pattern}", "the name of the environment variable that holds the key")
 
 # The bounds stand before the validator: only so do they become bounds of the schema.
@@ -151,6 +161,7 @@ Seconds = Positive
 Duration = Annotated[float, BeforeValidator(duration_s), WithJsonSchema(_LENGTH)]
 TimeOfDay = Annotated[str, BeforeValidator(_time_of_day), WithJsonSchema(_TIME)]
 Hosts = Annotated[tuple[str, ...], BeforeValidator(_hosts), WithJsonSchema(_HOSTS)]
+NameOfWebhook = Annotated[str, BeforeValidator(_name_of_webhook), WithJsonSchema(_WEBHOOK_NAME)]
 NameOfVariable = Annotated[str, BeforeValidator(_name_of_variable), WithJsonSchema(_NAME)]
 
 
@@ -292,7 +303,10 @@ class OutputSection(Section):
 class NotifySection(Section):
     """Whom to tell."""
 
-    webhook_env: str | None = Field(default=None, description="not in this version yet: anything else is refused")
+    webhook_env: NameOfWebhook | None = Field(
+        default=None,
+        description="the environment variable that holds the https address of a webhook: told how each run ended",
+    )
 
 
 class Config(Section):
@@ -409,7 +423,6 @@ class Config(Section):
         for wanted, key in (
             (self.media.executor == "dask", "media.executor"),
             (self.media.scheduler is not None, "media.scheduler"),
-            (self.notify.webhook_env is not None, "notify.webhook_env"),
         ):
             if wanted:
                 yield key, "is not supported in this version yet; leave it out"
@@ -683,6 +696,42 @@ def read_key(config: Config, environment: Mapping[str, str] | None = None) -> st
     if not _KEY.fullmatch(key):
         raise InputError(f"{name} does not hold an API key: it has spaces or control characters, or a wrong length")
     return key
+
+
+def read_webhook(config: Config, environment: Mapping[str, str] | None = None) -> str | None:
+    """The address that is told how a run ended, from the environment or `.env`; None where nobody is to be told.
+
+    Raises:
+        InputError: there is none, or none that may be used. It is a secret, and not shown.
+    """
+    name = config.notify.webhook_env
+    if name is None:
+        return None
+    environment = os.environ if environment is None else environment
+    url = environment.get(name) or _from_dotenv(name)
+    if not url:
+        raise InputError(
+            f"`notify.webhook_env`: set {name} in the environment or in a .env file here, or leave the key out. "
+            "Nothing was sent."
+        )
+    if not _is_webhook(url, loopback_allowed=not config.is_live or is_loopback(config.provider.base_url)):
+        raise InputError(
+            f"{name} does not hold the address of a webhook, https://, a host and a path without spaces. "
+            "Nothing was sent."
+        )
+    return url
+
+
+def _is_webhook(url: str, *, loopback_allowed: bool) -> bool:
+    try:
+        parts = URL(url)
+        return bool(
+            _WEBHOOK.fullmatch(url)
+            and parts.host
+            and (parts.scheme == "https" or (loopback_allowed and is_loopback(url)))
+        )
+    except ValueError:
+        return False
 
 
 def _from_dotenv(name: str) -> str | None:

@@ -24,12 +24,12 @@ class RunLog(logging.Handler):
     The log explains, it does not prove: it is not flushed to the disk, and a disk that refuses it stops nothing.
     """
 
-    def __init__(self, path: Path, secret: str) -> None:
+    def __init__(self, path: Path, *secrets: str) -> None:
         super().__init__()
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         self._descriptor = os.open(path, flags, 0o644)
         # As it stands in JSON, where a quote or a backslash is written as two characters.
-        self._secret = orjson.dumps(secret).decode()[1:-1]
+        self._secrets = [orjson.dumps(secret).decode()[1:-1] for secret in secrets if secret]
 
     def event(self, event: Event) -> None:
         """Note an event that has become durable."""
@@ -55,8 +55,8 @@ class RunLog(logging.Handler):
 
     def _write(self, facts: dict[str, Any]) -> None:
         text = _json(facts)
-        if self._secret:
-            text = text.replace(self._secret, "[key]")
+        for secret in self._secrets:
+            text = text.replace(secret, "[key]")
         try:
             os.write(self._descriptor, text.encode() + b"\n")
         except OSError:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from pipeline import notify
 from pipeline.config import Config, dump_config
 from pipeline.difference import bought_again, paid_and_unasked
 from pipeline.engine.canary import Trial, trial
@@ -39,6 +40,7 @@ from pipeline.models import find_model
 from pipeline.plan import Plan, make_plan
 from pipeline.provider.client import Client
 from pipeline.provider.replies import Refused
+from pipeline.provider.secrecy import Eraser
 from pipeline.provider.settings import ProviderSettings
 from pipeline.report.entries import Line, lines_of, load_lines, save_entries
 from pipeline.report.summary import summarise
@@ -60,6 +62,9 @@ HOUSEKEEPING_S = 60.0
 """How often the report is written again, and the account's floor looked at, while a run is live."""
 
 CREDITS_TRIES = 3
+
+LEAVING_NOTICE_S = 1.0
+"""How long a webhook may take when a person wants the run to be over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +128,16 @@ class LiveRun:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """How a run ended. `summary` is the content of summary.json; `sandbox_bill` what an embedded sandbox charged."""
+    """How a run ended. `summary` is the content of summary.json; `sandbox_bill` what an embedded sandbox charged.
+
+    `notice` is what a webhook is told; None where there is no news.
+    """
 
     folder: Path
     exit_code: int
     summary: dict[str, Any] = field(default_factory=dict)
     sandbox_bill: MicroUsd | None = None
+    notice: dict[str, Any] | None = None
 
     @property
     def message(self) -> str:
@@ -284,12 +293,14 @@ async def run(
     options: RunOptions | None = None,
     watcher: Watcher | None = None,
     clock: Clock | None = None,
+    webhook: str | None = None,
 ) -> RunResult:
     """Bring a run directory to what a campaign says: always resumes, and does nothing where nothing is left to do.
 
     Args:
         key: the API key; the embedded sandbox needs none.
         watcher: told what happens.
+        webhook: the address that is told how the run ended, after all else; a secret.
 
     Raises:
         InputError: nothing was sent; the directory is held, damaged, or belongs to another provider.
@@ -305,13 +316,31 @@ async def run(
             check_ids(folder, campaign, ledger.state)
             lines = _prepare_folder(folder, campaign, config)
             async with open_provider(config, folder, key, clock) as provider:
-                with log_to(folder / "run.log", provider.key) as run_log:
+                with log_to(folder / "run.log", provider.key, webhook) as run_log:
                     listener = told(run_log.event, watcher.event)
                     opened = open_context(config, folder, ledger, provider, clock, listener, stopping, campaign.images)
                     async with opened as context:
-                        return await _run_engine(campaign, config, context, provider, options, watcher, lines)
+                        tells = webhook is not None
+                        result = await _run_engine(campaign, config, context, provider, options, watcher, lines, tells)
         finally:
             await ledger.close()
+    if webhook is not None and result.notice is not None:
+        with signals_to(stopping.interrupt):
+            await _tell(webhook, result.notice, folder, key, clock, stopping)
+    return result
+
+
+async def _tell(
+    webhook: str, notice: Mapping[str, Any], folder: Path, key: str, clock: Clock, stopping: Stopping
+) -> None:
+    """Tell the webhook how the run ended. Trouble here is logged and nothing else."""
+    body = Eraser(key).strike_out(notify.as_json(notice))
+    with contextlib.suppress(MachineError, LeavingError, TimeoutError), log_to(folder / "run.log", key, webhook):
+        if stopping.is_leaving:
+            async with asyncio.timeout(LEAVING_NOTICE_S):
+                await notify.send(webhook, body, clock)
+        else:
+            await stopping.unless_leaving(notify.send(webhook, body, clock))
 
 
 def identity(config: Config) -> dict[str, str]:
@@ -410,11 +439,13 @@ async def _run_engine(
     options: RunOptions,
     watcher: Watcher,
     lines: list[Line],
+    tells: bool,
 ) -> RunResult:
     state = context.ledger.state
     context.pace.pause(pace_owed_s(state, context.pace.interval_s, context.clock.now_us()))
     chosen = choose(campaign, options, context.price)
-    await context.record(_run_started(config, campaign, len(chosen)))
+    await context.record(_run_started(config, campaign, len(chosen), tells=tells))
+    begun_seq = state.last_seq
     asked = frozenset(job.job_id for job in chosen)
     over = state.in_state(JobState.STORED, JobState.FAILED)
     live = LiveRun(context, lines, asked, sum(record.job_id not in asked for record in over))
@@ -427,7 +458,22 @@ async def _run_engine(
             housekeeping.cancel()
             await asyncio.wait([housekeeping])
         watcher.ended()
-        return await _close_run(live, config, provider.bill())
+        is_idle = state.last_seq == begun_seq
+        result = await _close_run(live, config, provider.bill())
+        return dataclasses.replace(result, notice=_notice(campaign, result, state, is_idle=is_idle))
+
+
+def _notice(campaign: Campaign, result: RunResult, state: State, *, is_idle: bool) -> dict[str, Any] | None:
+    """What a webhook is told of a run; None if it had nothing to do, or if its trouble was told a moment ago."""
+    event = notify.event_of(result.summary)
+    if (is_idle and event == "ended") or (event == "trouble" and _is_told(state)):
+        return None
+    return notify.notice(campaign.name, str(result.folder), result.summary)
+
+
+def _is_told(state: State) -> bool:
+    *earlier, last = state.runs
+    return notify.is_too_soon(earlier, last.ended_us or last.started_us)
 
 
 def told(*listeners: Listener) -> Listener:
@@ -482,13 +528,14 @@ def pace_owed_s(state: State, interval_s: float, now_us: int) -> float:
     return interval_s if since_s < 0 else max(0.0, interval_s - since_s)
 
 
-def _run_started(config: Config, campaign: Campaign, jobs: int) -> Event:
+def _run_started(config: Config, campaign: Campaign, jobs: int, *, tells: bool) -> Event:
     facts = {
         **identity(config),
         "manifest": campaign.source.name,
         "jobs": jobs,
         "cap_microusd": config.cap,
         "pid": os.getpid(),
+        **({"tells": True} if tells else {}),
     }
     return Event(event=EventKind.RUN_STARTED, detail=orjson.dumps(facts).decode())
 
@@ -664,10 +711,10 @@ def _calm_garbage_collector() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def log_to(path: Path, key: str) -> Iterator[RunLog]:
+def log_to(path: Path, key: str, webhook: str | None = None) -> Iterator[RunLog]:
     logger = logging.getLogger(LOGGER)
     try:
-        handler = RunLog(path, "" if key == SANDBOX_KEY else key)
+        handler = RunLog(path, "" if key == SANDBOX_KEY else key, webhook or "")
     except OSError as error:
         raise MachineError(f"{path} cannot be opened: {error.strerror}") from None
     propagates = logger.propagate

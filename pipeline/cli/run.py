@@ -100,7 +100,7 @@ def run(
 
     from pipeline import runner
     from pipeline.cli.progress import Progress
-    from pipeline.config import read_key
+    from pipeline.config import read_key, read_webhook
     from pipeline.kernel.clock import SystemClock
     from pipeline.kernel.errors import InputError
 
@@ -117,6 +117,7 @@ def run(
     if canary_approve and not settings.canary.jobs:
         raise InputError(f"{APPROVE_FLAG} needs a canary: say --canary N. Nothing was sent.")
     key = read_key(settings) if settings.is_live else runner.SANDBOX_KEY
+    webhook = read_webhook(settings)
     asked = options.make_run_options(limit, ids, order, retry_failed, canary_approve=canary_approve)
     campaign = options.read_manifest(manifest, json=json)
     folder = runner.run_folder(settings, campaign, out)
@@ -136,7 +137,8 @@ def run(
 
     def go() -> RunResult:
         with Progress(shown=not no_progress and not json) as progress:
-            return asyncio.run(runner.run(campaign, settings, folder, key=key, options=asked, watcher=progress))
+            running = runner.run(campaign, settings, folder, key=key, options=asked, watcher=progress, webhook=webhook)
+            return asyncio.run(running)
 
     result = go()
     awaited = _what_awaits_approval(campaign, settings, folder, asked, result)

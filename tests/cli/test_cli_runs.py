@@ -66,12 +66,20 @@ def test_a_canary_goes_on_only_when_a_person_agrees(
     """Without a terminal it stops, whatever --yes says; on one it shows the videos and asks; a no starts nothing."""
     with (tmp_path / manifest).open("a") as rows:
         rows.write("three,a cup,5,calm\n")
-    arguments = ("run", manifest, *FAST, "--canary", "1", "--canary-approve", "--yes")
+    told: list[tuple[str, str]] = []
+
+    async def send(url: str, body: bytes, _clock: object) -> None:
+        told.append((url, json.loads(body)["event"]))
+
+    monkeypatch.setattr("pipeline.notify.send", send)
+    monkeypatch.setenv("HOOK", "https://hooks.example.com/x")
+    setting = ("--set", "notify.webhook_env=HOOK")
+    arguments = ("run", manifest, *FAST, *setting, "--canary", "1", "--canary-approve", "--yes")
     assert "Canary: 1 job first (one-1), for $1.75; the rest only if" in command("plan", *arguments[1:-2]).out
     alone = command(*arguments)
     assert (alone.code, "1 attempt," in alone.out) == (3, True)
     assert "Stopped: the canary is passed: look at one-1-" in alone.out
-    assert alone.out.endswith(f"kling-batch run {manifest} {' '.join(FAST)} --canary 1\n")
+    assert alone.out.endswith(f"kling-batch run {manifest} {' '.join((*FAST, *setting))} --canary 1\n")
 
     asked: list[str] = []
     answers = iter((False, True))
@@ -84,6 +92,7 @@ def test_a_canary_goes_on_only_when_a_person_agrees(
     assert agreed.out.count("Canary: passed; 1 job stored at the quote.") == 1
     assert "The canary is stored:\n  outputs/m/videos/one-1-" in agreed.out
     assert (agreed.code, "2 attempts," in agreed.out) == (3, True)
+    assert told == [("https://hooks.example.com/x", "stopped")] * 4, "the run after the yes is a run of its own"
 
 
 def test_a_directory_of_the_sandbox_is_refused_for_money(

@@ -110,6 +110,7 @@ def test_a_wrong_manifest_is_told_whole(command: Command, tmp_path: Path, verb: 
         (("run", "m.csv", "--for", "8"), "--for: `stop.after`: '8' is not a duration like 90s, 15m or 8h"),
         (("run", "m.csv", "--until", "6"), "--until: `stop.until`: '6' is not a time of day like 06:30"),
         (("run", "m.csv", "--canary-approve"), "--canary-approve needs a canary: say --canary N"),
+        (("run", "m.csv", "--set", "notify.webhook_env=NO_SUCH_HOOK"), "set NO_SUCH_HOOK in the environment or in a"),
         (("run", "m.csv", "--canary", "-1"), "--canary: `canary.jobs`: must be at least 0"),
         (("run", "m.csv", *LIVE, "--budget-usd", "9"), "no API key: set SEGMIND_API_KEY"),
         (("plan", "m.csv", *LIVE), "a live run needs a cap"),

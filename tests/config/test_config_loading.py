@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.config import Config, dump_config, load_config, read_key
+from pipeline.config import Config, dump_config, load_config, read_key, read_webhook
 from pipeline.kernel.errors import InputError
 
 Load = Callable[..., Config]
@@ -269,7 +269,7 @@ def test_loopback_is_allowed_only_where_the_base_is_loopback(load: Load, refused
 
 @pytest.mark.parametrize(
     "text",
-    ["media: {executor: dask}", "media: {scheduler: x}", "notify: {webhook_env: HOOK}"],
+    ["media: {executor: dask}", "media: {scheduler: x}"],
 )
 def test_what_cannot_be_done_yet_is_refused_by_name(refused: Callable[..., str], text: str) -> None:
     """A key that would be ignored silently is refused instead."""
@@ -361,3 +361,54 @@ def test_a_file_without_an_end_is_refused_unread(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=reason):
             load_config(tmp_path / f"{name}.yaml", {}, [], environment={})
+
+
+HOOK = "https://hooks.example.com/services/T0/B0/secretpath"
+LOCAL_HOOK = "http://127.0.0.1:8080/secretpath"
+LOCAL = "provider: {kind: segmind, base_url: 'http://127.0.0.1:1', storage_url: 'http://127.0.0.1:1'}\n"
+LIVE = "provider: {kind: segmind}\nbudget: {cap_usd: 5}\n"
+TELL = "notify: {webhook_env: MY_HOOK}"
+
+
+def test_a_webhook_is_read_from_the_environment_or_the_env_file(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nobody is to be told, nothing is read; plain http is good enough for a double on this machine."""
+    monkeypatch.chdir(tmp_path)
+    assert read_webhook(load(LIVE), {"MY_HOOK": HOOK}) is None
+    assert read_webhook(load(LIVE + TELL), {"MY_HOOK": HOOK}) == HOOK
+    assert read_webhook(load(LOCAL + TELL), {"MY_HOOK": LOCAL_HOOK}) == LOCAL_HOOK
+    assert read_webhook(load(TELL), {"MY_HOOK": LOCAL_HOOK}) == LOCAL_HOOK
+    (tmp_path / ".env").write_text(f"MY_HOOK={HOOK}\n")
+    assert read_webhook(load(LIVE + TELL), {}) == HOOK
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("", "secretpath", "ftp://hooks.example.com/secretpath", "https:///secretpath", "https://[secretpath"),
+        *("http://hooks.example.com/secretpath", LOCAL_HOOK, f"{HOOK} x", f"{HOOK}\n", f"{HOOK}\u00e9"),
+        f"{HOOK}{'x' * 3_000}",
+    ],
+)
+def test_a_webhook_that_may_not_be_told_is_refused_and_not_shown(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    """Plain http to a public host, another scheme, no host, no address at all: one sentence that names the variable."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"MY_HOOK.*Nothing was sent") as refusal:
+        read_webhook(load(LIVE + TELL), {"MY_HOOK": url})
+    assert "secretpath" not in str(refusal.value)
+
+
+def test_plain_http_stays_on_this_machine(load: Load) -> None:
+    """A provider on this machine lets nobody post in the clear to another."""
+    with pytest.raises(InputError, match="MY_HOOK does not hold"):
+        read_webhook(load(LOCAL + TELL), {"MY_HOOK": "http://hooks.example.com/x"})
+
+
+def test_the_address_of_a_webhook_is_no_name(refused: Callable[..., str]) -> None:
+    """The address itself, written where its variable's name belongs, is refused and not shown."""
+    told = refused(f"notify: {{webhook_env: '{HOOK}'}}")
+    assert "the address stays out of here" in told
+    assert "secretpath" not in told

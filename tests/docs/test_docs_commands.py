@@ -125,11 +125,7 @@ def test_what_the_guide_says_of_new_videos_is_so(
     assert len({job.job_id for job in load_manifest(changed).jobs} - known) == new_videos
 
 
-MISSING_KEYS = [
-    "media.executor=dask",
-    "media.scheduler=tcp://10.0.0.1",
-    "notify.webhook_env=HOOK",
-]
+MISSING_KEYS = ["media.executor=dask", "media.scheduler=tcp://10.0.0.1"]
 
 
 @pytest.mark.parametrize("setting", MISSING_KEYS)
