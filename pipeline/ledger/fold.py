@@ -156,6 +156,8 @@ class State:
     """How many jobs stand where."""
     troubles: list[Event] = field(default_factory=list)
     """Every event that carries an error class, in order: what errors.csv is made of."""
+    tried_again_us: dict[tuple[str, int], int] = field(default_factory=dict)
+    """When each attempt after the first of its job began, by job and number."""
     unnamed: list[Unnamed] = field(default_factory=list)
     """The attempts that failed without a name, in order."""
     account: Account | None = None
@@ -266,6 +268,8 @@ def _facts(event: Event) -> dict[str, Any]:
 def _reserved(state: State, record: JobRecord, event: Event) -> None:
     state.books.reserve(event.quote_microusd)
     state.attempts += 1
+    if event.attempt > 1:
+        state.tried_again_us[record.job_id, event.attempt] = event.at_us
     record.attempt = event.attempt
     record.quote_microusd = event.quote_microusd
     record.request = event.request

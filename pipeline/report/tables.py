@@ -188,7 +188,7 @@ def errors(lines: Sequence[Line], state: State) -> list[dict[str, Any]]:
                 "billed": _billed(record, trouble),
                 "request_id": record.request_id if record.attempt == trouble.attempt else trouble.request_id,
                 "error": trouble.detail,
-                "next": _next(record, trouble),
+                "next": _next(record, trouble, state.tried_again_us.get((trouble.job_id, trouble.attempt + 1))),
             }
         )
     return rows
@@ -208,12 +208,12 @@ def _billed(record: JobRecord, trouble: Event) -> str:
     return Charge.UNKNOWN.value
 
 
-def _next(record: JobRecord, trouble: Event) -> str:
-    """What the pipeline did after this attempt, and what the user can do."""
+def _next(record: JobRecord, trouble: Event, again_us: int | None) -> str:
+    """What the pipeline did after this attempt, and what the user can do; `again_us` is when the next one began."""
     error_class = ERROR_CLASSES.get(trouble.error_class or "")
     advice = error_class.advice if error_class else "See run.log for what happened."
-    if record.attempt > trouble.attempt:
-        return f"Tried again: attempt {trouble.attempt + 1} followed."
+    if again_us is not None:
+        return f"Tried again after {_waited(again_us - trouble.at_us)}: attempt {trouble.attempt + 1} followed."
     reaction = error_class.reaction if error_class else None
     if record.state is JobState.FAILED:
         again = "Run again with --retry-failed to try it anew."
@@ -221,3 +221,12 @@ def _next(record: JobRecord, trouble: Event) -> str:
     if record.state is JobState.VOIDED and reaction is not Reaction.STOP_ACCOUNT:
         return "Not tried again yet: the run does so while it lasts; once it has ended, run again."
     return advice
+
+
+def _waited(us: int) -> str:
+    """How long the next attempt was waited for; no time at all where the wall clock was set back."""
+    seconds = us / 1e6
+    if seconds < 120:
+        return f"{seconds:.0f} s" if seconds >= 1 else "less than 1 s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -611,6 +611,30 @@ def test_jobs_that_failed_for_good_get_a_new_allowance_when_it_is_granted(tmp_pa
     run_virtually(main())
 
 
+def test_a_retry_is_granted_to_the_named_rows_and_classes_alone(tmp_path: Path) -> None:
+    """Of three that failed, one is named: it alone is tried anew, and only for its class; later runs grant none."""
+
+    async def main() -> None:
+        async with Night(tmp_path, faults={"submit_400": 1.0}, fault_limit={"submit_400": 3}) as night:
+            made = campaign(tmp_path, 3)
+            assert (await night.run(made)).summary["failed"] == 3
+            one, all_classes = frozenset({"row-1"}), frozenset[str]()
+            await night.run(made, ids=one, retry_classes=frozenset({"generation_failed"}))
+            assert night.posts() == 3
+            assert (await night.run(made, ids=one, retry_classes=frozenset({"bad_request"}))).exit_code == 0
+            assert night.posts() == 4
+            last = await night.run(made)
+            assert (last.exit_code, last.summary["failed"], night.posts()) == (1, 2, 4)
+            granted = [event.job_id for event in read_events(night.folder / "ledger") if event.event == "retry_granted"]
+            assert granted == [made.jobs[1].job_id]
+            by_id = frozenset({made.jobs[2].job_id})
+            await night.run(made, ids=by_id, retry_classes=all_classes)
+            assert (night.posts(), durable_state(night.folder).counts[JobState.STORED]) == (5, 2)
+            night.check(made)
+
+    run_virtually(main())
+
+
 def test_an_answer_with_the_id_of_another_job_is_doubt_and_stops_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

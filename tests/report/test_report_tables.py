@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
-from report_doubles import LIVES, event, life, line, run_event, state_of
+from report_doubles import LIVES, NOON_US, event, life, line, run_event, state_of
 
 from pipeline.kernel.errors import ErrorClass
-from pipeline.ledger.fold import State
+from pipeline.ledger.events import Event
+from pipeline.ledger.fold import State, fold
 from pipeline.report.summary import summarise
 from pipeline.report.tables import errors, results
 
@@ -81,7 +83,7 @@ FAILURE = {"error_class": "generation_failed", "http_status": 422, "detail": "no
     [
         (
             [event("reserved"), event("voided", **FAILURE), event("reserved", attempt=2)],
-            [("generation_failed", "no", "Tried again: attempt 2 followed.")],
+            [("generation_failed", "no", "Tried again after less than 1 s: attempt 2 followed.")],
         ),
         ([*life("failed", "a")], [("bad_request", "no", f"Given up. {ErrorClass.BAD_REQUEST.advice}")]),
         (
@@ -96,7 +98,7 @@ FAILURE = {"error_class": "generation_failed", "http_status": 422, "detail": "no
         ([*life("in_doubt", "a")], [("no_reply", "unknown", ErrorClass.NO_REPLY.advice)]),
         (
             [*life("in_doubt", "a"), event("voided", error_class="never_accepted"), event("reserved", attempt=2)],
-            [("never_accepted", "no", "Tried again: attempt 2 followed.")],
+            [("never_accepted", "no", "Tried again after less than 1 s: attempt 2 followed.")],
         ),
         ([*life("in_doubt", "a"), event("submitted")], []),
         ([*life("in_doubt", "a"), event("submitted"), event("posted")], []),
@@ -126,6 +128,30 @@ def test_each_attempt_has_its_own_line() -> None:
         events += [event("reserved", attempt=attempt), event("voided", attempt=attempt, **FAILURE)]
     events += [event(kind, attempt=4) for kind in ("reserved", "submitted", "posted", "stored")]
     assert [row["attempt"] for row in errors([line(1, "a")], state_of(*events))] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("waits_s", "told"),
+    [
+        ((4.2, 0.3), ("4 s", "less than 1 s")),
+        ((1_200, 7_260), ("20 min", "2 h 01 min")),
+        ((-5, 90_000), ("less", "25 h")),
+    ],
+)
+def test_the_wait_before_each_further_attempt_is_told(waits_s: tuple[float, float], told: tuple[str, str]) -> None:
+    """From the end of an attempt to the beginning of the next, also when the wall clock was set back."""
+    events: list[Event] = []
+    at_us = NOON_US
+    for attempt, wait_s in enumerate((0, *waits_s), start=1):
+        at_us += round(wait_s * 1e6)
+        events += [event("reserved", attempt=attempt, at_us=at_us), event("voided", attempt=attempt, **FAILURE)]
+        events[-1] = replace(events[-1], at_us=at_us)
+    state = fold(replace(each, seq=seq) for seq, each in enumerate(events, start=1))
+    *again, last = errors([line(1, "a")], state)
+    for number, (row, wait) in enumerate(zip(again, told, strict=True), start=2):
+        assert row["next"].startswith(f"Tried again after {wait}")
+        assert row["next"].endswith(f": attempt {number} followed.")
+    assert last["next"].startswith("Not tried again yet")
 
 
 def test_an_error_of_a_row_that_has_left_the_manifest_stays() -> None:
