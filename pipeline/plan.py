@@ -122,6 +122,7 @@ def make_plan(
     live: bool = False,
     limit: int | None = None,
     time_left_s: float | None = None,
+    canaries: int = 0,
 ) -> Plan:
     """Hold the jobs of a manifest against the ledger, the prices, the cap and the clock.
 
@@ -132,6 +133,7 @@ def make_plan(
         live: whether a run holds the directory now. At rest, what is reserved is in doubt.
         limit: start at most so many.
         time_left_s: seconds until the deadline, if there is one.
+        canaries: how many of the jobs to do go first; all others wait until these are done.
     """
     standing = [_standing(state, job, retried) for job in jobs]
     counts = Counter(standing)
@@ -146,7 +148,8 @@ def make_plan(
     first = _first_mentions(entries)
 
     def takes_s(some: int) -> float:
-        return _expected_s(some, requests_per_minute, max_in_flight, expected_s)
+        batches = min(some, canaries), max(0, some - canaries)
+        return sum(_expected_s(batch, requests_per_minute, max_in_flight, expected_s) for batch in batches)
 
     return Plan(
         rows=len({entry.row for entry in entries}),

@@ -177,9 +177,10 @@ def plan_run(
     """
     options, now_us, price = options or RunOptions(), (clock or SystemClock()).now_us(), price_of(config)
     deadline_us = config.deadline_us(to_datetime(now_us).astimezone())
+    tried = trial_of(campaign, config, state, options)
     return make_plan(
         entries=chosen_entries(campaign, options.ids),
-        jobs=trial_of(campaign, config, state, options).first(choose(campaign, options, price)),
+        jobs=tried.first(choose(campaign, options, price)),
         state=state,
         price=price,
         cap=config.cap,
@@ -190,6 +191,7 @@ def plan_run(
         live=live,
         limit=options.limit,
         time_left_s=None if deadline_us is None else (deadline_us - now_us) / 1e6,
+        canaries=len(tried.to_start),
     )
 
 

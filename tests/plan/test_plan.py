@@ -94,12 +94,14 @@ def test_what_the_limit_holds_is_not_blamed_on_the_cap() -> None:
 
 
 def test_the_deadline_lets_through_what_is_done_by_then() -> None:
-    """No time for one generation means none; time enough means all; in between, the number grows with the time."""
+    """No time for one generation means none, time enough all; in between it grows. A canary takes its time first."""
     jobs = [job(f"job {n}") for n in range(100)]
     assert plan(jobs).in_time is None
     assert plan(jobs, time_left_s=316).in_time == 0
     assert plan(jobs, time_left_s=318).in_time == 1
     assert plan(jobs, time_left_s=100_000).in_time == 100
+    canary = plan(jobs, time_left_s=320, canaries=3)
+    assert (canary.in_time, canary.expected_s) == (1, plan(jobs[:3]).expected_s + plan(jobs[3:]).expected_s)
     some = [plan(jobs, time_left_s=minutes * 60).in_time or 0 for minutes in range(0, 60, 5)]
     assert some == sorted(some)
 
