@@ -8,6 +8,7 @@ import dataclasses
 import gc
 import logging
 import os
+import random
 import signal
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import orjson
 
 from pipeline import notify
@@ -80,6 +82,21 @@ class RunOptions:
     retry_classes: frozenset[str] | None = None
     order: str | None = None
     canary_approve: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Where a rehearsal plays: what is there instead of the provider, the network and chance. All else is a run's own.
+
+    Its ledger need not be durable, and no report is written while it goes on.
+    """
+
+    sandbox: Mapping[str, Any]
+    """What its provider is told, over what a run's sandbox is: fields of `SandboxSettings`."""
+    join: Callable[[Any], Callable[..., aiohttp.BaseConnector]]
+    """Given that provider, what makes the connectors by which it is reached."""
+    rng: random.Random
+    """Where the waits between two tries come from."""
 
 
 class Watcher:
@@ -296,6 +313,7 @@ async def run(
     watcher: Watcher | None = None,
     clock: Clock | None = None,
     webhook: str | None = None,
+    stage: Stage | None = None,
 ) -> RunResult:
     """Bring a run directory to what a campaign says: always resumes, and does nothing where nothing is left to do.
 
@@ -303,6 +321,7 @@ async def run(
         key: the API key; the embedded sandbox needs none.
         watcher: told what happens.
         webhook: the address that is told how the run ended, after all else; a secret.
+        stage: where it is rehearsed, if it is.
 
     Raises:
         InputError: nothing was sent; the directory is held, damaged, or belongs to another provider.
@@ -311,19 +330,30 @@ async def run(
     options, watcher, clock = options or RunOptions(), watcher or Watcher(), clock or SystemClock()
     stopping = Stopping()
     # Around everything: a signal while the ledger is opened or closed is a wish as well, and kills no bookkeeping.
-    with signals_to(stopping.interrupt), open_ledger(folder / "ledger", clock) as ledger:
+    with signals_to(stopping.interrupt), _open_ledger(folder, clock, stage) as ledger:
         try:
             check_provider(ledger.state, config, folder)
             # Now or never: what the last run has kept of its rows is about to be replaced.
             check_ids(folder, campaign, ledger.state)
             lines = _prepare_folder(folder, campaign, config)
-            async with open_provider(config, folder, key, clock) as provider:
+            async with open_provider(config, folder, key, clock, stage=stage) as provider:
                 with log_to(folder / "run.log", provider.key, webhook) as run_log:
                     listener = told(run_log.event, watcher.event)
                     opened = open_context(config, folder, ledger, provider, clock, listener, stopping, campaign.images)
                     async with opened as context:
-                        tells = webhook is not None
-                        result = await _run_engine(campaign, config, context, provider, options, watcher, lines, tells)
+                        if stage is not None:
+                            context.rng = stage.rng
+                        result = await _run_engine(
+                            campaign,
+                            config,
+                            context,
+                            provider,
+                            options,
+                            watcher,
+                            lines,
+                            tells=webhook is not None,
+                            rehearsed=stage is not None,
+                        )
         finally:
             await ledger.close()
     if webhook is not None and result.notice is not None:
@@ -343,6 +373,10 @@ async def _tell(
                 await notify.send(webhook, body, clock)
         else:
             await stopping.unless_leaving(notify.send(webhook, body, clock))
+
+
+def _open_ledger(folder: Path, clock: Clock, stage: Stage | None) -> contextlib.AbstractContextManager[Ledger]:
+    return open_ledger(folder / "ledger", clock, durable=stage is None)
 
 
 def identity(config: Config) -> dict[str, str]:
@@ -390,6 +424,8 @@ class OpenProvider:
     key: str
     is_loopback: bool
     sandbox: Any = None
+    connect: Callable[..., aiohttp.BaseConnector] | None = None
+    """What makes its connectors, where they are not those of the network."""
 
     def bill(self) -> MicroUsd | None:
         """What the embedded sandbox has on its own bill; None for the real provider, which sends none."""
@@ -398,22 +434,27 @@ class OpenProvider:
 
 @contextlib.asynccontextmanager
 async def open_provider(
-    config: Config, folder: Path, key: str, clock: Clock, looking: bool = False
+    config: Config, folder: Path, key: str, clock: Clock, looking: bool = False, stage: Stage | None = None
 ) -> AsyncIterator[OpenProvider]:
-    """The client of the configured provider; in a sandbox run, the sandbox is served first.
+    """The client of the configured provider; in a sandbox run and in a rehearsal, the sandbox is served first.
 
     Args:
         looking: whether an embedded sandbox is only asked: then it draws nothing, and counts no calls.
+        stage: where it is rehearsed: then whatever is configured, nobody else is reached.
     """
-    settings, sandbox = config.provider_settings(), None
+    settings, sandbox, connect = config.provider_settings(), None, None
     async with contextlib.AsyncExitStack() as stack:
-        if not config.is_live:
+        if stage is not None or not config.is_live:
             from pipeline.sandbox import Sandbox
 
-            sandbox = await stack.enter_async_context(Sandbox(_sandbox_settings(config, folder, looking=looking)))
+            told = _sandbox_settings(config, folder, looking=looking)
+            if stage is not None:
+                told = dataclasses.replace(told, **stage.sandbox)
+            sandbox = await stack.enter_async_context(Sandbox(told))
             settings, key = _at(settings, sandbox.url), SANDBOX_KEY
-        client = await stack.enter_async_context(Client(settings, key, clock))
-        yield OpenProvider(client, key, settings.is_loopback, sandbox)
+            connect = stage.join(sandbox) if stage is not None else None
+        client = await stack.enter_async_context(Client(settings, key, clock, connect or aiohttp.TCPConnector))
+        yield OpenProvider(client, key, settings.is_loopback, sandbox, connect)
 
 
 def _sandbox_settings(config: Config, folder: Path, *, looking: bool) -> SandboxSettings:
@@ -441,7 +482,9 @@ async def _run_engine(
     options: RunOptions,
     watcher: Watcher,
     lines: list[Line],
+    *,
     tells: bool,
+    rehearsed: bool,
 ) -> RunResult:
     state = context.ledger.state
     context.pace.pause(pace_owed_s(state, context.pace.interval_s, context.clock.now_us()))
@@ -453,7 +496,7 @@ async def _run_engine(
     live = LiveRun(context, lines, asked, sum(record.job_id not in asked for record in over))
     watcher.started(live)
     with _calm_garbage_collector():
-        housekeeping = asyncio.create_task(_keep_house(live))
+        housekeeping = asyncio.create_task(_keep_house(live, reports=not rehearsed))
         try:
             await _make_jobs(context, chosen, options, trial_of(campaign, config, state, options))
         finally:
@@ -500,7 +543,8 @@ async def open_context(
     images: Mapping[str, Path] = MappingProxyType({}),
 ) -> AsyncIterator[RunContext]:
     """All that an engine works with, open for the block; `images` are a campaign's, for those who submit."""
-    collector = Collector(config.fetch_settings(allow_loopback=provider.is_loopback), config.media_settings())
+    fetch = config.fetch_settings(allow_loopback=provider.is_loopback)
+    collector = Collector(fetch, config.media_settings(), provider.connect)
     async with collector:
         yield RunContext(
             folder=folder,
@@ -612,7 +656,7 @@ def _hold_against_floor(context: RunContext, balance: int) -> None:
         )
 
 
-async def _keep_house(live: LiveRun) -> None:
+async def _keep_house(live: LiveRun, *, reports: bool) -> None:
     """Once a minute: look at the account's floor, write the report. Trouble here never touches the run."""
     context = live.context
     while True:
@@ -622,6 +666,8 @@ async def _keep_house(live: LiveRun) -> None:
                 balance = await context.ask(context.provider.credits)
                 if isinstance(balance, int):
                     _hold_against_floor(context, balance)
+        if not reports:
+            continue
         state, summary = context.ledger.state, live.summary()
         writing = asyncio.ensure_future(
             asyncio.to_thread(_write_report, context.folder, live.lines, state, summary, live=True)

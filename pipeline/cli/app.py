@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from pipeline.cli import plan, reconcile, report, resolve, run, sandbox, schema, status
+from pipeline.cli import plan, reconcile, rehearse, report, resolve, run, sandbox, schema, status
 
 app = typer.Typer(
     name="kling-batch",
@@ -18,6 +18,7 @@ app = typer.Typer(
 
 app.command()(plan.plan)
 app.command(cls=run.RunCommand)(run.run)
+app.command()(rehearse.rehearse)
 app.command()(status.status)
 app.command()(report.report)
 app.command()(reconcile.reconcile)

@@ -60,7 +60,7 @@ def sandbox(
     try:
         settings = SandboxSettings(
             port=port,
-            faults=dict(_parse_fault(text) for text in fault or []),
+            faults=dict(parse_fault(text) for text in fault or []),
             seed=seed,
             time_scale=time_scale,
             rpm=rpm,
@@ -77,7 +77,12 @@ def sandbox(
         raise InputError(f"the sandbox cannot be served: {error.strerror}") from None
 
 
-def _parse_fault(text: str) -> tuple[str, float]:
+def parse_fault(text: str) -> tuple[str, float]:
+    """A fault and its rate as typed: `submit_500=0.05`.
+
+    Raises:
+        ValueError: there is no such fault, or no rate.
+    """
     from pipeline.sandbox import FAULTS
 
     name, _, rate = text.partition("=")

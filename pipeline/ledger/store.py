@@ -33,14 +33,20 @@ READ_TRIES = 5
 GATHER_S = 0.01
 """How long a commit that follows right upon another waits for company. The first of a calm moment never waits."""
 
+UNHURRIED = 2_000
+"""So many events share a segment of a ledger that need not be durable."""
+
 _LOCK = "_lock"
 
 
 class Ledger:
     """The ledger of a run directory, held by this process. Make one with `open_ledger`."""
 
-    def __init__(self, folder: Path, state: State, reached: str, clock: Clock, holder: bytes) -> None:
+    def __init__(
+        self, folder: Path, state: State, reached: str, clock: Clock, holder: bytes, *, durable: bool = True
+    ) -> None:
         self.state = state
+        self._is_durable = durable
         self._folder = folder
         self._holder = holder
         self._clock = clock
@@ -66,6 +72,8 @@ class Ledger:
     async def record(self, *events: Event) -> list[Event]:
         """Record events in one commit; when this returns, they survive a power loss. Returns them as recorded.
 
+        In a ledger that need not be durable they are written later, many together.
+
         They are applied to `state` at once, before the first suspension: whoever looks next sees them.
 
         Raises:
@@ -84,11 +92,18 @@ class Ledger:
                 recorded.append(stamped)
         finally:
             # Also when a later event is impossible: what the state has taken in must reach the disk.
-            durable = self._begin_commit() if recorded else None
-        if durable is not None:
+            durable = self._begin_commit() if recorded and self._is_due else None
+        if not self._is_durable:
+            # Others have their turn here as well, as they have while a disk is busy.
+            await asyncio.sleep(0)
+        elif durable is not None:
             # The shield keeps one cancelled waiter from cancelling the future of all the others.
             await asyncio.shield(durable)
         return recorded
+
+    @property
+    def _is_due(self) -> bool:
+        return self._is_durable or len(self._pending) >= UNHURRIED
 
     def _begin_commit(self) -> asyncio.Future[None]:
         """Have what is pending written; the future is done when it is durable."""
@@ -162,6 +177,8 @@ class Ledger:
     async def close(self) -> None:
         """Let every commit finish, and leave few segments behind."""
         try:
+            if not self._is_durable and self._pending and self._failure is None:
+                self._begin_commit()
             while self._committing is not None:
                 await asyncio.wait([self._committing])
             if self._failure is None:
@@ -187,10 +204,13 @@ def _tidy(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def open_ledger(folder: Path, clock: Clock | None = None) -> Iterator[Ledger]:
+def open_ledger(folder: Path, clock: Clock | None = None, *, durable: bool = True) -> Iterator[Ledger]:
     """Take the lock of the ledger in `folder` (made if missing), check and fold what it holds.
 
     The lock is held for the block. Close the ledger inside it.
+
+    Args:
+        durable: whether each event must survive whatever happens; False for a rehearsal, whose ledger is thrown away.
 
     Raises:
         RunDirectoryError: another process holds it, or it is damaged; says who, or which file.
@@ -214,7 +234,7 @@ def open_ledger(folder: Path, clock: Clock | None = None) -> Iterator[Ledger]:
             raise MachineError(f"{lock} cannot be opened: {error.strerror}") from None
         state, reached = _load(folder)
         take_ballast(folder)
-        ledger = Ledger(folder, state, reached, clock, name)
+        ledger = Ledger(folder, state, reached, clock, name, durable=durable)
         try:
             yield ledger
         finally:

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from pipeline.media.fetch import Fetcher, Meter, network_errors
+from pipeline.media.fetch import Connect, Fetcher, Meter, network_errors
 from pipeline.media.landing import Landing
 from pipeline.media.results import Clip, Expectation, FetchFailed, Trouble
 from pipeline.media.settings import FetchSettings, MediaSettings
@@ -24,13 +24,14 @@ class Collector:
     """Downloads, verifies and stores videos. An async context manager; use it within one event loop.
 
     Each call makes one try and returns a `Clip` or a `Trouble`. It may be cancelled at any time: then the thread that
-    works for it is waited for, and either the whole file has its final name or nothing of it is left.
+    works for it is waited for, and either the whole file has its final name or nothing of it is left. `connect` makes
+    other connections than those of the network: then no address is looked at, as none is connected to.
     """
 
-    def __init__(self, fetch: FetchSettings, media: MediaSettings) -> None:
+    def __init__(self, fetch: FetchSettings, media: MediaSettings, connect: Connect | None = None) -> None:
         self._settings = fetch
         self._level = media.verify
-        self._fetcher = Fetcher(fetch)
+        self._fetcher = Fetcher(fetch, connect)
         self._pool = ThreadPoolExecutor(media.workers, thread_name_prefix="media")
 
     async def __aenter__(self) -> Self:

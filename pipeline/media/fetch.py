@@ -8,7 +8,7 @@ URLs in its arguments.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from types import TracebackType
 from typing import Self
 
@@ -29,19 +29,22 @@ _HEADERS = {
 }
 _MAX_HEADER = 64 * 1024
 
+Connect = Callable[..., aiohttp.BaseConnector]
+"""Makes a connector, where connections are not those of the network."""
+
 
 class Fetcher:
     """The session for finished videos. An async context manager."""
 
-    def __init__(self, settings: FetchSettings) -> None:
+    def __init__(self, settings: FetchSettings, connect: Connect | None = None) -> None:
         self._settings = settings
+        self._connect = connect
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
         settings = self._settings
         self._session = aiohttp.ClientSession(
-            # No limit here: how much runs at once is the caller's decision.
-            connector=aiohttp.TCPConnector(limit=0, socket_factory=SocketGate(allow_loopback=settings.allow_loopback)),
+            connector=self._connect() if self._connect is not None else self._gated(),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
             auto_decompress=False,
@@ -54,6 +57,11 @@ class Fetcher:
             max_field_size=_MAX_HEADER,
         )
         return self
+
+    def _gated(self) -> aiohttp.BaseConnector:
+        # No limit here: how much runs at once is the caller's decision.
+        gate = SocketGate(allow_loopback=self._settings.allow_loopback)
+        return aiohttp.TCPConnector(limit=0, socket_factory=gate)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -87,10 +87,17 @@ class Delivered:
 class Client:
     """The provider over HTTP. Each method is one call: no retry, no waiting, and every outcome is a value.
 
-    `calls` counts what was sent, by kind: `submit`, `poll`, `result`, `history`, `credits`, `upload`.
+    `calls` counts what was sent, by kind: `submit`, `poll`, `result`, `history`, `credits`, `upload`. `connect` makes the
+    connectors; a rehearsal has its own.
     """
 
-    def __init__(self, settings: ProviderSettings, key: str, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: ProviderSettings,
+        key: str,
+        clock: Clock,
+        connect: Callable[..., aiohttp.BaseConnector] = aiohttp.TCPConnector,
+    ) -> None:
         for url in (settings.base_url, settings.storage_url, settings.history_url):
             check_origin(url, loopback_allowed=settings.is_loopback)
         self.calls: Counter[str] = Counter()
@@ -99,13 +106,14 @@ class Client:
         self._eraser = Eraser(key)
         self._headers = {"x-api-key": key, "Accept": "application/json", "Accept-Encoding": "identity"}
         self._clock = clock
+        self._connect = connect
 
     async def __aenter__(self) -> Self:
         settings = self._settings
         connect_s = settings.connect_s
         # `connect` bounds the look-up of the name as well, which `sock_connect` does not.
         self._free = self._session(
-            aiohttp.TCPConnector(limit=0),
+            self._connect(limit=0),
             aiohttp.ClientTimeout(
                 total=settings.read_s, connect=connect_s, sock_connect=connect_s, sock_read=settings.read_s
             ),
@@ -124,7 +132,7 @@ class Client:
             sock_connect=connect_s,
             sock_read=settings.read_s,
         )
-        self._paid = self._session(aiohttp.TCPConnector(limit=0, force_close=True), self._queued_timeout)
+        self._paid = self._session(self._connect(limit=0, force_close=True), self._queued_timeout)
         return self
 
     async def __aexit__(
@@ -134,7 +142,7 @@ class Client:
         await self._free.close()
 
     @staticmethod
-    def _session(connector: aiohttp.TCPConnector, timeout: aiohttp.ClientTimeout) -> aiohttp.ClientSession:
+    def _session(connector: aiohttp.BaseConnector, timeout: aiohttp.ClientTimeout) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
             connector=connector,
             timeout=timeout,

@@ -70,6 +70,8 @@ class Core:
                     self.assets[record["name"]] = record["type"]
                 case "boot":
                     self._boots += 1
+        for accepted in self.settings.accepted:
+            self.state.restore(dict(accepted))
         self.journal.add("boot", at=now)
         wanted = [item for item in self.state.generations.values() if item.error is None]
         await self.studio.prepare({shape_of(item.body) for item in wanted})

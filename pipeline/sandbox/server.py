@@ -58,6 +58,12 @@ class Sandbox:
         """Every accepted request, as `GET /_sandbox/requests` tells them."""
         return self._running.requests()
 
+    def connection(self) -> asyncio.Protocol:
+        """The server's end of a new connection, for whoever joins it to the client's end by other means than a port."""
+        if self._runner is None or self._runner.server is None:
+            raise RuntimeError("the sandbox has not been started")
+        return self._runner.server()
+
     async def __aenter__(self) -> Self:
         core = Core(self._settings)
         self._core = core
@@ -68,7 +74,8 @@ class Sandbox:
                 shutdown_timeout=_PATIENCE_S,
             )
             await self._runner.setup()
-            core.base = f"http://{_HOST}:{await self._listen()}"
+            wanted = self._settings.port
+            core.base = f"http://{_HOST}" if wanted is None else f"http://{_HOST}:{await self._listen(wanted)}"
         except BaseException:
             await self._close()
             raise
@@ -89,10 +96,9 @@ class Sandbox:
         if core is not None:
             await core.stop()
 
-    async def _listen(self) -> int:
+    async def _listen(self, wanted: int) -> int:
         assert self._runner is not None
         remembered = self._port_file()
-        wanted = self._settings.port
         if wanted == 0 and remembered is not None:
             # URLs that were handed out before a restart stay good if the port is still free.
             with contextlib.suppress(OSError, ValueError):

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -26,8 +26,9 @@ class SandboxSettings:
     Raises ValueError on a value that makes no sense.
     """
 
-    port: int = 0
-    """Loopback port; 0 takes a free one (the one of last time when `state_dir` remembers it)."""
+    port: int | None = 0
+    """Loopback port; 0 takes a free one (the one of last time when `state_dir` remembers it), None takes none at all:
+    then `Sandbox.connection` is the only way in."""
     seed: int = 1
     """With a request's ordinal, the source of all randomness."""
     time_scale: float = 1.0
@@ -74,6 +75,8 @@ class SandboxSettings:
     """Where the provider remembers across restarts; None keeps all in memory and a temporary folder."""
     on_event: EventHook | None = None
     """Called at each of the `INSTANTS` with its name and facts, in the server's own loop, which waits for it."""
+    accepted: Sequence[Mapping[str, Any]] = ()
+    """What was accepted before this sandbox began, in the journal's words."""
     clock: Callable[[], float] = time.time
     """Wall time, seconds since the epoch."""
 
@@ -87,7 +90,7 @@ class SandboxSettings:
             optional = name in ("rpm", "max_in_flight")
             if not (optional and value is None) and (not _is_int(value) or value < 1):
                 raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
-        if not _is_int(self.port) or not 0 <= self.port <= 65_535:
+        if self.port is not None and (not _is_int(self.port) or not 0 <= self.port <= 65_535):
             raise ValueError(f"port must be 0 to 65535, not {self.port!r}")
         if self.credits_microusd is not None and (not _is_int(self.credits_microusd) or self.credits_microusd < 0):
             raise ValueError(f"credits_microusd must be a whole number of at least 0, not {self.credits_microusd!r}")

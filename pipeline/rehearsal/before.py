@@ -1,0 +1,95 @@
+"""What a rehearsal begins with: a copy of what the run directory holds, and a provider that knows what it was sent.
+
+The provider of the rehearsal has never heard of what was really submitted. So it is told: what runs ends after a time
+that is drawn like the others, what is paid is ready, and what is in doubt has arrived, which is the dearest that it can
+come to.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+import shutil
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from pipeline.kernel.errors import MachineError
+from pipeline.ledger import segments
+from pipeline.ledger.events import Event, EventKind
+from pipeline.ledger.fold import JobRecord, JobState, State, fold
+from pipeline.ledger.store import read_events
+from pipeline.report.entries import FILE as ENTRIES
+
+KNOWN = (JobState.RESERVED, JobState.IN_DOUBT, JobState.SUBMITTED, JobState.POSTED)
+"""Where a job stands that the provider may have heard of."""
+
+FINISHED_S = 86_400.0
+"""What is paid was accepted so long ago."""
+
+ON_ITS_WAY_S = 0.1
+"""How long a submission was on its way."""
+
+
+def copy_run(real: Path, stage: Path) -> State:
+    """Begin the run directory `stage` with what `real` holds, if it holds anything; returns what its ledger says.
+
+    It is read beside a run that may be going on. Where the paid videos really are is left out: the provider of the
+    rehearsal is asked for them.
+
+    Raises:
+        RunDirectoryError: the ledger is damaged.
+        MachineError: the disk refused.
+    """
+    events = read_events(real / "ledger") if (real / "ledger").is_dir() else []
+    try:
+        (stage / "ledger").mkdir(parents=True)
+        if events:
+            here = [dataclasses.replace(event, url=None) if _names_video(event) else event for event in events]
+            data = segments.encode(here, segments.GENESIS, segments.link(segments.GENESIS, here))
+            segments.write_segment(stage / "ledger", here, data)
+        if (real / ENTRIES).is_file():
+            shutil.copyfile(real / ENTRIES, stage / ENTRIES)
+    except OSError as error:
+        raise MachineError(f"{real} cannot be copied for the rehearsal: {error.strerror}") from None
+    return fold(events)
+
+
+def _names_video(event: Event) -> bool:
+    return event.event is EventKind.POSTED and event.url is not None
+
+
+def known_to_provider(
+    state: State, now_us: int, draw_s: Callable[[], float], rng: random.Random
+) -> list[dict[str, Any]]:
+    """What the ledger's provider has accepted and not done with, in the words of a sandbox's journal."""
+    records = sorted(state.in_state(*KNOWN), key=lambda record: record.reserved_seq)
+    return [_accepted(number, record, now_us, draw_s(), rng) for number, record in enumerate(records)]
+
+
+def _accepted(number: int, record: JobRecord, now_us: int, takes_s: float, rng: random.Random) -> dict[str, Any]:
+    # By the provider's clock, and a moment after the intent: an older row of the history is never taken for it.
+    accepted_s = (record.submitted_us or record.reserved_us + record.skew_us) / 1e6 + ON_ITS_WAY_S
+    if record.state is JobState.POSTED:
+        accepted_s, takes_s = now_us / 1e6 - FINISHED_S, 0.0
+    return {
+        "id": record.request_id or str(uuid.UUID(int=rng.getrandbits(128), version=4)),
+        "ordinal": number,
+        "model": record.model,
+        "api": "v2",
+        "body": orjson.loads(record.request or "{}"),
+        "accepted_at": accepted_s,
+        "cost_microusd": record.cost_microusd or record.quote_microusd,
+        "queue_s": 0.0,
+        "inference_s": max(takes_s, now_us / 1e6 - accepted_s) if takes_s else 0.0,
+        "faults": (),
+    }
+
+
+def lognormal(rng: random.Random, mean_s: float, sigma: float) -> Callable[[], float]:
+    """Draws times of this mean and spread."""
+    return lambda: mean_s * math.exp(rng.gauss(0.0, sigma) - sigma * sigma / 2)

@@ -1,0 +1,316 @@
+"""A rehearsal: a whole run against the sandbox in virtual time. Nothing but time and transport is simulated."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import Config
+from pipeline.engine.room import Room
+from pipeline.kernel.clock import SystemClock, iso
+from pipeline.kernel.files import free_bytes
+from pipeline.kernel.usd import format_usd
+from pipeline.kernel.virtual_time import VirtualClock, run_virtually
+from pipeline.ledger.events import Event, EventKind
+from pipeline.ledger.fold import State
+from pipeline.manifest import Campaign
+from pipeline.rehearsal.before import copy_run, known_to_provider, lognormal
+from pipeline.rehearsal.wire import MemoryConnector
+from pipeline.runner import LiveRun, RunOptions, RunResult, Stage, Watcher, run
+
+MEMORY_DISK = Path("/dev/shm")  # noqa: S108 - a rehearsal's own folder in it has a fresh name
+"""Where there is such a disk, nothing waits for one."""
+
+ENOUGH_BYTES = 2**30
+"""More than a rehearsal writes: its ledger, its report, and the few tiny videos that are on their way."""
+
+SAMPLES = 480
+"""At most twice as many points of the series are kept while it goes on."""
+
+FIRST_INTERVAL_S = 5.0
+
+PRICED = (5, 10)
+"""The lengths that the sandbox knows, in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What the night is like. `mean_s` without a value is what the configuration expects.
+
+    `faults` are names of the sandbox's with their rates; the same `seed` gives the same night.
+    """
+
+    seed: int = 1
+    mean_s: float | None = None
+    sigma: float = 0.3
+    faults: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The night at one moment: seconds since it began, generations in flight, micro-dollars spent, videos stored."""
+
+    at_s: float
+    in_flight: int
+    spent_microusd: int
+    stored: int
+
+
+@dataclass(frozen=True, slots=True)
+class Night:
+    """How a rehearsal went. Money is micro-dollars, counts are those of this night alone; `summary` is the run's own."""
+
+    scenario: Scenario
+    result: RunResult
+    started_us: int
+    makespan_s: float
+    asked: int
+    stored: int
+    failed: int
+    spent_microusd: int
+    cap_microusd: int
+    free_microusd: int
+    """What the cap left free when the night began."""
+    calls: Mapping[str, int]
+    rate_limited: int
+    troubles: Mapping[str, int]
+    """By error class, how often it was met."""
+    stopped_s: float | None
+    """When it was decided that nothing new starts; None if nothing but the end of the work did."""
+    samples: tuple[Sample, ...]
+
+    @property
+    def stored_per_hour(self) -> float:
+        return self.stored / self.makespan_s * 3600 if self.makespan_s else 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        """All numbers and the series."""
+        summary = self.result.summary
+        return {
+            "rehearsal": True,
+            "seed": self.scenario.seed,
+            "mean_s": self.scenario.mean_s,
+            "sigma": self.scenario.sigma,
+            "faults": dict(self.scenario.faults),
+            "started_at": iso(self.started_us),
+            "makespan_s": round(self.makespan_s, 3),
+            "asked": self.asked,
+            "stored": self.stored,
+            "failed": self.failed,
+            "stored_per_hour": round(self.stored_per_hour, 2),
+            "cost_usd": format_usd(self.spent_microusd),
+            "left_usd": summary["free_usd"],
+            "cap_usd": summary["cap_usd"],
+            "calls": dict(self.calls),
+            "rate_limited": self.rate_limited,
+            "troubles": dict(self.troubles),
+            "stopped_by": summary["stopped_by"],
+            "stopped_s": self.stopped_s,
+            "message": summary["message"],
+            "exit_code": self.result.exit_code,
+            "summary": summary,
+            "series": {
+                "at_s": [round(sample.at_s, 3) for sample in self.samples],
+                "in_flight": [sample.in_flight for sample in self.samples],
+                "spent_usd": [format_usd(sample.spent_microusd) for sample in self.samples],
+                "stored": [sample.stored for sample in self.samples],
+            },
+        }
+
+
+def rehearse(
+    campaign: Campaign,
+    config: Config,
+    real: Path,
+    *,
+    scenario: Scenario,
+    options: RunOptions | None = None,
+    started_us: int | None = None,
+    watcher: Watcher | None = None,
+) -> Night:
+    """Play what a run would do with the run directory `real`, which is read and never touched.
+
+    Args:
+        started_us: when the night begins, microseconds since 1970; now without it.
+        watcher: told what happens, in virtual time.
+
+    Raises:
+        InputError: what a run would be refused for.
+        ValueError: a fault or a number that the sandbox does not know.
+    """
+    config, scenario = _on_stage(config), _with_mean(scenario, config)
+    if started_us is None:
+        # A whole second, and none that is past: what is in the directory was before it.
+        started_us = (SystemClock().now_us() // 1_000_000 + 1) * 1_000_000
+    with tempfile.TemporaryDirectory(prefix="kling-rehearsal-", dir=roomy_folder()) as name:
+        stage = Path(name) / campaign.name
+        before = copy_run(real, stage)
+        playing = _play(campaign, config, real, stage, before, scenario, options, started_us, watcher or Watcher())
+        return run_virtually(playing, threads=False)
+
+
+def roomy_folder() -> Path | None:
+    """Where a rehearsal writes: memory where there is room, else where temporary files go (None)."""
+    is_roomy = os.access(MEMORY_DISK, os.W_OK) and (free_bytes(MEMORY_DISK) or 0) >= ENOUGH_BYTES
+    return MEMORY_DISK if is_roomy else None
+
+
+def _on_stage(config: Config) -> Config:
+    """The configuration without what only matters where videos are real, and at the provider's real pace."""
+    return config.model_copy(
+        update={
+            "provider": config.provider.model_copy(update={"time_scale": 1.0}),
+            "media": config.media.model_copy(update={"verify": "container"}),
+        }
+    )
+
+
+def _with_mean(scenario: Scenario, config: Config) -> Scenario:
+    mean_s = config.polling.expected_s if scenario.mean_s is None else scenario.mean_s
+    return Scenario(scenario.seed, mean_s, scenario.sigma, scenario.faults)
+
+
+async def _play(
+    campaign: Campaign,
+    config: Config,
+    real: Path,
+    folder: Path,
+    before: State,
+    scenario: Scenario,
+    options: RunOptions | None,
+    started_us: int,
+    watcher: Watcher,
+) -> Night:
+    clock, rng = VirtualClock(started_us), random.Random(scenario.seed)  # noqa: S311 - chance of a play
+    recorder = Recorder(clock, folder, nearest(real), watcher)
+    assert scenario.mean_s is not None
+    draw_s = lognormal(rng, scenario.mean_s, scenario.sigma)
+    sandbox = {
+        "port": None,
+        "seed": scenario.seed,
+        "mean_s": scenario.mean_s,
+        "sigma": scenario.sigma,
+        "faults": scenario.faults,
+        "clips": "tiny",
+        "state_dir": None,
+        "clock": clock.wall_s,
+        "prices_microusd": {length: config.price(str(length)) for length in PRICED},
+        "accepted": known_to_provider(before, started_us, draw_s, rng),
+    }
+    stage = Stage(sandbox, recorder.join, rng)
+    result = await run(campaign, config, folder, options=options, watcher=recorder, clock=clock, stage=stage)
+    return recorder.night(scenario, result, before)
+
+
+def nearest(folder: Path) -> Path:
+    """The folder, or the nearest one above it that is there."""
+    return next(each for each in (folder, *folder.absolute().parents) if each.is_dir())
+
+
+class Recorder(Watcher):
+    """Writes down how the night goes, and throws each video away as soon as it is stored."""
+
+    def __init__(self, clock: VirtualClock, folder: Path, disk: Path, watcher: Watcher) -> None:
+        self._clock = clock
+        self._folder = folder
+        self._disk = disk
+        self._watcher = watcher
+        self._provider: Any = None
+        self._live: LiveRun | None = None
+        self._sampler: asyncio.Task[None] | None = None
+        self._samples: list[Sample] = []
+        self._troubles: Counter[str] = Counter()
+        self._kinds: Counter[EventKind] = Counter()
+        self._spent_before = 0
+        self._stopped_s: float | None = None
+        self._told: dict[str, Any] = {}
+        self._ended_s = 0.0
+
+    def join(self, provider: Any) -> Any:
+        """The connectors to the provider of this rehearsal."""
+        self._provider = provider
+
+        def connect(**how: Any) -> MemoryConnector:
+            return MemoryConnector(provider.connection, **how)
+
+        return connect
+
+    def started(self, live: LiveRun) -> None:
+        self._live = live
+        context = live.context
+        # What is asked of a disk is asked of the one that would have to take the real videos.
+        context.room = Room(self._disk, self._clock, context.room.largest)
+        self._spent_before = context.ledger.state.books.posted
+        self._sampler = asyncio.get_running_loop().create_task(self._sample())
+        self._watcher.started(live)
+
+    async def _sample(self) -> None:
+        """Look at even distances; when there are too many, keep every other one and look half as often."""
+        interval_s = FIRST_INTERVAL_S
+        while True:
+            self._look()
+            if len(self._samples) >= 2 * SAMPLES:
+                del self._samples[1::2]
+                interval_s *= 2
+            await self._clock.sleep(interval_s)
+
+    def _look(self) -> None:
+        assert self._live is not None
+        context = self._live.context
+        books = context.ledger.state.books
+        now_s = self._clock.monotonic_s()
+        spent = books.posted - self._spent_before
+        self._samples.append(Sample(now_s, context.slots.in_flight, spent, self._kinds[EventKind.STORED]))
+        self._note_stop()
+
+    def _note_stop(self) -> None:
+        assert self._live is not None
+        if self._stopped_s is None and self._live.context.stopping.is_stopping:
+            self._stopped_s = self._clock.monotonic_s()
+
+    def event(self, event: Event) -> None:
+        self._kinds[event.event] += 1
+        if event.error_class is not None and event.event is not EventKind.FAILED:
+            self._troubles[event.error_class] += 1
+        if event.event is EventKind.STORED and event.path is not None:
+            (self._folder / event.path).unlink(missing_ok=True)
+        if self._live is not None:
+            self._note_stop()
+        self._watcher.event(event)
+
+    def ended(self) -> None:
+        if self._sampler is not None:
+            self._sampler.cancel()
+        self._look()
+        self._ended_s = self._clock.monotonic_s()
+        self._told = self._provider.state()
+        self._watcher.ended()
+
+    def night(self, scenario: Scenario, result: RunResult, before: State) -> Night:
+        """What was written down."""
+        assert self._live is not None
+        context = self._live.context
+        return Night(
+            scenario=scenario,
+            result=result,
+            started_us=self._clock.started_us,
+            makespan_s=self._ended_s,
+            asked=len(self._live.asked),
+            stored=self._kinds[EventKind.STORED],
+            failed=self._kinds[EventKind.FAILED],
+            spent_microusd=context.ledger.state.books.posted - before.books.posted,
+            cap_microusd=context.settings.bounds.cap,
+            free_microusd=before.books.free(context.settings.bounds.cap),
+            calls={**context.provider.calls, "file": self._told["calls"].get("file", 0)},
+            rate_limited=self._told["rate_limited"],
+            troubles=dict(self._troubles),
+            stopped_s=self._stopped_s if result.summary.get("stopped_by") else None,
+            samples=tuple(self._samples),
+        )
