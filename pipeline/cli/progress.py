@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 PLAIN_INTERVAL_S = 30.0
 REFRESH_INTERVAL_S = 0.5
 
+PLAYED_INTERVAL_S = 10.0
+"""How often, in real seconds, a long rehearsal says how far it is."""
+
 
 class Progress(Watcher):
     """Shows how a run goes on, from its own events; costs the run nothing that could be measured."""
@@ -132,3 +135,25 @@ class Progress(Watcher):
     def _plain(self) -> str:
         assert self._live is not None
         return f"{self._live.done}/{len(self._live.asked)} done, {self._fields()}"
+
+
+class Played(Watcher):
+    """Says how much of a long night has been played."""
+
+    def __init__(self, *, shown: bool) -> None:
+        self._shown = shown
+        self._live: LiveRun | None = None
+        self._said_s = time.monotonic()
+
+    def started(self, live: LiveRun) -> None:
+        self._live = live
+
+    def event(self, event: Event) -> None:  # noqa: ARG002
+        now_s = time.monotonic()
+        if self._shown and self._live is not None and now_s - self._said_s >= PLAYED_INTERVAL_S:
+            self._said_s = now_s
+            from pipeline.cli.screen import duration
+
+            played = duration(self._live.context.clock.monotonic_s())
+            line = f"{self._live.done}/{len(self._live.asked)} done, {played} of the night played (REHEARSAL)"
+            print(line, file=sys.stderr, flush=True)  # noqa: T201

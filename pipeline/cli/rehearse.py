@@ -14,6 +14,8 @@ from pipeline.cli.screen import printable, say, say_json
 if TYPE_CHECKING:
     from pipeline.rehearsal import Night, Scenario
 
+INTERRUPTED = 130
+
 
 def rehearse(
     manifest: options.Manifest,
@@ -50,10 +52,12 @@ def rehearse(
     """Play a whole run in seconds, against the sandbox in virtual time. No request leaves, no money moves.
 
     Starts from a copy of the run directory, if there is one, so that it plays what is left; it touches nothing there.
+    Ends with exit 0 however the night would end, which it tells.
 
     Example: kling-batch rehearse campaign.csv -c configs/live.yaml --budget-usd 50 --for 8h --fault submit_500=0.02
     """
     from pipeline import rehearsal, runner
+    from pipeline.cli.progress import Played
 
     _check_target(svg, manifest, config)
     settings = options.make_config(
@@ -66,17 +70,21 @@ def rehearse(
     state = runner.read_state(folder)
     runner.check_provider(state, settings, folder)
     runner.check_ids(folder, campaign, state)
-    night = rehearsal.rehearse(campaign, settings, folder, scenario=scenario, options=asked)
+    night = rehearsal.rehearse(
+        campaign, settings, folder, scenario=scenario, options=asked, watcher=Played(shown=not json)
+    )
     if svg is not None:
         _draw(svg, campaign.name, night)
+    ended = typer.Exit(INTERRUPTED if night.result.exit_code == INTERRUPTED else 0)
     if json:
         say_json(night.as_json())
-        return
+        raise ended
     for warning in campaign.warnings:
         say(f"Warning: {printable(str(warning))}")
     say(night_screen(campaign.name, night))
     if svg is not None:
         say(f"\nThe night is drawn in {printable(str(svg))}.")
+    raise ended
 
 
 def _scenario(fault: list[str] | None, seed: int, mean_s: float | None, sigma: float) -> Scenario:

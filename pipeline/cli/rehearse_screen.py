@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -17,29 +18,30 @@ COLUMNS = 64
 
 ROWS = 3
 LABEL_WIDTH = 12
+VALUE_WIDTH = 54
 EIGHTHS = " ▁▂▃▄▅▆▇█"
 
 
 def night_screen(name: str, night: Night) -> str:
     """The night as a person reads it."""
-    lines = [
-        REHEARSAL_NOTE,
-        f"{printable(name)}: {count(night.asked, 'job')} asked for; {_scenario(night.scenario)}",
-        "",
-    ]
-    lines += [table(_numbers(night)), "", _ending(night)]
+    lines = [REHEARSAL_NOTE, f"{printable(name)}: {count(night.asked, 'job')} asked for", ""]
+    lines += [table(_wrapped([*_scenario(night.scenario), *_numbers(night)])), "", *_ending(night)]
     if night.makespan_s:
         lines += ["", *_plots(night)]
     return "\n".join(lines)
 
 
-def _scenario(scenario: Scenario) -> str:
+def _scenario(scenario: Scenario) -> list[list[str]]:
     """What was taken for granted."""
     faults = ", ".join(f"{name} {rate:.3g}" for name, rate in scenario.faults.items())
-    return f"seed {scenario.seed}, {scenario.mean_s:g} s each ± {scenario.sigma:.0%}, {faults or 'no faults'}"
+    return [
+        ["a generation takes", f"{scenario.mean_s:g} s ± {scenario.sigma:.0%} (seed {scenario.seed})"],
+        ["faults", faults or "none"],
+    ]
 
 
 def _numbers(night: Night) -> list[list[str]]:
+    """What it came to."""
     summary = night.result.summary
     rows = [
         ["makespan", duration(night.makespan_s)],
@@ -50,7 +52,7 @@ def _numbers(night: Night) -> list[list[str]]:
     left = {"failed": "failed", "in_doubt": "in doubt", "unfetched": "paid, not on disk", "running": "still running"}
     rows += [[word, count(summary[key], "job")] for key, word in left.items() if summary[key]]
     if summary["pending"]:
-        rows.append(["not begun", count(summary["pending"], "job")])
+        rows.append(["not made", count(summary["pending"], "job")])
     rows.append(["calls", _counted(night.calls)])
     rows.append(["answered 429", f"{night.rate_limited:,}"])
     if night.troubles:
@@ -62,12 +64,24 @@ def _counted(numbers: Mapping[str, int]) -> str:
     return ", ".join(f"{number:,} {name}" for name, number in numbers.items() if number) or "none"
 
 
-def _ending(night: Night) -> str:
+def _wrapped(rows: list[list[str]]) -> list[list[str]]:
+    """The same rows, with what is too long for the second column in rows of its own."""
+    return [
+        [name if number == 0 else "", part]
+        for name, text in rows
+        for number, part in enumerate(textwrap.wrap(text, VALUE_WIDTH))
+    ]
+
+
+def _ending(night: Night) -> list[str]:
     """What would stop it, and when."""
-    code = f"`run` would end with exit {night.result.exit_code}."
-    if night.stopped_s is None:
-        return f"Nothing would stop it; {code}"
-    return f"Stopped after {duration(night.stopped_s)}: {sentence(night.result.message)} {code[0].upper()}{code[1:]}"
+    words = ["Nothing would stop it."]
+    if night.stopped_s is not None:
+        words = [f"Stopped after {duration(night.stopped_s)}: {sentence(night.result.message)}"]
+        if night.last_start_s is not None:
+            words.append(f"The last job began after {duration(night.last_start_s)}.")
+    words.append(f"A run would end with exit {night.result.exit_code}.")
+    return textwrap.wrap(" ".join(words), 80)
 
 
 def _plots(night: Night) -> list[str]:

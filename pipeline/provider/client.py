@@ -87,8 +87,8 @@ class Delivered:
 class Client:
     """The provider over HTTP. Each method is one call: no retry, no waiting, and every outcome is a value.
 
-    `calls` counts what was sent, by kind: `submit`, `poll`, `result`, `history`, `credits`, `upload`. `connect` makes the
-    connectors; a rehearsal has its own.
+    `calls` counts what was sent, by kind: `submit`, `poll`, `result`, `history`, `credits`, `upload`. `connect` makes
+    the connectors; a rehearsal has its own.
     """
 
     def __init__(

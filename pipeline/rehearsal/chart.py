@@ -10,13 +10,13 @@ from xml.sax.saxutils import escape
 from pipeline.kernel.usd import format_usd
 from pipeline.rehearsal.night import Night, Sample
 
-WIDTH, LEFT, RIGHT, TOP = 760, 84, 24, 78
-PANEL, GAP = 120, 46
+WIDTH, LEFT, RIGHT, TOP = 760, 84, 24, 100
+PANEL, GAP = 116, 56
 """Height of a panel, and the room between two, in pixels."""
 
 PLOT = WIDTH - LEFT - RIGHT
 MOST_TICKS = 8
-VALUE_TICKS = 3
+VALUE_TICKS = 4
 HEADROOM = 1.08
 NEAR = 3.0
 """A bound is drawn if it is no more than so many times the largest value."""
@@ -152,7 +152,7 @@ def clock_time(seconds: float) -> str:
     """A time since the beginning: 0, 40 min, 2 h, 2 h 30, 3 days."""
     minutes = round(seconds / 60)
     if minutes < 60:
-        return f"{minutes} min" if minutes or seconds == 0 else f"{seconds:.0f} s"
+        return f"{minutes} min" if minutes else f"{seconds:.0f} s" if seconds else "0"
     if minutes >= 72 * 60:
         return f"{minutes / (24 * 60):.3g} days"
     return f"{minutes // 60} h" if minutes % 60 == 0 else f"{minutes // 60} h {minutes % 60:02d}"

@@ -29,7 +29,7 @@ MEMORY_DISK = Path("/dev/shm")  # noqa: S108 - a rehearsal's own folder in it ha
 """Where there is such a disk, nothing waits for one."""
 
 ENOUGH_BYTES = 2**30
-"""More than a rehearsal writes: its ledger, its report, and the few tiny videos that are on their way."""
+"""More than a rehearsal writes: its ledger, its report, and the few tiny videos that are not yet thrown away."""
 
 SAMPLES = 480
 """At most twice as many points of the series are kept while it goes on."""
@@ -65,7 +65,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Night:
-    """How a rehearsal went. Money is micro-dollars, counts are those of this night alone; `summary` is the run's own."""
+    """How a rehearsal went. Money is micro-dollars; counts are those of this night alone, `result` is the run's own."""
 
     scenario: Scenario
     result: RunResult
@@ -84,6 +84,8 @@ class Night:
     """By error class, how often it was met."""
     stopped_s: float | None
     """When it was decided that nothing new starts; None if nothing but the end of the work did."""
+    last_start_s: float | None
+    """When the last attempt began; None if there was none."""
     samples: tuple[Sample, ...]
 
     @property
@@ -113,6 +115,7 @@ class Night:
             "troubles": dict(self.troubles),
             "stopped_by": summary["stopped_by"],
             "stopped_s": self.stopped_s,
+            "last_start_s": self.last_start_s,
             "message": summary["message"],
             "exit_code": self.result.exit_code,
             "summary": summary,
@@ -189,7 +192,7 @@ async def _play(
     watcher: Watcher,
 ) -> Night:
     clock, rng = VirtualClock(started_us), random.Random(scenario.seed)  # noqa: S311 - chance of a play
-    recorder = Recorder(clock, folder, nearest(real), watcher)
+    recorder = Recorder(clock, folder, real, watcher)
     assert scenario.mean_s is not None
     draw_s = lognormal(rng, scenario.mean_s, scenario.sigma)
     sandbox = {
@@ -209,18 +212,13 @@ async def _play(
     return recorder.night(scenario, result, before)
 
 
-def nearest(folder: Path) -> Path:
-    """The folder, or the nearest one above it that is there."""
-    return next(each for each in (folder, *folder.absolute().parents) if each.is_dir())
-
-
 class Recorder(Watcher):
     """Writes down how the night goes, and throws each video away as soon as it is stored."""
 
-    def __init__(self, clock: VirtualClock, folder: Path, disk: Path, watcher: Watcher) -> None:
+    def __init__(self, clock: VirtualClock, folder: Path, real: Path, watcher: Watcher) -> None:
         self._clock = clock
         self._folder = folder
-        self._disk = disk
+        self._real = real
         self._watcher = watcher
         self._provider: Any = None
         self._live: LiveRun | None = None
@@ -230,6 +228,7 @@ class Recorder(Watcher):
         self._kinds: Counter[EventKind] = Counter()
         self._spent_before = 0
         self._stopped_s: float | None = None
+        self._last_start_s: float | None = None
         self._told: dict[str, Any] = {}
         self._ended_s = 0.0
 
@@ -245,8 +244,8 @@ class Recorder(Watcher):
     def started(self, live: LiveRun) -> None:
         self._live = live
         context = live.context
-        # What is asked of a disk is asked of the one that would have to take the real videos.
-        context.room = Room(self._disk, self._clock, context.room.largest)
+        # The disk that would have to take the real videos is looked at, not that of the rehearsal.
+        context.room = Room(self._real, self._clock, context.room.largest)
         self._spent_before = context.ledger.state.books.posted
         self._sampler = asyncio.get_running_loop().create_task(self._sample())
         self._watcher.started(live)
@@ -279,6 +278,8 @@ class Recorder(Watcher):
         self._kinds[event.event] += 1
         if event.error_class is not None and event.event is not EventKind.FAILED:
             self._troubles[event.error_class] += 1
+        if event.event is EventKind.RESERVED:
+            self._last_start_s = (event.at_us - self._clock.started_us) / 1e6
         if event.event is EventKind.STORED and event.path is not None:
             (self._folder / event.path).unlink(missing_ok=True)
         if self._live is not None:
@@ -292,6 +293,15 @@ class Recorder(Watcher):
         self._ended_s = self._clock.monotonic_s()
         self._told = self._provider.state()
         self._watcher.ended()
+
+    def _calls(self, counted: Mapping[str, int]) -> dict[str, int]:
+        """What the client has counted, and the downloads, which are no calls of its."""
+        first = {name: counted.get(name, 0) for name in ("submit", "poll", "result")}
+        return {
+            **first,
+            "file": self._told["calls"].get("file", 0),
+            **{n: c for n, c in counted.items() if n not in first},
+        }
 
     def night(self, scenario: Scenario, result: RunResult, before: State) -> Night:
         """What was written down."""
@@ -308,9 +318,10 @@ class Recorder(Watcher):
             spent_microusd=context.ledger.state.books.posted - before.books.posted,
             cap_microusd=context.settings.bounds.cap,
             free_microusd=before.books.free(context.settings.bounds.cap),
-            calls={**context.provider.calls, "file": self._told["calls"].get("file", 0)},
+            calls=self._calls(context.provider.calls),
             rate_limited=self._told["rate_limited"],
             troubles=dict(self._troubles),
             stopped_s=self._stopped_s if result.summary.get("stopped_by") else None,
+            last_start_s=self._last_start_s,
             samples=tuple(self._samples),
         )
