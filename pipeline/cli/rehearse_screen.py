@@ -47,7 +47,7 @@ def _numbers(night: Night) -> list[list[str]]:
         ["makespan", duration(night.makespan_s)],
         ["stored", f"{count(night.stored, 'job')}, {night.stored_per_hour:,.1f} an hour"],
         ["cost", dollars(night.spent_microusd)],
-        ["left under the cap", f"${summary['free_usd']} of {dollars(night.cap_microusd)}"],
+        ["left under the cap", f"{dollars(night.left_microusd)} of {dollars(night.cap_microusd)}"],
     ]
     left = {"failed": "failed", "in_doubt": "in doubt", "unfetched": "paid, not on disk", "running": "still running"}
     rows += [[word, count(summary[key], "job")] for key, word in left.items() if summary[key]]

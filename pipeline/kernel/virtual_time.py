@@ -17,6 +17,9 @@ T = TypeVar("T")
 SMALLEST_STEP_S = 1e-6
 """What a turn of the loop takes at least: a timer that is due by a rounding error must not spin for ever."""
 
+TURNS_BETWEEN_LOOKS = 64
+"""So many turns of a loop without threads pass between two looks at what comes from outside."""
+
 STARTED_US = 1_800_000_000_000_000
 """What the wall clock shows when a virtual loop begins."""
 
@@ -25,7 +28,7 @@ class _JumpingSelector(selectors.DefaultSelector):
     loop: VirtualLoop
 
     def select(self, timeout: float | None = None) -> list[Any]:
-        ready = super().select(0)
+        ready = super().select(0) if self.loop.looks_outside() else []
         if ready or timeout == 0:
             self.loop.now_s += SMALLEST_STEP_S
             return ready
@@ -40,6 +43,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def __init__(self, *, threads: bool = True) -> None:
         self._threads = threads
+        self._turns = 0
         self.now_s = 0.0
         self.busy_threads = 0
         selector = _JumpingSelector()
@@ -56,6 +60,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         future = super().run_in_executor(executor, func, *args)
         future.add_done_callback(self._thread_done)
         return future
+
+    def looks_outside(self) -> bool:
+        """Whether to ask the system if something is ready. Without threads only a signal can be, and it may wait."""
+        self._turns += 1
+        return self._threads or self._turns % TURNS_BETWEEN_LOOKS == 0
 
     def _done_at_once(self, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:
         future: asyncio.Future[T] = self.create_future()

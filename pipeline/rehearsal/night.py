@@ -78,6 +78,8 @@ class Night:
     cap_microusd: int
     free_microusd: int
     """What the cap left free when the night began."""
+    left_microusd: int
+    """What it leaves free when the night is over."""
     calls: Mapping[str, int]
     rate_limited: int
     troubles: Mapping[str, int]
@@ -108,7 +110,7 @@ class Night:
             "failed": self.failed,
             "stored_per_hour": round(self.stored_per_hour, 2),
             "cost_usd": format_usd(self.spent_microusd),
-            "left_usd": summary["free_usd"],
+            "left_usd": format_usd(self.left_microusd),
             "cap_usd": summary["cap_usd"],
             "calls": dict(self.calls),
             "rate_limited": self.rate_limited,
@@ -318,6 +320,7 @@ class Recorder(Watcher):
             spent_microusd=context.ledger.state.books.posted - before.books.posted,
             cap_microusd=context.settings.bounds.cap,
             free_microusd=before.books.free(context.settings.bounds.cap),
+            left_microusd=context.ledger.state.books.free(context.settings.bounds.cap),
             calls=self._calls(context.provider.calls),
             rate_limited=self._told["rate_limited"],
             troubles=dict(self._troubles),

@@ -1,7 +1,7 @@
 """Connections within this process: bytes go from one end to the other by way of the event loop, and nowhere else.
 
 Both ends are those of the real wire, the client's HTTP and the server's, with all that can go wrong on it: a half
-answer, an orderly end, a reset. Only the kernel is left out, which costs more than all the rest.
+answer, an end in the middle, silence. Only the kernel is left out, which costs more than all the rest.
 """
 
 from __future__ import annotations
@@ -46,10 +46,8 @@ class MemoryTransport(asyncio.Transport):
             self._loop.call_soon(self.lose, None)
 
     def abort(self) -> None:
-        """End it with a reset: what has not arrived yet is lost."""
-        self._closing = True
-        self._loop.call_soon(self.other.lose, ConnectionResetError("the other end has reset the connection"))
-        self._loop.call_soon(self.lose, None)
+        """As `close`: what was written is with the other end already, as it is with a kernel."""
+        self.close()
 
     def is_closing(self) -> bool:
         return self._closing

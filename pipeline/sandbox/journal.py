@@ -27,6 +27,11 @@ class Journal:
             self.close()
             raise
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether anything is remembered at all."""
+        return self._fd is not None
+
     def replay(self) -> Iterator[dict[str, Any]]:
         """All records of earlier processes; a last line torn by a kill is cut off."""
         if self._fd is None:

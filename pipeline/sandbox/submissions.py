@@ -34,7 +34,8 @@ async def submit(
         if not fault.endswith("_after"):
             return await _lose(core, request, fault, api, model, ordinal, state.price(checked))
     generation = state.accept(ordinal, model, api, checked, now)
-    core.journal.add("gen", **state.dump(generation))
+    if core.journal.is_kept:
+        core.journal.add("gen", **state.dump(generation))
     core.draw(generation)
     core.event("submit_accepted", request_id=generation.id, ordinal=ordinal, fault=fault)
     if fault is not None and fault not in _SPOIL_THE_REPLY:
