@@ -195,4 +195,5 @@ def test_a_ledger_that_need_not_be_durable_is_whole_when_it_is_closed(tmp_path: 
             return early
 
     assert asyncio.run(write()) == 0
+    assert len(list((tmp_path / "ledger").glob("*.parquet"))) == 1
     assert [event.seq for event in read_events(tmp_path / "ledger")] == [1, 2, 3]
