@@ -461,9 +461,10 @@ def _sandbox_settings(config: Config, folder: Path, *, looking: bool) -> Sandbox
     """An embedded sandbox that remembers in the run directory, so that a run can die and go on."""
     from pipeline.sandbox import SandboxSettings
 
+    counts = not looking and config.limits.count_polls  # it cannot count submissions alone
     return SandboxSettings(
         time_scale=config.provider.time_scale,
-        rpm=None if looking else max(1, int(config.limits.requests_per_minute)),
+        rpm=max(1, int(config.limits.requests_per_minute)) if counts else None,
         mean_s=config.polling.expected_s,
         clips="tiny" if looking else "own",
         state_dir=folder / SANDBOX_FOLDER,

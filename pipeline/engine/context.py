@@ -130,17 +130,20 @@ class RunContext:
         for event in recorded:
             self.listener(event)
 
-    async def ask(self, question: Callable[[], Awaitable[T]], *, has_turn: bool = False) -> T:
+    async def ask(
+        self, question: Callable[[], Awaitable[T]], turn: Turn = Turn.COLLECT, *, has_turn: bool = False
+    ) -> T:
         """Put a free question to the provider in its turn, and take in what concerns the whole run.
 
         Args:
+            turn: what it is for.
             has_turn: whether whoever asks has waited for a turn already.
 
         Raises:
             LeavingError: the run is being left.
         """
         if not has_turn:
-            await self.stopping.unless_leaving(self.pace.turn(Turn.COLLECT))
+            await self.stopping.unless_leaving(self.pace.turn(turn))
         reply = await self.stopping.unless_leaving(question())
         if isinstance(reply, Refused):
             self.heed(reply)

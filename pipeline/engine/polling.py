@@ -31,7 +31,7 @@ LEAST_SIGMA, MOST_SIGMA = 0.05, 1.0
 _SIGMA_STEP = 0.05
 
 URGENT_SHARE = 0.75
-"""A question about a generation that is older than this share of `give_up_s` waits for no other."""
+"""What is older than this share of `give_up_s` is asked about and collected before anything else is done."""
 
 _POINTS = 400
 _TOP = 4.0
@@ -133,3 +133,8 @@ def next_age_s(durations: Durations, polling: Polling, asked_s: float) -> float:
     if asked_s > 0:
         due_s = min(due_s, asked_s + polling.max_interval_s)
     return max(due_s, asked_s + polling.min_interval_s)
+
+
+def is_urgent(polling: Polling, age_s: float) -> bool:
+    """Whether a generation is so old that its record may soon be forgotten."""
+    return age_s > URGENT_SHARE * polling.give_up_s

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 from pipeline.engine.limits import Pace, Turn
-from pipeline.engine.polling import URGENT_SHARE, Durations, next_age_s, saving_s
+from pipeline.engine.polling import Durations, is_urgent, next_age_s, saving_s
 from pipeline.engine.settings import Polling
 from pipeline.kernel.clock import Clock
 
@@ -60,7 +60,7 @@ class Polls:
                 await self._until(first_s)
                 continue
             urgent = any(self._is_urgent(each, now_s) for each in waiting)
-            await self._pace.turn(Turn.COLLECT if urgent else Turn.POLL)
+            await self._pace.turn(Turn.URGENT if urgent else Turn.POLL)
             if (best := self._best()) is not None:
                 best.place.set_result(None)
                 await asyncio.sleep(0)
@@ -84,4 +84,4 @@ class Polls:
         return self._is_urgent(each, now_s), saving_s(self.durations, each.asked_s, age_s)
 
     def _is_urgent(self, each: _Waiting, now_s: float) -> bool:
-        return now_s - each.accepted_s > URGENT_SHARE * self._polling.give_up_s
+        return is_urgent(self._polling, now_s - each.accepted_s)

@@ -15,6 +15,8 @@ import orjson
 from pipeline.engine import retry
 from pipeline.engine.context import RunContext
 from pipeline.engine.images import bring_up
+from pipeline.engine.limits import Turn
+from pipeline.engine.polling import is_urgent
 from pipeline.engine.retry import Again, GiveUp, PutBack
 from pipeline.engine.stopping import LeavingError
 from pipeline.jobs import Job
@@ -193,7 +195,8 @@ async def look(
         # The generation is over: another may start while this one is collected.
         run.slots.release(record.job_id)
         run.stopping.changed.set()
-        reply = await run.ask(lambda: run.provider.result(request_id))
+        turn = Turn.URGENT if is_urgent(run.settings.polling, age_s) else Turn.COLLECT
+        reply = await run.ask(lambda: run.provider.result(request_id), turn)
         if isinstance(reply, Refused) and _is_about_the_job(reply):
             # Done, says the one, and failed, says the other: only the history may free its money.
             return await look_in_history(run, record, expired=age_s > SPURIOUS_404_S)

@@ -8,7 +8,7 @@ import random
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,8 @@ class Scenario:
     mean_s: float | None = None
     sigma: float = 0.3
     faults: Mapping[str, float] = field(default_factory=dict)
+    provider: Mapping[str, Any] = field(default_factory=dict)
+    """What the provider is besides, such as limits that nobody has configured: fields of `SandboxSettings`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +181,7 @@ def _on_stage(config: Config) -> Config:
 
 def _with_mean(scenario: Scenario, config: Config) -> Scenario:
     mean_s = config.polling.expected_s if scenario.mean_s is None else scenario.mean_s
-    return Scenario(scenario.seed, mean_s, scenario.sigma, scenario.faults)
+    return replace(scenario, mean_s=mean_s)
 
 
 async def _play(
@@ -208,6 +210,7 @@ async def _play(
         "clock": clock.wall_s,
         "prices_microusd": {length: config.price(str(length)) for length in PRICED},
         "accepted": known_to_provider(before, started_us, draw_s, rng),
+        **scenario.provider,
     }
     stage = Stage(sandbox, recorder.join, rng)
     result = await run(campaign, config, folder, options=options, watcher=recorder, clock=clock, stage=stage)

@@ -115,7 +115,7 @@ def test_slots_count_jobs_and_not_calls() -> None:
 
 
 def test_those_who_wait_take_turns_by_what_they_wait_for() -> None:
-    """Starting, collecting and asking get a third each while all wait; who is alone gets every turn."""
+    """Starting gets two of three turns, collecting and asking share the third; who is alone gets every turn."""
     got: list[Turn] = []
 
     async def caller(pace: Pace, kind: Turn, rounds: int) -> None:
@@ -126,12 +126,12 @@ def test_those_who_wait_take_turns_by_what_they_wait_for() -> None:
     async def main() -> None:
         pace = Pace(Limits(60, 10), VirtualClock())
         callers = [caller(pace, Turn.POLL, 10) for _ in range(20)]
-        await asyncio.gather(*callers, caller(pace, Turn.START, 20), caller(pace, Turn.COLLECT, 5))
+        starters = [caller(pace, Turn.START, 10) for _ in range(4)]
+        await asyncio.gather(*callers, *starters, caller(pace, Turn.COLLECT, 10))
 
     run_virtually(main())
-    assert Counter(got[:15]) == {Turn.START: 5, Turn.COLLECT: 5, Turn.POLL: 5}
-    assert Counter(got[15:45]) == {Turn.START: 15, Turn.POLL: 15}
-    assert set(got[45:]) == {Turn.POLL}
+    assert Counter(got[:60]) == {Turn.START: 40, Turn.COLLECT: 10, Turn.POLL: 10}
+    assert set(got[60:]) == {Turn.POLL}
 
 
 def night_of_calls(configured: float, allowed: int, hours: float, *, adaptive: bool = True) -> tuple[int, int]:
