@@ -49,12 +49,12 @@ def rehearse(
     setting: options.Setting = None,
     json: options.Json = False,
 ) -> None:
-    """Play a whole run in seconds, against the sandbox in virtual time. No request leaves, no money moves.
+    """Play a whole run in seconds: no request leaves, no money moves.
 
-    Starts from a copy of the run directory, if there is one, so that it plays what is left; it touches nothing there.
-    Ends with exit 0 however the night would end, which it tells.
+    The same engine works against the sandbox, in virtual time. It starts from a copy of the run directory, if there is
+    one, so that it plays what is left; nothing is touched there. However the night would end, the exit code is 0.
 
-    Example: kling-batch rehearse campaign.csv -c configs/live.yaml --budget-usd 50 --for 8h --fault submit_500=0.02
+    Example: kling-batch rehearse campaign.csv --for 8h --fault submit_500=0.02
     """
     from pipeline import rehearsal, runner
     from pipeline.cli.progress import Played

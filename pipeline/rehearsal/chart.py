@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
-from pipeline.kernel.usd import format_usd
 from pipeline.rehearsal.night import Night, Sample
 
 WIDTH, LEFT, RIGHT, TOP = 760, 84, 24, 100
@@ -82,7 +81,7 @@ def night_svg(name: str, night: Night) -> str:
 def _words(name: str, night: Night) -> str:
     shown = name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 1]}…"
     return (
-        f"{shown}: {night.stored:,} stored for ${format_usd(night.spent_microusd)} in {clock_time(night.makespan_s)}, "
+        f"{shown}: {night.stored:,} stored for ${night.spent_microusd / 1e6:,.2f} in {clock_time(night.makespan_s)}, "
         f"seed {night.scenario.seed}"
     )
 
