@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test torture mistakes lint schema lock bench clean
+.PHONY: help demo test torture mistakes lint schema lock bench bench-dispatch clean
 
 help:  ## Say what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,6 +39,9 @@ schema: .venv/ready  ## Write the schemas that editors read, after a change of w
 bench: .venv/ready  ## Measure the whole path, in jobs a second, and plans of a million rows
 	$(BIN)/python -m benchmarks.whole_path
 	$(BIN)/python -m benchmarks.planning
+
+bench-dispatch: .venv/ready  ## Measure the dispatcher against the ideal, in virtual time; half an hour
+	$(BIN)/python -m benchmarks.dispatch
 
 lock: .venv/ready  ## Pin what is installed now
 	$(BIN)/pip freeze --exclude-editable > requirements.lock

@@ -47,14 +47,14 @@ class Turn(IntEnum):
 
 
 TURNS = (Turn.START, Turn.START, Turn.COLLECT, Turn.START, Turn.START, Turn.POLL)
-"""In which order they take turns. Where calls are what a run lacks, early starts leave fewer of them unused at its end."""
+"""In which order they take turns. Where calls are what a run lacks, early starts leave fewer unused at its end."""
 
 
 class Pace:
     """The one gate for every call with the key: smooth, without a burst, and closed for all after a 429.
 
     Starting a job, collecting what is finished, and asking how things stand take turns: who does not wait is passed
-    over. So a submission never waits for polls that can wait, and paid work is collected however many jobs are left.
+    over. So a submission hardly waits for polls that can wait, and paid work is collected however many jobs are left.
     """
 
     def __init__(self, limits: Limits, clock: Clock) -> None:
