@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from pipeline.manifest import Campaign
     from pipeline.runner import RunOptions
 
+MANY_ENTRIES = 100_000
+
 Manifest = Annotated[
     Path,
     typer.Argument(
-        metavar="MANIFEST", help="The manifest: YAML, CSV, JSONL, or a .txt of prompts.", show_default=False
+        metavar="MANIFEST", help="The manifest: YAML, CSV, JSONL, Parquet, or a .txt of prompts.", show_default=False
     ),
 ]
 RunDirectory = Annotated[
@@ -125,8 +127,9 @@ def read_manifest(path: Path, *, json: bool) -> Campaign:
 
     try:
         campaign = load_manifest(path)
-        # It stays until the command ends: nobody need look for garbage among a million rows again and again.
-        gc.freeze()
+        if len(campaign.entries) > MANY_ENTRIES:
+            # They stay until the command ends: nobody need look for garbage among a million rows again and again.
+            gc.freeze()
         return campaign
     except ManifestError as error:
         if not json:

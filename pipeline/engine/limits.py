@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import deque
+from collections.abc import Iterable
 from enum import IntEnum
 
 from aiolimiter import AsyncLimiter
@@ -50,6 +52,16 @@ TURNS = (Turn.START, Turn.START, Turn.COLLECT, Turn.START, Turn.START, Turn.POLL
 """In which order they take turns. Where calls are what a run lacks, early starts leave fewer unused at its end."""
 
 
+def pass_on(ended: asyncio.Task[None], places: Iterable[asyncio.Future[None]]) -> None:
+    """A defect in a task that others wait for, or its cancel, reaches all of them: nobody waits for ever."""
+    error = None if ended.cancelled() else ended.exception()
+    for place in list(places):
+        if ended.cancelled():
+            place.cancel()
+        elif error is not None and not place.done():
+            place.set_exception(error)
+
+
 class Pace:
     """The one gate for every call with the key: smooth, without a burst, and closed for all after a 429.
 
@@ -81,7 +93,11 @@ class Pace:
         self._waiting[kind].append(place)
         if self._keeper is None or self._keeper.done():
             self._keeper = asyncio.create_task(self._let_through())
+            self._keeper.add_done_callback(self._ended)
         await place
+
+    def _ended(self, keeper: asyncio.Task[None]) -> None:
+        pass_on(keeper, itertools.chain.from_iterable(self._waiting.values()))
 
     async def _let_through(self) -> None:
         """Let one through after another, as long as somebody waits."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-from pipeline.engine.limits import Pace, Turn
+from pipeline.engine.limits import Pace, Turn, pass_on
 from pipeline.engine.polling import Durations, is_urgent, next_age_s, saving_s
 from pipeline.engine.settings import Polling
 from pipeline.kernel.clock import Clock
@@ -46,11 +46,15 @@ class Polls:
         self._changed.set()
         if self._conductor is None or self._conductor.done():
             self._conductor = asyncio.create_task(self._conduct())
+            self._conductor.add_done_callback(self._ended)
         try:
             await place
         finally:
             del self._waiting[job_id]
             self._changed.set()
+
+    def _ended(self, conductor: asyncio.Task[None]) -> None:
+        pass_on(conductor, (each.place for each in self._waiting.values()))
 
     async def _conduct(self) -> None:
         while waiting := [each for each in self._waiting.values() if not each.place.done()]:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from virtual_time import VirtualClock, run_virtually
 
 from pipeline.engine.limits import JITTER_S, Breaker, Outage, Pace, Slots, Turn
-from pipeline.engine.settings import Limits, Retry
+from pipeline.engine.polls import Polls
+from pipeline.engine.settings import Limits, Polling, Retry
 from pipeline.kernel.clock import SystemClock
 
 
@@ -258,3 +259,60 @@ def test_the_breaker_trips_exactly_when_a_full_window_fails_too_often(
         breaker.note(failed=failed)
     latest = outcomes[-window:]
     assert breaker.has_tripped == (len(latest) == window and sum(latest) >= rate * window)
+
+
+def test_a_defect_in_the_gate_or_the_conductor_reaches_everybody_who_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that waits for a task that has died would wait for ever."""
+
+    async def main() -> list[BaseException | None]:
+        clock = VirtualClock()
+        pace = Pace(Limits(60, 10), clock)
+        polls = Polls(Polling(), pace, clock)
+        monkeypatch.setattr(Polls, "_best", lambda _self: 1 // 0)
+        asked = await asyncio.gather(*(polls.turn(f"job {n}", 400.0, 0.0) for n in range(3)), return_exceptions=True)
+        monkeypatch.setattr(Pace, "_take_next", lambda _self: 1 // 0)
+        turns = await asyncio.gather(*(pace.turn() for _ in range(3)), return_exceptions=True)
+        return [*asked, *turns]
+
+    assert [type(each) for each in run_virtually(main())] == [ZeroDivisionError] * 6
+
+
+def test_scarce_calls_go_to_whom_they_save_most() -> None:
+    """Of forty generations of different ages, at one call a minute: those most likely to be finished come first."""
+
+    async def main() -> list[float]:
+        clock = VirtualClock()
+        polls = Polls(Polling(), Pace(Limits(1, 40), clock), clock)
+        asked: list[float] = []
+
+        async def watch(age_s: float) -> None:
+            began_s = clock.monotonic_s() - age_s
+            await polls.turn(f"job {age_s}", age_s, 0.0)
+            asked.append(clock.monotonic_s() - began_s)
+
+        await asyncio.gather(*(watch(10.0 * n) for n in range(40)))
+        return asked
+
+    ages = run_virtually(main())
+    assert all(age > 150 for age in ages)
+    # Everybody ages alike: who was oldest at the beginning is asked about first, and the youngest last.
+    assert [round(age - 60.5 * place) for place, age in enumerate(ages)] == sorted(
+        (round(age - 60.5 * place) for place, age in enumerate(ages)), reverse=True
+    )
+
+
+def test_who_waits_at_a_gate_whose_keeper_is_cancelled_is_cancelled_too() -> None:
+    """And the next who comes finds a new keeper."""
+
+    async def main() -> list[BaseException | None]:
+        pace = Pace(Limits(60, 10), VirtualClock())
+        await pace.turn()
+        waiting = asyncio.gather(*(pace.turn() for _ in range(3)), return_exceptions=True)
+        await asyncio.sleep(0)
+        assert pace._keeper is not None
+        pace._keeper.cancel()
+        ended = await waiting
+        await pace.turn()
+        return ended
+
+    assert [type(each) for each in run_virtually(main())] == [asyncio.CancelledError] * 3

@@ -10,6 +10,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from score import Score
@@ -30,10 +31,10 @@ class DieAfter:
     def arm(self) -> None:
         keep_house = runner._keep_house
 
-        async def doomed(live: runner.LiveRun) -> None:
+        async def doomed(live: runner.LiveRun, **how: Any) -> None:
             dying = asyncio.get_running_loop().call_later(self.seconds, os.kill, os.getpid(), signal.SIGKILL)
             try:
-                await keep_house(live)
+                await keep_house(live, **how)
             finally:
                 dying.cancel()
 
