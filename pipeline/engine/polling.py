@@ -78,6 +78,11 @@ class Durations:
         """The mean generation time."""
         return self.median_s * math.exp(self.sigma**2 / 2)
 
+    @property
+    def outlook(self) -> Outlook:
+        """The expectation as it is now, for looking at many generations at once."""
+        return Outlook(self.median_s, curve(self.sigma))
+
 
 @dataclass(frozen=True, slots=True)
 class Curve:
@@ -115,11 +120,17 @@ def curve(sigma: float) -> Curve:
     return Curve(ages, grown)
 
 
-def saving_s(durations: Durations, asked_s: float, age_s: float) -> float:
-    """What a question brings now, in seconds of delay saved a call, for a generation last asked about at `asked_s`."""
-    median_s, line = durations.median_s, curve(durations.sigma)
-    grown = line.at(age_s / median_s) - line.at(asked_s / median_s)
-    return median_s * grown * grown if grown > 0 else 0.0
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What is expected of generation times at one moment."""
+
+    median_s: float
+    line: Curve
+
+    def saving_s(self, asked_s: float, age_s: float) -> float:
+        """What a question brings now, in seconds of delay saved, for a generation last asked about at `asked_s`."""
+        grown = self.line.at(age_s / self.median_s) - self.line.at(asked_s / self.median_s)
+        return self.median_s * grown * grown if grown > 0 else 0.0
 
 
 def next_age_s(durations: Durations, polling: Polling, asked_s: float) -> float:

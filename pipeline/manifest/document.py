@@ -72,10 +72,11 @@ class Row(Block):
         return f"row {self.number}" if self.file is None else f"row {self.number} of {self.file}"
 
     def as_record(self) -> Cells:
-        """Every column with its value, an empty text where it has none."""
+        """Every column as templates see it: an empty text where it has no value, a number where a text shows one."""
         if self.record is not None:
             return self.record
-        return {**dict.fromkeys(self.columns, ""), **self.cells} if self.columns else self.cells
+        cells = {**dict.fromkeys(self.columns, ""), **self.cells} if self.columns else self.cells
+        return {name: from_text(value) if isinstance(value, str) else value for name, value in cells.items()}
 
 
 @dataclass(frozen=True, slots=True)

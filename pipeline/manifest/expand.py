@@ -15,7 +15,6 @@ from pipeline.jobs import Job, job_id
 from pipeline.kernel.errors import ManifestError
 from pipeline.manifest.campaign import ORDERS, Campaign, Entry
 from pipeline.manifest.document import MAX_ENTRIES, NO_SWEEP, RESERVED, Document, Row, from_text
-from pipeline.manifest.feeds import typed
 from pipeline.manifest.images import LocalImages, is_local
 from pipeline.manifest.mistakes import Mistakes
 from pipeline.manifest.names import Names
@@ -444,11 +443,11 @@ class _Expansion:
             if name in row.cells or name in row.sweep.axes or name not in row.record
         }
         own = {name: variables[name] for name in combination if name in variables and name in set(row.sweep.names())}
-        return {**scope(typed(row.record)), **visible, **near, **own}
+        return {**scope(row.record), **visible, **near, **own}
 
     def _row_in_sight(self, row: Row, text: str) -> dict[str, Any]:
         """The row under the name `row`, where a template asks for it."""
-        return {"row": scope(typed(row.as_record()))["row"]} if "row" in text else {}
+        return {"row": scope(row.as_record())["row"]} if "row" in text else {}
 
     def _add_entry(
         self,

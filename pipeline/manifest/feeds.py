@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline.manifest.document import Row, from_text
+from pipeline.manifest.document import Cells, Row
 from pipeline.manifest.mistakes import Mistakes
 from pipeline.manifest.read_csv import read_csv
 from pipeline.manifest.read_jsonl import read_jsonl
@@ -69,9 +69,10 @@ def rows_of(feed: Feed, folder: Path, mistakes: Mistakes, needs_prompt: bool) ->
     )
     rows, before = 0, len(mistakes)
     for row in reader(path, theirs, needs_prompt and each is None):
-        if feed.where is None or _is_wanted(row, feed, mistakes):
+        record = {} if feed.where is None and each is None else row.as_record()
+        if feed.where is None or _is_wanted(row, record, feed, mistakes):
             rows += 1
-            yield row if each is None else _made(row, each, theirs)
+            yield row if each is None else _made(row, record, each, theirs)
     if not rows and len(mistakes) == before:
         what = "has no row" if feed.where is None else "has no record for which `where` is true"
         mistakes.add(f"{feed.path[:60]} {what}", column="rows_from", line=feed.line)
@@ -85,12 +86,12 @@ def _reader(path: Path) -> Reader | None:
     return TABLES.get(path.suffix.lower())
 
 
-def _is_wanted(row: Row, feed: Feed, mistakes: Mistakes) -> bool:
+def _is_wanted(row: Row, record: Cells, feed: Feed, mistakes: Mistakes) -> bool:
     text = f"{{% if ({feed.where}) %}}true{{% endif %}}"
     try:
         if feed.where is not None and ("%}" in feed.where or feed.where.lstrip().startswith("{{")):
             raise BadTemplateError('is one condition: `row["Price"]|float(0) > 10`, without {% %} and {{ }}')
-        return render(text, scope(typed(row.as_record()))) == "true"
+        return render(text, scope(record)) == "true"
     except BadTemplateError as problem:
         mistakes.add(f"{problem} ({row.place})", column="where", line=feed.where_line)
         # One record tells it; the others would say the same.
@@ -107,10 +108,9 @@ def _outright(each: Row) -> Mapping[str, int]:
     }
 
 
-def _made(row: Row, each: Row, mistakes: Mistakes) -> Row:
+def _made(row: Row, record: Cells, each: Row, mistakes: Mistakes) -> Row:
     """The row that the template makes of a record."""
-    record = row.as_record()
-    values = scope(typed(record))
+    values = scope(record)
     cells: dict[str, Scalar] = {}
     for name, value in each.cells.items():
         if name in LATE or not isinstance(value, str) or not is_template(value):
@@ -125,8 +125,3 @@ def _made(row: Row, each: Row, mistakes: Mistakes) -> Row:
             cells[name] = text
     columns = tuple(each.cells)
     return replace(each, cells=cells, columns=columns, number=row.number, line=row.line, file=row.file, record=record)
-
-
-def typed(record: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """A record as templates see it: a text that is a number can be compared with one."""
-    return {name: from_text(value) if isinstance(value, str) else value for name, value in record.items()}

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.engine.polling import PRICE_OF_A_CALL, Durations, curve, next_age_s, saving_s
+from pipeline.engine.polling import PRICE_OF_A_CALL, Durations, curve, next_age_s
 from pipeline.engine.retry import Again, GiveUp, backoff_s, decide
 from pipeline.engine.settings import Polling, Retry
 from pipeline.engine.stopping import gravest
@@ -88,7 +88,7 @@ def test_a_question_is_never_sooner_than_the_minimum_nor_later_than_the_maximum(
     assert due_s >= asked_s + polling.min_interval_s - 1e-9
     if asked_s > 0:
         assert due_s <= asked_s + polling.max_interval_s + 1e-9
-    assert saving_s(durations, asked_s, due_s) >= 0
+    assert durations.outlook.saving_s(asked_s, due_s) >= 0
 
 
 @given(st.integers(1, 200), st.integers(0, 2**32))

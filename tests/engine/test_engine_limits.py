@@ -316,3 +316,26 @@ def test_who_waits_at_a_gate_whose_keeper_is_cancelled_is_cancelled_too() -> Non
         return ended
 
     assert [type(each) for each in run_virtually(main())] == [asyncio.CancelledError] * 3
+
+
+def test_an_old_generation_hurries_no_question_but_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was asked about a moment ago: until it is due again, questions about others wait for their turn as ever."""
+    kinds: list[Turn] = []
+
+    async def main() -> None:
+        clock = VirtualClock()
+        pace = Pace(Limits(60, 10), clock)
+        turn = pace.turn
+
+        async def noted(kind: Turn = Turn.COLLECT) -> None:
+            kinds.append(kind)
+            await turn(kind)
+
+        monkeypatch.setattr(pace, "turn", noted)
+        polls = Polls(Polling(), pace, clock)
+        old = asyncio.create_task(polls.turn("old", 3_000.0, 2_999.0))
+        await polls.turn("young", 400.0, 0.0)
+        await old
+
+    run_virtually(main())
+    assert kinds == [Turn.POLL, Turn.URGENT]
