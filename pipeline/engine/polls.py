@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import math
 from dataclasses import dataclass, field
 
 from pipeline.engine.limits import Pace, Turn, pass_on
@@ -12,11 +13,15 @@ from pipeline.engine.polling import Durations, is_urgent, next_age_s
 from pipeline.engine.settings import Polling
 from pipeline.kernel.clock import Clock
 
+RANKED_AT_ONCE = 8
+"""Of those that are due, the best of every so many are chosen at once: looking at all for each call is dear."""
+
 
 @dataclass(slots=True)
 class _Waiting:
     """A generation that is waited for: when it was accepted, and at which age it was asked about last."""
 
+    job_id: str
     accepted_s: float
     asked_s: float
     place: asyncio.Future[None] = field(repr=False)
@@ -37,7 +42,11 @@ class Polls:
         self._waiting: dict[str, _Waiting] = {}
         self._later: list[tuple[float, int, _Waiting]] = []
         """Those that are not worth a question yet, by the moment from which on they are: a heap."""
-        self._due: list[_Waiting] = []
+        self._due: dict[str, _Waiting] = {}
+        self._next: list[_Waiting] = []
+        """Those of them that were chosen for the next calls, the first one last."""
+        self._oldest_s = math.inf
+        """None of those that are due was accepted before this."""
         self._order = itertools.count()
         self._changed = asyncio.Event()
         self._conductor: asyncio.Task[None] | None = None
@@ -47,7 +56,7 @@ class Polls:
         now_s = self._clock.monotonic_s()
         due_s = now_s - age_s + next_age_s(self.durations, self._polling, asked_s)
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting[job_id] = waiting = _Waiting(now_s - age_s, asked_s, place)
+        self._waiting[job_id] = waiting = _Waiting(job_id, now_s - age_s, asked_s, place)
         heapq.heappush(self._later, (due_s, next(self._order), waiting))
         self._changed.set()
         if self._conductor is None or self._conductor.done():
@@ -57,6 +66,7 @@ class Polls:
             await place
         finally:
             del self._waiting[job_id]
+            self._due.pop(job_id, None)
             self._changed.set()
 
     def _ended(self, conductor: asyncio.Task[None]) -> None:
@@ -68,23 +78,23 @@ class Polls:
             now_s = self._clock.monotonic_s()
             self._bring_due(now_s)
             if self._due:
-                urgent = any(self._is_urgent(each, now_s) for each in self._due)
-                await self._pace.turn(Turn.URGENT if urgent else Turn.POLL)
+                await self._pace.turn(Turn.URGENT if self._has_urgent(now_s) else Turn.POLL)
                 if (best := self._best()) is not None:
+                    del self._due[best.job_id]
                     best.place.set_result(None)
-                    await asyncio.sleep(0)
+                await asyncio.sleep(0)  # let it go, or let those leave that were cancelled
             elif self._later:
                 await self._until(self._later[0][0])
             else:
                 return
 
     def _bring_due(self, now_s: float) -> None:
-        """Move those whose time has come to those that are due, and forget who has left."""
-        self._due = [each for each in self._due if not each.place.done()]
+        """Move those whose time has come to those that are due, and forget who has left before."""
         while self._later and (self._later[0][0] <= now_s or self._later[0][2].place.done()):
             each = heapq.heappop(self._later)[2]
             if not each.place.done():
-                self._due.append(each)
+                self._due[each.job_id] = each
+                self._oldest_s = min(self._oldest_s, each.accepted_s)
 
     async def _until(self, at_s: float) -> None:
         """Wait until a moment, or until somebody comes or leaves."""
@@ -97,13 +107,24 @@ class Polls:
     def _best(self) -> _Waiting | None:
         """Whose question saves most now, of those that are due; None if nobody is any more."""
         now_s = self._clock.monotonic_s()
+        if not self._has_urgent(now_s):
+            while self._next:
+                if self._due.get((best := self._next.pop()).job_id) is best and not best.place.done():
+                    return best
         self._bring_due(now_s)
         outlook = self.durations.outlook
 
         def rank(each: _Waiting) -> tuple[bool, float]:
             return self._is_urgent(each, now_s), outlook.saving_s(each.asked_s, now_s - each.accepted_s)
 
-        return max(self._due, key=rank, default=None)
+        waiting = [each for each in self._due.values() if not each.place.done()]
+        self._next = heapq.nlargest(max(1, len(waiting) // RANKED_AT_ONCE), waiting, key=rank)[::-1]
+        return self._next.pop() if waiting else None
+
+    def _has_urgent(self, now_s: float) -> bool:
+        if is_urgent(self._polling, now_s - self._oldest_s):
+            self._oldest_s = min((each.accepted_s for each in self._due.values()), default=math.inf)
+        return is_urgent(self._polling, now_s - self._oldest_s)
 
     def _is_urgent(self, each: _Waiting, now_s: float) -> bool:
         return is_urgent(self._polling, now_s - each.accepted_s)
