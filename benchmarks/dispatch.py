@@ -1,12 +1,14 @@
 """How near the dispatcher comes to the ideal, in virtual time: minutes lost, and calls spent on knowing what ended.
 
 Each line is a rehearsal of a whole run by the real engine, against a provider that counts calls in a strict sliding
-minute. Generation times are lognormal, mean 317 s, sigma 0.3. Beside the makespan stand
+minute. Generation times are lognormal, mean 317 s, sigma 0.3, learned on the way. Beside the makespan stand
 
 - the ideal: list scheduling of the very same generation times in the same order, knowing each only as it ends, where
   asking is free and a generation is known to be finished at once;
 - the bound, where polls are counted: the ideal, each generation longer by the least mean delay that any schedule of
-  polls has for the calls that submissions and results leave; and never less than the time for three calls a job.
+  polls has for the calls that starts and results leave; and never less than the time for three calls a job.
+
+The delay is that from the end of a generation until it is known, beside the least one for as many polls.
 
     python -m benchmarks.dispatch --jobs 100,1000
 """
@@ -21,28 +23,14 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.frontier import least_delay_s
 from pipeline.config import load_config
 from pipeline.ledger.events import Event, EventKind
 from pipeline.manifest import load_manifest
 from pipeline.rehearsal.night import Scenario, rehearse
-from pipeline.runner import Watcher
+from pipeline.runner import LiveRun, Watcher
 
 MEAN_S, SIGMA = 317.0, 0.3
-
-FRONTIER = (
-    (28.0, 2.4),
-    (17.7, 4.0),
-    (12.6, 5.8),
-    (8.9, 8.4),
-    (6.4, 11.9),
-    (5.3, 14.7),
-    (4.2, 18.9),
-    (3.4, 23.9),
-    (2.9, 29.1),
-    (2.4, 37.3),
-    (2.0, 45.1),
-)
-"""Polls a job and the least mean delay in seconds, for a known lognormal of this mean and sigma."""
 
 
 def main() -> None:
@@ -55,7 +43,7 @@ def main() -> None:
     arguments = parser.parse_args()
     print(
         f"{'jobs':>6}{'slots':>7}{'RPM':>6}  {'polls':<8}{'hours':>8}{'ideal':>8}{'ratio':>8}{'bound':>8}{'ratio':>8}"
-        f"{'polls/job':>11}{'delay s':>9}{'best s':>8}{'429s':>6}{'took s':>8}"
+        f"{'polls/job':>11}{'delay s':>9}{'best s':>8}{'ratio':>7}{'429s':>6}{'took s':>8}"
     )
     cases = itertools.product(
         *(map(int, text.split(",")) for text in (arguments.jobs, arguments.in_flight, arguments.rpm))
@@ -75,18 +63,33 @@ class _Times(Watcher):
 
     def __init__(self) -> None:
         self._order: list[str] = []
-        self._submitted_us: dict[str, int] = {}
+        self._submitted_s: dict[str, float] = {}
+        self._known_s: dict[str, float] = {}
         self._took_s: dict[str, float] = {}
-        self.late_s: list[float] = []
+
+    def started(self, live: LiveRun) -> None:
+        slots, clock, release = live.context.slots, live.context.clock, live.context.slots.release
+
+        def noted(job_id: str) -> None:
+            """A slot is given up the first time when the end of its generation is known."""
+            self._known_s.setdefault(job_id, clock.monotonic_s())
+            release(job_id)
+
+        slots.release = noted  # type: ignore[method-assign]
+        self._clock = clock
 
     def event(self, event: Event) -> None:
         job_id = event.job_id or ""
         if event.event is EventKind.SUBMITTED:
             self._order.append(job_id)
-            self._submitted_us[job_id] = event.at_us
+            self._submitted_s[job_id] = self._clock.monotonic_s()
+            self._known_s.pop(job_id, None)  # of an attempt that was refused
         elif event.event is EventKind.POSTED:
             self._took_s[job_id] = (event.queue_s or 0.0) + (event.inference_s or 0.0)
-            self.late_s.append((event.at_us - self._submitted_us[job_id]) / 1e6 - self._took_s[job_id])
+
+    @property
+    def late_s(self) -> list[float]:
+        return [self._known_s[job] - self._submitted_s[job] - took_s for job, took_s in self._took_s.items()]
 
     @property
     def took_s(self) -> list[float]:
@@ -110,13 +113,14 @@ def _print(jobs: int, slots: int, rpm: int, counted: bool, provider: dict[str, i
     true_rpm, true_slots = (provider or {}).get("rpm", rpm), (provider or {}).get("max_in_flight", slots)
     took_s = night.makespan_s
     ideal_s = schedule_s(times.took_s, true_slots, true_rpm)
-    bound_s, best_s = bound(times.took_s, true_slots, true_rpm) if counted else (ideal_s, 0.0)
-    late_s = sum(times.late_s) / len(times.late_s)
+    bound_s = bound_of(times.took_s, true_slots, true_rpm) if counted else ideal_s
+    polls, late_s = night.calls["poll"] / jobs, sum(times.late_s) / jobs
+    best_s = least_delay_s(polls, MEAN_S, SIGMA)
     print(
         f"{jobs:>6,}{slots:>7}{rpm:>6}  {'counted' if counted else 'free':<8}"
         f"{took_s / 3600:>8.3f}{ideal_s / 3600:>8.3f}"
         f"{took_s / ideal_s:>8.3f}{bound_s / 3600:>8.3f}{took_s / bound_s:>8.3f}"
-        f"{night.calls['poll'] / jobs:>11.1f}{late_s:>9.1f}{best_s:>8.1f}{night.rate_limited:>6}"
+        f"{polls:>11.1f}{late_s:>9.1f}{best_s:>8.1f}{late_s / best_s:>7.2f}{night.rate_limited:>6}"
         f"{time.monotonic() - began:>8.1f}",
         flush=True,
     )
@@ -133,23 +137,13 @@ def schedule_s(took_s: list[float], slots: int, rpm: float) -> float:
     return end_s
 
 
-def bound(took_s: list[float], slots: int, rpm: float) -> tuple[float, float]:
-    """The makespan that no schedule of polls can better, and the mean delay in it, both in seconds."""
+def bound_of(took_s: list[float], slots: int, rpm: float) -> float:
+    """A makespan in seconds that no schedule of starts, polls and results betters by much."""
     jobs, delay_s, makespan_s = len(took_s), 0.0, 0.0
     for _ in range(50):
         makespan_s = max(schedule_s([length_s + delay_s for length_s in took_s], slots, rpm), 3 * jobs * 60 / rpm)
-        delay_s = (delay_s + least_delay_s((makespan_s * rpm / 60 - 2 * jobs) / jobs)) / 2
-    return makespan_s, delay_s
-
-
-def least_delay_s(polls: float) -> float:
-    """The frontier, between its points; beyond its ends as at the nearest of them."""
-    if polls >= FRONTIER[0][0]:
-        return FRONTIER[0][1] * FRONTIER[0][0] / polls
-    for (more, less_s), (fewer, more_s) in itertools.pairwise(FRONTIER):
-        if fewer <= polls:
-            return less_s + (more - polls) / (more - fewer) * (more_s - less_s)
-    return FRONTIER[-1][1]
+        delay_s = (delay_s + least_delay_s((makespan_s * rpm / 60 - 2 * jobs) / jobs, MEAN_S, SIGMA)) / 2
+    return makespan_s
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from pipeline.difference import bought_again, paid_and_unasked
 from pipeline.engine.canary import Trial, trial
 from pipeline.engine.context import Listener, RunContext
 from pipeline.engine.dispatcher import Dispatcher
+from pipeline.engine.limits import Turn
 from pipeline.engine.recovery import doubt_what_was_reserved, grant_retries, recover, wants_retry
 from pipeline.engine.stopping import LeavingError, Stopping, StopReason, gravest
 from pipeline.jobs import Job, is_of_this_scheme
@@ -664,7 +665,7 @@ async def _keep_house(live: LiveRun, *, reports: bool) -> None:
         await context.clock.sleep(HOUSEKEEPING_S)
         if context.settings.bounds.credits_floor is not None:
             with contextlib.suppress(LeavingError):
-                balance = await context.ask(context.provider.credits)
+                balance = await context.ask(context.provider.credits, Turn.URGENT)
                 if isinstance(balance, int):
                     _hold_against_floor(context, balance)
         if not reports:

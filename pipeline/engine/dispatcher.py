@@ -17,7 +17,7 @@ from pipeline.engine import worker
 from pipeline.engine.canary import Canary, lets, reason_to_stop
 from pipeline.engine.context import RunContext
 from pipeline.engine.doubt import Witness, settle
-from pipeline.engine.limits import Turn
+from pipeline.engine.limits import CALLS_OF_A_START, Turn
 from pipeline.engine.retry import Again, PutBack
 from pipeline.engine.stopping import LeavingError, StopReason
 from pipeline.engine.worker import SETTLED, Outcome
@@ -32,6 +32,9 @@ FIRST_SWEEP_S = 5.0
 LONGEST_SWEEP_S = 300.0
 """The history is swept for what is in doubt after the first of these, then ever more rarely up to the second."""
 
+
+SAFE_SHARE, SAFE_MEANS = 0.5, 1.5
+"""No more are in flight than are collected at this share of `give_up_s`, or of generation times if that is more."""
 
 AHEAD = 2**62
 """How many places those stand ahead that go first."""
@@ -161,6 +164,7 @@ class Dispatcher:
         run = self.run
         while True:
             run.stopping.changed.clear()
+            run.pace.starts_left = len(self.queue) if self._lacks_calls() else 0
             match self.decide():
                 case End():
                     return
@@ -189,7 +193,7 @@ class Dispatcher:
             return End()
         if not run.slots.has_room:
             return Wait(run.slots.next_probe_s)
-        if len(self._workers) >= 2 * run.settings.limits.max_in_flight:
+        if len(self._workers) >= 2 * run.settings.limits.max_in_flight or run.slots.in_flight >= self._brought_home():
             return Wait()
         job = self.queue.first(run.free)
         if job is not None and lets(self.canary, run.ledger.state.jobs, job):
@@ -218,6 +222,18 @@ class Dispatcher:
             if ends_us > bounds.deadline_us:
                 return StopReason.DEADLINE, "a job started now would not be done by the deadline"
         return None
+
+    def _brought_home(self) -> int:
+        """How many generations may be in flight so that all of them are collected in time."""
+        polling = self.run.settings.polling
+        if self.run.settings.api == "v1":
+            return self.run.settings.limits.max_in_flight
+        return self.run.pace.brings_home(max(SAFE_SHARE * polling.give_up_s, SAFE_MEANS * polling.expected_s))
+
+    def _lacks_calls(self) -> bool:
+        """Whether places in flight are free sooner than calls to fill them."""
+        freed_a_minute = self.run.settings.limits.max_in_flight / self.run.polls.durations.mean_s * 60
+        return freed_a_minute * CALLS_OF_A_START > self.run.pace.per_minute
 
     def _on_their_way(self) -> int:
         """How many videos may yet come, of what was sent or is about to be."""
@@ -269,7 +285,7 @@ class Dispatcher:
         finally:
             # Gone before the dispatcher looks again, so that it never waits for a worker that has ended.
             del self._workers[job_id]
-            self.run.slots.release(job_id)
+            self.run.slots.forget(job_id)
             if isinstance(outcome, PutBack):
                 self.queue.put_back(self.jobs[job_id])
             elif isinstance(outcome, Again) and job_id in self.jobs:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import sys
 from collections import deque
 from collections.abc import Iterable
 from enum import IntEnum
+from typing import NamedTuple
 
 from aiolimiter import AsyncLimiter
 
+from pipeline.engine.crowding import Crowding
 from pipeline.engine.settings import Limits, Retry
 from pipeline.kernel.clock import Clock
 
@@ -52,6 +55,23 @@ TURNS = (Turn.START, Turn.START, Turn.COLLECT, Turn.START, Turn.START, Turn.POLL
 """In which order they take turns. Where calls are what a run lacks, early starts leave fewer unused at its end."""
 
 
+LAST_STARTS_S = 600.0
+"""When what is left to start takes no longer than this, results let it go first, for as long at most."""
+
+CALLS_OF_A_START = 2
+"""A place in flight that was freed by one question, and the start that takes it."""
+
+CALLS_OF_A_JOB = 3
+"""What a job takes at least: its start, one question, its result."""
+
+
+class _Place(NamedTuple):
+    """Somebody who waits for a turn, and since when."""
+
+    since_s: float
+    future: asyncio.Future[None]
+
+
 def pass_on(ended: asyncio.Task[None], places: Iterable[asyncio.Future[None]]) -> None:
     """A defect in a task that others wait for, or its cancel, reaches all of them: nobody waits for ever."""
     error = None if ended.cancelled() else ended.exception()
@@ -67,6 +87,9 @@ class Pace:
 
     Starting a job, collecting what is finished, and asking how things stand take turns: who does not wait is passed
     over. So a submission hardly waits for polls that can wait, and paid work is collected however many jobs are left.
+
+    What is started last ends last, and then calls are left over: when the last jobs are about to be started, results
+    wait for a while.
     """
 
     def __init__(self, limits: Limits, clock: Clock) -> None:
@@ -77,7 +100,9 @@ class Pace:
         self._limiter = AsyncLimiter(1, self.interval_s)
         self._clock = clock
         self._opens_s = 0.0
-        self._waiting: dict[Turn, deque[asyncio.Future[None]]] = {turn: deque() for turn in Turn}
+        self.starts_left = 0
+        """How many jobs wait to be started, where calls are what they wait for."""
+        self._waiting: dict[Turn, deque[_Place]] = {turn: deque() for turn in Turn}
         self._next = 0
         self._keeper: asyncio.Task[None] | None = None
         self._passed: deque[float] = deque()
@@ -90,14 +115,14 @@ class Pace:
             await self._until_open()
             return
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting[kind].append(place)
+        self._waiting[kind].append(_Place(self._clock.monotonic_s(), place))
         if self._keeper is None or self._keeper.done():
             self._keeper = asyncio.create_task(self._let_through())
             self._keeper.add_done_callback(self._ended)
         await place
 
     def _ended(self, keeper: asyncio.Task[None]) -> None:
-        pass_on(keeper, itertools.chain.from_iterable(self._waiting.values()))
+        pass_on(keeper, (each.future for each in itertools.chain.from_iterable(self._waiting.values())))
 
     async def _let_through(self) -> None:
         """Let one through after another, as long as somebody waits."""
@@ -115,7 +140,7 @@ class Pace:
 
     def _is_wanted(self) -> bool:
         for queue in self._waiting.values():
-            while queue and queue[0].done():
+            while queue and queue[0].future.done():
                 queue.popleft()  # who was cancelled has left
         return any(self._waiting.values())
 
@@ -124,11 +149,18 @@ class Pace:
         if not self._is_wanted():
             return None
         if self._waiting[Turn.URGENT]:
-            return self._waiting[Turn.URGENT].popleft()
-        while not self._waiting[TURNS[self._next]]:
+            return self._waiting[Turn.URGENT].popleft().future
+        while not self._waiting[TURNS[self._next]] or self._can_wait(TURNS[self._next]):
             self._next = (self._next + 1) % len(TURNS)
         kind, self._next = TURNS[self._next], (self._next + 1) % len(TURNS)
-        return self._waiting[kind].popleft()
+        return self._waiting[kind].popleft().future
+
+    def _can_wait(self, kind: Turn) -> bool:
+        """Whether this is a result that lets the last starts go first, and the questions that make room for them."""
+        if kind is not Turn.COLLECT or not (self._waiting[Turn.START] or self._waiting[Turn.POLL]):
+            return False
+        are_last = 0 < self.starts_left * CALLS_OF_A_START <= self.per_minute * LAST_STARTS_S / 60
+        return are_last and self._clock.monotonic_s() - self._waiting[kind][0].since_s < LAST_STARTS_S
 
     @property
     def is_open(self) -> bool:
@@ -143,6 +175,15 @@ class Pace:
     def per_minute(self) -> float:
         """Calls a minute that are let through now: as configured or, after a 429, fewer."""
         return self._found.per_minute(self._clock.monotonic_s())
+
+    def brings_home(self, within_s: float) -> int:
+        """How many generations may be in flight so that none of them is older than this when it is collected.
+
+        More are not made any sooner: where calls are what a run lacks, they only grow old.
+        """
+        if not self._counts_polls:
+            return sys.maxsize
+        return max(1, int(self.per_minute / 60 * within_s / CALLS_OF_A_JOB))
 
     def slow(self) -> None:
         """The provider took fewer calls than came."""
@@ -240,7 +281,8 @@ class Slots:
     """Generations at the provider, from their reservation until their end is known.
 
     The ceiling is the configured one. Where the provider refuses more, it is lowered to what there was, and more are
-    tried from time to time: ever more of them while they are taken, ever more rarely while they are refused.
+    tried from time to time: ever more of them while they are taken, ever more rarely while they are refused. Where it
+    takes them all and lets them wait, `Crowding` lowers it.
     """
 
     def __init__(self, limits: Limits, clock: Clock) -> None:
@@ -248,7 +290,10 @@ class Slots:
         self._ceiling = limits.max_in_flight
         self._is_adaptive = limits.adaptive
         self._clock = clock
+        self._crowding = Crowding(limits.max_in_flight, clock.monotonic_s)
         self._taken: set[str] = set()
+        self._then: dict[str, int] = {}
+        """By job, how many were in flight when it was taken."""
         self._probe_s = SHORTEST_PROBE_S
         self._probed_s = 0.0
         self._step = 1
@@ -262,7 +307,8 @@ class Slots:
 
     @property
     def has_room(self) -> bool:
-        return len(self._taken) < self._ceiling or self._may_probe()
+        in_flight = len(self._taken)
+        return in_flight < self._crowding.ceiling and (in_flight < self._ceiling or self._may_probe())
 
     @property
     def next_probe_s(self) -> float | None:
@@ -281,9 +327,21 @@ class Slots:
             self._probed_s = self._clock.monotonic_s()
             self._was_refused = False
         self._taken.add(job_id)
+        self._then[job_id] = len(self._taken)
 
     def release(self, job_id: str) -> None:
+        """The end of its generation is known."""
         self._taken.discard(job_id)
+
+    def forget(self, job_id: str) -> None:
+        """Nothing more will be heard of it."""
+        self._taken.discard(job_id)
+        self._then.pop(job_id, None)
+
+    def note(self, job_id: str, age_s: float, queue_s: float | None, inference_s: float | None) -> None:
+        """A generation has ended that was accepted so long ago, and spent these times in the queue and being made."""
+        if self._is_adaptive and queue_s and inference_s and job_id in self._then:
+            self._crowding.note(age_s, self._then[job_id], queue_s, inference_s)
 
     def refuse(self) -> None:
         """The provider takes no more than are in flight: the one that was refused is counted out already."""

@@ -27,6 +27,9 @@ USUAL_SIGMA = 0.3
 PRIOR_WEIGHT = 5.0
 """As how many observations the configured expectation counts."""
 
+KEPT_OF_OLD = 0.995
+"""What an observation still counts when the next one comes: a night may change, and some 200 tell how it is now."""
+
 LEAST_SIGMA, MOST_SIGMA = 0.05, 1.0
 _SIGMA_STEP = 0.05
 
@@ -46,7 +49,7 @@ class Durations:
     """
 
     expected_s: float
-    _seen: int = 0
+    _seen: float = 0.0
     _sum: float = 0.0
     _squares: float = 0.0
 
@@ -54,9 +57,9 @@ class Durations:
         """Take in how long a generation took."""
         if seconds > 0:
             far = math.log(seconds / self.expected_s)
-            self._seen += 1
-            self._sum += far
-            self._squares += far * far
+            self._seen = KEPT_OF_OLD * self._seen + 1
+            self._sum = KEPT_OF_OLD * self._sum + far
+            self._squares = KEPT_OF_OLD * self._squares + far * far
 
     @property
     def median_s(self) -> float:

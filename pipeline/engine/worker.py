@@ -165,10 +165,11 @@ async def watch(run: RunContext, record: JobRecord, *, at_once: bool) -> Finishe
         if not at_once:
             age_s = run.clock.monotonic_s() - began_s
             await run.stopping.unless_leaving(run.polls.turn(record.job_id, age_s, asked_s))
-        reply = await look(run, record, run.clock.monotonic_s() - began_s, has_turn=not at_once)
+        reply = await look(run, record, run.clock.monotonic_s() - began_s, at_once=at_once)
         at_once, before_s, asked_s = False, asked_s, run.clock.monotonic_s() - began_s
         if isinstance(reply, Finished):
             run.polls.durations.note(_duration_s(reply, before_s, asked_s))
+            run.slots.note(record.job_id, asked_s, reply.queue_s, reply.inference_s)
         if isinstance(reply, Finished | Refused | Expired):
             return reply
 
@@ -185,17 +186,21 @@ def _duration_s(finished: Finished, before_s: float, asked_s: float) -> float:
 
 
 async def look(
-    run: RunContext, record: JobRecord, age_s: float, *, has_turn: bool
+    run: RunContext, record: JobRecord, age_s: float, *, at_once: bool
 ) -> Finished | Refused | Expired | Working:
-    """Ask once, and go on to the result or to the history where the answer points there."""
+    """Ask once, and go on to the result or to the history where the answer points there.
+
+    Args:
+        at_once: before anything else is sent; else whoever asks has waited for the turn already.
+    """
     request_id = record.request_id
     assert request_id is not None
-    reply = await run.ask(lambda: run.provider.poll(request_id), has_turn=has_turn)
+    reply = await run.ask(lambda: run.provider.poll(request_id), Turn.URGENT, has_turn=not at_once)
     if isinstance(reply, Finished):
         # The generation is over: another may start while this one is collected.
         run.slots.release(record.job_id)
         run.stopping.changed.set()
-        turn = Turn.URGENT if is_urgent(run.settings.polling, age_s) else Turn.COLLECT
+        turn = Turn.URGENT if at_once or is_urgent(run.settings.polling, age_s) else Turn.COLLECT
         reply = await run.ask(lambda: run.provider.result(request_id), turn)
         if isinstance(reply, Refused) and _is_about_the_job(reply):
             # Done, says the one, and failed, says the other: only the history may free its money.

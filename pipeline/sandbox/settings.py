@@ -37,6 +37,8 @@ class SandboxSettings:
     """Calls with the key in any sliding 60 real seconds; None is no limit."""
     max_in_flight: int | None = None
     """Generations that may run at once before a submission gets 429; None is no limit."""
+    capacity: int | None = None
+    """Generations that are worked on at once; what is accepted beyond them waits in the queue. None is no limit."""
     credits_microusd: int | None = None
     """Opening balance; None is a million dollars."""
     prices_microusd: Mapping[int, int] = field(default_factory=_prices)
@@ -85,9 +87,9 @@ class SandboxSettings:
             _number(name, getattr(self, name), low, allow_low=True)
         for name in ("time_scale", "record_ttl_s", "file_ttl_s"):
             _number(name, getattr(self, name), 0, allow_low=False)
-        for name in ("rpm", "max_in_flight", "render_workers", "history_repeats"):
+        for name in ("rpm", "max_in_flight", "capacity", "render_workers", "history_repeats"):
             value = getattr(self, name)
-            optional = name in ("rpm", "max_in_flight")
+            optional = name in ("rpm", "max_in_flight", "capacity")
             if not (optional and value is None) and (not _is_int(value) or value < 1):
                 raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
         if self.port is not None and (not _is_int(self.port) or not 0 <= self.port <= 65_535):

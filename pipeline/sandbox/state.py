@@ -70,6 +70,7 @@ class ProviderState:
         self._faults = faults
         self._credits = PLENTY_MICROUSD if settings.credits_microusd is None else settings.credits_microusd
         self._due: list[tuple[float, int, Generation]] = []  # heap of what still runs
+        self._busy: list[float] = []  # heap of when those that are worked on end, where that has a limit
         self._waiting: dict[str, Generation] = {}  # time is up, the clip is not ready
         self._bodies: Counter[bytes] = Counter()
         self._restored: set[str] = set()
@@ -111,6 +112,7 @@ class ProviderState:
         faults = tuple(name for name in names if name)
         total_s = self._duration(ordinal) * (_SLOWDOWN if "gen_slow" in faults else 1.0)
         queue_s = total_s * (0.01 + 0.05 * unit(settings.seed, "queue", ordinal))
+        waits_s = self._wait_s(now, total_s)
         price = self.price(body) * (2 if "cost_above_quote" in faults else 1)
         generation = Generation(
             id=self._new_id(ordinal, now),
@@ -120,13 +122,24 @@ class ProviderState:
             body=body,
             accepted_at=now,
             cost_microusd=price,
-            queue_s=queue_s,
+            queue_s=waits_s + queue_s,
             inference_s=total_s - queue_s,
             faults=faults,
             error={"gen_failed": _OWN_FAULT, "gen_failed_input": _INPUT_FAULT}.get(outcome or ""),
         )
         self._add(generation)
         return generation
+
+    def _wait_s(self, now: float, total_s: float) -> float:
+        """How long what is accepted now waits until fewer than `capacity` are worked on, provider seconds."""
+        settings = self._settings
+        if settings.capacity is None:
+            return 0.0
+        while self._busy and (len(self._busy) > settings.capacity or self._busy[0] <= now):
+            heapq.heappop(self._busy)
+        starts = heapq.heappop(self._busy) if len(self._busy) == settings.capacity else now
+        heapq.heappush(self._busy, starts + total_s / settings.time_scale)
+        return (starts - now) * settings.time_scale
 
     def _new_id(self, ordinal: int, now: float) -> str:
         # The instant is part of it: a second sandbox with the same seed must not hand out the first one's ids.
