@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.frontier import least_delay_s
 from pipeline.engine.polling import PRICE_OF_A_CALL, Durations, curve, next_age_s
 from pipeline.engine.retry import Again, GiveUp, backoff_s, decide
 from pipeline.engine.settings import Polling, Retry
@@ -50,6 +51,13 @@ def test_questions_cost_and_bring_what_the_best_schedule_does(price: float) -> N
     """Within 12 % of the frontier of questions against delay, for every price of a call."""
     polls, delay_s = of_schedule(Durations(317.0), price)
     assert delay_s <= 1.12 * frontier_s(polls)
+
+
+def test_the_frontier_of_the_benchmark_is_the_measured_one() -> None:
+    """Within 3 % of the published points, which count whole seconds and so are half a second lower."""
+    for polls, delay_s in FRONTIER:
+        assert least_delay_s(polls, 317.0, 0.3) - 0.5 == pytest.approx(delay_s, rel=0.03)
+    assert least_delay_s(1.2, 317.0, 0.3) > 100
 
 
 def test_where_calls_are_plentiful_a_job_takes_about_18_questions() -> None:

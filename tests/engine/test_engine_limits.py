@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from virtual_time import VirtualClock, run_virtually
 
-from pipeline.engine.limits import JITTER_S, Breaker, Outage, Pace, Slots, Turn
+from pipeline.engine.limits import JITTER_S, LAST_STARTS_S, Breaker, Outage, Pace, Slots, Turn
 from pipeline.engine.polls import Polls
 from pipeline.engine.settings import Limits, Polling, Retry
 from pipeline.kernel.clock import SystemClock
@@ -339,3 +339,79 @@ def test_an_old_generation_hurries_no_question_but_its_own(monkeypatch: pytest.M
 
     run_virtually(main())
     assert kinds == [Turn.POLL, Turn.URGENT]
+
+
+async def order_of_calls(starts_left: int, starts: int, results: int, questions: int) -> list[Turn]:
+    """In which order so many of each are let through, at fifty calls a minute, if all wait from the beginning."""
+    pace = Pace(Limits(50, 40), VirtualClock())
+    pace.starts_left = starts_left
+    order: list[Turn] = []
+
+    async def call(kind: Turn) -> None:
+        await pace.turn(kind)
+        order.append(kind)
+
+    kinds = [Turn.COLLECT] * results + [Turn.POLL] * questions + [Turn.START] * starts
+    await asyncio.gather(*(call(kind) for kind in kinds))
+    return order
+
+
+def test_results_let_the_last_starts_go_first_and_the_questions_that_make_room_for_them() -> None:
+    """What is started last ends last; at that end calls are left over for results."""
+    order = run_virtually(order_of_calls(250, starts=20, results=10, questions=10))
+    assert order[-10:] == [Turn.COLLECT] * 10
+    assert Turn.COLLECT in run_virtually(order_of_calls(251, starts=20, results=10, questions=10))[:5]
+    assert Turn.COLLECT in run_virtually(order_of_calls(0, starts=0, results=10, questions=10))[:5]
+
+
+def test_a_result_waits_ten_minutes_for_the_last_starts_and_no_longer() -> None:
+    """Paid work is never starved, whatever waits beside it."""
+    order = run_virtually(order_of_calls(250, starts=600, results=3, questions=600))
+    within = int(LAST_STARTS_S / 60 * 50)
+    assert Turn.COLLECT not in order[: within - 10]
+    assert order[: within + 20].count(Turn.COLLECT) == 3
+
+
+def test_no_more_are_in_flight_than_calls_can_bring_home_in_time() -> None:
+    """Three calls a job: five a minute bring fifty home in half an hour. Where questions are free, any number."""
+
+    async def main() -> list[int]:
+        clock = VirtualClock()
+        slow, slowest, free = Limits(5, 500), Limits(0.5, 500), Limits(5, 500, count_polls=False)
+        return [
+            Pace(slow, clock).brings_home(1800),
+            Pace(slowest, clock).brings_home(60),
+            Pace(free, clock).brings_home(9),
+        ]
+
+    slow, slowest, free = run_virtually(main())
+    assert slow in (49, 50)
+    assert slowest in (4, 5)
+    assert free > 10**9
+
+
+def test_whom_scarce_calls_go_to_is_chosen_for_several_at_once_and_nobody_who_left_gets_one() -> None:
+    """Of two hundred who are due the oldest come first, though many leave meanwhile; and everybody comes once."""
+
+    async def main() -> tuple[list[str], set[str]]:
+        clock = VirtualClock()
+        polls = Polls(Polling(give_up_s=100_000), Pace(Limits(600, 400), clock), clock)
+        asked: list[str] = []
+
+        async def watch(number: int) -> None:
+            await polls.turn(f"job {number}", 2_000.0 + number, 1_900.0)
+            asked.append(f"job {number}")
+
+        tasks = [asyncio.create_task(watch(number)) for number in range(200)]
+        await clock.sleep(1)
+        left = set(range(0, 200, 3)) - {int(name.split()[1]) for name in asked}
+        for number in left:
+            tasks[number].cancel()
+        await asyncio.wait(tasks)
+        return asked, {f"job {number}" for number in left}
+
+    asked, left = run_virtually(main())
+    assert sorted(asked) == sorted({f"job {number}" for number in range(200)} - left)
+    ages = [int(name.split()[1]) for name in asked]
+    assert all(later < earlier + 30 for earlier, later in itertools.pairwise(ages))
+    assert min(ages[:20]) >= 150

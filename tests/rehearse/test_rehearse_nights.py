@@ -108,6 +108,25 @@ def test_429s_are_counted_as_the_provider_counts_them(play: Rehearse) -> None:
     assert done.stored == 3
 
 
+def test_where_calls_are_few_nothing_grows_so_old_that_its_record_is_forgotten(play: Rehearse) -> None:
+    """Five calls a minute and room for five hundred: no more are begun than can be collected, and no call is wasted."""
+    done = play(120, limits__requests_per_minute="5", limits__max_in_flight="500")
+    assert done.stored == 120
+    assert "history" not in done.calls
+    assert sum(done.calls.values()) - done.calls["file"] <= 3.1 * 120
+    assert max(sample.in_flight for sample in done.samples) <= 50
+
+
+def test_a_provider_that_lets_most_wait_gets_fewer_at_once_and_is_never_idle(play: Rehearse) -> None:
+    """Room for sixty, of which eight are worked on: the ceiling falls to a few times eight, and no hour is lost."""
+    scenario = Scenario(provider={"capacity": 8})
+    done = play(160, scenario=scenario, limits__max_in_flight="60", polling__max_interval_s="300")
+    assert done.stored == 160
+    late = [sample.in_flight for sample in done.samples if sample.at_s > 0.6 * done.makespan_s]
+    assert max(late) <= 30
+    assert done.makespan_s < 1.08 * 160 * 317 / 8
+
+
 def begun(folder: Path, jobs: Sequence[Job]) -> None:
     """A run directory whose first four jobs are stored, paid, running and in doubt."""
 

@@ -50,6 +50,20 @@ def test_generation_times_are_lognormal_around_their_mean() -> None:
     assert len(set(times)) == 2000
 
 
+def test_what_is_accepted_beyond_the_capacity_waits_for_its_turn() -> None:
+    """Of six at once two are worked on: each of the others begins when one before it ends, and never a third."""
+    state = make(capacity=2, time_scale=10)
+    items = [take(state) for _ in range(6)]
+    begin = [NOON + item.queue_s / 10 for item in items]
+    end = [state.due_at(item) for item in items]
+    assert begin[2] >= min(end[:2]) - 5
+    for moment in begin:
+        assert sum(began < moment < ended - 2 for began, ended in zip(begin, end, strict=True)) <= 2
+    assert max(end) > NOON + 2.5 * min(item.inference_s for item in items) / 10
+    later = take(state, now=max(end) + 1)
+    assert later.queue_s < later.inference_s
+
+
 def test_the_seed_and_the_ordinal_decide() -> None:
     """Two providers with one seed give the same times, another seed gives others."""
     same = [[take(state).total_s for _ in range(5)] for state in (make(seed=3), make(seed=3), make(seed=4))]
