@@ -57,6 +57,14 @@ def test_a_queue_that_is_ours_is_shortened_without_a_minute_lost(capacity: int) 
     assert seen[-1][0] < 1.001 * 1000 * MADE_S / capacity
 
 
+def test_the_ceiling_rises_again_when_the_provider_works_on_more() -> None:
+    """Ten at once for some hours, then as many as are sent: in the end all two hundred are in flight again."""
+    few = working_on(10)
+    seen = ceilings(200, 3000, lambda in_flight, now_s: few(in_flight, now_s) if now_s < 12_000 else 9.0)
+    assert min(ceiling for _, ceiling, _ in seen) <= 40
+    assert seen[-1][1] == 200
+
+
 def test_a_provider_that_works_on_all_of_them_keeps_the_ceiling_where_it_is() -> None:
     """Without a queue nothing changes."""
     assert {ceiling for _, ceiling, _ in ceilings(40, 400, lambda _n, _s: 9.0)} == {40}

@@ -83,6 +83,16 @@ def test_the_expectation_moves_to_what_is_seen() -> None:
     assert 70 < next_age_s(durations, Polling(), 0.0) < 100
 
 
+def test_what_was_seen_long_ago_counts_less_and_less() -> None:
+    """After two thousand generations of five minutes, five hundred of ten are what is expected."""
+    durations = Durations(317.0)
+    for _ in range(2_000):
+        durations.note(300.0)
+    for _ in range(500):
+        durations.note(600.0)
+    assert durations.median_s == pytest.approx(600, rel=0.1)
+
+
 @given(st.floats(0, 10_000), st.lists(st.floats(0.001, 1e6), max_size=20), st.floats(0.01, 1e4))
 def test_a_question_is_never_sooner_than_the_minimum_nor_later_than_the_maximum(
     asked_s: float, seen: list[float], expected_s: float

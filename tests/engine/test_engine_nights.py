@@ -246,6 +246,39 @@ def test_requests_that_the_provider_has_forgotten_are_found_in_the_history(tmp_p
     run_virtually(main())
 
 
+def test_a_restart_asks_about_all_that_runs_before_it_starts_anything_new(tmp_path: Path) -> None:
+    """Twelve are left running: the next run's first twelve questions are theirs, though as many more could start."""
+
+    async def main() -> None:
+        async with Night(tmp_path) as night:
+            made = campaign(tmp_path, 24)
+
+            def leave(live: LiveRun) -> None:
+                for delay_s in (60, 61):
+                    asyncio.get_running_loop().call_later(delay_s, live.context.stopping.interrupt)
+
+            await night.run(made, watcher=AtStart(leave), limit=12)
+            before = night.posts()
+            asked: list[int] = []
+
+            def watch(live: LiveRun) -> None:
+                asked_before = live.context.provider.calls["poll"]
+                submit = live.context.provider.submit
+
+                async def submitted(job: Job) -> Any:
+                    asked.append(live.context.provider.calls["poll"] - asked_before)
+                    return await submit(job)
+
+                live.context.provider.submit = submitted  # type: ignore[method-assign]
+
+            assert (await night.run(made, watcher=AtStart(watch))).exit_code == 0
+            assert (before, night.posts()) == (12, 24)
+            assert min(asked) >= 12
+            night.check(made)
+
+    run_virtually(main())
+
+
 @pytest.mark.parametrize(
     "fault", ["submit_504_after", "submit_drop_after", "submit_hang_after", "submit_garbage_after"]
 )
