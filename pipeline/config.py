@@ -213,7 +213,7 @@ class LimitsSection(Section):
     max_in_flight: Count = Field(default=40, description="generations at the provider at once")
     adaptive: bool = Field(
         default=True,
-        description="after a 429, go on more slowly or with fewer at once, and climb back; false: only pause",
+        description="after a 429, or a long queue there, go on more slowly or with fewer at once, and climb back",
     )
     count_polls: bool = Field(
         default=True, description="whether the provider counts polls and results, too; false paces submissions alone"

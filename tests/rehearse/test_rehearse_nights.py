@@ -127,6 +127,24 @@ def test_a_provider_that_lets_most_wait_gets_fewer_at_once_and_is_never_idle(pla
     assert done.makespan_s < 1.08 * 160 * 317 / 8
 
 
+class Tasks(Watcher):
+    """How many tasks there were at most."""
+
+    most = 0
+
+    def event(self, _event: Event) -> None:
+        self.most = max(self.most, len(asyncio.all_tasks()))
+
+
+def test_a_job_that_waits_is_a_row_and_no_task(play: Rehearse) -> None:
+    """Three hundred jobs or thirty: with five in flight there are as many tasks."""
+    few, many = Tasks(), Tasks()
+    play(30, watcher=few, limits__max_in_flight="5")
+    play(300, watcher=many, limits__max_in_flight="5", stop__after="30m")
+    assert 5 < few.most < 25
+    assert many.most <= few.most + 2
+
+
 def begun(folder: Path, jobs: Sequence[Job]) -> None:
     """A run directory whose first four jobs are stored, paid, running and in doubt."""
 
