@@ -69,7 +69,7 @@ def _show(directory: options.RunDirectory, *, json: bool) -> None:
 
 def _unsettled(view: RunView, now_us: int) -> list[dict[str, Any]]:
     """Every job that is running, paid and not on disk, or in doubt: its age, and what expires when. Seconds."""
-    from pipeline.engine.recovery import expires_us, file_expires_us, record_expires_us
+    from pipeline.engine.expiry import expires_us, file_expires_us, record_expires_us
     from pipeline.ledger.fold import JobState
     from pipeline.report.tables import status_word
 

@@ -12,6 +12,7 @@ from collections.abc import Collection
 
 from pipeline.engine.context import RunContext
 from pipeline.engine.dispatcher import Dispatcher
+from pipeline.engine.expiry import expires_us
 from pipeline.engine.stopping import LeavingError
 from pipeline.kernel.errors import ErrorClass
 from pipeline.ledger.events import EventKind
@@ -34,28 +35,6 @@ async def recover(run: RunContext, dispatcher: Dispatcher) -> None:
             await dispatcher.settle_once()
         except LeavingError:
             return
-
-
-RECORD_KEPT_US = 3_600_000_000
-"""The provider forgets a request an hour after its submission; its history still knows it."""
-
-FILE_KEPT_US = 7 * 24 * 3_600_000_000
-"""The provider keeps a finished video for a week."""
-
-
-def record_expires_us(record: JobRecord) -> int:
-    """When the provider forgets a request."""
-    return (record.submitted_us or record.reserved_us) + RECORD_KEPT_US
-
-
-def file_expires_us(record: JobRecord) -> int:
-    """When the provider deletes a video, at the earliest: it cannot have been finished before it was submitted."""
-    return (record.submitted_us or record.reserved_us) + FILE_KEPT_US
-
-
-def expires_us(record: JobRecord) -> int:
-    """What is lost next of an unfinished job: first its record, and when that is gone or not needed, its file."""
-    return file_expires_us(record) if record.state is JobState.POSTED else record_expires_us(record)
 
 
 async def doubt_what_was_reserved(run: RunContext, why: str) -> None:
