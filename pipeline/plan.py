@@ -237,6 +237,11 @@ def _axes(entries: Sequence[Entry], first: Mapping[str, Entry], costs: Mapping[s
         yield Axis(name, tuple(lines))
 
 
+def starts_per_minute(requests_per_minute: float, *, count_polls: bool) -> float:
+    """How many jobs a minute the rate limit lets start, in the long run."""
+    return requests_per_minute / CALLS_PER_JOB if count_polls else requests_per_minute
+
+
 def _expected_s(jobs: int, requests_per_minute: float, max_in_flight: int, expected_s: float) -> float:
     if not jobs:
         return 0.0

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +29,11 @@ class RunLog(logging.Handler):
         super().__init__()
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         self._descriptor = os.open(path, flags, 0o644)
-        # As it stands in JSON, where a quote or a backslash is written as two characters.
-        self._secrets = [orjson.dumps(secret).decode()[1:-1] for secret in secrets if secret]
+        self._secrets = secrets
 
     def event(self, event: Event) -> None:
         """Note an event that has become durable."""
-        facts = {
-            name: value
-            for name in ("seq", "job_id", "attempt", "request_id", "error_class", "http_status", "detail", "path")
-            if (value := getattr(event, name))
-        }
-        for name in ("quote_microusd", "cost_microusd"):
-            if getattr(event, name):
-                facts[name] = getattr(event, name)
-        self._write({"at": iso(event.at_us), "event": event.event.value, **facts})
+        self._write(facts_of(event))
 
     def emit(self, record: logging.LogRecord) -> None:
         facts: dict[str, Any] = {"at": iso(int(record.created * 1e6)), "event": "log", "message": record.getMessage()}
@@ -54,11 +46,8 @@ class RunLog(logging.Handler):
         self._write(facts)
 
     def _write(self, facts: dict[str, Any]) -> None:
-        text = _json(facts)
-        for secret in self._secrets:
-            text = text.replace(secret, "[key]")
         try:
-            os.write(self._descriptor, text.encode() + b"\n")
+            os.write(self._descriptor, one_line(facts, *self._secrets).encode() + b"\n")
         except OSError:
             return
 
@@ -70,7 +59,24 @@ class RunLog(logging.Handler):
         super().close()
 
 
-def _json(facts: dict[str, Any]) -> str:
+def facts_of(event: Event) -> dict[str, Any]:
+    """An event in the ledger's words, without what does not apply to it."""
+    names = ("seq", "job_id", "attempt", "request_id", "error_class", "http_status", "detail", "path")
+    money = ("quote_microusd", "cost_microusd")
+    facts = {name: value for name in (*names, *money) if (value := getattr(event, name))}
+    return {"at": iso(event.at_us), "event": event.event.value, **facts}
+
+
+def one_line(facts: Mapping[str, Any], *secrets: str) -> str:
+    """Facts as JSON on one line, without the secrets; an empty one is none."""
+    text = _json(facts)
+    for secret in filter(None, secrets):
+        # As it stands in JSON, where a quote or a backslash is written as two characters.
+        text = text.replace(orjson.dumps(secret).decode()[1:-1], "[key]")
+    return text
+
+
+def _json(facts: Mapping[str, Any]) -> str:
     """The facts on one line. A stranger's text may hold half a character, which is no reason to stop anything."""
     try:
         return orjson.dumps(facts).decode()

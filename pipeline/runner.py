@@ -27,6 +27,7 @@ from pipeline.engine.context import Listener, RunContext
 from pipeline.engine.dispatcher import Dispatcher
 from pipeline.engine.limits import Turn
 from pipeline.engine.recovery import doubt_what_was_reserved, grant_retries, recover, wants_retry
+from pipeline.engine.settings import EngineSettings
 from pipeline.engine.stopping import LeavingError, Stopping, StopReason, gravest
 from pipeline.jobs import Job, is_of_this_scheme
 from pipeline.kernel.clock import Clock, SystemClock, to_datetime
@@ -34,13 +35,14 @@ from pipeline.kernel.errors import InputError, MachineError, RunDirectoryError
 from pipeline.kernel.files import make_folder, remove_leftovers, write_file
 from pipeline.kernel.usd import MicroUsd, format_usd
 from pipeline.ledger.events import Event, EventKind
-from pipeline.ledger.fold import ImpossibleMoveError, JobRecord, JobState, State, fold
+from pipeline.ledger.fold import JobRecord, JobState, State
 from pipeline.ledger.store import Ledger, lock_holder, open_ledger, read_events
+from pipeline.looking.view import read_state as read_state
 from pipeline.manifest import Campaign, Entry
 from pipeline.manifest.order import in_order
 from pipeline.media import Collector
 from pipeline.models import find_model
-from pipeline.plan import Plan, make_plan
+from pipeline.plan import Plan, make_plan, starts_per_minute
 from pipeline.provider.client import Client
 from pipeline.provider.replies import Refused
 from pipeline.provider.secrecy import Eraser
@@ -123,6 +125,8 @@ class LiveRun:
     """The ids of the jobs that were asked for."""
     done_elsewhere: int
     """Jobs of the directory that are done and were not asked for now."""
+    to_start: int = 0
+    """How many jobs this run was to start when it began, up to its limit; the cap may stop it before."""
 
     @property
     def done(self) -> int:
@@ -166,17 +170,6 @@ class RunResult:
 def run_folder(config: Config, campaign: Campaign, out: Path | None) -> Path:
     """The run directory of a campaign."""
     return out if out is not None else Path(config.output.dir) / campaign.name
-
-
-def read_state(folder: Path) -> State:
-    """What the ledger of a run directory says, read beside a live run; empty if there is none yet."""
-    ledger = folder / "ledger"
-    try:
-        return fold(read_events(ledger)) if ledger.is_dir() else State()
-    except ImpossibleMoveError as error:
-        raise RunDirectoryError(f"the ledger in {ledger} contradicts itself: {error}") from None
-    except OSError as error:
-        raise MachineError(f"the ledger in {ledger} cannot be read: {error.strerror}") from None
 
 
 def plan_run(
@@ -491,11 +484,12 @@ async def _run_engine(
     state = context.ledger.state
     context.pace.pause(pace_owed_s(state, context.pace.interval_s, context.clock.now_us()))
     chosen = choose(campaign, options, context.price)
-    await context.record(_run_started(config, campaign, len(chosen), tells=tells))
+    to_start = min(sum(_may_start(state, job, options) for job in chosen), options.limit or len(chosen))
+    await context.record(_run_started(config, campaign, context.settings, len(chosen), to_start, tells=tells))
     begun_seq = state.last_seq
     asked = frozenset(job.job_id for job in chosen)
     over = state.in_state(JobState.STORED, JobState.FAILED)
-    live = LiveRun(context, lines, asked, sum(record.job_id not in asked for record in over))
+    live = LiveRun(context, lines, asked, sum(record.job_id not in asked for record in over), to_start)
     watcher.started(live)
     with _calm_garbage_collector():
         housekeeping = asyncio.create_task(_keep_house(live, reports=not rehearsed))
@@ -576,13 +570,23 @@ def pace_owed_s(state: State, interval_s: float, now_us: int) -> float:
     return interval_s if since_s < 0 else max(0.0, interval_s - since_s)
 
 
-def _run_started(config: Config, campaign: Campaign, jobs: int, *, tells: bool) -> Event:
+def _run_started(
+    config: Config, campaign: Campaign, settings: EngineSettings, jobs: int, to_start: int, *, tells: bool
+) -> Event:
+    """What a run says of itself when it begins; who looks at it later knows its limits from here."""
+    limits, deadline_us = settings.limits, settings.bounds.deadline_us
     facts = {
         **identity(config),
         "manifest": campaign.source.name,
         "jobs": jobs,
+        "to_start": to_start,
         "cap_microusd": config.cap,
+        "requests_per_minute": limits.requests_per_minute,
+        "starts_per_minute": starts_per_minute(limits.requests_per_minute, count_polls=limits.count_polls),
+        "max_in_flight": limits.max_in_flight,
+        "expected_s": settings.polling.expected_s,
         "pid": os.getpid(),
+        **({"deadline_us": deadline_us} if deadline_us is not None else {}),
         **({"tells": True} if tells else {}),
     }
     return Event(event=EventKind.RUN_STARTED, detail=orjson.dumps(facts).decode())

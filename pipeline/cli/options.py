@@ -119,9 +119,13 @@ def make_run_options(
     )
 
 
-def read_manifest(path: Path, *, json: bool) -> Campaign:
-    """The campaign of a manifest. With `json`, its mistakes are told on standard output as the rest would be."""
-    from pipeline.cli.screen import places_json, say_json
+def read_manifest(path: Path, *, json: bool, one_line: bool = False) -> Campaign:
+    """The campaign of a manifest. With `json`, its mistakes are told on standard output as the rest would be.
+
+    Args:
+        one_line: as an event, on one line.
+    """
+    from pipeline.cli.screen import places_json, say_event, say_json
     from pipeline.kernel.errors import ManifestError
     from pipeline.manifest import load_manifest
 
@@ -134,7 +138,11 @@ def read_manifest(path: Path, *, json: bool) -> Campaign:
     except ManifestError as error:
         if not json:
             raise
-        say_json({"mistakes": places_json(error.mistakes)})
+        told = {"mistakes": places_json(error.mistakes)}
+        if one_line:
+            say_event("mistakes", told)
+        else:
+            say_json(told)
         raise typer.Exit(error.exit_code) from None
 
 

@@ -1,17 +1,22 @@
-"""What a person sees while a run goes on: a line that moves on a terminal, a line every half minute elsewhere."""
+"""What is seen of a run while it goes on: two lines that move on a terminal, a line every half minute elsewhere."""
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 import time
+from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
-from pipeline.kernel.usd import format_usd
+from pipeline.cli.screen import about, dollars, duration, printable, sentence, shortened
 from pipeline.runner import LiveRun, Watcher
 
 if TYPE_CHECKING:
     from pipeline.ledger.events import Event
+    from pipeline.looking.estimate import Work
+    from pipeline.looking.tally import Tally
 
 PLAIN_INTERVAL_S = 30.0
 REFRESH_INTERVAL_S = 0.5
@@ -19,15 +24,23 @@ REFRESH_INTERVAL_S = 0.5
 PLAYED_INTERVAL_S = 10.0
 """How often, in real seconds, a long rehearsal says how far it is."""
 
+LEAST_BAR, MOST_BAR = 8, 24
+"""Columns for the bar; where there is no room for the smallest, there is none."""
+
+USUAL_WIDTH = 80
+
 
 class Progress(Watcher):
     """Shows how a run goes on, from its own events; costs the run nothing that could be measured."""
 
     def __init__(self, *, shown: bool) -> None:
         self._shown = shown
+        self._stream: TextIO = sys.stderr
         self._on_terminal = sys.stderr.isatty()
         self._live: LiveRun | None = None
+        self._tally: Tally | None = None
         self._bar: Any = None
+        self._flight: Any = None
         self._ticker: Any = None
         self._told_stop = False
 
@@ -44,21 +57,23 @@ class Progress(Watcher):
             return
         import asyncio
 
-        self._live = live
-        self._begun_s = time.monotonic()
-        self._done_at_start = live.done
-        if self._on_terminal:
-            from tqdm import tqdm
+        from pipeline.looking.tally import Tally
 
-            self._bar = tqdm(
-                total=len(live.asked),
-                initial=self._done_at_start,
-                unit="job",
-                bar_format="{percentage:3.0f}% |{bar:24}| {n_fmt}/{total_fmt} {desc} {postfix}",
-                file=sys.stderr,
-                leave=False,
-            )
+        self._live = live
+        self._tally = Tally(live.context.ledger.state, live.asked, live.to_start, live.context.clock.now_us())
+        if self._on_terminal:
+            self._open_bars()
         self._ticker = asyncio.get_running_loop().create_task(self._tick())
+
+    def _open_bars(self) -> None:
+        from tqdm import tqdm
+
+        assert self._live is not None
+        total = len(self._live.asked)
+        self._bar = tqdm(total=total, bar_format="{desc}", file=self._stream, leave=False, position=0)
+        self._flight = tqdm(total=total, bar_format="{desc}", file=self._stream, leave=False, position=1)
+        # Whoever writes there meanwhile, a library's warning say, writes whole lines above the bars.
+        sys.stderr = WholeLines(self._print)
 
     async def _tick(self) -> None:
         import asyncio
@@ -66,15 +81,13 @@ class Progress(Watcher):
         interval_s = REFRESH_INTERVAL_S if self._bar is not None else PLAIN_INTERVAL_S
         while True:
             if self._bar is not None:
-                self._show_bar()
+                self._show_bars()
             await asyncio.sleep(interval_s)
             if self._bar is None:
-                print(self._plain(), file=sys.stderr, flush=True)  # noqa: T201
+                self._print(self._plain())
             self._tell_stop()
 
     def _tell_stop(self) -> None:
-        from pipeline.cli.screen import sentence
-
         assert self._live is not None
         stopping = self._live.context.stopping
         if stopping.is_stopping and not self._told_stop:
@@ -83,58 +96,171 @@ class Progress(Watcher):
 
     def _print(self, text: str) -> None:
         if self._bar is not None:
-            self._bar.write(text, file=sys.stderr)
+            self._bar.write(text, file=self._stream)
         else:
-            print(text, file=sys.stderr, flush=True)  # noqa: T201
+            print(text, file=self._stream, flush=True)
 
     def event(self, event: Event) -> None:
+        if self._tally is None:
+            return
+        self._tally.take(event)
         if self._bar is not None and event.event.value in ("stored", "failed"):
-            self._show_bar()
+            self._show_bars()
 
     def ended(self) -> None:
         if self._ticker is not None:
             self._ticker.cancel()
             self._ticker = None
         if self._bar is not None:
+            if isinstance(sys.stderr, WholeLines):
+                sys.stderr.end()
+                sys.stderr = self._stream
+            self._flight.close()
             self._bar.close()
-            self._bar = None
+            self._bar = self._flight = None
 
-    def _show_bar(self) -> None:
+    def _show_bars(self) -> None:
         assert self._live is not None
-        self._bar.n = self._live.done
-        self._bar.set_description_str(self._fields(), refresh=False)
+        assert self._tally is not None
+        # One column stays free: a terminal may break the line when its last one is written.
+        width = _width_of(self._stream) - 1
+        share = self._tally.done / max(1, len(self._live.asked))
+        full = "█" if "utf" in (self._stream.encoding or "").lower() else "#"
+        self._bar.set_description_str(bar_line(share, self._standing(), width, full), refresh=False)
+        self._flight.set_description_str(fitting(self._flying(), width), refresh=False)
         self._bar.refresh()
+        self._flight.refresh()
 
-    def _fields(self) -> str:
-        from pipeline.cli.screen import duration
+    def _standing(self) -> list[tuple[str, ...]]:
+        """The fields of the first line, each with its shorter forms."""
         from pipeline.ledger.fold import JobState
 
         assert self._live is not None
+        assert self._tally is not None
         context = self._live.context
         state = context.ledger.state
-        parts = [
-            f"{state.counts[JobState.FAILED]} failed",
-            f"{context.slots.in_flight} in flight",
-            f"${format_usd(state.books.posted)} of ${format_usd(context.settings.bounds.cap)}",
+        posted, cap = dollars(state.books.posted), dollars(context.settings.bounds.cap)
+        doubts = state.counts[JobState.IN_DOUBT]
+        return [
+            (f"{self._tally.stored}/{len(self._live.asked)} stored",),
+            (f"{self._tally.failed} failed",),
+            *([(f"{doubts} in doubt",)] if doubts else []),
+            (self._left(), self._left().replace("about ", "~").removesuffix(" left"), ""),
+            (f"{posted} of {cap}", posted, ""),
         ]
-        if state.counts[JobState.IN_DOUBT]:
-            parts.insert(1, f"{state.counts[JobState.IN_DOUBT]} in doubt")
-        left_s = self._left_s()
-        parts.append(f"about {duration(left_s)} left" if left_s is not None else "first results pending")
-        return ", ".join(parts)
 
-    def _left_s(self) -> float | None:
-        """Time left at the pace so far; None before the first job of this run is done."""
+    def _flying(self) -> list[tuple[str, ...]]:
+        """The fields of the second line: what is in flight, and what it waits for."""
         assert self._live is not None
-        done = self._live.done - self._done_at_start
-        left = len(self._live.asked) - self._live.done
-        if done <= 0:
-            return None
-        return (time.monotonic() - self._begun_s) / done * max(0, left)
+        assert self._tally is not None
+        context = self._live.context
+        flying, most = len(self._tally.accepted_us), context.settings.limits.max_in_flight
+        fields: list[tuple[str, ...]] = [(f"{flying} of {most} in flight", f"{flying} in flight")]
+        if flying:
+            oldest_s = max(0.0, (context.clock.now_us() - min(self._tally.accepted_us.values())) / 1e6)
+            oldest, usual = duration(oldest_s), duration(context.polls.durations.mean_s)
+            fields.append((f"the oldest for {oldest} ({usual} is usual)", f"oldest {oldest}, usual {usual}", ""))
+        if not context.pace.is_open:
+            fields.append(("all calls wait", ""))
+        elif context.pace.per_minute < context.settings.limits.requests_per_minute:
+            fields.append((f"slowed to {context.pace.per_minute:.0f} calls a minute", "slowed", ""))
+        return fields
+
+    def _left(self) -> str:
+        """How long it will still take."""
+        from pipeline.ledger.fold import JobState
+        from pipeline.looking.estimate import left_s
+
+        work = self._work()
+        if work.to_start or work.ages_s:
+            return f"{about(left_s(work))} left"
+        assert self._live is not None
+        doubts = self._live.context.ledger.state.counts[JobState.IN_DOUBT]
+        return "waiting for the account's history" if doubts else "nearly done"
+
+    def _work(self) -> Work:
+        from pipeline.looking.estimate import Work, ends_per_s
+        from pipeline.looking.view import affordable
+        from pipeline.plan import starts_per_minute
+
+        assert self._live is not None
+        assert self._tally is not None
+        context, tally = self._live.context, self._tally
+        settings, durations, now_us = context.settings, context.polls.durations, context.clock.now_us()
+        deadline_us = settings.bounds.deadline_us
+        to_start = 0 if context.stopping.is_stopping else tally.to_start
+        ended_s = [ended_us / 1e6 for ended_us in tally.ended_us]
+        return Work(
+            to_start=min(to_start, affordable(context.ledger.state, settings.bounds.cap, to_start)),
+            ages_s=[max(0.0, (now_us - accepted_us) / 1e6) for accepted_us in tally.accepted_us.values()],
+            slots=settings.limits.max_in_flight,
+            starts_per_s=starts_per_minute(context.pace.per_minute, count_polls=settings.limits.count_polls) / 60,
+            median_s=durations.median_s,
+            sigma=durations.sigma,
+            ends_per_s=ends_per_s(ended_s, tally.began_us / 1e6, now_us / 1e6, durations.mean_s),
+            starts_end_s=None if deadline_us is None else (deadline_us - now_us) / 1e6 - settings.polling.expected_s,
+        )
 
     def _plain(self) -> str:
         assert self._live is not None
-        return f"{self._live.done}/{len(self._live.asked)} done, {self._fields()}"
+        assert self._tally is not None
+        fields = [*self._standing(), *self._flying()]
+        return f"{self._tally.done}/{len(self._live.asked)} done, {', '.join(field[0] for field in fields)}"
+
+
+class WholeLines(io.TextIOBase):
+    """A stream that hands on whole lines only, each with nothing that could move a terminal's cursor."""
+
+    def __init__(self, tell: Any) -> None:
+        self._tell = tell
+        self._begun = ""
+
+    def write(self, text: str) -> int:
+        *lines, self._begun = (self._begun + text).split("\n")
+        for line in lines:
+            self._tell(printable(line))
+        return len(text)
+
+    def end(self) -> None:
+        """Hand on what is no whole line yet."""
+        if self._begun:
+            self.write("\n")
+
+
+def bar_line(share: float, fields: Sequence[tuple[str, ...]], width: int, full: str = "█") -> str:
+    """A bar and its fields on a line of at most `width` characters, the bar only where all fields fit beside it."""
+    text = fitting(fields, width)
+    room = min(MOST_BAR, width - len(text) - len("100% || "))
+    if room < LEAST_BAR or text != ", ".join(field[0] for field in fields):
+        return text
+    done = int(min(1.0, max(0.0, share)) * room)
+    return f"{int(share * 100):3d}% |{full * done}{' ' * (room - done)}| {text}"
+
+
+def fitting(fields: Sequence[tuple[str, ...]], width: int) -> str:
+    """Fields on a line of at most `width` characters: the last ones take their shorter forms first.
+
+    Args:
+        fields: each with its forms, the longest first; an empty one leaves the field out.
+    """
+    forms = [0] * len(fields)
+
+    def line() -> str:
+        chosen = (field[form] for field, form in zip(fields, forms, strict=True))
+        return ", ".join(filter(None, chosen))
+
+    for form in range(1, max(map(len, fields))):
+        for index in range(len(fields) - 1, -1, -1):
+            if len(line()) > width and form < len(fields[index]):
+                forms[index] = form
+    return shortened(line(), max(1, width))
+
+
+def _width_of(stream: TextIO) -> int:
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or USUAL_WIDTH
+    except (OSError, ValueError):
+        return USUAL_WIDTH
 
 
 class Played(Watcher):
@@ -152,8 +278,6 @@ class Played(Watcher):
         now_s = time.monotonic()
         if self._shown and self._live is not None and now_s - self._said_s >= PLAYED_INTERVAL_S:
             self._said_s = now_s
-            from pipeline.cli.screen import duration
-
             played = duration(self._live.context.clock.monotonic_s())
             line = f"{self._live.done}/{len(self._live.asked)} done, {played} of the night played (REHEARSAL)"
             print(line, file=sys.stderr, flush=True)  # noqa: T201

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from collections.abc import Coroutine
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,7 +22,6 @@ from pipeline.cli.screen import (
     next_command,
     printable,
     say,
-    say_json,
     sentence,
     summary_screen,
     table,
@@ -88,8 +88,12 @@ def run(
         bool, typer.Option(APPROVE_FLAG, help="Ask a person before the rest starts; --yes does not answer that.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before a live run.")] = False,
-    json: options.Json = False,
-    no_progress: Annotated[bool, typer.Option("--no-progress", help="Show no progress.")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print JSON for scripts: each event on a line, the summary on the last.")
+    ] = False,
+    no_progress: Annotated[
+        bool, typer.Option("--no-progress", help="Show no progress; with --json, the summary alone.")
+    ] = False,
     setting: options.Setting = None,
 ) -> None:
     """Make what the manifest asks for. Always resumes: what is there already costs nothing again.
@@ -99,6 +103,7 @@ def run(
     import asyncio
 
     from pipeline import runner
+    from pipeline.cli.lines import EventLines
     from pipeline.cli.progress import Progress
     from pipeline.config import read_key, read_webhook
     from pipeline.kernel.clock import SystemClock
@@ -119,7 +124,7 @@ def run(
     key = read_key(settings) if settings.is_live else runner.SANDBOX_KEY
     webhook = read_webhook(settings)
     asked = options.make_run_options(limit, ids, order, retry_failed, canary_approve=canary_approve)
-    campaign = options.read_manifest(manifest, json=json)
+    campaign = options.read_manifest(manifest, json=json, one_line=True)
     folder = runner.run_folder(settings, campaign, out)
     state = runner.read_state(folder)
     runner.check_provider(state, settings, folder)
@@ -136,30 +141,34 @@ def run(
     _ask_before_spending(settings, yes=yes, json=json, anything=made.may_spend)
 
     def go() -> RunResult:
-        with Progress(shown=not no_progress and not json) as progress:
-            running = runner.run(campaign, settings, folder, key=key, options=asked, watcher=progress, webhook=webhook)
-            return asyncio.run(running)
+        with Progress(shown=not no_progress) as progress:
+            return asyncio.run(running(progress))
 
+    def running(watcher: runner.Watcher) -> Coroutine[Any, Any, RunResult]:
+        return runner.run(campaign, settings, folder, key=key, options=asked, watcher=watcher, webhook=webhook)
+
+    if json:
+        with EventLines(key if settings.is_live else "", webhook or "", events=not no_progress) as lines:
+            result = asyncio.run(running(lines))
+            lines.summary(result.summary)
+        raise typer.Exit(result.exit_code)
     result = go()
     awaited = _what_awaits_approval(campaign, settings, folder, asked, result)
-    if awaited is not None and not json and sys.stdin.isatty() and _approved(folder, awaited.canary, awaited.plan):
+    if awaited is not None and sys.stdin.isatty() and _approved(folder, awaited.canary, awaited.plan):
         asked, awaited = awaited.asked, None
         result = go()
-    if json:
-        say_json(result.summary)
-    else:
-        say(summary_screen(result.summary))
-        say()
-        if result.sandbox_bill is not None:
-            say(bill_screen(result.sandbox_bill, result.summary))
-        if result.message:
-            say(f"Stopped: {sentence(result.message)}")
-        needed = None
-        if result.summary.get("stopped_by") == "cap":
-            left = runner.plan_run(campaign, settings, runner.read_state(folder), asked)
-            needed = MicroUsd(left.committed + left.cost)
-        again = _again(manifest, keep_budget=needed is None, keep_approval=awaited is None)
-        say(next_command(result.summary, str(folder), again, needed))
+    say(summary_screen(result.summary))
+    say()
+    if result.sandbox_bill is not None:
+        say(bill_screen(result.sandbox_bill, result.summary))
+    if result.message:
+        say(f"Stopped: {sentence(result.message)}")
+    needed = None
+    if result.summary.get("stopped_by") == "cap":
+        left = runner.plan_run(campaign, settings, runner.read_state(folder), asked)
+        needed = MicroUsd(left.committed + left.cost)
+    again = _again(manifest, keep_budget=needed is None, keep_approval=awaited is None)
+    say(next_command(result.summary, str(folder), again, needed))
     raise typer.Exit(result.exit_code)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -42,9 +45,29 @@ def say_json(value: object) -> None:
     """Print a value for scripts."""
     import orjson
 
-    text = orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
-    # Outside of ASCII, JSON leaves raw what moves a terminal's cursor or turns its writing.
-    typer.echo(re.sub(r"[^\n -~]", lambda found: _escaped(found[0]), text))
+    typer.echo(safe_json(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()))
+
+
+def say_event(event: str, facts: Mapping[str, Any]) -> None:
+    """Print what happened now on one line, for scripts."""
+    import orjson
+
+    from pipeline.kernel.clock import SystemClock, iso
+
+    typer.echo(safe_json(orjson.dumps({"event": event, "at": iso(SystemClock().now_us()), **facts}).decode()))
+
+
+def hush() -> None:
+    """Send what would still go to standard output nowhere: its reader is gone, and that is no trouble."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def safe_json(text: str) -> str:
+    """JSON as it may be printed: outside of ASCII it leaves raw what moves a terminal's cursor or turns its writing."""
+    return re.sub(r"[^\n -~]", lambda found: _escaped(found[0]), text)
 
 
 def _escaped(character: str) -> str:
@@ -101,8 +124,8 @@ def about(seconds: float) -> str:
     return duration(seconds) if seconds < 1 else f"about {duration(seconds)}"
 
 
-def summary_screen(summary: Mapping[str, Any]) -> str:
-    """How a run directory stands: jobs, money, time."""
+def summary_screen(summary: Mapping[str, Any], width: int = 80) -> str:
+    """How a run directory stands: jobs, money, time; the money below the jobs where `width` has no room beside them."""
     words = {
         "stored": "stored",
         "failed": "failed",
@@ -125,6 +148,12 @@ def summary_screen(summary: Mapping[str, Any]) -> str:
         name, amount = money[index] if index < len(money) else ("", "")
         rows.append([number, word, name, amount])
     lines = [table(rows, right=frozenset({0, 3}))]
+    if max(map(len, lines[0].split("\n"))) > width:
+        lines = [
+            table([["jobs", ""], *jobs], right=frozenset({0})),
+            "",
+            table([["money", ""], *money], right=frozenset({1})),
+        ]
     if summary.get("wall_s") is not None:
         work = f"{count(summary['attempts'], 'attempt')}, {count(summary['polls'], 'poll')}"
         lines += ["", f"  {duration(summary['wall_s'])} of running, {work}"]

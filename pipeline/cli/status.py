@@ -1,121 +1,165 @@
-"""`kling-batch status`: how a run directory stands, beside a live run or at rest."""
+"""`kling-batch status`: how a run directory stands, beside a live run or at rest; without one, how all of them do."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipeline.cli import options
-from pipeline.cli.screen import SANDBOX_NOTE, duration, printable, say, say_json, sentence, summary_screen, table
+from pipeline.cli.screen import hush, printable, safe_json, say, say_json, shortened
+from pipeline.cli.status_screen import list_screen, status_screen
 
 if TYPE_CHECKING:
-    from pipeline.runner import RunView
+    from pipeline.looking.view import Look
 
-SHOWN = 12
+WATCH_INTERVAL_S = 2.0
+
+LISTED = 50
+"""So many run directories are looked at for the list on the screen; --json lists all."""
+
+EMPTY, HOME, REST_OF_LINE, REST_OF_SCREEN = "\x1b[2J", "\x1b[H", "\x1b[K", "\x1b[J"
+"""What a terminal is told: everything is cleared once, then each line is written over what stood there."""
 
 
 def status(
-    directory: options.RunDirectory,
+    directory: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[DIR]",
+            help="A run directory, like outputs/quickstart; without one, all runs are listed.",
+            show_default=False,
+        ),
+    ] = None,
+    config: options.ConfigFile = None,
+    setting: options.Setting = None,
     json: options.Json = False,
     watch: Annotated[bool, typer.Option("--watch", help="Show it again every two seconds, until Ctrl-C.")] = False,
 ) -> None:
-    """Show how a run directory stands, beside a live run or at rest. Jobs, money, what runs and when it expires.
+    """Show how a run directory stands, beside a live run or at rest. Jobs, money, pace, what expires, what went wrong.
 
-    Example: kling-batch status outputs/quickstart
+    Example: kling-batch status outputs/quickstart --watch
     """
+    look = Directory(directory) if directory is not None else AllRuns(_output_folder(config, setting), json=json)
+    if watch:
+        _watch(look, json=json)
+    elif json:
+        say_json(look.facts())
+    else:
+        say("\n".join(look.lines(_width())))
+
+
+class Directory:
+    """One run directory, looked at again and again."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._last: Look | None = None
+
+    def facts(self) -> dict[str, Any]:
+        from pipeline.kernel.clock import SystemClock
+        from pipeline.looking.view import look
+
+        self._last = look(self._folder, SystemClock().now_us(), self._last)
+        return self._last.summary() | self._last.details()
+
+    def lines(self, width: int) -> list[str]:
+        return status_screen(str(self._folder), self.facts(), width)
+
+
+class AllRuns:
+    """The run directories of a folder, the newest first."""
+
+    def __init__(self, folder: Path, *, json: bool) -> None:
+        self._folder = folder
+        self._most = None if json else LISTED
+
+    def facts(self) -> dict[str, Any]:
+        from pipeline.kernel.clock import SystemClock, iso
+        from pipeline.looking.runs import find_runs, rows_of
+
+        found = find_runs(self._folder)
+        now_us = SystemClock().now_us()
+        rows = rows_of(found[: self._most], now_us)
+        return {"at": iso(now_us), "folder": str(self._folder), "found": len(found), "runs": rows}
+
+    def lines(self, width: int) -> list[str]:
+        return list_screen(self.facts(), width)
+
+
+def _output_folder(config: Path | None, setting: list[str] | None) -> Path:
+    return Path(options.make_config(config, setting).output.dir)
+
+
+def _watch(look: Directory | AllRuns, *, json: bool) -> None:
+    """Show it again and again, until Ctrl-C or until nobody reads any more; either is a good end."""
     import time
 
-    while True:
-        _show(directory, json=json)
-        if not watch:
-            return
-        try:
-            time.sleep(2)
-        except KeyboardInterrupt:
-            return
-        if sys.stdout.isatty() and not json:
-            say("\x1b[2J\x1b[H")
-
-
-def _show(directory: options.RunDirectory, *, json: bool) -> None:
-    from pipeline.kernel.clock import SystemClock
-    from pipeline.runner import open_view
-
-    view = open_view(directory)
-    now_us = SystemClock().now_us()
-    summary = view.summary(now_us) | {"held_by": view.holder, "unsettled": _unsettled(view, now_us)}
-    if json:
-        say_json(summary)
+    try:
+        for shown in _screens(look, json=json):
+            sys.stdout.write(shown)
+            sys.stdout.flush()
+            time.sleep(WATCH_INTERVAL_S)
+    except KeyboardInterrupt:
         return
-    if summary["provider"] == "sandbox":
-        say(SANDBOX_NOTE)
-    holder = view.holder
-    live = f"running (process {holder['pid']} since {holder['since']})" if holder else "at rest"
-    say(f"{printable(str(directory))}: {live}")
-    say()
-    say(summary_screen(summary))
-    if summary["unsettled"]:
-        say()
-        say(_unsettled_screen(summary["unsettled"]))
-    if summary["message"]:
-        say()
-        say(f"The last run stopped: {sentence(summary['message'])}")
-    elif summary["started_at"] and not summary["finished_at"] and not holder:
-        say()
-        say("The last run was cut off before its end. Nothing is lost: run it again to settle and collect.")
+    except BrokenPipeError:
+        hush()
 
 
-def _unsettled(view: RunView, now_us: int) -> list[dict[str, Any]]:
-    """Every job that is running, paid and not on disk, or in doubt: its age, and what expires when. Seconds."""
-    from pipeline.engine.expiry import expires_us, file_expires_us, record_expires_us
-    from pipeline.ledger.fold import JobState
-    from pipeline.report.tables import status_word
+def _screens(look: Directory | AllRuns, *, json: bool) -> Iterator[str]:
+    """One showing after another. What cannot be read at first ends the command; later it may pass, and is told."""
+    from pipeline.kernel.errors import KlingBatchError
 
-    states = (JobState.RESERVED, JobState.SUBMITTED, JobState.POSTED, JobState.IN_DOUBT)
-    row_ids: dict[str, str] = {}
-    for line in view.lines:
-        row_ids.setdefault(line.job_id, line.id)
-    rows = []
-    for record in sorted(view.state.in_state(*states), key=expires_us):
-        age_s = max(0.0, (now_us - (record.submitted_us or record.reserved_us)) / 1e6)
-        rows.append(
-            {
-                "id": row_ids.get(record.job_id),
-                "job_id": record.job_id,
-                "attempt": record.attempt,
-                "status": status_word(record.state, live=view.holder is not None),
-                "request_id": record.request_id,
-                "age_s": round(age_s, 1),
-                "record_expires_in_s": round((record_expires_us(record) - now_us) / 1e6, 1),
-                "file_expires_in_s": round((file_expires_us(record) - now_us) / 1e6, 1),
-                "quote_microusd": record.quote_microusd,
-                "error": record.error,
-            }
-        )
-    return rows
+    show = _json_line if json else _in_place if sys.stdout.isatty() else _page
+    is_first = True
+    while True:
+        try:
+            shown = show(look)
+        except KlingBatchError as error:
+            if is_first:
+                raise
+            shown = _trouble(str(error), json=json)
+        yield EMPTY + shown if is_first and show is _in_place else shown
+        is_first = False
 
 
-def _unsettled_screen(rows: list[dict[str, Any]]) -> str:
-    head = ["row", "attempt", "", "age", "record expires in", "file expires in", "request"]
-    lines = [
-        [
-            row["id"] or "-",
-            f"{row['job_id']}/{row['attempt']}",
-            row["status"].replace("_", " "),
-            duration(row["age_s"]),
-            _left(row["record_expires_in_s"]),
-            _left(row["file_expires_in_s"]),
-            row["request_id"] or "-",
-        ]
-        for row in rows[:SHOWN]
-    ]
-    more = f"\n  … and {len(rows) - SHOWN} more (--json lists all)" if len(rows) > SHOWN else ""
-    forgotten = any(row["record_expires_in_s"] <= 0 and row["file_expires_in_s"] > 0 for row in rows)
-    note = "\n  What is past its record is found in the history; until its file expires, fetching is free."
-    return table([head, *lines], right=frozenset({3, 4, 5})) + more + (note if forgotten else "")
+def _json_line(look: Directory | AllRuns) -> str:
+    import orjson
+
+    return safe_json(orjson.dumps(look.facts()).decode()) + "\n"
 
 
-def _left(seconds: float) -> str:
-    return duration(seconds) if seconds > 0 else "past"
+def _page(look: Directory | AllRuns) -> str:
+    return "\n".join([*look.lines(_width()), "", ""])
+
+
+def _in_place(look: Directory | AllRuns) -> str:
+    size = shutil.get_terminal_size()
+    return in_place(look.lines(size.columns), size)
+
+
+def _trouble(message: str, *, json: bool) -> str:
+    import orjson
+
+    if json:
+        return safe_json(orjson.dumps({"error": message}).decode()) + "\n"
+    lines = [f"{printable(message)} It is tried again."]
+    return in_place(lines, shutil.get_terminal_size()) if sys.stdout.isatty() else "\n".join([*lines, "", ""])
+
+
+def in_place(lines: list[str], size: os.terminal_size) -> str:
+    """Lines over those of the last time, cut to the terminal: nothing scrolls, and nothing is blank in between."""
+    room = max(1, size.lines - 1)
+    if len(lines) > room:
+        lines = [*lines[: room - 1], f"… {len(lines) - room + 1} more lines"]
+    return HOME + "".join(f"{shortened(line, size.columns)}{REST_OF_LINE}\n" for line in lines) + REST_OF_SCREEN
+
+
+def _width() -> int:
+    """How wide the lines may be: as the terminal, or as a page where there is none."""
+    return shutil.get_terminal_size((120, 24)).columns

@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 import pyarrow as pa
@@ -14,7 +14,10 @@ import pyarrow.parquet as pq
 
 from pipeline.kernel.errors import RunDirectoryError
 from pipeline.kernel.files import write_file
-from pipeline.manifest import Entry
+
+if TYPE_CHECKING:
+    # At run time whoever only looks at a run directory need not wait for what reads manifests.
+    from pipeline.manifest import Entry
 
 FILE = "jobs.parquet"
 

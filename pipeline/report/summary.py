@@ -9,12 +9,12 @@ from typing import Any
 from pipeline.kernel.clock import iso
 from pipeline.kernel.usd import format_usd
 from pipeline.ledger.fold import State
-from pipeline.report.entries import Line
+from pipeline.report.entries import Key, Line
 from pipeline.report.tables import status_of
 
 
 def summarise(
-    lines: Sequence[Line],
+    lines: Sequence[Line] | Sequence[Key],
     state: State,
     *,
     cap_microusd: int,

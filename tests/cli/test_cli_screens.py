@@ -40,7 +40,15 @@ def test_the_help_names_every_verb_in_whole_sentences(command: Command) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [(), ("bogus",), ("plan",), ("plan", "--foo"), ("run", "m.csv", "-n", "0"), ("run", "m.csv", "extra"), ("status",)],
+    [
+        (),
+        ("bogus",),
+        ("plan",),
+        ("plan", "--foo"),
+        ("run", "m.csv", "-n", "0"),
+        ("run", "m.csv", "extra"),
+        ("status", "a", "b"),
+    ],
 )
 def test_usage_errors_are_2(command: Command, arguments: tuple[str, ...]) -> None:
     """A command that cannot be understood says how it is written, and is 2."""

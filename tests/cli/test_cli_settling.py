@@ -86,9 +86,8 @@ def test_status_tells_what_expires_when(command: Command, made: Path) -> None:
     """An unsettled attempt stands there with its row, its age, an hour for its record and a week for its file."""
     lose(made)
     screen = command("status", str(made)).out
-    assert "record expires in   file expires in" in screen
-    assert "60 min" in screen
-    assert "7.0 days" in screen
+    assert "what expires in" in screen
+    assert "record 60 min, video 7.0 days" in screen
 
 
 @pytest.mark.parametrize("verb", ["reconcile", "resolve"])

@@ -1,0 +1,95 @@
+"""What scripts read of a run while it goes on: one JSON object a line, on standard output, as each thing happens."""
+
+from __future__ import annotations
+
+import io
+import queue
+import sys
+import threading
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from pipeline.cli.screen import safe_json
+from pipeline.kernel.clock import SystemClock, iso
+from pipeline.kernel.files import write_all
+from pipeline.ledger.events import Event
+from pipeline.runlog import facts_of, one_line
+from pipeline.runner import LiveRun, Watcher
+
+MOST_WAITING = 100_000
+"""So many lines are kept for a reader that does not read; later events are left out, and their number is said."""
+
+
+class EventLines(Watcher):
+    """Prints a run's events, in the ledger's words and with the id of the row, and last of all its summary.
+
+    A thread of its own writes: a reader that is slow, that stops or that goes away never holds up the run.
+    """
+
+    def __init__(self, *secrets: str, events: bool = True) -> None:
+        self._secrets = secrets
+        self._shown = events
+        self._row_ids: dict[str, str] = {}
+        self._waiting: queue.Queue[str | None] = queue.Queue()
+        self._left_out = 0
+        self._writer = threading.Thread(target=self._write_all, name="event lines", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._writer.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # The run is over and its lock is free: from here on a slow reader may take its time.
+        self._waiting.put(None)
+        self._writer.join()
+
+    def started(self, live: LiveRun) -> None:
+        for line in live.lines:
+            self._row_ids.setdefault(line.job_id, line.id)
+
+    def event(self, event: Event) -> None:
+        if not self._shown:
+            return
+        if self._waiting.qsize() >= MOST_WAITING:
+            self._left_out += 1
+            return
+        self._tell_left_out()
+        facts = facts_of(event)
+        if event.job_id is not None:
+            facts["id"] = self._row_ids.get(event.job_id)
+        self._tell(facts)
+
+    def summary(self, summary: Mapping[str, Any]) -> None:
+        """The last line: the content of summary.json."""
+        self._tell_left_out()
+        self._tell({**self._now("summary"), **summary})
+
+    def _tell_left_out(self) -> None:
+        if self._left_out:
+            self._tell(self._now("left_out") | {"events": self._left_out})
+            self._left_out = 0
+
+    def _now(self, event: str) -> dict[str, Any]:
+        return {"event": event, "at": iso(SystemClock().now_us())}
+
+    def _tell(self, facts: Mapping[str, Any]) -> None:
+        self._waiting.put(safe_json(one_line(facts, *self._secrets)))
+
+    def _write_all(self) -> None:
+        is_read = True
+        while (line := self._waiting.get()) is not None:
+            is_read = is_read and print_line(line)
+
+
+def print_line(line: str) -> bool:
+    """Print a line at once, past every buffer; False where nobody reads any more."""
+    try:
+        write_all(sys.stdout.fileno(), f"{line}\n".encode())
+    except io.UnsupportedOperation:
+        print(line, flush=True)  # noqa: T201 - standard output is no file where the command is embedded
+    except (OSError, ValueError):
+        return False
+    return True
