@@ -52,10 +52,13 @@ def left_s(work: Work) -> float:
     """About how long until all is done; 0 where nothing is left."""
     starts_s = starts_take_s(work)
     side_by_side = min(work.slots, work.to_start + len(work.ages_s)) if work.to_start else len(work.ages_s)
+    # As it will be when the last has started: those before it are older the longer all starts take. Where slots are
+    # scarce, they take the places of the oldest.
     fresh = min(work.to_start, side_by_side)
-    # Where slots are scarce, what starts takes the places of the oldest.
-    youngest = sorted(work.ages_s)[: side_by_side - fresh]
-    return starts_s + last_end_s([0.0] * fresh + [age_s + starts_s for age_s in youngest], work.median_s, work.sigma)
+    between_s = starts_s / work.to_start if work.to_start else 0.0
+    ages_s = [number * between_s for number in range(fresh)]
+    ages_s += [age_s + starts_s for age_s in sorted(work.ages_s)[: side_by_side - fresh]]
+    return starts_s + last_end_s(ages_s, work.median_s, work.sigma)
 
 
 def starts_take_s(work: Work) -> float:
