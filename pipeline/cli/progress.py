@@ -143,7 +143,7 @@ class Progress(Watcher):
         doubts = state.counts[JobState.IN_DOUBT]
         return [
             (f"{self._tally.stored}/{len(self._live.asked)} stored",),
-            (f"{self._tally.failed} failed",),
+            (f"{self._tally.failed} failed", *([] if self._tally.failed else [""])),
             *([(f"{doubts} in doubt",)] if doubts else []),
             (self._left(), self._left().replace("about ", "~").removesuffix(" left"), ""),
             (f"{posted} of {cap}", posted, ""),
@@ -154,12 +154,14 @@ class Progress(Watcher):
         assert self._live is not None
         assert self._tally is not None
         context = self._live.context
-        flying, most = len(self._tally.accepted_us), context.settings.limits.max_in_flight
+        flying, most = context.slots.in_flight, context.settings.limits.max_in_flight
         fields: list[tuple[str, ...]] = [(f"{flying} of {most} in flight", f"{flying} in flight")]
-        if flying:
+        if self._tally.accepted_us:
             oldest_s = max(0.0, (context.clock.now_us() - min(self._tally.accepted_us.values())) / 1e6)
             oldest, usual = duration(oldest_s), duration(context.polls.durations.mean_s)
             fields.append((f"the oldest for {oldest} ({usual} is usual)", f"oldest {oldest}, usual {usual}", ""))
+        if (finished := len(self._tally.accepted_us) - flying) > 0:
+            fields.append((f"{finished} to collect", ""))
         if not context.pace.is_open:
             fields.append(("all calls wait", ""))
         elif context.pace.per_minute < context.settings.limits.requests_per_minute:

@@ -94,8 +94,8 @@ def shortened(text: str, length: int) -> str:
     return line if len(line) <= length else f"{line[: length - 1].rstrip()}…"
 
 
-def table(rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset()) -> str:
-    """Rows as aligned columns; those numbered in `right` align to the right."""
+def table(rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset(), gap: int = 3) -> str:
+    """Rows as aligned columns, `gap` characters apart; those numbered in `right` align to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:
@@ -103,7 +103,7 @@ def table(rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset())
             cell.rjust(width) if column in right else cell.ljust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
-        lines.append("  " + "   ".join(cells).rstrip())
+        lines.append("  " + (" " * gap).join(cells).rstrip())
     return "\n".join(lines)
 
 

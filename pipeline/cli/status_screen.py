@@ -23,6 +23,7 @@ SHOWN_LIVE, SHOWN_AT_REST = 5, 12
 """How many of the jobs that are not settled are shown: the nearest to their expiry."""
 
 ERRORS_SHOWN = 4
+NARROW = 80
 NAME_WIDTH = 24
 """Columns for the name of a row or a run."""
 
@@ -69,9 +70,12 @@ def _going(facts: Mapping[str, Any], width: int) -> list[str]:
 
 
 def _flight(flight: Mapping[str, Any]) -> str:
-    most = f" of at most {flight['max']}" if flight["max"] else ""
     usual = f" ({duration(flight['usual_s'])} is usual)" if flight["usual_s"] else ""
     oldest = f", the oldest for {duration(flight['oldest_age_s'])}{usual}" if flight["now"] else ""
+    if flight["max"] and flight["now"] > flight["max"]:
+        # A generation that is known to be done has left its place, and the ledger knows of it with its result.
+        return f"{flight['now']}{oldest}; {flight['max']} at once, the others are done and wait to be collected"
+    most = f" of at most {flight['max']}" if flight["max"] else ""
     return f"{flight['now']}{most}{oldest}"
 
 
@@ -108,7 +112,7 @@ def _unsettled(facts: Mapping[str, Any], width: int) -> list[str]:
             shortened(row["id"] or "-", NAME_WIDTH),
             WORDS.get(row["status"], row["status"]),
             duration(row["age_s"]),
-            _kept(row),
+            _kept(row, width),
             _known_as(row),
         ]
         for row in rows[:most]
@@ -126,11 +130,12 @@ def _known_as(row: Mapping[str, Any]) -> str:
     return f"{row['job_id']}/{row['attempt']}" if row["status"] == "in_doubt" else row["request_id"] or "-"
 
 
-def _kept(row: Mapping[str, Any]) -> str:
-    """What the provider still keeps of a job, and how long."""
+def _kept(row: Mapping[str, Any], width: int) -> str:
+    """What the provider still keeps of a job, and how long; on a narrow screen only what expires first."""
     record_s, file_s = row["record_expires_in_s"], row["file_expires_in_s"]
-    record = f"record {duration(record_s)}, " if record_s > 0 and row["status"] != "unfetched" else ""
-    return f"{record}video {duration(file_s)}" if file_s > 0 else "all is expired"
+    kept = [f"record {duration(record_s)}"] if record_s > 0 and row["status"] != "unfetched" else []
+    kept += [f"video {duration(file_s)}"] if file_s > 0 else []
+    return ", ".join(kept[: 1 if width < NARROW else 2]) or "all is expired"
 
 
 def _errors(facts: Mapping[str, Any], width: int) -> list[str]:
@@ -170,9 +175,12 @@ def list_screen(facts: Mapping[str, Any], width: int) -> list[str]:
             "  kling-batch plan MANIFEST   shows what a run would make and cost",
             "  kling-batch run MANIFEST    makes it; without a config in the sandbox, where no money moves",
         ]
-    head = ["run", "state", "stored", "failed", "in doubt", "posted", "cap", "last event"]
-    lines = [_listed(row, facts["at"]) for row in rows]
-    shown = _cut(table([head, *lines], right=frozenset({2, 3, 4, 5, 6})), width)
+    head = ["run", "state", "stored", "failed", "doubt", "posted", "last event", "cap"]
+    lines = [head, *(_listed(row, facts["at"]) for row in rows)]
+    right, gap = frozenset({2, 3, 4, 5, 7}), 3
+    if max(map(len, table(lines).split("\n"))) > width:
+        lines, gap = [line[:-1] for line in lines], 2
+    shown = _cut(table(lines, right=right, gap=gap), width)
     if facts["found"] > len(rows):
         shown.append(f"  … and {facts['found'] - len(rows):,} older ones (--json lists all)")
     for row in rows:
@@ -187,13 +195,13 @@ def list_screen(facts: Mapping[str, Any], width: int) -> list[str]:
 def _listed(row: Mapping[str, Any], now: str) -> list[str]:
     name, last = shortened(row["name"], NAME_WIDTH), _ago(row["last_activity_at"], now)
     if row["error"]:
-        return [name, row["state"], "", "", "", "", "", last]
-    pid = f" (process {row['pid']})" if row["pid"] else ""
-    money = [f"${row['posted_usd']}", f"${row['cap_usd']}"]
+        return [name, row["state"], "", "", "", "", last, ""]
+    state = row["state"] + (f" (pid {row['pid']})" if row["pid"] else "")
     if row["provider"] == "sandbox":
-        pid += ", sandbox"
-    stored = f"{row['stored']:,} of {row['jobs']:,}"
-    return [name, f"{row['state']}{pid}", stored, str(row["failed"]), str(row["in_doubt"]), *money, last]
+        state += ", sandbox"
+    stored = f"{row['stored']:,}/{row['jobs']:,}"
+    posted, cap = f"${row['posted_usd']}", f"${row['cap_usd']}"
+    return [name, state, stored, str(row["failed"]), str(row["in_doubt"]), posted, last, cap]
 
 
 def wrap(text: str, width: int, lead: str = "") -> list[str]:

@@ -190,18 +190,18 @@ def _read_file(folder: Path, name: str) -> bytes:
 
 
 def read_segments(
-    folder: Path, names: Iterable[SegmentName], replaced: Iterable[SegmentName] = ()
+    folder: Path, names: Iterable[SegmentName], replaced: Iterable[SegmentName] = (), *, reached: str = GENESIS
 ) -> tuple[list[Event], str]:
     """Read and check segments in order; returns their events and the hash that the chain has reached.
 
-    `replaced` are those that a merged one stands for: each must hold the very same events.
+    `replaced` are those that a merged one stands for: each must hold the very same events. `reached` is where the chain
+    stands before the first of `names`, for a reader who goes on from there.
 
     Raises:
         RunDirectoryError: a segment is damaged or does not fit the chain; says which.
         FileNotFoundError: a segment went away since it was listed (a merge beside a reader: list again).
     """
     events: list[Event] = []
-    reached = GENESIS
     for name in names:
         more, before, after = _read_segment(folder, name)
         if before != reached:

@@ -285,18 +285,48 @@ def read_events(folder: Path) -> list[Event]:
     Raises:
         RunDirectoryError: there is no ledger, or it is damaged.
     """
-    if not folder.is_dir():
-        raise RunDirectoryError(f"{folder.parent} holds no ledger: it is not a run directory")
-    damage = RunDirectoryError(f"{folder} keeps changing while it is read; try again")
-    for _ in range(READ_TRIES):
-        names = sorted(os.listdir(folder))
-        try:
-            return segments.read_segments(folder, *segments.list_segments(folder))[0]
-        except FileNotFoundError:
-            continue  # a merge replaced segments between the listing and the reading
-        except RunDirectoryError as error:
-            # A listing beside a writer is not of one instant and may miss a name: only a quiet folder is believed.
-            if names == sorted(os.listdir(folder)):
-                raise
-            damage = error
-    raise damage
+    return Reader(folder).read()
+
+
+class Reader:
+    """Reads a ledger again and again beside a live writer: what was read and checked once is not read again."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._kept: list[segments.SegmentName] = []
+        self._events: list[Event] = []
+        self._reached = segments.GENESIS
+
+    def read(self) -> list[Event]:
+        """All events so far.
+
+        Raises:
+            RunDirectoryError: there is no ledger, or it is damaged.
+        """
+        folder = self._folder
+        if not folder.is_dir():
+            raise RunDirectoryError(f"{folder.parent} holds no ledger: it is not a run directory")
+        damage = RunDirectoryError(f"{folder} keeps changing while it is read; try again")
+        for _ in range(READ_TRIES):
+            names = sorted(os.listdir(folder))
+            try:
+                self._read_on(*segments.list_segments(folder))
+            except FileNotFoundError:
+                continue  # a merge replaced segments between the listing and the reading
+            except RunDirectoryError as error:
+                # A listing beside a writer is not of one instant and may miss a name: only a quiet folder is believed.
+                if names == sorted(os.listdir(folder)):
+                    raise
+                damage = error
+            else:
+                return self._events
+        raise damage
+
+    def _read_on(self, kept: list[segments.SegmentName], replaced: list[segments.SegmentName]) -> None:
+        known = len(self._kept)
+        if replaced or kept[:known] != self._kept:
+            # Merged since: all is read again, into another list.
+            self._kept, self._events, self._reached, known = [], [], segments.GENESIS, 0
+        more, self._reached = segments.read_segments(self._folder, kept[known:], replaced, reached=self._reached)
+        self._events = [*self._events, *more] if known else more
+        self._kept = kept

@@ -70,13 +70,17 @@ class Story:
     def _add(self, ago_s: float, event: Event) -> None:
         self.events.append(dataclasses.replace(event, at_us=NOW_US - round(ago_s * 1e6)))
 
+    @property
+    def ordered(self) -> list[Event]:
+        """The events in the order of their times."""
+        ordered = sorted(self.events, key=lambda event: event.at_us)
+        return [dataclasses.replace(event, seq=seq) for seq, event in enumerate(ordered, start=1)]
+
     def write(self) -> Path:
-        """Put it on the disk, in the order of its times; returns the run directory."""
+        """Put it on the disk in one segment; returns the run directory."""
         ledger = self.folder / "ledger"
         ledger.mkdir()
-        ordered = sorted(self.events, key=lambda event: event.at_us)
-        events = [dataclasses.replace(event, seq=seq) for seq, event in enumerate(ordered, start=1)]
-        if events:
+        if events := self.ordered:
             write_segment(ledger, events, encode(events, GENESIS, link(GENESIS, events)))
         return self.folder
 

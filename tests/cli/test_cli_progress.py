@@ -40,12 +40,14 @@ class Night:
     def __init__(self) -> None:
         self.state, self.at_us, self.stopping = State(), NOW_US, Stopping()
         self.pace = SimpleNamespace(is_open=True, per_minute=50.0)
+        self.slots = SimpleNamespace(in_flight=34)
         context: Any = SimpleNamespace(
             ledger=SimpleNamespace(state=self.state),
             clock=SimpleNamespace(now_us=lambda: self.at_us),
             settings=EngineSettings(Bounds(cap=100_000_000), limits=Limits(max_in_flight=40)),
             polls=SimpleNamespace(durations=Durations(317.0)),
             pace=self.pace,
+            slots=self.slots,
             stopping=self.stopping,
         )
         self.live = LiveRun(context, [], frozenset(JOBS), 0, to_start=60)
@@ -185,6 +187,8 @@ def test_what_a_run_waits_for_is_said() -> None:
         night.tell(shown, job, "reserved", "submitted")
     night.pace.per_minute = 25.0
     assert "slowed to 25 calls a minute" in shown._plain()
+    assert "34 of 40 in flight" in shown._plain()
+    assert ", 6 to collect" in shown._plain(), "what is done has left its slot and waits for its turn"
     night.tell(shown, 0, "posted")
     night.stopping.stop(StopReason.LIMIT, "enough")
     assert shown._work().to_start == 0

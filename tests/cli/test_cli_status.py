@@ -17,6 +17,8 @@ from looking_doubles import NOW_US, Story, held, rough_night
 
 from pipeline.cli import status as verb
 from pipeline.kernel.clock import SystemClock
+from pipeline.ledger import segments
+from pipeline.ledger.segments import GENESIS
 from pipeline.looking import view
 
 LIVE = """\
@@ -148,6 +150,17 @@ def test_who_is_at_work(tmp_path: Path, ending: bool, holder_since_s: float | No
             assert view.standing(view.look(folder, NOW_US)) == state
 
 
+def test_more_than_may_be_in_flight(command: Command, tmp_path: Path) -> None:
+    """What is done and not yet collected is no breach of the limit: that is said."""
+    story = Story(tmp_path / "outputs" / "busy", 3)
+    story.run(500, max_in_flight=2)
+    for job in range(3):
+        story.live(job, 490 - job, 480 - job)
+    with held(story.write(), 501):
+        shown = " ".join(command("status", "outputs/busy").out.split())
+    assert "in flight 3, the oldest for 8 min (5 min is usual); 2 at once, the others are done and wait to" in shown
+
+
 def test_at_rest_nothing_is_guessed(command: Command, night: Path) -> None:
     """No pace and no time left where nobody is at work; what was cut off is said, with the cure."""
     shown = command("status", "outputs/night").out
@@ -204,9 +217,33 @@ def test_nothing_is_read_again_where_nothing_has_happened(night: Path, monkeypat
     """A watch of a quiet directory costs a listing; the times go on."""
     first = view.look(night, NOW_US)
     with monkeypatch.context() as patch:
-        patch.setattr(view, "read_events", lambda _ledger: pytest.fail("read again"))
+        patch.setattr(view.Reader, "read", lambda _reader: pytest.fail("read again"))
         again = view.look(night, NOW_US + 1_000_000, first)
     assert again.details()["unsettled"][0]["age_s"] == first.details()["unsettled"][0]["age_s"] + 1
+
+
+def test_a_watch_reads_only_what_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside a run that writes, each look reads what was added; after a merge it reads all, and says the same."""
+    story = rough_night(tmp_path / "night")
+    ledger, events = story.folder / "ledger", story.ordered
+    ledger.mkdir()
+    reached, looks, read = GENESIS, [], []
+    whole = segments._read_segment
+    monkeypatch.setattr(segments, "_read_segment", lambda folder, name: read.append(name.last) or whole(folder, name))
+    for number, event in enumerate(events, start=1):
+        before, reached = reached, segments.link(reached, [event])
+        segments.write_segment(ledger, [event], segments.encode([event], before, reached))
+        if number in (5, 20, len(events)):
+            looks.append(view.look(story.folder, NOW_US, looks[-1] if looks else None))
+    assert read == list(range(1, len(events) + 1))
+    last, alone = looks[-1], view.look(story.folder, NOW_US)
+    assert last.summary() | last.details() == alone.summary() | alone.details()
+    segments.merge_segments(ledger, segments.list_segments(ledger)[0])
+    read.clear()
+    merged = view.look(story.folder, NOW_US, last)
+    assert read == [len(events)]
+    assert (merged.events, merged.state) == (alone.events, alone.state)
+    assert merged.summary() | merged.details() == alone.summary() | alone.details()
 
 
 def test_all_runs_the_newest_first(command: Command, tmp_path: Path, night: Path) -> None:
@@ -220,21 +257,23 @@ def test_all_runs_the_newest_first(command: Command, tmp_path: Path, night: Path
     (broken / "ledger" / "000000000001-000000000001-00.parquet").write_bytes(b"x")
     os.utime(broken / "ledger", ns=(1, 86_400 * 10**9))
     (tmp_path / "outputs" / "notes").mkdir()
+    (tmp_path / "outputs" / "new" / "ledger").mkdir(parents=True)
     with held(night):
         shown = command("status")
         told = json.loads(command("status", "--json").out)
     assert shown.code == 0
     lines = [" ".join(line) for line in words(shown.out)]
     assert lines[:3] == [
-        "run state stored failed in doubt posted cap last event",
-        "night running (process 4711), sandbox 3 of 9 1 1 $7.00 $20.00 10 s ago",
-        "done at rest, sandbox 1 of 1 0 0 $1.75 $5.00 60 min ago",
+        "run state stored failed doubt posted last event cap",
+        "night running (pid 4711), sandbox 3/9 1 1 $7.00 10 s ago $20.00",
+        "done at rest, sandbox 1/1 0 0 $1.75 60 min ago $5.00",
     ]
     assert lines[3].startswith("broken damaged ")
+    assert lines[4] == "new not begun 0/0 0 0 $0.00 never $0.00"
     assert "broken: the ledger is damaged: outputs/broken/ledger/" in " ".join(shown.out.split())
     assert shown.out.endswith("More of one: kling-batch status outputs/night\n")
     assert [(row["name"], row["state"]) for row in told["runs"]] == [
-        ("night", "running"), ("done", "at rest"), ("broken", "damaged")
+        ("night", "running"), ("done", "at rest"), ("broken", "damaged"), ("new", "not begun")
     ]  # fmt: skip
     assert told["runs"][2]["error"].startswith("the ledger is damaged")
 

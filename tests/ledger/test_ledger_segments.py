@@ -618,7 +618,7 @@ def test_a_folder_that_never_rests_ends_in_a_sentence(folder: Path, monkeypatch:
         read_events(folder / "missing")
     tries = 0
 
-    def gone(*_names: object) -> None:
+    def gone(*_names: object, **_options: object) -> None:
         nonlocal tries
         tries += 1
         raise FileNotFoundError
