@@ -79,17 +79,15 @@ class EventLines(Watcher):
         self._waiting.put(safe_json(one_line(facts, *self._secrets)))
 
     def _write_all(self) -> None:
-        is_read = True
         while (line := self._waiting.get()) is not None:
-            is_read = is_read and print_line(line)
+            print_line(line)
 
 
-def print_line(line: str) -> bool:
-    """Print a line at once, past every buffer; False where nobody reads any more."""
+def print_line(line: str) -> None:
+    """Print a line at once, past every buffer. A reader who has gone away is no trouble."""
     try:
         write_all(sys.stdout.fileno(), f"{line}\n".encode())
     except io.UnsupportedOperation:
         print(line, flush=True)  # noqa: T201 - standard output is no file where the command is embedded
     except (OSError, ValueError):
-        return False
-    return True
+        return

@@ -16,7 +16,7 @@ from pipeline.engine.polling import Durations
 from pipeline.kernel.clock import iso
 from pipeline.kernel.errors import ERROR_CLASSES, MachineError, RunDirectoryError
 from pipeline.ledger.events import Event, EventKind
-from pipeline.ledger.fold import ImpossibleMoveError, JobRecord, JobState, RunRecord, State
+from pipeline.ledger.fold import ImpossibleMoveError, JobRecord, JobState, RunRecord, State, fold
 from pipeline.ledger.store import Reader, lock_holder
 from pipeline.looking.estimate import Work, ends_per_s, left_s
 from pipeline.report.entries import Key, has_entries, load_keys
@@ -45,23 +45,14 @@ def read_state(folder: Path) -> State:
     return _read(ledger, Reader(ledger))[1] if ledger.is_dir() else State()
 
 
-def _read(ledger: Path, reader: Reader, before: Look | None = None) -> tuple[list[Event], State]:
-    """The events of a ledger and their fold, which goes on where the look before has ended."""
+def _read(ledger: Path, reader: Reader) -> tuple[list[Event], State]:
     try:
         events = reader.read()
-        state = before.state if before is not None and _continues(events, before.events) else State()
-        for event in events[state.last_seq :]:
-            state.apply(event)
-        return events, state
+        return events, fold(events)
     except ImpossibleMoveError as error:
         raise RunDirectoryError(f"the ledger in {ledger} contradicts itself: {error}") from None
     except OSError as error:
         raise MachineError(f"the ledger in {ledger} cannot be read: {error.strerror}") from None
-
-
-def _continues(events: list[Event], earlier: list[Event]) -> bool:
-    """Whether the reader went on from the earlier events, and did not read all again."""
-    return 0 < len(earlier) <= len(events) and events[len(earlier) - 1] is earlier[-1]
 
 
 @dataclass(frozen=True)
@@ -332,7 +323,7 @@ def look(folder: Path, now_us: int, before: Look | None = None) -> Look:
     if before is not None and names == before.names:
         return dataclasses.replace(before, holder=holder, now_us=now_us)
     reader = before.reader if before is not None else Reader(ledger)
-    events, state = _read(ledger, reader, before)
+    events, state = _read(ledger, reader)
     # A run that died before its first event may not have kept its rows yet.
     keys = load_keys(folder) if events or has_entries(folder) else []
     return Look(folder, keys, events, state, holder, now_us, reader, names)
