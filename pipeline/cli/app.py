@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from pipeline.cli import plan, reconcile, rehearse, report, resolve, run, sandbox, schema, status
+from pipeline.cli import export, plan, reconcile, rehearse, report, resolve, run, sandbox, schema, status
 
 app = typer.Typer(
     name="kling-batch",
@@ -21,6 +21,7 @@ app.command(cls=run.RunCommand)(run.run)
 app.command()(rehearse.rehearse)
 app.command()(status.status)
 app.command()(report.report)
+app.command()(export.export)
 app.command()(reconcile.reconcile)
 app.command()(resolve.resolve)
 app.command()(sandbox.sandbox)

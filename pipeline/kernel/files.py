@@ -96,6 +96,15 @@ def read_file_below(folder: Path, names: Sequence[str], most: int) -> bytes | No
     Raises:
         OSError: it cannot be read; `strerror` says why.
     """
+    return _read_and_close(open_file_below(folder, names), most)
+
+
+def open_file_below(folder: Path, names: Sequence[str]) -> int:
+    """The descriptor of the file that `names` lead to from `folder`, open for reading, as `read_file_below` reads it.
+
+    Raises:
+        OSError: it cannot be opened; `strerror` says why.
+    """
     path = folder.joinpath(*names)
     at = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -112,7 +121,7 @@ def read_file_below(folder: Path, names: Sequence[str], most: int) -> bytes | No
     except BaseException:
         os.close(at)
         raise
-    return _read_and_close(_regular(at, path), most)
+    return _regular(at, path)
 
 
 def _regular(descriptor: int, path: Path) -> int:
@@ -229,6 +238,21 @@ def hold_lock(path: Path, holder: str) -> Iterator[None]:
         # A close that fails has closed: the lock is free, and what was done under it is done.
         with contextlib.suppress(OSError):
             os.close(descriptor)
+
+
+@contextlib.contextmanager
+def hold_folder(folder: Path) -> Iterator[None]:
+    """Hold a folder for the block: a lock that leaves no file behind.
+
+    Raises:
+        BlockingIOError: somebody else holds it; `filename` is the folder.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        _lock_soon(descriptor, folder)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _lock_soon(descriptor: int, path: Path) -> None:

@@ -203,13 +203,14 @@ _VARIES = (
     (r"\b\d+ h \d\d min\b", "DURATION"),
     (r"\b(less than )?\d+ (s|min)\b(?! +\$)", "DURATION"),
     (r"\b\d+ polls?\b", "POLLS"),
+    (r"\b[\d.]+ [kM]B\b", "SIZE"),
     (r"\bprocess \d+\b", "PROCESS"),
     (r" +", " "),
 )
 
 
 def normal(line: str) -> str:
-    """A line of output without what differs from one run to the next: times, ids, counts of polls, and padding.
+    """A line of output without what differs from one run to the next: times, ids, counts of polls, sizes, and padding.
 
     A length with its price behind it stays: 5 s are not 10 s.
     """

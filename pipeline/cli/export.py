@@ -1,0 +1,134 @@
+"""`kling-batch export`: the artifacts of a run directory as a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline.cli import options
+from pipeline.cli.screen import count, dollars, printable, say, say_json
+
+if TYPE_CHECKING:
+    from pipeline.export.write import Exported
+
+SHOWN = 12
+INTERRUPTED = 130
+
+
+def export(
+    directory: options.RunDirectory,
+    to: Annotated[
+        str, typer.Option("--to", metavar="PATH", help="The folder to write: new, empty, or an export to refresh.")
+    ],
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="hf (Hugging Face video folder), webdataset (tar shards), csv or parquet (a table, and videos).",
+        ),
+    ],
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--where", metavar="COLUMN=VALUE", help="Only clips of which the results say so. Repeatable: all must hold."
+        ),
+    ] = None,
+    shard_size: Annotated[
+        str | None, typer.Option("--shard-size", metavar="SIZE", help="The most that a tar shard has: 1GB, 500MB.")
+    ] = None,
+    licence: Annotated[
+        str,
+        typer.Option("--license", metavar="NAME", help="The licence on the card, as Hugging Face names it: cc-by-4.0."),
+    ] = "other",
+    json: options.Json = False,
+) -> None:
+    """Export the stored videos as a data set. Each is held against the ledger again; nothing is sent.
+
+    Example: kling-batch export outputs/quickstart --to quickstart-hf --format hf
+    """
+    from pipeline.export.write import DEFAULT_SHARD_BYTES, Asked
+    from pipeline.export.write import export as write_export
+    from pipeline.runner import open_view
+
+    target = _folder(to)
+    shard_bytes = DEFAULT_SHARD_BYTES if shard_size is None else _size(shard_size, form)
+    view = open_view(directory)
+    asked = Asked(form, tuple(where or ()), licence, shard_bytes)
+    try:
+        done = write_export(directory, view.lines, view.state, target, asked)
+    except KeyboardInterrupt:
+        say(f"Interrupted: {printable(to)} is not whole. Export again to go on.")
+        raise typer.Exit(INTERRUPTED) from None
+    if json:
+        say_json(done.as_json())
+    else:
+        say(_screen(done))
+    raise typer.Exit(done.exit_code)
+
+
+def _folder(to: str) -> Path:
+    import re
+
+    from pipeline.kernel.errors import InputError
+
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", to):
+        raise InputError(f"--to: {to[:60]!r} is an address, which is not supported in this version; name a folder here")
+    if not to.strip():
+        raise InputError("--to: names nothing; write it like --to quickstart-hf")
+    return Path(to)
+
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+
+
+def _size(text: str, form: str) -> int:
+    """A size as people write it, in bytes."""
+    import re
+
+    from pipeline.kernel.errors import InputError
+
+    if form != "webdataset":
+        raise InputError("--shard-size: only --format webdataset has shards")
+    found = re.fullmatch(r"([0-9]{1,12})\s*([kmgt]?i?)b?", text.strip().lower())
+    size = int(found[1]) * _UNITS.get(found[2], 0) if found else 0
+    if not 1_000 <= size <= 10**13:
+        raise InputError(f"--shard-size: {text[:40]!r} is no size from 1KB to 10TB; write it like 1GB or 500MB")
+    return size
+
+
+def _shown_size(size: int) -> str:
+    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if size >= unit:
+            return f"{size / unit:,.1f} {name}"
+    return count(size, "byte")
+
+
+def _screen(done: Exported) -> str:
+    where = printable(str(done.path))
+    what = (
+        f"{count(done.clips, 'clip')}, {done.seconds:,.1f} s, {_shown_size(done.bytes)}, {dollars(done.cost_microusd)}"
+    )
+    lines = [f"{where}: {what}", f"  {_how(done)}"]
+    lines += [
+        f"  not in it: {count(n, 'job')} {status.replace('_', ' ')}" for status, n in done.facts()["not_stored"].items()
+    ]
+    if done.choice.passed_over:
+        lines.append(f"  not in it: {count(done.choice.passed_over, 'stored video')}, by --where")
+    if done.left_out:
+        lines += ["", f"Left out, for {'it is' if len(done.left_out) == 1 else 'they are'} not as stored:"]
+        lines += [f"  {printable(each.video)} {printable(each.reason)}" for each in done.left_out[:SHOWN]]
+        if len(done.left_out) > SHOWN:
+            lines.append(f"  … and {len(done.left_out) - SHOWN} more (--json lists all)")
+    return "\n".join(lines)
+
+
+def _how(done: Exported) -> str:
+    if done.format == "webdataset":
+        return f"in {count(done.shards, 'shard')}"
+    if not done.linked:
+        return f"{count(done.copied, 'video')} copied"
+    copied = f", {done.copied:,} copied" if done.copied else ""
+    return f"{count(done.linked, 'hard link')}: no room is needed{copied}"

@@ -1,0 +1,183 @@
+"""Which clips are exported, under which names, and what is said of each. Pure."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from pipeline.kernel.clock import iso
+from pipeline.kernel.errors import InputError
+from pipeline.kernel.usd import format_usd
+from pipeline.ledger.fold import JobRecord, JobState, State
+from pipeline.report import tables
+from pipeline.report.entries import Line
+
+MAX_STEM = 90
+"""Characters of a file's stem: with its ending it fits the plain header of a tar archive, 100 bytes."""
+
+COLUMNS = {
+    "video": "string",
+    "id": "string",
+    "replicate": "Int64",
+    "job_id": "string",
+    "model": "string",
+    "sha256": "string",
+    "bytes": "Int64",
+    "duration_s": "Float64",
+    "width": "Int64",
+    "height": "Int64",
+    "cost_usd": "string",
+    "finished_at": "string",
+    "not_as_asked": "string",
+}
+"""The fixed columns of a data set, in order, with their pandas types; then every parameter and variable."""
+
+_STEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A stored video that is to be exported: the first row that asked for it, and the stem of its file there."""
+
+    line: Line
+    record: JobRecord
+    stem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What is exported, and what is not. Counts are jobs of the manifest."""
+
+    clips: tuple[Clip, ...]
+    not_stored: Mapping[str, int]
+    """Jobs that the conditions let through and that have no video, by their status."""
+    passed_over: int
+    """Stored videos that the conditions leave out."""
+
+
+Conditions = Mapping[str, Sequence[str]]
+"""A column to the values of which its cell must be one."""
+
+
+def parse_conditions(texts: Iterable[str]) -> Conditions:
+    """Conditions as they are given, `column=value` each.
+
+    Raises:
+        InputError: one is none.
+    """
+    wanted: dict[str, list[str]] = {}
+    for text in texts:
+        column, equals, value = text.partition("=")
+        if not equals or not column.strip():
+            raise InputError(f"--where: {text[:60]!r} is no condition; write it like --where mood=cozy")
+        wanted.setdefault(column.strip(), []).append(value.strip())
+    return wanted
+
+
+def choose(lines: Sequence[Line], state: State, where: Conditions, *, dots: bool = True) -> Choice:
+    """The clips for which `where` is true, each once, in the order of the manifest.
+
+    Args:
+        dots: whether a file's stem may have dots in it.
+
+    Raises:
+        InputError: a condition names a column that the results do not have.
+    """
+    # The model stands in no column of the results, since there is one; yet who asks for it may have it.
+    rows = [row | {"model": line.model} for row, line in zip(tables.results(lines, state), lines, strict=True)]
+    _check_columns(where, {"model", *tables.result_types(lines)})
+    first: dict[str, Line] = {}
+    passed_over: set[str] = set()
+    for line, row in zip(lines, rows, strict=True):
+        if _is_wanted(row, where):
+            first.setdefault(line.job_id, line)
+        else:
+            passed_over.add(line.job_id)
+    statuses = {job_id: tables.status_of(state, job_id) for job_id in {*first, *passed_over}}
+    stored = [line for line in first.values() if statuses[line.job_id] == tables.STATUS[JobState.STORED]]
+    records = [state.jobs[line.job_id] for line in stored]
+    return Choice(
+        clips=tuple(map(Clip, stored, records, _stems(records, dots=dots))),
+        not_stored=Counter(statuses[job_id] for job_id in first if statuses[job_id] != "stored"),
+        passed_over=sum(statuses[job_id] == "stored" for job_id in passed_over - first.keys()),
+    )
+
+
+def _check_columns(where: Conditions, known: Collection[str]) -> None:
+    for column in where:
+        if column not in known:
+            near = difflib.get_close_matches(column, known, n=1)
+            advice = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))[:300]}"
+            raise InputError(f"--where: the results have no column {column[:60]!r}; {advice}")
+
+
+def _is_wanted(row: Mapping[str, Any], where: Conditions) -> bool:
+    """Whether every condition is true; of several for one column, one is enough."""
+    return all(any(_is_equal(column, row.get(column), text) for text in texts) for column, texts in where.items())
+
+
+def _is_equal(column: str, cell: object, text: str) -> bool:
+    """Whether a cell is what a person wrote: numbers by their value, tags one by one, nothing as an empty text."""
+    if cell is None:
+        return not text
+    if isinstance(cell, bool):
+        return str(cell).lower() == text.lower()
+    if isinstance(cell, int | float):
+        try:
+            return float(text) == cell
+        except ValueError:
+            return False
+    return cell == text or (column == "tags" and text in str(cell).split(", "))
+
+
+def _stems(records: Iterable[JobRecord], *, dots: bool) -> list[str]:
+    """The stems that the videos have in the run directory, each made good and its own."""
+    stems: list[str] = []
+    taken: set[str] = set()
+    for record in records:
+        stem = PurePosixPath(record.path or "").stem
+        if not dots:
+            # What reads tar archives takes everything behind the first dot for the ending.
+            stem = stem.replace(".", "_")
+        # Names that differ in nothing but case are one file on some disks.
+        if len(stem) > MAX_STEM or not _STEM.fullmatch(stem) or stem.lower() in taken:
+            stem = record.job_id
+        taken.add(stem.lower())
+        stems.append(stem)
+    return stems
+
+
+def row_of(clip: Clip, extra: Mapping[str, str]) -> dict[str, Any]:
+    """What is said of a clip; `extra` are the columns of parameters and variables, by their names."""
+    line, record = clip.line, clip.record
+    fixed = {
+        "video": clip.stem,
+        "id": line.id,
+        "replicate": line.replicate,
+        "job_id": line.job_id,
+        "model": line.model,
+        "sha256": record.sha256,
+        "bytes": record.bytes,
+        "duration_s": record.duration_s,
+        "width": record.width or None,
+        "height": record.height or None,
+        "cost_usd": format_usd(record.cost_microusd),
+        "finished_at": iso(record.ended_us),
+        "not_as_asked": record.error if record.error_class else None,
+    }
+    asked = {
+        column: line.params[name] if name in line.params else line.variables.get(name) for name, column in extra.items()
+    }
+    return fixed | asked
+
+
+def extra_columns(clips: Sequence[Clip]) -> dict[str, str]:
+    """The columns of parameters and variables, by their names; fixed columns keep theirs."""
+    models = dict.fromkeys(clip.line.model for clip in clips)
+    variables = dict.fromkeys(name for clip in clips for name in clip.line.variables)
+    return tables.extra_columns(models, variables, {*COLUMNS, "file_name", "status"})

@@ -1,0 +1,229 @@
+"""The folder that an export is written to: ours or empty, and whole only when its marker is there.
+
+`_incomplete` is written first and lists every file that may be ours. `_export.json`, the marker, is written last.
+Between the two each file takes its name in one step, so who finds the marker finds all that `SHA256SUMS` lists.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from pipeline.export.sources import Source
+from pipeline.kernel.errors import InputError
+from pipeline.kernel.files import (
+    TEMPORARY_PREFIX,
+    TEMPORARY_SUFFIX,
+    discard,
+    fsync_folder,
+    hold_folder,
+    make_folder,
+    open_temporary,
+    read_regular_file,
+    write_file,
+)
+
+MARKER = "_export.json"
+BEGUN = "_incomplete"
+SUMS = "SHA256SUMS"
+MADE_BY = "kling-batch"
+
+FOLDERS = ("videos", "train")
+"""The folders that an export may have."""
+
+_FIRST_LINE = "An export of kling-batch that is not finished; export again. It may have these files:"
+_OURS = re.compile(
+    r"(videos|train)/[A-Za-z0-9][A-Za-z0-9._-]*|clips-[0-9]{6}\.tar|clips\.(csv|parquet)|README\.md|SHA256SUMS"
+)
+"""Whatever a list says, nothing but such a file is ever deleted."""
+
+_TEMPORARY = re.compile(rf"{re.escape(TEMPORARY_PREFIX)}[0-9a-f]{{12}}{re.escape(TEMPORARY_SUFFIX)}")
+
+_MAX_LIST = 2**28
+
+_NO_LINK = frozenset(
+    {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+)
+"""What says that there can be no hard link, and nothing of the disk's health."""
+
+
+@dataclass(slots=True)
+class Place:
+    """A folder that is being filled. `sums` are the SHA-256 of the files that stand in it, by name."""
+
+    path: Path
+    sums: dict[str, str] = field(default_factory=dict)
+    linked: int = 0
+    copied: int = 0
+
+    def add_file(self, name: str, source: Source) -> None:
+        """Put a video into the folder: a hard link where that is possible, else a copy.
+
+        Raises:
+            NotAsStored: it is not what was stored; nothing has the name then.
+            OSError: the disk refused.
+        """
+        final = self.path / name
+        temporary = self._link(source, final.parent)
+        if temporary is not None:
+            self.linked += 1
+        else:
+            temporary = _copy(source, final.parent)
+            self.copied += 1
+        os.replace(temporary, final)
+        discard(temporary)  # between two links to one file, a renaming does nothing
+        self.sums[name] = source.sha256
+
+    def _link(self, source: Source, folder: Path) -> Path | None:
+        """A hard link to a video that was read and is as stored; None if there can be none."""
+        if self.copied and not self.linked:
+            return None  # the first one told
+        temporary = folder / f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}{TEMPORARY_SUFFIX}"
+        try:
+            os.link(source.path, temporary, follow_symlinks=False)
+        except OSError as error:
+            if error.errno in _NO_LINK:
+                return None
+            raise
+        try:
+            if not os.path.samestat(os.lstat(temporary), os.fstat(source.descriptor)):
+                discard(temporary)
+                return None  # another file has its name by now; what is open is what is copied
+            source.read_through()
+        except BaseException:
+            discard(temporary)
+            raise
+        return temporary
+
+    def add_bytes(self, name: str, data: bytes) -> None:
+        """Write a file of our own making."""
+        write_file(self.path / name, data)
+        self.sums[name] = hashlib.sha256(data).hexdigest()
+
+    def commit(self, facts: Mapping[str, Any]) -> None:
+        """Write the checksums, delete what an earlier export has left, and set the marker."""
+        for folder in self._folders():
+            fsync_folder(folder)
+        sums = "".join(f"{digest}  {name}\n" for name, digest in sorted(self.sums.items()))
+        write_file(self.path / SUMS, sums.encode())
+        for name in _listed(self.path / BEGUN) - self.sums.keys() - {SUMS}:
+            discard(self.path / name)
+        for folder in self._folders():
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # only where nothing is left in it
+        write_file(self.path / MARKER, orjson.dumps({"made_by": MADE_BY, **facts}, option=orjson.OPT_INDENT_2) + b"\n")
+        discard(self.path / BEGUN)
+
+    def _folders(self) -> list[Path]:
+        return [self.path / name for name in FOLDERS if (self.path / name).is_dir()]
+
+
+def _copy(source: Source, folder: Path) -> Path:
+    descriptor, temporary = open_temporary(folder)
+    try:
+        try:
+            source.read_through(descriptor)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except BaseException:
+        discard(temporary)
+        raise
+    return temporary
+
+
+@contextlib.contextmanager
+def open_place(path: Path, folder: str | None, names: Iterable[str]) -> Iterator[Place]:
+    """The folder at `path`, made if it is not there, and held for the block.
+
+    Args:
+        folder: the one of `FOLDERS` that the export needs.
+        names: every file that it is going to write.
+
+    Raises:
+        InputError: it is a file, it holds what is not ours, or another export is writing there.
+        OSError: the disk refused.
+    """
+    _refuse_a_file(path)
+    make_folder(path)
+    try:
+        with hold_folder(path):
+            _begin(path, names)
+            if folder is not None:
+                make_folder(path / folder)
+            yield Place(path)
+    except BlockingIOError:
+        raise InputError(f"{path}: another export is writing there. Nothing was exported.") from None
+
+
+def _refuse_a_file(path: Path) -> None:
+    if path.is_symlink():
+        raise InputError(f"{path} is a link; name the folder that it leads to. Nothing was exported.")
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file; name a new or an empty folder. Nothing was exported.")
+
+
+def _begin(path: Path, names: Iterable[str]) -> None:
+    """Make the folder ours and incomplete. From here on nobody takes it for an export that is whole."""
+    strange = _strange(path)
+    if strange is not None:
+        raise InputError(
+            f"{path} is not empty and no export of kling-batch: it has {strange[:60]!r}. Name a new or an empty "
+            "folder. Nothing was exported."
+        )
+    for folder in (path, *(path / name for name in FOLDERS)):
+        if folder.is_symlink():
+            raise InputError(f"{folder} is a link, and nothing is written through a link. Nothing was exported.")
+        _sweep(folder)
+    may_be_ours = _listed(path / SUMS) | _listed(path / BEGUN) | set(names)
+    write_file(path / BEGUN, "\n".join([_FIRST_LINE, *sorted(may_be_ours), ""]).encode())
+    if (path / MARKER).exists():
+        (path / MARKER).unlink()
+        fsync_folder(path)
+
+
+def _strange(path: Path) -> str | None:
+    """The name of something in the folder, where the folder is not ours; None where it is, or is empty."""
+    if _is_ours(path):
+        return None
+    # Who died before the first sign was written has left its temporary file.
+    found = (each.name for each in path.iterdir() if not _TEMPORARY.fullmatch(each.name))
+    return min(found, default=None)
+
+
+def _sweep(folder: Path) -> None:
+    """Delete what an export that died was writing: names that nobody else gives."""
+    if folder.is_dir():
+        for each in folder.iterdir():
+            if _TEMPORARY.fullmatch(each.name):
+                discard(each)
+
+
+def _is_ours(path: Path) -> bool:
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        marker = read_regular_file(path / MARKER, _MAX_LIST)
+        if marker is not None and orjson.loads(marker).get("made_by") == MADE_BY:
+            return True
+    with contextlib.suppress(OSError):
+        return (read_regular_file(path / BEGUN, _MAX_LIST) or b"").startswith(_FIRST_LINE.encode())
+    return False
+
+
+def _listed(path: Path) -> set[str]:
+    """The names in a list of ours, of checksums or not; what cannot be one of our files is not among them."""
+    try:
+        text = (read_regular_file(path, _MAX_LIST) or b"").decode("utf-8", "replace")
+    except OSError:
+        return set()
+    names = (line.rpartition("  ")[2] for line in text.split("\n"))
+    return {name for name in names if _OURS.fullmatch(name)}

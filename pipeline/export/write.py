@@ -1,0 +1,243 @@
+"""An export from beginning to end: choose, verify and place each clip, describe them, and commit."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pipeline.export import rows as described
+from pipeline.export.card import NO_LICENSE, Facts, LeftOut, card
+from pipeline.export.clips import Choice, Clip, choose, parse_conditions
+from pipeline.export.place import Place, open_place
+from pipeline.export.shards import Shards, shard_name
+from pipeline.export.sources import NotAsStored, open_source, read_poster
+from pipeline.kernel.errors import InputError, MachineError
+from pipeline.kernel.usd import format_usd
+from pipeline.ledger.fold import State
+from pipeline.report.entries import Line
+
+FORMATS = ("hf", "webdataset", "csv", "parquet")
+
+DEFAULT_SHARD_BYTES = 10**9
+
+SOME_LEFT_OUT = 1
+"""The exit code where the export is whole, but for videos that are not as they were stored."""
+
+_FOLDER = {"hf": "train", "csv": "videos", "parquet": "videos"}
+"""Where the videos of a format lie; `train`, for a name with `test` in it is a test's split elsewhere."""
+
+_TABLE: dict[str, tuple[str, Callable[..., bytes]]] = {
+    "hf": ("train/metadata.jsonl", described.as_metadata),
+    "csv": ("clips.csv", described.as_csv),
+    "parquet": ("clips.parquet", described.as_parquet),
+}
+_DATA_FILES = {"hf": "train/**", "webdataset": "clips-*.tar", "csv": "clips.csv", "parquet": "clips.parquet"}
+
+_HOW_TO_LOAD = {
+    "hf": 'from datasets import load_dataset\n\nclips = load_dataset("videofolder", data_dir=".", split="train")',
+    "csv": 'import pandas as pd\n\nclips = pd.read_csv("clips.csv", dtype={"cost_usd": "string"})',
+    "parquet": 'import pandas as pd\n\nclips = pd.read_parquet("clips.parquet")',
+}
+
+_LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,49}")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a person asks of an export. `where` are conditions as written; `shard_bytes` is for `webdataset`."""
+
+    format: str
+    where: tuple[str, ...] = ()
+    license: str = NO_LICENSE
+    shard_bytes: int = DEFAULT_SHARD_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What came of it. Money in micro-dollars."""
+
+    path: Path
+    format: str
+    clips: int
+    seconds: float
+    bytes: int
+    cost_microusd: int
+    linked: int
+    copied: int
+    shards: int
+    choice: Choice
+    left_out: tuple[LeftOut, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 1 if a stored video is not as it was stored and was left out."""
+        return SOME_LEFT_OUT if self.left_out else 0
+
+    def as_json(self) -> dict[str, Any]:
+        """The same for scripts. Money as text with exact cents."""
+        return {
+            "to": str(self.path),
+            **self.facts(),
+            "linked": self.linked,
+            "copied": self.copied,
+            "exit_code": self.exit_code,
+        }
+
+    def facts(self) -> dict[str, Any]:
+        """What is the same wherever and however often it is exported: the content of the marker."""
+        return {
+            "format": self.format,
+            "clips": self.clips,
+            "seconds": round(self.seconds, 3),
+            "bytes": self.bytes,
+            "cost_usd": format_usd(self.cost_microusd),
+            "shards": self.shards,
+            "not_stored": dict(sorted(self.choice.not_stored.items())),
+            "passed_over": self.choice.passed_over,
+            "left_out": [
+                {"id": each.id, "job_id": each.job_id, "video": each.video, "reason": each.reason}
+                for each in self.left_out
+            ],
+        }
+
+
+def export(folder: Path, lines: Sequence[Line], state: State, to: Path, asked: Asked) -> Exported:
+    """Export the stored videos of a run directory.
+
+    Args:
+        folder: the run directory, whose campaign is `lines` and whose ledger says `state`.
+        to: the folder to write; an export that is there is refreshed.
+
+    Raises:
+        InputError: something asked for makes no sense, nothing is stored, or `to` is not ours; nothing was written.
+        MachineError: the disk refused; what is there has no marker, and exporting again goes on.
+    """
+    _check(asked)
+    conditions = parse_conditions(asked.where)
+    choice = choose(lines, state, conditions, dots=asked.format != "webdataset")
+    if not choice.clips:
+        which = "for which every --where is true" if conditions and choice.passed_over else "in it yet"
+        raise InputError(f"{folder} has no stored video {which}. Nothing was exported.")
+    try:
+        with open_place(to, _FOLDER.get(asked.format), _names(choice.clips, asked.format)) as place:
+            return _fill(folder, place, choice, state, asked)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise InputError(f"{to}: {error.strerror}. Nothing was exported.") from None
+        raise MachineError(f"{to} cannot be written: {error.strerror}. The export is not whole; export again") from None
+
+
+def _check(asked: Asked) -> None:
+    if asked.format not in FORMATS:
+        raise InputError(f"--format: there is no format {asked.format[:40]!r}; known: {', '.join(FORMATS)}")
+    if not _LICENSE.fullmatch(asked.license):
+        raise InputError(
+            f"--license: {asked.license[:40]!r} is no licence's short name as Hugging Face lists them, "
+            "like cc-by-4.0 or mit"
+        )
+
+
+def _names(clips: Iterable[Clip], form: str) -> list[str]:
+    """Every file that an export may write."""
+    if form == "webdataset":
+        return ["README.md", *(shard_name(number) for number, _ in enumerate(clips))]
+    return ["README.md", _TABLE[form][0], *(f"{_FOLDER[form]}/{clip.stem}.mp4" for clip in clips)]
+
+
+def _fill(folder: Path, place: Place, choice: Choice, state: State, asked: Asked) -> Exported:
+    table = described.table_of(choice.clips)
+    # A path counts from where the table is.
+    lead = "videos/" if _FOLDER.get(asked.format) == "videos" else ""
+    table["video"] = lead + table["video"] + ".mp4"
+    rows = described.rows_of(table)
+    shards = 0
+    if asked.format == "webdataset":
+        left_out, shards = _into_shards(folder, place, choice.clips, rows, asked.shard_bytes)
+    else:
+        left_out = _into_folder(folder, place, choice.clips, _FOLDER[asked.format])
+    gone = {each.job_id for each in left_out}
+    if asked.format != "webdataset":
+        name, written = _TABLE[asked.format]
+        place.add_bytes(name, written(table[~table["job_id"].isin(gone)]))
+    rows = [row for row in rows if row["job_id"] not in gone]
+    done = Exported(
+        path=place.path,
+        format=asked.format,
+        clips=len(rows),
+        seconds=sum(row["duration_s"] or 0 for row in rows),
+        bytes=sum(row["bytes"] for row in rows),
+        cost_microusd=sum(clip.record.cost_microusd for clip in choice.clips if clip.record.job_id not in gone),
+        linked=place.linked,
+        copied=place.copied,
+        shards=shards,
+        choice=choice,
+        left_out=tuple(left_out),
+    )
+    place.add_bytes("README.md", card(rows, _facts(folder, state, asked, done)))
+    place.commit(done.facts())
+    return done
+
+
+def _facts(folder: Path, state: State, asked: Asked, done: Exported) -> Facts:
+    last = max(0, done.shards - 1)
+    shards = f"clips-{{{0:06d}..{last:06d}}}.tar"
+    loaded = f'import webdataset as wds\n\nclips = wds.WebDataset("{shards}", shardshuffle=False).decode()'
+    return Facts(
+        name=folder.resolve().name,
+        license=asked.license,
+        is_sandbox=_is_sandbox(state),
+        data_files=_DATA_FILES[asked.format],
+        how_to_load=_HOW_TO_LOAD.get(asked.format, loaded),
+        cost_microusd=done.cost_microusd,
+        not_stored=dict(sorted(done.choice.not_stored.items())),
+        passed_over=done.choice.passed_over,
+        where=asked.where,
+        left_out=done.left_out,
+    )
+
+
+def _is_sandbox(state: State) -> bool:
+    """Whether the videos were drawn by a sandbox: the embedded one, or one that was served on this machine."""
+    facts = state.runs[-1].facts if state.runs else {}
+    host = urlsplit(str(facts.get("base_url", ""))).hostname
+    return facts.get("provider") == "sandbox" or host in ("127.0.0.1", "::1", "localhost")
+
+
+def _into_folder(folder: Path, place: Place, clips: Iterable[Clip], under: str) -> list[LeftOut]:
+    left_out = []
+    for clip in clips:
+        try:
+            with open_source(folder, clip.record) as source:
+                place.add_file(f"{under}/{clip.stem}.mp4", source)
+        except NotAsStored as difference:
+            left_out.append(_left_out(clip, difference))
+    return left_out
+
+
+def _into_shards(
+    folder: Path, place: Place, clips: Iterable[Clip], rows: Iterable[Mapping[str, Any]], limit: int
+) -> tuple[list[LeftOut], int]:
+    """Returns what was left out, and the number of archives."""
+    left_out = []
+    with Shards(place, limit) as shards:
+        for clip, row in zip(clips, rows, strict=True):
+            sidecars = {"json": described.as_json(row), "txt": str(row["prompt"]).encode()}
+            poster = read_poster(folder, clip.record)
+            if poster is not None:
+                sidecars["jpg"] = poster
+            try:
+                with open_source(folder, clip.record) as source:
+                    shards.add(clip.stem, source, sidecars)
+            except NotAsStored as difference:
+                left_out.append(_left_out(clip, difference))
+        shards.close()
+        return left_out, shards.number
+
+
+def _left_out(clip: Clip, difference: NotAsStored) -> LeftOut:
+    return LeftOut(clip.line.id, clip.record.job_id, clip.record.path or "", str(difference))
