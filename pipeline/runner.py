@@ -813,8 +813,14 @@ def open_view(folder: Path) -> RunView:
     return RunView(folder, load_lines(folder), state, cap, lock_holder(folder / "ledger"))
 
 
-def rewrite_report(folder: Path, clock: Clock | None = None) -> dict[str, Any]:
+def rewrite_report(
+    folder: Path, clock: Clock | None = None, *, bom: bool = False, xlsx: bool = False
+) -> dict[str, Any]:
     """Write the report of a run directory again from its ledger; returns the summary.
+
+    Args:
+        bom: whether the CSV files begin with a byte order mark.
+        xlsx: whether a workbook is written as well.
 
     Raises:
         RunDirectoryError: it is none, or it is damaged.
@@ -824,6 +830,19 @@ def rewrite_report(folder: Path, clock: Clock | None = None) -> dict[str, Any]:
     summary = view.summary((clock or SystemClock()).now_us())
     try:
         _write_report(folder, view.lines, view.state, summary, live=view.holder is not None)
+        _write_for_desk(view, summary, bom=bom, xlsx=xlsx)
     except OSError as error:
         raise MachineError(f"{folder / 'report'} cannot be written: {error.strerror}") from None
     return summary
+
+
+def _write_for_desk(view: RunView, summary: dict[str, Any], *, bom: bool, xlsx: bool) -> None:
+    """What people with a spreadsheet ask for."""
+    if bom:
+        from pipeline.report.write import mark_utf8
+
+        mark_utf8(view.folder)
+    if xlsx:
+        from pipeline.report.workbook import write_workbook
+
+        write_workbook(view.folder, view.lines, view.state, summary, live=view.holder is not None)

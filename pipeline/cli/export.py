@@ -47,7 +47,7 @@ def export(
 ) -> None:
     """Export the stored videos as a data set. Each is held against the ledger again; nothing is sent.
 
-    Example: kling-batch export outputs/quickstart --to quickstart-hf --format hf
+    Example: kling-batch export outputs/quickstart --to clips --format hf
     """
     from pipeline.export.write import DEFAULT_SHARD_BYTES, Asked
     from pipeline.export.write import export as write_export

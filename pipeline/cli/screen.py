@@ -160,6 +160,24 @@ def summary_screen(summary: Mapping[str, Any], width: int = 80) -> str:
     return "\n".join(lines)
 
 
+def errors_screen(by_class: Sequence[Mapping[str, Any]]) -> str:
+    """The attempts that did not end well, by class: what they cost and what to do next."""
+    head = ["attempts", "jobs", "open", "billed", "unknown", "", "next"]
+    rows = [
+        [
+            str(each["attempts"]),
+            str(each["jobs"]),
+            str(each["jobs_open"]),
+            f"${each['billed_usd']}",
+            f"${each['unknown_usd']}",
+            printable(each["error_class"]),
+            each["next"],
+        ]
+        for each in by_class
+    ]
+    return table([head, *rows], right=frozenset({0, 1, 2, 3, 4}))
+
+
 def bill_screen(bill: MicroUsd, summary: Mapping[str, Any]) -> str:
     """What the sandbox has on its own bill, held against what the ledger has posted."""
     from pipeline.kernel.usd import format_usd

@@ -9,6 +9,7 @@ from typing import Any
 from pipeline.kernel.clock import iso
 from pipeline.kernel.usd import format_usd
 from pipeline.ledger.fold import State
+from pipeline.report.classes import errors_by_class
 from pipeline.report.entries import Key, Line
 from pipeline.report.tables import status_of
 
@@ -56,6 +57,7 @@ def summarise(
         "stopped_by": outcome.get("stopped_by"),
         "message": outcome.get("message"),
         "provider": last.facts.get("provider") if last else None,
+        "errors_by_class": errors_by_class(lines, state),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +14,7 @@ import pandas as pd
 
 from pipeline.kernel.files import make_folder, write_file
 from pipeline.ledger.fold import State
-from pipeline.report import tables
+from pipeline.report import classes, tables
 from pipeline.report.entries import Line
 
 _FORMULA = re.compile(r"[\s\x00\u200b\ufeff]*[=+\-@＝＋－＠]|[\t\r\n\x00]")
@@ -37,6 +38,7 @@ def write_report(
     """
     report = folder / "report"
     make_folder(report)
+    write_file(report / classes.FILE, csv_bytes(frame(classes.errors_by_class(lines, state), classes.COLUMNS)))
     results = frame(tables.results(lines, state, live=live), tables.result_types(lines))
     parquet = io.BytesIO()
     frame_of(uniform(results[name]) for name in results).to_parquet(parquet, index=False)
@@ -84,6 +86,17 @@ def csv_bytes(table: pd.DataFrame) -> bytes:
     )
     text: str = safe.to_csv(index=False, header=[harmless(name) for name in table], lineterminator="\n")
     return text.encode()
+
+
+def mark_utf8(folder: Path) -> None:
+    """Begin the CSV files of a run directory's report with a byte order mark, by which Excel knows UTF-8.
+
+    Raises:
+        OSError: the disk refused; each file is then either the old one or the new one.
+    """
+    for name in ("results.csv", "errors.csv", classes.FILE):
+        path = folder / "report" / name
+        write_file(path, codecs.BOM_UTF8 + path.read_bytes().removeprefix(codecs.BOM_UTF8))
 
 
 def _is_text(column: pd.Series[Any]) -> bool:

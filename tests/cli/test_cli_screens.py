@@ -14,7 +14,7 @@ from conftest import Command
 from pipeline.cli import screen
 from pipeline.cli.run import with_retry_value
 
-VERBS = ("plan", "run", "rehearse", "status", "report", "sandbox", "schema")
+VERBS = ("plan", "run", "rehearse", "status", "report", "export", "sandbox", "schema")
 QUICKSTART = str(Path(__file__).parents[2] / "manifests" / "quickstart.yaml")
 LIVE = ("--set", "provider.kind=segmind")
 
