@@ -47,7 +47,18 @@ _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\ufff
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*")
 _MAX_EXACT = 2**53
 _MONEY = "$#,##0.00####"
-_WIDTHS = {"id": 22, "prompt": 60, "negative_prompt": 30, "video": 34, "error": 50, "next": 70, "message": 60}
+_WIDTHS = {
+    "row": 6,
+    "replicate": 9,
+    "job_id": 30,
+    "id": 22,
+    "prompt": 60,
+    "negative_prompt": 30,
+    "video": 34,
+    "error": 50,
+    "next": 70,
+    "message": 60,
+}
 _WIDTH = 13
 
 Rows = Sequence[Mapping[str, Any]]

@@ -267,3 +267,12 @@ def test_the_bill_of_the_sandbox_is_held_against_the_ledger() -> None:
 
     assert "the same to the cent" in bill_screen(MicroUsd(31_500_000), {"posted_usd": "31.50"})
     assert "$29.75 is posted" in bill_screen(MicroUsd(31_500_000), {"posted_usd": "29.75"})
+
+
+def test_the_errors_by_class_say_what_they_cost_and_what_to_do() -> None:
+    """A line for each class, with its money and the advice; what a provider has written moves no cursor."""
+    money = {"billed_usd": "1.75", "unknown_usd": "3.50"}
+    of = {"attempts": 12, "jobs": 4, "jobs_open": 3, **money, "error_class": "gate\x1b[2Jway", "next": "Run again."}
+    head, line = screen.errors_screen([of]).split("\n")
+    assert head.split() == ["attempts", "jobs", "open", "billed", "unknown", "next"]
+    assert line.split() == ["12", "4", "3", "$1.75", "$3.50", "gate�[2Jway", "Run", "again."]

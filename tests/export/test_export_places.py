@@ -17,9 +17,12 @@ from export_rows import HOSTILE, Export
 
 from pipeline.cli import main
 from pipeline.export.card import shown
+from pipeline.export.clips import choose
 from pipeline.export.place import BEGUN, MARKER
 from pipeline.export.write import FORMATS
 from pipeline.kernel.errors import InputError, MachineError
+from pipeline.ledger.fold import JobRecord, JobState, State
+from pipeline.report.entries import Line
 
 FORMS = pytest.mark.parametrize("form", FORMATS)
 
@@ -210,6 +213,14 @@ def test_a_full_disk_leaves_no_marker(exported: Export, monkeypatch: pytest.Monk
     with pytest.raises(MachineError, match="No space left on device"):
         exported("webdataset")
     assert not (tmp_path / "webdataset" / MARKER).exists()
+
+
+def test_names_that_are_one_on_some_disks_are_told_apart() -> None:
+    """Upper and lower case, a name that no file of ours has, and one that is too long get the job's own."""
+    paths = ["videos/A-1.mp4", "videos/a-1.mp4", "videos/-x.mp4", f"videos/{'n' * 200}.mp4"]
+    state = State(jobs={f"k{n}": JobRecord(f"k{n}", JobState.STORED, path=path) for n, path in enumerate(paths)})
+    lines = [Line(n, "row", 1, f"k{n}", "kling-2", {"prompt": "a lamp"}, {}) for n, _ in enumerate(paths)]
+    assert [clip.stem for clip in choose(lines, state, {}).clips] == ["A-1", "k1", "k2", "k3"]
 
 
 @pytest.mark.parametrize(

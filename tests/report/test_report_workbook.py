@@ -53,10 +53,12 @@ def rows_of(sheet: Worksheet) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A run directory with a poster."""
-    (tmp_path / "posters").mkdir()
-    Image.new("RGB", (640, 360), (200, 90, 30)).save(tmp_path / "posters" / "a.jpg")
-    return tmp_path
+    """A run directory with a poster, and the same picture outside of it."""
+    folder = tmp_path / "run"
+    (folder / "posters").mkdir(parents=True)
+    for path in (folder / "posters" / "a.jpg", tmp_path / "a.jpg"):
+        Image.new("RGB", (640, 360), (200, 90, 30)).save(path)
+    return folder
 
 
 def test_the_results_are_typed_and_no_text_is_more_than_text(folder: Path) -> None:

@@ -24,6 +24,7 @@ FILES = (
     "report/results.csv",
     "report/results.parquet",
     "report/errors.csv",
+    "report/errors-by-class.csv",
     "report/summary.json",
     "config.yaml",
     "manifest.jsonl",
