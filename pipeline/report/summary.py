@@ -52,6 +52,7 @@ def summarise(
         "polls": polls + _over_all_runs(state, "polls"),
         "started_at": iso(first.started_us) if first else None,
         "finished_at": iso(last.ended_us) if last and not live else None,
+        "as_of": iso(now_us) if live else None,
         "wall_s": _wall_s(state, now_us if live else None),
         "exit_code": outcome.get("exit_code"),
         "stopped_by": outcome.get("stopped_by"),

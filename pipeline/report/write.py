@@ -16,6 +16,7 @@ from pipeline.kernel.files import make_folder, write_file
 from pipeline.ledger.fold import State
 from pipeline.report import classes, tables
 from pipeline.report.entries import Line
+from pipeline.report.gallery import gallery_page
 
 _FORMULA = re.compile(r"[\s\x00\u200b\ufeff]*[=+\-@＝＋－＠]|[\t\r\n\x00]")
 """A cell that a spreadsheet would take for a formula (in any locale), or whose start it would swallow."""
@@ -44,8 +45,11 @@ def write_report(
     frame_of(uniform(results[name]) for name in results).to_parquet(parquet, index=False)
     write_file(report / "results.parquet", parquet.getvalue())
     write_file(report / "results.csv", csv_bytes(results))
-    write_file(report / "errors.csv", csv_bytes(frame(tables.errors(lines, state), tables.ERROR_COLUMNS)))
+    errors = tables.errors(lines, state)
+    write_file(report / "errors.csv", csv_bytes(frame(errors, tables.ERROR_COLUMNS)))
     write_file(report / "summary.json", orjson.dumps(dict(summary), option=orjson.OPT_INDENT_2) + b"\n")
+    name = folder.absolute().name
+    write_file(report / "index.html", gallery_page(name, lines, state, summary, errors, live=live))
 
 
 def frame(rows: Sequence[Mapping[str, Any]], types: Mapping[str, str]) -> pd.DataFrame:

@@ -1,0 +1,359 @@
+"""The gallery: one page, complete in itself, that shows what a run directory holds. Pure: facts in, bytes out.
+
+The page opens from the disk without a server. What is in it comes from the manifest and the provider, so it is data:
+the facts travel as JSON that no HTML parser can misread, and the page's script writes them as text and nothing else.
+The policy in its head allows this one script and this one style, by their hashes, and files beside the page.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import html
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+
+from pipeline.kernel.errors import ERROR_CLASSES, ErrorClass
+from pipeline.kernel.usd import parse_usd
+from pipeline.ledger.fold import JobRecord, JobState, State
+from pipeline.models import find_model
+from pipeline.report.charts import generation_times, money_over_time
+from pipeline.report.entries import Line
+from pipeline.report.tables import status_of
+
+MOST_LINES = 20_000
+"""Lines that a page holds; of more, those that have something to show come first."""
+
+TEXT_LENGTHS = (1_000, 200, 40)
+"""Characters of a text that a page holds; the first length that keeps all texts within `MOST_CHARACTERS`."""
+MOST_CHARACTERS = 24_000_000
+MOST_FIELDS = 60
+"""Parameters and variables that a page holds."""
+
+STATUSES = ("stored", "failed", "in_doubt", "unfetched", "running", "pending")
+"""The words of results.csv, in the order in which the page shows them."""
+
+_TEMPLATES = ("gallery.html", "gallery.css", "gallery.js")
+_SLOT = re.compile(r"@([A-Z]+)@")
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff]")
+_IN_HTML = {"<": "\\u003c", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+
+Column = list[Any] | dict[str, list[Any]]
+"""A value for each line; or each different value once, and for each line which: `{"v": values, "i": indexes}`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Stand:
+    """How a line stands, in words: what went wrong and what to do, where there is something to say."""
+
+    status: str
+    error_class: str | None = None
+    says: str | None = None
+    advice: str | None = None
+
+
+def gallery_page(
+    name: str,
+    lines: Sequence[Line],
+    state: State,
+    summary: Mapping[str, Any],
+    errors: Iterable[Mapping[str, Any]],
+    *,
+    live: bool = False,
+) -> bytes:
+    """The page of a run directory.
+
+    Args:
+        name: what the directory is called.
+        summary: the content of summary.json; its counts and its money are the page's.
+        errors: the rows of errors.csv.
+        live: whether a run holds the directory now.
+    """
+    page, style, script = _templates()
+    facts = _facts(name, lines, state, summary, errors, live=live)
+    return _filled(
+        page,
+        {
+            "TITLE": html.escape(_clean(name, TEXT_LENGTHS[1])),
+            "POLICY": _policy(style, script),
+            "STYLE": style,
+            "SCRIPT": script,
+            "DATA": _json_in_html(facts),
+        },
+    ).encode()
+
+
+@functools.cache
+def _templates() -> tuple[str, str, str]:
+    page, style, script = ((Path(__file__).parent / name).read_text(encoding="utf-8") for name in _TEMPLATES)
+    return page, style, script
+
+
+def _filled(page: str, parts: Mapping[str, str]) -> str:
+    """The page with its slots filled; what comes in is not looked at again."""
+    return _SLOT.sub(lambda slot: parts[slot[1]], page)
+
+
+def _policy(style: str, script: str) -> str:
+    # `file:` is for a page from the disk, `'self'` for one that somebody serves.
+    here = "'self' file:"
+    return (
+        f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; "
+        f"img-src {here}; media-src {here}; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _json_in_html(value: object) -> str:
+    """JSON that ends no element and no line of a script."""
+    return re.sub("[<\u2028\u2029]", lambda found: _IN_HTML[found[0]], orjson.dumps(value).decode())
+
+
+def _facts(
+    name: str,
+    lines: Sequence[Line],
+    state: State,
+    summary: Mapping[str, Any],
+    errors: Iterable[Mapping[str, Any]],
+    *,
+    live: bool,
+) -> dict[str, Any]:
+    latest = {(row["job_id"], row["attempt"]): row for row in errors}
+    stands = _stands(lines, state, latest, summary, live=live)
+    chosen = _chosen(lines, stands)
+    money = {each: parse_usd(summary[f"{each}_usd"], zero_allowed=True) for each in _MONEY}
+    run = {each: _plain(summary.get(each)) for each in _RUN}
+    return {
+        "name": _clean(name, TEXT_LENGTHS[1]),
+        **run,
+        "live": live,
+        "money": money,
+        "counts": {status: summary[status] for status in STATUSES},
+        "trouble": _troubles(lines, stands, state),
+        "mended": sorted(_attempts_by_class(latest).items(), key=lambda pair: -pair[1]),
+        "series": money_over_time(state, _now_us(summary) if live else None),
+        "times": generation_times(state),
+        "total": len(lines),
+        "statuses": STATUSES,
+        "fields": _fields([lines[index] for index in chosen]),
+        "lines": _columns(lines, chosen, stands, state),
+    }
+
+
+_MONEY = ("posted", "reserved", "in_doubt", "cap")
+_RUN = (
+    *("rows", "jobs", "attempts", "started_at", "finished_at", "as_of", "wall_s", "exit_code", "stopped_by"),
+    *("message", "provider"),
+)
+
+
+def _now_us(summary: Mapping[str, Any]) -> int | None:
+    as_of = summary.get("as_of")
+    return None if as_of is None else round(datetime.fromisoformat(as_of).timestamp() * 1e6)
+
+
+def _attempts_by_class(latest: Mapping[tuple[str, int], Mapping[str, Any]]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for row in latest.values():
+        label = str(row["error_class"])
+        counts[label] = counts.get(label, 0) + 1
+    return counts
+
+
+def _stands(
+    lines: Sequence[Line],
+    state: State,
+    latest: Mapping[tuple[str, int], Mapping[str, Any]],
+    summary: Mapping[str, Any],
+    *,
+    live: bool,
+) -> list[_Stand]:
+    """How every line stands; lines that share a job share it."""
+    known: dict[str, _Stand] = {}
+    # Nothing was said of a job without an attempt, but perhaps of the run.
+    waits = f"Not started: {summary['message']}" if summary.get("message") and not live else "Not started yet."
+    for line in lines:
+        if line.job_id not in known:
+            known[line.job_id] = _stand(state, line.job_id, latest, waits, live=live)
+    return [known[line.job_id] for line in lines]
+
+
+def _stand(
+    state: State, job_id: str, latest: Mapping[tuple[str, int], Mapping[str, Any]], waits: str, *, live: bool
+) -> _Stand:
+    status = status_of(state, job_id, live=live)
+    record = state.jobs.get(job_id)
+    if record is None:
+        return _Stand(status, says=waits)
+    if record.state is JobState.RESERVED and not live:
+        return _Stand(status, ErrorClass.INTERRUPTED.label, advice=ErrorClass.INTERRUPTED.advice)
+    row = latest.get((job_id, record.attempt))
+    if row is not None:
+        return _Stand(status, row["error_class"], row["error"], row["next"])
+    if record.error_class is None:
+        return _Stand(status, advice=None if live else _AT_REST.get(record.state))
+    error_class = ERROR_CLASSES.get(record.error_class)
+    return _Stand(status, record.error_class, record.error, error_class.advice if error_class else None)
+
+
+_AT_REST = {
+    JobState.SUBMITTED: "It was at the provider when the run ended. Run again to collect it.",
+    JobState.POSTED: "It is paid and not yet on disk. Run again within 7 days: downloading is free.",
+    JobState.VOIDED: "It was certainly not billed. Run again to try it anew.",
+}
+"""What to do about a job to which nothing happened but the end of the run."""
+
+
+def _chosen(lines: Sequence[Line], stands: Sequence[_Stand]) -> list[int]:
+    """Which lines the page holds, in the order of the manifest: those with most to show, if there are too many."""
+    if len(lines) <= MOST_LINES:
+        return list(range(len(lines)))
+    by_worth = sorted(range(len(lines)), key=lambda index: STATUSES.index(stands[index].status))
+    return sorted(by_worth[:MOST_LINES])
+
+
+def _troubles(lines: Sequence[Line], stands: Sequence[_Stand], state: State) -> list[dict[str, Any]]:
+    """What is not well now, by status and class: how many jobs, how much money is at stake, what to do about it."""
+    groups: dict[tuple[str, str | None], dict[str, Any]] = {}
+    seen: set[str] = set()
+    for line, stand in zip(lines, stands, strict=True):
+        if line.job_id in seen or line.job_id not in state.jobs or not (stand.error_class or stand.advice):
+            continue
+        seen.add(line.job_id)
+        group = groups.setdefault(
+            (stand.status, stand.error_class),
+            {
+                "status": stand.status,
+                "class": stand.error_class,
+                "jobs": 0,
+                "micro": 0,
+                "says": _plain(stand.says),
+                "advice": _plain(stand.advice),
+            },
+        )
+        group["jobs"] += 1
+        group["micro"] += state.jobs[line.job_id].liability_microusd
+    return sorted(groups.values(), key=lambda group: (STATUSES.index(group["status"]) or 9, -group["jobs"]))
+
+
+def _fields(lines: Sequence[Line]) -> list[dict[str, Any]]:
+    """Every variable and every parameter with its value in each line, as text."""
+    kinds = _kinds(lines)
+    for length in TEXT_LENGTHS:
+        fields = []
+        for name, kind in kinds.items():
+            values = ((line.params if kind == "parameter" else line.variables).get(name) for line in lines)
+            fields.append({"name": _clean(name, TEXT_LENGTHS[1]), "kind": kind, **_coded(values, length)})
+        if sum(len(value or "") for field in fields for value in field["v"]) <= MOST_CHARACTERS:
+            break
+    return fields
+
+
+def _kinds(lines: Sequence[Line]) -> dict[str, str]:
+    """What a sweep varies first: variables, then parameters. A parameter hides a variable of its name."""
+    parameters = {
+        name: "parameter" for model in {line.model for line in lines} for name in find_model(model).parameters
+    }
+    variables = {name: "variable" for line in lines for name in line.variables if name not in parameters}
+    if "tags" in variables:
+        variables["tags"] = "tags"
+    return dict(list(variables.items())[: MOST_FIELDS - len(parameters)]) | parameters
+
+
+def _columns(lines: Sequence[Line], chosen: Sequence[int], stands: Sequence[_Stand], state: State) -> dict[str, Column]:
+    """What is known of each line, a column for each fact. Money in micro-dollars, times in seconds."""
+    mine = [lines[index] for index in chosen]
+    stood = [stands[index] for index in chosen]
+    records = [state.jobs.get(line.job_id) for line in mine]
+    first: dict[str, int] = {}
+    for index in range(len(lines) - 1, -1, -1):
+        first[lines[index].job_id] = index
+    bills = [first[line.job_id] == index for line, index in zip(mine, chosen, strict=True)]
+    short = TEXT_LENGTHS[0]
+    return {
+        "row": [line.row for line in mine],
+        "id": _coded((line.id for line in mine), short),
+        "take": [line.replicate for line in mine],
+        "job": [line.job_id for line in mine],
+        "status": [STATUSES.index(stand.status) for stand in stood],
+        "class": _coded((stand.error_class for stand in stood), short),
+        "says": _coded((stand.says for stand in stood), short),
+        "advice": _coded((stand.advice for stand in stood), short),
+        "shares": [int(not pays) for pays in bills],
+        **_transposed([_of_record(record, bills=pays) for record, pays in zip(records, bills, strict=True)]),
+    }
+
+
+def _of_record(record: JobRecord | None, *, bills: bool) -> dict[str, Any]:
+    """The facts of one line. Lines that share a job: the first has the money, so that sums are the bill."""
+    record = record or _NO_RECORD
+    stored = record.state is JobState.STORED
+    paid = record.state in (JobState.STORED, JobState.POSTED)
+    return {
+        "video": _address(record.path) if stored else None,
+        "poster": _address(record.poster) if stored else None,
+        "micro": record.cost_microusd if paid and bills else 0,
+        "held": record.liability_microusd if not paid and bills else 0,
+        "attempts": record.attempt,
+        "request": record.request_id,
+        "submitted": _seconds(record.submitted_us),
+        "ended": _seconds(record.ended_us),
+        "queue_s": _tenths(record.queue_s) if paid else None,
+        "took_s": _tenths(record.inference_s) if paid else None,
+        "length_s": _tenths(record.duration_s) if stored else None,
+        "width": record.width if stored else 0,
+        "height": record.height if stored else 0,
+        "bytes": record.bytes if stored else 0,
+    }
+
+
+_NO_RECORD = JobRecord("", JobState.VOIDED)
+
+
+def _transposed(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    return {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
+
+
+def _coded(values: Iterable[Any], length: int) -> dict[str, list[Any]]:
+    """Each different text once, and for each line its number: most columns say few things many times."""
+    numbers: dict[Any, int] = {}
+    indexes = [numbers.setdefault((type(value), value), len(numbers)) for value in values]
+    return {"v": [None if value is None else _clean(value, length) for _, value in numbers], "i": indexes}
+
+
+def _address(path: str | None) -> str | None:
+    """The address of a file of the run directory, as seen from the page's own folder."""
+    return None if path is None else "../" + quote(path.encode("utf-8", "replace"))
+
+
+def _seconds(at_us: int | None) -> int | None:
+    return None if at_us is None else at_us // 1_000_000
+
+
+def _tenths(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 1)
+
+
+def _plain(value: Any) -> Any:
+    return _clean(value, TEXT_LENGTHS[0]) if isinstance(value, str) else value
+
+
+def _clean(value: Any, length: int) -> str:
+    """A value as text that is fit for UTF-8 and cannot turn the writing around it; shortened, it ends in `…`."""
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    if len(text) > length:
+        text = f"{text[: length - 1]}…"
+    if text.isascii() and text.isprintable():
+        return text
+    return _UNPRINTABLE.sub("�", text.encode("utf-8", "replace").decode())
