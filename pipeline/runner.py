@@ -846,3 +846,19 @@ def _write_for_desk(view: RunView, summary: dict[str, Any], *, bom: bool, xlsx: 
         from pipeline.report.workbook import write_workbook
 
         write_workbook(view.folder, view.lines, view.state, summary, live=view.holder is not None)
+
+
+def write_contact_sheets(folder: Path) -> list[str]:
+    """Write the contact sheets of a run directory; returns their names.
+
+    Raises:
+        RunDirectoryError: it is none, or it is damaged.
+        MachineError: the disk refused.
+    """
+    from pipeline.report import contact_sheet
+
+    view = open_view(folder)
+    try:
+        return contact_sheet.write_contact_sheets(folder, view.lines, view.state)
+    except OSError as error:
+        raise MachineError(f"{folder / 'report'} cannot be written: {error.strerror}") from None

@@ -18,17 +18,21 @@ def report(
     xlsx: Annotated[
         bool, typer.Option("--xlsx", help="Write results.xlsx as well: a workbook with pictures and filters.")
     ] = False,
+    contact_sheet: Annotated[
+        bool, typer.Option("--contact-sheet", help="Write contact-sheet.jpg as well: frames of every stored clip.")
+    ] = False,
     json: options.Json = False,
 ) -> None:
-    """Write the report files again from the ledger.
+    """Write the report files again from the ledger. Open report/index.html to look at every clip.
 
     Example: kling-batch report outputs/quickstart
     """
-    from pipeline.runner import rewrite_report
+    from pipeline.runner import rewrite_report, write_contact_sheets
 
     summary = rewrite_report(directory, bom=bom, xlsx=xlsx)
+    sheets = write_contact_sheets(directory) if contact_sheet else []
     if json:
-        say_json(summary)
+        say_json(summary | ({"contact_sheets": sheets} if contact_sheet else {}))
         return
     say(summary_screen(summary))
     if summary["errors_by_class"]:
@@ -36,5 +40,8 @@ def report(
         say(errors_screen(summary["errors_by_class"]))
     say()
     workbook = ", results.xlsx" if xlsx else ""
-    files = f"results.csv, results.parquet, errors.csv, errors-by-class.csv, summary.json{workbook}"
+    files = f"index.html, results.csv, results.parquet, errors.csv, errors-by-class.csv, summary.json{workbook}"
     say(f"Written: {directory}/report/{files}")
+    if contact_sheet:
+        named = " to ".join(dict.fromkeys((sheets[0], sheets[-1]))) if sheets else "none, for nothing is stored"
+        say(f"Contact sheets: {named}")

@@ -68,7 +68,7 @@ def _probe(container: InputContainer, *, every_frame: bool, checkpoint: Callable
     if not container.streams.video:
         raise Damaged("it has no video stream")
     stream = container.streams.video[0]
-    _set_up(stream.codec_context)
+    set_up(stream.codec_context)
     first: VideoFrame | None = None
     span = _Span()
     for packet in container.demux():
@@ -91,7 +91,12 @@ def _probe(container: InputContainer, *, every_frame: bool, checkpoint: Callable
     )
 
 
-def _set_up(decoder: VideoCodecContext | None) -> None:
+def set_up(decoder: VideoCodecContext | None) -> None:
+    """Bound what a decoder may ask for.
+
+    Raises:
+        Damaged: there is none for what is in the file.
+    """
     if decoder is None:
         raise Damaged("its codec is unknown")
     decoder.options = _DECODER

@@ -827,7 +827,7 @@ function openCompare() {
     el("div", { className: "panes" }, panes),
     stepControls(videos),
   );
-  dialog.querySelector(".panes").style.setProperty("--panes", String(chosen.length));
+  panes.forEach((pane, at) => pane.style.setProperty("--shape", shapeOf(chosen[at]).toFixed(4)));
   dialog.showModal();
 }
 
