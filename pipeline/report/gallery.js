@@ -346,7 +346,7 @@ function moneyTile() {
     ["posted", "posted", posted, "Billed by the provider"],
     ["doubt", "in doubt", in_doubt, "May or may not have been spent"],
     ["held", "reserved", reserved, "Set aside for what is on its way"],
-    ["free", cap ? `free of ${usd(cap)}` : "free", free, "Left under the cap"],
+    ["free", "free", free, "Left under the cap"],
   ];
   return el(
     "section",
@@ -560,7 +560,7 @@ function drawWall() {
 }
 
 function wallSection(value, indexes, part) {
-  const heading = value !== null && el("h2", {}, el("bdi", {}, value === NONE ? "none" : value), el("small", {}, `${counted(indexes.length, "clip")} · ${usd(sum(lines.micro, indexes))}`));
+  const heading = value !== null && el("h2", {}, el("bdi", {}, value === NONE ? "none" : value), " ", el("small", {}, `${counted(indexes.length, "clip")} · ${usd(sum(lines.micro, indexes))}`));
   return el("section", {}, heading, el("div", { className: "wall" }, part.map(card)));
 }
 

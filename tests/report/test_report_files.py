@@ -71,7 +71,8 @@ def test_the_columns_are_the_published_ones(tmp_path: Path) -> None:
     assert list(pd.read_csv(report / "results.csv")) == [*RESULT_COLUMNS, *PARAMETERS, "mood", "n"]
     assert list(pd.read_parquet(report / "results.parquet")) == [*RESULT_COLUMNS, *PARAMETERS, "mood", "n"]
     assert list(pd.read_csv(report / "errors.csv")) == ERROR_COLUMNS
-    assert {path.name for path in report.iterdir()} >= {"results.csv", "results.parquet", "errors.csv", "summary.json"}
+    files = {"index.html", "results.csv", "results.parquet", "errors.csv", "summary.json"}
+    assert {path.name for path in report.iterdir()} >= files
 
 
 def test_no_rows(tmp_path: Path) -> None:

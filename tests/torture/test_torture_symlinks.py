@@ -26,6 +26,7 @@ FILES = (
     "report/errors.csv",
     "report/errors-by-class.csv",
     "report/summary.json",
+    "report/index.html",
     "config.yaml",
     "manifest.jsonl",
     "jobs.parquet",
