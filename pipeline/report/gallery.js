@@ -1,5 +1,6 @@
 "use strict";
-// The gallery's one script. Whatever comes from the data becomes text (`el` appends strings as text nodes), never markup.
+// The gallery's one script. Whatever comes from the data becomes text (`el` appends strings as text nodes), and never
+// markup. Formatted with Prettier, 120 columns.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const lines = data.lines;
@@ -29,7 +30,11 @@ const SORTS = {
   dearest: ["dearest first", (index) => -lines.micro[index]],
   slowest: ["longest generation first", (index) => -(lines.took_s[index] || 0)],
 };
-const IN_WORDS = { aspect_ratio: (value) => value, duration: (value) => `${value} s`, cfg_scale: (value) => `cfg ${value}` };
+const IN_WORDS = {
+  aspect_ratio: (value) => value,
+  duration: (value) => `${value} s`,
+  cfg_scale: (value) => `cfg ${value}`,
+};
 const NONE = ""; // the value of a line that has none
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
@@ -65,7 +70,10 @@ function svg(tag, attributes = {}, ...children) {
 
 /** Whole micro-dollars as dollars with exact cents. */
 function usd(micro) {
-  const rest = String(micro % 1e6).padStart(6, "0").replace(/0+$/, "").padEnd(2, "0");
+  const rest = String(micro % 1e6)
+    .padStart(6, "0")
+    .replace(/0+$/, "")
+    .padEnd(2, "0");
   return `$${Math.floor(micro / 1e6).toLocaleString("en-US")}.${rest}`;
 }
 
@@ -81,7 +89,14 @@ function duration(seconds) {
 }
 
 function moment(value) {
-  const style = { day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit" };
+  const style = {
+    day: "numeric",
+    month: "short",
+    year: "numeric",
+    hour: "2-digit",
+    minute: "2-digit",
+    second: "2-digit",
+  };
   return new Date(value).toLocaleString("en-GB", style);
 }
 
@@ -132,11 +147,12 @@ function shapeOf(index) {
 
 function costOf(index) {
   if (lines.shares[index]) return "shared";
-  if (lines.held[index]) return `${usd(lines.held[index])} ${statusOf(index) === "in_doubt" ? "in doubt" : "set aside"}`;
+  if (lines.held[index])
+    return `${usd(lines.held[index])} ${statusOf(index) === "in_doubt" ? "in doubt" : "set aside"}`;
   return lines.micro[index] ? usd(lines.micro[index]) : "";
 }
 
-// ---------------------------------------------------------------- facets: what lines are filtered, grouped, arranged by
+// ---------------------------------------------------------------- facets: what lines are filtered and grouped by
 
 const facets = [...fieldFacets("variable", "tags"), makeFacet("id", "row", lines.id), ...fieldFacets("parameter")];
 const byKey = new Map(facets.map((facet) => [facet.key, facet]));
@@ -166,7 +182,7 @@ function valuesOf(facet, index) {
   return facet.kind === "tags" ? text.split(", ") : [text];
 }
 
-/** The values of a facet: numbers by size, few words as the manifest has them, many by the alphabet; none at the end. */
+/** The values of a facet: numbers by size, few words as written, many by the alphabet; that of no value at the end. */
 function inOrder(facet) {
   const values = [...facet.counts.keys()].filter((value) => value !== NONE);
   const areNumbers = values.every((value) => value.trim() !== "" && !Number.isNaN(Number(value)));
@@ -177,14 +193,18 @@ function inOrder(facet) {
 
 /** Values that were found along an axis, in its order. */
 function sorted(key, values) {
-  const order = key === "status" ? new Map(data.statuses.map((status, place) => [WORDS[status], place])) : byKey.get(key).order;
+  const order =
+    key === "status" ? new Map(data.statuses.map((status, place) => [WORDS[status], place])) : byKey.get(key).order;
   return [...values].sort((a, b) => order.get(a) - order.get(b));
 }
 
 /** What tells this line from others, in a few words. */
 function words(index) {
   const said = captions.map((facet) => [facet, valuesOf(facet, index)[0]]).filter(([, value]) => value !== NONE);
-  return said.slice(0, 5).map(([{ kind, label }, value]) => (kind === "parameter" ? IN_WORDS[label](value) : value)).join(" · ");
+  return said
+    .slice(0, 5)
+    .map(([{ kind, label }, value]) => (kind === "parameter" ? IN_WORDS[label](value) : value))
+    .join(" · ");
 }
 
 /** The two facets that make the fullest grid. */
@@ -216,7 +236,17 @@ function fullness(rows, columns) {
 
 // ---------------------------------------------------------------- what the reader looks at; kept in the address
 
-const look = { view: "wall", q: "", statuses: [], picks: {}, group: "", sort: "written", page: 0, rows: "", columns: "" };
+const look = {
+  view: "wall",
+  q: "",
+  statuses: [],
+  picks: {},
+  group: "",
+  sort: "written",
+  page: 0,
+  rows: "",
+  columns: "",
+};
 const chosen = []; // lines to compare
 let shown = []; // lines that pass the filters, in order
 
@@ -226,8 +256,10 @@ function readAddress() {
   look.q = said.get("q") || "";
   look.statuses = (said.get("status") || "").split(",").filter((each) => each in WORDS);
   look.sort = said.get("sort") in SORTS ? said.get("sort") : "written";
-  for (const name of ["group", "rows", "columns"]) if (byKey.has(said.get(name)) || said.get(name) === "status") look[name] = said.get(name);
-  for (const [name, value] of said) if (name.startsWith("is.") && byKey.has(name.slice(3))) look.picks[name.slice(3)] = value;
+  for (const name of ["group", "rows", "columns"])
+    if (byKey.has(said.get(name)) || said.get(name) === "status") look[name] = said.get(name);
+  for (const [name, value] of said)
+    if (name.startsWith("is.") && byKey.has(name.slice(3))) look.picks[name.slice(3)] = value;
   const axes = likelyAxes();
   look.rows = look.rows || axes[0].key;
   look.columns = look.columns || axes[1].key;
@@ -308,14 +340,36 @@ function clearAll() {
 
 function drawHead() {
   const parts = [
-    el("div", { className: "title" }, el("h1", {}, el("bdi", {}, data.name)), el("p", { className: "quiet" }, whenLine())),
+    el(
+      "div",
+      { className: "title" },
+      el("h1", {}, el("bdi", {}, data.name)),
+      el("p", { className: "quiet" }, whenLine()),
+    ),
     data.provider === "sandbox" &&
-      el("p", { className: "notice sandbox" }, el("b", {}, "Sandbox run: no money moved."), " The videos were drawn on this machine; all dollars here are only counted."),
+      el(
+        "p",
+        { className: "notice sandbox" },
+        el("b", {}, "Sandbox run: no money moved."),
+        " The videos were drawn on this machine; all dollars here are only counted.",
+      ),
     data.live &&
-      el("p", { className: "notice live" }, el("b", {}, "The run is still going on."), ` This is how it stood on ${moment(data.as_of)}. `, el("button", { className: "link", onclick: () => location.reload() }, "Reload"), " for what came since."),
+      el(
+        "p",
+        { className: "notice live" },
+        el("b", {}, "The run is still going on."),
+        ` This is how it stood on ${moment(data.as_of)}. `,
+        el("button", { className: "link", onclick: () => location.reload() }, "Reload"),
+        " for what came since.",
+      ),
     stopLine(),
     total < data.total &&
-      el("p", { className: "notice" }, `This page holds ${total.toLocaleString("en-US")} of ${counted(data.total, "line")}: those with a video or a failure first. All are in results.csv; money and counts above are of all.`),
+      el(
+        "p",
+        { className: "notice" },
+        `This page holds ${total.toLocaleString("en-US")} of ${counted(data.total, "line")}: `,
+        "those with a video or a failure first. All are in results.csv; the money and the counts here are of all.",
+      ),
     el("div", { className: "sums" }, moneyTile(), jobsTile()),
     attention(),
   ];
@@ -333,9 +387,20 @@ function whenLine() {
 
 function stopLine() {
   if (data.live) return null;
-  if (data.message) return el("p", { className: "notice" }, el("b", {}, "The run stopped: "), `${data.message.replace(/[.\s]+$/, "")}.`);
+  if (data.message)
+    return el(
+      "p",
+      { className: "notice" },
+      el("b", {}, "The run stopped: "),
+      `${data.message.replace(/[.\s]+$/, "")}.`,
+    );
   if (data.started_at && !data.finished_at)
-    return el("p", { className: "notice" }, el("b", {}, "The last run was cut off before its end."), " Nothing is lost: run it again to settle and collect.");
+    return el(
+      "p",
+      { className: "notice" },
+      el("b", {}, "The last run was cut off before its end."),
+      " Nothing is lost: run it again to settle and collect.",
+    );
   return null;
 }
 
@@ -353,7 +418,13 @@ function moneyTile() {
     { className: "tile", "aria-label": "Money" },
     el("p", { className: "big" }, usd(posted), el("small", {}, cap ? ` of a cap of ${usd(cap)}` : " posted")),
     meter(parts.map(([kind, , amount]) => [kind, amount])),
-    el("dl", { className: "legend" }, parts.map(([kind, word, amount, hint]) => el("div", { className: kind, title: hint }, el("dt", {}, word), el("dd", {}, usd(amount))))),
+    el(
+      "dl",
+      { className: "legend" },
+      parts.map(([kind, word, amount, hint]) =>
+        el("div", { className: kind, title: hint }, el("dt", {}, word), el("dd", {}, usd(amount))),
+      ),
+    ),
   );
 }
 
@@ -362,12 +433,19 @@ function jobsTile() {
   return el(
     "section",
     { className: "tile", "aria-label": "Jobs" },
-    el("p", { className: "big" }, data.counts.stored.toLocaleString("en-US"), el("small", {}, ` of ${counted(data.jobs, "video")} stored`)),
+    el(
+      "p",
+      { className: "big" },
+      data.counts.stored.toLocaleString("en-US"),
+      el("small", {}, ` of ${counted(data.jobs, "video")} stored`),
+    ),
     meter(parts),
     el(
       "div",
       { className: "legend chips", role: "group", "aria-label": "Show only" },
-      parts.filter(([status, number]) => number || status === "failed").map(([status, number]) => statusChip(status, number)),
+      parts
+        .filter(([status, number]) => number || status === "failed")
+        .map(([status, number]) => statusChip(status, number)),
     ),
   );
 }
@@ -384,7 +462,11 @@ function meter(parts) {
 }
 
 function statusChip(status, number) {
-  const chip = el("button", { className: `chip ${status}`, onclick: () => toggleStatus(status) }, `${number.toLocaleString("en-US")} ${WORDS[status]}`);
+  const chip = el(
+    "button",
+    { className: `chip ${status}`, onclick: () => toggleStatus(status) },
+    `${number.toLocaleString("en-US")} ${WORDS[status]}`,
+  );
   chip.dataset.status = status;
   return chip;
 }
@@ -403,7 +485,16 @@ function attention() {
     "section",
     { className: "attention", "aria-label": "What needs you" },
     grave.slice(0, 3).map(troubleLine),
-    more > 0 && el("p", {}, el("button", { className: "link", onclick: () => change({ view: "numbers" }) }, `${counted(more, "more kind", "more kinds")} of trouble: see the numbers`)),
+    more > 0 &&
+      el(
+        "p",
+        {},
+        el(
+          "button",
+          { className: "link", onclick: () => change({ view: "numbers" }) },
+          `${counted(more, "more kind", "more kinds")} of trouble: see the numbers`,
+        ),
+      ),
   );
 }
 
@@ -412,7 +503,14 @@ function troubleLine(trouble) {
   return el(
     "div",
     { className: `trouble ${trouble.status}` },
-    el("p", {}, el("b", {}, `${trouble.jobs.toLocaleString("en-US")} ${name}`), trouble.micro > 0 && ` (${usd(trouble.micro)})`, " ", el("button", { className: "link", onclick: () => showTrouble(trouble) }, "show")),
+    el(
+      "p",
+      {},
+      el("b", {}, `${trouble.jobs.toLocaleString("en-US")} ${name}`),
+      trouble.micro > 0 && ` (${usd(trouble.micro)})`,
+      " ",
+      el("button", { className: "link", onclick: () => showTrouble(trouble) }, "show"),
+    ),
     trouble.says && el("p", { className: "says" }, `“${trouble.says}”`),
     trouble.advice && el("p", { className: "advice" }, trouble.advice),
   );
@@ -427,13 +525,40 @@ function showTrouble(trouble) {
 // ---------------------------------------------------------------- the bar: views, filters, order
 
 function drawBar() {
-  const search = el("input", { id: "search", type: "search", placeholder: "Search  ( / )", value: look.q, autocomplete: "off", "aria-label": "Search in ids, prompts, values, errors; name:value looks in one column" });
+  const search = el("input", {
+    id: "search",
+    type: "search",
+    placeholder: "Search  ( / )",
+    value: look.q,
+    autocomplete: "off",
+    "aria-label": "Search in ids, prompts, values, errors; name:value looks in one column",
+  });
   search.addEventListener("input", () => change({ q: search.value }));
   byId("bar").append(
-    el("div", { className: "views", role: "group", "aria-label": "View" }, viewButton("wall", "Wall"), viewButton("grid", "Grid"), viewButton("numbers", "Numbers")),
+    el(
+      "div",
+      { className: "views", role: "group", "aria-label": "View" },
+      viewButton("wall", "Wall"),
+      viewButton("grid", "Grid"),
+      viewButton("numbers", "Numbers"),
+    ),
     search,
-    el("button", { id: "more", className: "plain", "aria-expanded": "false", "aria-controls": "filters", onclick: toggleFilters }, "Filters"),
-    el("button", { className: "plain", onclick: openHelp, "aria-label": "Keys and help", title: "Keys and help ( ? )", id: "keys" }, "?"),
+    el(
+      "button",
+      { id: "more", className: "plain", "aria-expanded": "false", "aria-controls": "filters", onclick: toggleFilters },
+      "Filters",
+    ),
+    el(
+      "button",
+      {
+        className: "plain",
+        onclick: openHelp,
+        "aria-label": "Keys and help",
+        title: "Keys and help ( ? )",
+        id: "keys",
+      },
+      "?",
+    ),
   );
   byId("filters").append(...filterSelects());
   byId("more").classList.toggle("needed", choosable.length > MOST_PICKS);
@@ -455,7 +580,12 @@ function filterSelects() {
   return [
     ...choosable.map(pickSelect),
     select("group", "Group by", groups, (value) => change({ group: value })),
-    select("sort", "Order", Object.entries(SORTS).map(([key, [label]]) => [key, label]), (value) => change({ sort: value })),
+    select(
+      "sort",
+      "Order",
+      Object.entries(SORTS).map(([key, [label]]) => [key, label]),
+      (value) => change({ sort: value }),
+    ),
     el("button", { id: "clear", className: "plain", onclick: clearAll }, "Clear filters"),
   ];
 }
@@ -463,7 +593,13 @@ function filterSelects() {
 function pickSelect(facet, place) {
   const values = [...facet.order.keys()];
   // An empty option stands for any value, so values are numbered.
-  const options = [["", "any"], ...values.map((value, number) => [String(number), `${value === NONE ? "none" : value}  (${facet.counts.get(value)})`])];
+  const options = [
+    ["", "any"],
+    ...values.map((value, number) => [
+      String(number),
+      `${value === NONE ? "none" : value}  (${facet.counts.get(value)})`,
+    ]),
+  ];
   const label = select(`is.${facet.key}`, facet.label, options, (number) => {
     const picks = { ...look.picks };
     if (number === "") delete picks[facet.key];
@@ -480,7 +616,11 @@ function pickSelect(facet, place) {
 }
 
 function select(name, label, options, onchange) {
-  const list = el("select", { onchange: () => onchange(list.value) }, options.map(([value, text]) => el("option", { value }, text)));
+  const list = el(
+    "select",
+    { onchange: () => onchange(list.value) },
+    options.map(([value, text]) => el("option", { value }, text)),
+  );
   list.dataset.name = name;
   const whole = el("label", {}, el("span", {}, label), list);
   whole.sync = () => {
@@ -491,8 +631,10 @@ function select(name, label, options, onchange) {
 
 function syncBar() {
   for (const label of document.querySelectorAll("#filters label")) label.sync();
-  for (const button of document.querySelectorAll("[data-view]")) button.setAttribute("aria-pressed", String(button.dataset.view === look.view));
-  for (const chip of document.querySelectorAll("[data-status]")) chip.setAttribute("aria-pressed", String(look.statuses.includes(chip.dataset.status)));
+  for (const button of document.querySelectorAll("[data-view]"))
+    button.setAttribute("aria-pressed", String(button.dataset.view === look.view));
+  for (const chip of document.querySelectorAll("[data-status]"))
+    chip.setAttribute("aria-pressed", String(look.statuses.includes(chip.dataset.status)));
   byId("clear").hidden = !(look.q || look.statuses.length || Object.keys(look.picks).length);
 }
 
@@ -513,13 +655,26 @@ function draw() {
 
 function resultLine() {
   const doubt = sum(lines.held, shown);
-  const all = shown.length === total ? counted(total, "clip") : `${shown.length.toLocaleString("en-US")} of ${counted(total, "clip")}`;
-  return el("p", { className: "result" }, el("b", {}, all), ` · ${usd(sum(lines.micro, shown))} posted${doubt ? ` · ${usd(doubt)} reserved or in doubt` : ""}`);
+  const all =
+    shown.length === total
+      ? counted(total, "clip")
+      : `${shown.length.toLocaleString("en-US")} of ${counted(total, "clip")}`;
+  return el(
+    "p",
+    { className: "result" },
+    el("b", {}, all),
+    ` · ${usd(sum(lines.micro, shown))} posted${doubt ? ` · ${usd(doubt)} reserved or in doubt` : ""}`,
+  );
 }
 
 function nothingHere() {
   if (total === 0) return el("p", { className: "empty" }, "The manifest asks for nothing.");
-  return el("p", { className: "empty" }, "Nothing fits these filters. ", el("button", { className: "link", onclick: clearAll }, "Clear them"));
+  return el(
+    "p",
+    { className: "empty" },
+    "Nothing fits these filters. ",
+    el("button", { className: "link", onclick: clearAll }, "Clear them"),
+  );
 }
 
 // ---------------------------------------------------------------- the wall
@@ -527,7 +682,8 @@ function nothingHere() {
 function groupsOf(indexes) {
   if (!look.group) return [[null, indexes]];
   const groups = new Map();
-  const valuesIn = look.group === "status" ? (index) => [WORDS[statusOf(index)]] : (index) => valuesOf(byKey.get(look.group), index);
+  const valuesIn =
+    look.group === "status" ? (index) => [WORDS[statusOf(index)]] : (index) => valuesOf(byKey.get(look.group), index);
   for (const index of indexes)
     for (const value of valuesIn(index)) {
       if (!groups.has(value)) groups.set(value, []);
@@ -560,7 +716,15 @@ function drawWall() {
 }
 
 function wallSection(value, indexes, part) {
-  const heading = value !== null && el("h2", {}, el("bdi", {}, value === NONE ? "none" : value), " ", el("small", {}, `${counted(indexes.length, "clip")} · ${usd(sum(lines.micro, indexes))}`));
+  const heading =
+    value !== null &&
+    el(
+      "h2",
+      {},
+      el("bdi", {}, value === NONE ? "none" : value),
+      " ",
+      el("small", {}, `${counted(indexes.length, "clip")} · ${usd(sum(lines.micro, indexes))}`),
+    );
   return el("section", {}, heading, el("div", { className: "wall" }, part.map(card)));
 }
 
@@ -576,7 +740,11 @@ function pager(pages) {
     { className: "pager", role: "group", "aria-label": "Pages" },
     el("button", { className: "plain", disabled: look.page === 0, onclick: () => go(look.page - 1) }, "‹ Back"),
     el("span", {}, `Page ${look.page + 1} of ${pages.toLocaleString("en-US")}`),
-    el("button", { id: "next", className: "plain", disabled: look.page === pages - 1, onclick: () => go(look.page + 1) }, "Next ›"),
+    el(
+      "button",
+      { id: "next", className: "plain", disabled: look.page === pages - 1, onclick: () => go(look.page + 1) },
+      "Next ›",
+    ),
   );
 }
 
@@ -586,7 +754,12 @@ function card(index) {
   const node = el(
     "article",
     { className: `card stop ${status}`, tabIndex: -1, "aria-label": said },
-    el("div", { className: "frame" }, face(index, () => play(node)), lines.video[index] && pickButton(index)),
+    el(
+      "div",
+      { className: "frame" },
+      face(index, () => play(node)),
+      lines.video[index] && pickButton(index),
+    ),
     caption(index),
   );
   node.dataset.index = String(index);
@@ -599,7 +772,12 @@ function card(index) {
 /** What a clip looks like before it plays: its poster, or why there is none. */
 function face(index, onclick) {
   if (!lines.video[index]) return reasonFace(index);
-  return el("button", { className: "face", tabIndex: -1, onclick, "aria-label": `Play ${titleOf(index)}` }, poster(index), el("span", { className: "glyph", "aria-hidden": "true" }));
+  return el(
+    "button",
+    { className: "face", tabIndex: -1, onclick, "aria-label": `Play ${titleOf(index)}` },
+    poster(index),
+    el("span", { className: "glyph", "aria-hidden": "true" }),
+  );
 }
 
 function poster(index) {
@@ -610,7 +788,9 @@ function poster(index) {
     return frame;
   }
   const picture = el("img", { className: "poster", loading: "lazy", decoding: "async", alt: "" });
-  picture.addEventListener("error", () => picture.replaceWith(el("span", { className: "missing" }, "The poster is not beside this page.")));
+  picture.addEventListener("error", () =>
+    picture.replaceWith(el("span", { className: "missing" }, "The poster is not beside this page.")),
+  );
   picture.src = lines.poster[index];
   return picture;
 }
@@ -628,8 +808,19 @@ function reasonFace(index) {
   const status = statusOf(index);
   return el(
     "button",
-    { className: "face reason", tabIndex: -1, onclick: () => openDetails(index), "aria-label": `Why ${titleOf(index)} is ${WORDS[status]}` },
-    el("span", {}, el("span", { className: `badge ${status}` }, WORDS[status]), " ", el("code", {}, coded(lines.class, index) || "")),
+    {
+      className: "face reason",
+      tabIndex: -1,
+      onclick: () => openDetails(index),
+      "aria-label": `Why ${titleOf(index)} is ${WORDS[status]}`,
+    },
+    el(
+      "span",
+      {},
+      el("span", { className: `badge ${status}` }, WORDS[status]),
+      " ",
+      el("code", {}, coded(lines.class, index) || ""),
+    ),
     coded(lines.says, index) && el("span", { className: "why" }, coded(lines.says, index)),
     coded(lines.advice, index) && el("span", { className: "why advice" }, coded(lines.advice, index)),
   );
@@ -647,7 +838,13 @@ function caption(index) {
 }
 
 function pickButton(index) {
-  const button = el("button", { className: "pick", tabIndex: -1, title: "Compare ( c )", "aria-label": `Compare ${titleOf(index)}`, onclick: () => toggleChosen(index) });
+  const button = el("button", {
+    className: "pick",
+    tabIndex: -1,
+    title: "Compare ( c )",
+    "aria-label": `Compare ${titleOf(index)}`,
+    onclick: () => toggleChosen(index),
+  });
   button.setAttribute("aria-pressed", String(chosen.includes(index)));
   return button;
 }
@@ -678,7 +875,15 @@ function play(node) {
   if (playing && playing.node === node) return togglePause(playing.video);
   stop();
   const before = node.querySelector(".face");
-  const video = el("video", { controls: true, loop: true, playsInline: true, src: lines.video[index], poster: lines.poster[index] || "", tabIndex: -1, "aria-label": titleOf(index) });
+  const video = el("video", {
+    controls: true,
+    loop: true,
+    playsInline: true,
+    src: lines.video[index],
+    poster: lines.poster[index] || "",
+    tabIndex: -1,
+    "aria-label": titleOf(index),
+  });
   video.addEventListener("error", () => fileMissing(video));
   before.replaceWith(video);
   playing = { node, video, face: before };
@@ -708,7 +913,9 @@ function release(video) {
 
 function fileMissing(video) {
   if (!video.getAttribute("src")) return; // it was let go of
-  video.replaceWith(el("p", { className: "missing" }, "The video cannot be played: is it still beside this page, in ../videos?"));
+  video.replaceWith(
+    el("p", { className: "missing" }, "The video cannot be played: is it still beside this page, in ../videos?"),
+  );
 }
 
 // ---------------------------------------------------------------- one clip in full
@@ -729,15 +936,28 @@ function detailsHead(index) {
     "header",
     {},
     el("h2", {}, titleOf(index), " ", el("small", {}, takeOf(index))),
-    lines.video[index] && el("button", { className: "plain", onclick: () => toggleChosen(index) }, chosen.includes(index) ? "Do not compare" : "Compare"),
-    el("button", { className: "plain", onclick: () => stepDetails(-1), "aria-label": "The one before", title: "←" }, "‹"),
+    lines.video[index] &&
+      el(
+        "button",
+        { className: "plain", onclick: () => toggleChosen(index) },
+        chosen.includes(index) ? "Do not compare" : "Compare",
+      ),
+    el(
+      "button",
+      { className: "plain", onclick: () => stepDetails(-1), "aria-label": "The one before", title: "←" },
+      "‹",
+    ),
     el("button", { className: "plain", onclick: () => stepDetails(1), "aria-label": "The next", title: "→" }, "›"),
     closeButton("details"),
   );
 }
 
 function closeButton(id) {
-  return el("button", { className: "plain", autofocus: true, onclick: () => byId(id).close(), "aria-label": "Close", title: "Esc" }, "✕");
+  return el(
+    "button",
+    { className: "plain", autofocus: true, onclick: () => byId(id).close(), "aria-label": "Close", title: "Esc" },
+    "✕",
+  );
 }
 
 function stepDetails(by) {
@@ -747,7 +967,14 @@ function stepDetails(by) {
 
 function detailsPicture(index) {
   if (!lines.video[index]) return null;
-  const video = el("video", { controls: true, loop: true, playsInline: true, preload: "metadata", src: lines.video[index], poster: lines.poster[index] || "" });
+  const video = el("video", {
+    controls: true,
+    loop: true,
+    playsInline: true,
+    preload: "metadata",
+    src: lines.video[index],
+    poster: lines.poster[index] || "",
+  });
   video.addEventListener("error", () => fileMissing(video));
   return video;
 }
@@ -769,7 +996,11 @@ function detailsFacts(index) {
     ["request", lines.request[index] && el("code", {}, lines.request[index])],
     ["job", el("code", {}, lines.job[index])],
   ];
-  return el("dl", { className: "facts" }, facts.filter(([, value]) => value).map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
+  return el(
+    "dl",
+    { className: "facts" },
+    facts.filter(([, value]) => value).map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))),
+  );
 }
 
 function fileFact(index) {
@@ -790,7 +1021,11 @@ function toggleChosen(index) {
   if (at >= 0) chosen.splice(at, 1);
   else if (chosen.length < MOST_COMPARED) chosen.push(index);
   else return tell(`No more than ${MOST_COMPARED} clips are compared at once.`);
-  tell(at >= 0 ? `${titleOf(index)} is no longer chosen.` : `${titleOf(index)} is chosen: ${chosen.length} of ${MOST_COMPARED}.`);
+  tell(
+    at >= 0
+      ? `${titleOf(index)} is no longer chosen.`
+      : `${titleOf(index)} is chosen: ${chosen.length} of ${MOST_COMPARED}.`,
+  );
   syncChosen();
 }
 
@@ -804,8 +1039,19 @@ function syncChosen() {
   const tray = byId("tray");
   tray.hidden = !chosen.length;
   tray.replaceChildren(
-    ...chosen.map((index) => el("button", { className: "chip", title: "Do not compare", onclick: () => toggleChosen(index) }, titleOf(index), " ✕")),
-    el("button", { id: "side", className: "main", disabled: chosen.length < 2, onclick: openCompare }, chosen.length < 2 ? "Choose another to compare" : `Compare ${chosen.length} side by side`),
+    ...chosen.map((index) =>
+      el(
+        "button",
+        { className: "chip", title: "Do not compare", onclick: () => toggleChosen(index) },
+        titleOf(index),
+        " ✕",
+      ),
+    ),
+    el(
+      "button",
+      { id: "side", className: "main", disabled: chosen.length < 2, onclick: openCompare },
+      chosen.length < 2 ? "Choose another to compare" : `Compare ${chosen.length} side by side`,
+    ),
     el("button", { className: "link", onclick: clearChosen }, "Clear"),
   );
   if (byId("details").open) byId("details").firstChild.replaceWith(detailsHead(detailed));
@@ -820,8 +1066,28 @@ function openCompare() {
   if (chosen.length < 2) return;
   stop();
   const dialog = byId("compare");
-  const videos = chosen.map((index) => el("video", { muted: true, playsInline: true, preload: "auto", src: lines.video[index], poster: lines.poster[index] || "" }));
-  const panes = chosen.map((index, at) => el("figure", {}, videos[at], el("figcaption", {}, el("b", {}, titleOf(index)), ` ${[takeOf(index), words(index), costOf(index)].filter(Boolean).join(" · ")}`)));
+  const videos = chosen.map((index) =>
+    el("video", {
+      muted: true,
+      playsInline: true,
+      preload: "auto",
+      src: lines.video[index],
+      poster: lines.poster[index] || "",
+    }),
+  );
+  const panes = chosen.map((index, at) =>
+    el(
+      "figure",
+      {},
+      videos[at],
+      el(
+        "figcaption",
+        {},
+        el("b", {}, titleOf(index)),
+        ` ${[takeOf(index), words(index), costOf(index)].filter(Boolean).join(" · ")}`,
+      ),
+    ),
+  );
   dialog.replaceChildren(
     el("header", {}, el("h2", {}, "Side by side"), closeButton("compare")),
     el("div", { className: "panes" }, panes),
@@ -833,9 +1099,21 @@ function openCompare() {
 
 /** One set of controls for all: the longest clip leads, the others follow and wait at their end. */
 function stepControls(videos) {
-  const scrub = el("input", { type: "range", min: 0, max: 1, step: 0.01, value: 0, "aria-label": "Position in seconds", className: "scrub" });
+  const scrub = el("input", {
+    type: "range",
+    min: 0,
+    max: 1,
+    step: 0.01,
+    value: 0,
+    "aria-label": "Position in seconds",
+    className: "scrub",
+  });
   const clock = el("output", { className: "clock" }, "0.0 s");
-  const button = el("button", { id: "step", className: "main", onclick: () => (leader().paused ? playAll() : pauseAll()) }, "Play");
+  const button = el(
+    "button",
+    { id: "step", className: "main", onclick: () => (leader().paused ? playAll() : pauseAll()) },
+    "Play",
+  );
   const leader = () => videos.reduce((best, each) => ((each.duration || 0) > (best.duration || 0) ? each : best));
   const lengthOf = (video) => (Number.isFinite(video.duration) ? video.duration : 0);
 
@@ -887,7 +1165,12 @@ function stepControls(videos) {
 
 function drawGrid() {
   const options = [["status", "status"], ...choosable.map((facet) => [facet.key, facet.label])];
-  const bar = el("div", { className: "row axes" }, axisSelect("rows", "Down", options), axisSelect("columns", "Across", options));
+  const bar = el(
+    "div",
+    { className: "row axes" },
+    axisSelect("rows", "Down", options),
+    axisSelect("columns", "Across", options),
+  );
   if (!shown.length) return [resultLine(), bar, nothingHere()];
   const cells = new Map();
   const [down, across] = [axisValues(look.rows), axisValues(look.columns)];
@@ -904,7 +1187,12 @@ function drawGrid() {
       }
   const rows = sorted(look.rows, downs);
   const columns = sorted(look.columns, acrosses);
-  return [resultLine(), bar, tooMany(rows, columns), gridTable(rows.slice(0, MOST_ROWS), columns.slice(0, MOST_COLUMNS), cells)];
+  return [
+    resultLine(),
+    bar,
+    tooMany(rows, columns),
+    gridTable(rows.slice(0, MOST_ROWS), columns.slice(0, MOST_COLUMNS), cells),
+  ];
 }
 
 function axisSelect(name, label, options) {
@@ -921,7 +1209,9 @@ function tooMany(rows, columns) {
   const left = [];
   if (rows.length > MOST_ROWS) left.push(`${MOST_ROWS} of ${counted(rows.length, "value")} down`);
   if (columns.length > MOST_COLUMNS) left.push(`${MOST_COLUMNS} of ${counted(columns.length, "value")} across`);
-  return left.length ? el("p", { className: "quiet" }, `Shown are the first ${left.join(" and ")}: filters bring the others.`) : null;
+  return left.length
+    ? el("p", { className: "quiet" }, `Shown are the first ${left.join(" and ")}: filters bring the others.`)
+    : null;
 }
 
 function axisLabel(key) {
@@ -929,8 +1219,20 @@ function axisLabel(key) {
 }
 
 function gridTable(rows, columns, cells) {
-  const head = el("tr", {}, el("td", { className: "corner" }, `${axisLabel(look.rows)} ↓  ${axisLabel(look.columns)} →`), columns.map((value) => axisHead(value, "col")));
-  const body = rows.map((row) => el("tr", {}, axisHead(row, "row"), columns.map((column) => gridCell(row, column, cells.get(JSON.stringify([row, column]))))));
+  const head = el(
+    "tr",
+    {},
+    el("td", { className: "corner" }, `${axisLabel(look.rows)} ↓  ${axisLabel(look.columns)} →`),
+    columns.map((value) => axisHead(value, "col")),
+  );
+  const body = rows.map((row) =>
+    el(
+      "tr",
+      {},
+      axisHead(row, "row"),
+      columns.map((column) => gridCell(row, column, cells.get(JSON.stringify([row, column])))),
+    ),
+  );
   const table = el("table", { className: "grid" }, el("thead", {}, head), el("tbody", {}, body));
   return el("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": "Grid" }, table);
 }
@@ -948,14 +1250,26 @@ function gridCell(row, column, indexes) {
     "td",
     {},
     first.length > 0 && el("div", { className: `thumbs n${first.length}` }, first.map(thumb)),
-    el("button", { className: "link money", onclick: () => showCell(row, column), title: "Show these clips" }, `${usd(spent)} · ${counted(indexes.length, "clip")}`),
+    el(
+      "button",
+      { className: "link money", onclick: () => showCell(row, column), title: "Show these clips" },
+      `${usd(spent)} · ${counted(indexes.length, "clip")}`,
+    ),
     held > 0 && el("span", { className: "note" }, `${usd(held)} reserved or in doubt`),
     unwell(indexes),
   );
 }
 
 function thumb(index) {
-  const button = el("button", { className: "thumb stop", onclick: () => openDetails(index), "aria-label": [titleOf(index), takeOf(index), words(index)].filter(Boolean).join(", ") }, poster(index));
+  const button = el(
+    "button",
+    {
+      className: "thumb stop",
+      onclick: () => openDetails(index),
+      "aria-label": [titleOf(index), takeOf(index), words(index)].filter(Boolean).join(", "),
+    },
+    poster(index),
+  );
   button.style.setProperty("--shape", shapeOf(index).toFixed(4));
   return button;
 }
@@ -970,14 +1284,25 @@ function unwell(indexes) {
     kinds.get(label).push(index);
   }
   return [...kinds].map(([label, mine]) =>
-    el("button", { className: `note ${statusOf(mine[0])} stop`, title: coded(lines.says, mine[0]) || "", onclick: () => openDetails(mine[0]) }, `${mine.length} ${label}`),
+    el(
+      "button",
+      {
+        className: `note ${statusOf(mine[0])} stop`,
+        title: coded(lines.says, mine[0]) || "",
+        onclick: () => openDetails(mine[0]),
+      },
+      `${mine.length} ${label}`,
+    ),
   );
 }
 
 function showCell(row, column) {
   const picks = { ...look.picks };
   let statuses = look.statuses;
-  for (const [key, value] of [[look.rows, row], [look.columns, column]]) {
+  for (const [key, value] of [
+    [look.rows, row],
+    [look.columns, column],
+  ]) {
     if (key === "status") statuses = data.statuses.filter((status) => WORDS[status] === value);
     else picks[key] = value;
   }
@@ -988,19 +1313,41 @@ function showCell(row, column) {
 
 function drawNumbers() {
   return [
-    el("div", { className: "figures" }, figure("spent", "Posted over the hours of running"), figure("stored", "Videos stored"), figure("times", "How long generations took")),
+    el(
+      "div",
+      { className: "figures" },
+      figure("spent", "Posted over the hours of running"),
+      figure("stored", "Videos stored"),
+      figure("times", "How long generations took"),
+    ),
     troubleList(),
     mendedList(),
   ];
 }
 
 function figure(id, title) {
-  return el("figure", { className: "figure" }, el("figcaption", {}, title), el("div", { id: `chart-${id}`, className: "chart" }));
+  return el(
+    "figure",
+    { className: "figure" },
+    el("figcaption", {}, title),
+    el("div", { id: `chart-${id}`, className: "chart" }),
+  );
 }
 
 function troubleList() {
-  if (!data.trouble.length) return el("section", { className: "numbers" }, el("h2", {}, "What needs you"), el("p", {}, "Nothing: no job has failed, none is in doubt, and what is paid is on disk."));
-  return el("section", { className: "numbers attention" }, el("h2", {}, "What needs you"), data.trouble.map(troubleLine));
+  if (!data.trouble.length)
+    return el(
+      "section",
+      { className: "numbers" },
+      el("h2", {}, "What needs you"),
+      el("p", {}, "Nothing: no job has failed, none is in doubt, and what is paid is on disk."),
+    );
+  return el(
+    "section",
+    { className: "numbers attention" },
+    el("h2", {}, "What needs you"),
+    data.trouble.map(troubleLine),
+  );
 }
 
 function mendedList() {
@@ -1009,16 +1356,42 @@ function mendedList() {
     "section",
     { className: "numbers" },
     el("h2", {}, "Attempts that did not end well"),
-    el("p", { className: "quiet" }, "Also those that were made good by another attempt. Each has its line in errors.csv."),
-    el("ul", { className: "mended" }, data.mended.map(([name, number]) => el("li", {}, el("code", {}, name), ` ${counted(number, "attempt")}`))),
+    el(
+      "p",
+      { className: "quiet" },
+      "Also those that were made good by another attempt. Each has its line in errors.csv.",
+    ),
+    el(
+      "ul",
+      { className: "mended" },
+      data.mended.map(([name, number]) => el("li", {}, el("code", {}, name), ` ${counted(number, "attempt")}`)),
+    ),
   );
 }
 
 function drawCharts() {
   const { at_s: at, micro, stored, breaks_s: breaks } = data.series;
   const cap = data.money.cap && data.money.cap <= 3 * Math.max(...micro) ? data.money.cap : null;
-  put("spent", lineChart(at, micro, breaks, { kind: "posted", show: (value) => (value % 1e6 ? usd(value) : usd(value).slice(0, -3)), unit: 1e6, bound: cap, said: `${usd(micro.at(-1))} posted` }));
-  put("stored", lineChart(at, stored, breaks, { kind: "stored", show: String, unit: 1, bound: null, said: `${stored.at(-1)} stored` }));
+  put(
+    "spent",
+    lineChart(at, micro, breaks, {
+      kind: "posted",
+      show: (value) => (value % 1e6 ? usd(value) : usd(value).slice(0, -3)),
+      unit: 1e6,
+      bound: cap,
+      said: `${usd(micro.at(-1))} posted`,
+    }),
+  );
+  put(
+    "stored",
+    lineChart(at, stored, breaks, {
+      kind: "stored",
+      show: String,
+      unit: 1,
+      bound: null,
+      said: `${stored.at(-1)} stored`,
+    }),
+  );
   put("times", data.times ? barChart(data.times) : el("p", { className: "empty" }, "Nothing is known yet."));
 }
 
@@ -1053,7 +1426,13 @@ function tickTime(seconds) {
 }
 
 function chartFrame(width, said) {
-  return svg("svg", { viewBox: `0 0 ${width} ${CHART.height}`, width, height: CHART.height, role: "img", "aria-label": said });
+  return svg("svg", {
+    viewBox: `0 0 ${width} ${CHART.height}`,
+    width,
+    height: CHART.height,
+    role: "img",
+    "aria-label": said,
+  });
 }
 
 function chartText(x, y, text, anchor) {
@@ -1071,11 +1450,24 @@ function lineChart(at, values, breaks, { kind, show, unit, bound, said }) {
     drawing.append(svg("line", { class: "rule", x1: CHART.left, x2: width - CHART.right, y1: y(tick), y2: y(tick) }));
     drawing.append(chartText(CHART.left - 8, y(tick) + 4, show(tick), "end"));
   }
-  for (const tick of timeTicks(end, width / 90)) drawing.append(chartText(x(tick), CHART.height - 8, tickTime(tick), "middle"));
-  for (const time of breaks) drawing.append(svg("line", { class: "break", x1: x(time), x2: x(time), y1: CHART.top, y2: y(0) }));
-  const path = values.map((value, number) => (number ? `H${x(at[number]).toFixed(1)}V${y(value).toFixed(1)}` : `M${x(at[0])} ${y(value)}`)).join("");
-  drawing.append(svg("path", { class: `area ${kind}`, d: `${path}V${y(0)}H${CHART.left}Z` }), svg("path", { class: `curve ${kind}`, d: path }));
-  if (bound) drawing.append(svg("line", { class: "bound", x1: CHART.left, x2: width - CHART.right, y1: y(bound), y2: y(bound) }), chartText(CHART.left + 6, y(bound) - 5, "the cap", "start"));
+  for (const tick of timeTicks(end, width / 90))
+    drawing.append(chartText(x(tick), CHART.height - 8, tickTime(tick), "middle"));
+  for (const time of breaks)
+    drawing.append(svg("line", { class: "break", x1: x(time), x2: x(time), y1: CHART.top, y2: y(0) }));
+  const path = values
+    .map((value, number) =>
+      number ? `H${x(at[number]).toFixed(1)}V${y(value).toFixed(1)}` : `M${x(at[0])} ${y(value)}`,
+    )
+    .join("");
+  drawing.append(
+    svg("path", { class: `area ${kind}`, d: `${path}V${y(0)}H${CHART.left}Z` }),
+    svg("path", { class: `curve ${kind}`, d: path }),
+  );
+  if (bound)
+    drawing.append(
+      svg("line", { class: "bound", x1: CHART.left, x2: width - CHART.right, y1: y(bound), y2: y(bound) }),
+      chartText(CHART.left + 6, y(bound) - 5, "the cap", "start"),
+    );
   return drawing;
 }
 
@@ -1092,13 +1484,26 @@ function barChart({ from_s: from, step_s: step, counts, median_s: median, least_
   }
   counts.forEach((number, at) => {
     if (!number) return;
-    const bar = svg("rect", { class: "bar", x: x(from + at * step) + 0.75, width: Math.max(1, x(from + (at + 1) * step) - x(from + at * step) - 1.5), y: y(number), height: y(0) - y(number), rx: 1.5 });
-    bar.append(svg("title", {}, `${from + at * step} to ${from + (at + 1) * step} s: ${counted(number, "generation")}`));
+    const bar = svg("rect", {
+      class: "bar",
+      x: x(from + at * step) + 0.75,
+      width: Math.max(1, x(from + (at + 1) * step) - x(from + at * step) - 1.5),
+      y: y(number),
+      height: y(0) - y(number),
+      rx: 1.5,
+    });
+    bar.append(
+      svg("title", {}, `${from + at * step} to ${from + (at + 1) * step} s: ${counted(number, "generation")}`),
+    );
     drawing.append(bar);
   });
   const every = Math.max(1, Math.ceil(counts.length / (width / 90)));
-  for (let at = 0; at <= counts.length; at += every) drawing.append(chartText(x(from + at * step), CHART.height - 8, `${from + at * step} s`, "middle"));
-  drawing.append(svg("line", { class: "bound median", x1: x(median), x2: x(median), y1: CHART.top, y2: y(0) }), chartText(x(median) + 5, CHART.top + 8, `median ${Math.round(median)} s`, "start"));
+  for (let at = 0; at <= counts.length; at += every)
+    drawing.append(chartText(x(from + at * step), CHART.height - 8, `${from + at * step} s`, "middle"));
+  drawing.append(
+    svg("line", { class: "bound median", x1: x(median), x2: x(median), y1: CHART.top, y2: y(0) }),
+    chartText(x(median) + 5, CHART.top + 8, `median ${Math.round(median)} s`, "start"),
+  );
   return drawing;
 }
 
@@ -1119,8 +1524,20 @@ const KEYS = [
 function openHelp() {
   byId("help").replaceChildren(
     el("header", {}, el("h2", { id: "help-title" }, "Keys and help"), closeButton("help")),
-    el("dl", { className: "keys" }, KEYS.map(([keys, does]) => el("div", {}, el("dt", {}, el("kbd", {}, keys)), el("dd", {}, does)))),
-    el("p", { className: "quiet" }, "A search finds lines that have every word, in ids, prompts, values and errors. ", el("code", {}, "name:value"), " looks in one column, ", el("code", {}, '"two words"'), " keeps words together. Filters stay in the page’s address: a bookmark brings them back."),
+    el(
+      "dl",
+      { className: "keys" },
+      KEYS.map(([keys, does]) => el("div", {}, el("dt", {}, el("kbd", {}, keys)), el("dd", {}, does))),
+    ),
+    el(
+      "p",
+      { className: "quiet" },
+      "A search finds lines that have every word, in ids, prompts, values and errors. ",
+      el("code", {}, "name:value"),
+      " looks in one column, ",
+      el("code", {}, '"two words"'),
+      " keeps words together. Filters stay in the page’s address: a bookmark brings them back.",
+    ),
   );
   byId("help").showModal();
 }
@@ -1165,7 +1582,8 @@ function pageKeys(event) {
     ...(node && { c: () => lines.video[index] && toggleChosen(index), i: () => openDetails(index) }),
     ...(node && isOnCard && { Enter: () => play(node), " ": () => play(node) }),
   };
-  if (event.key.startsWith("Arrow")) return look.view === "numbers" || event.target.matches(".scroll") ? null : () => move(event.key);
+  if (event.key.startsWith("Arrow"))
+    return look.view === "numbers" || event.target.matches(".scroll") ? null : () => move(event.key);
   return acts[event.key] || null;
 }
 
@@ -1193,7 +1611,9 @@ function neighbour(stops, from, key) {
   if (key === "ArrowRight") return stops[at + 1];
   const here = from.getBoundingClientRect();
   const places = stops.map((node) => [node, node.getBoundingClientRect()]);
-  const beyond = places.filter(([, there]) => (key === "ArrowDown" ? there.top > here.top + 20 : there.top < here.top - 20));
+  const beyond = places.filter(([, there]) =>
+    key === "ArrowDown" ? there.top > here.top + 20 : there.top < here.top - 20,
+  );
   if (!beyond.length) return undefined;
   const nearest = Math.min(...beyond.map(([, there]) => Math.abs(there.top - here.top)));
   const middle = here.left + here.width / 2;

@@ -83,9 +83,9 @@ def fates(tmp_path: Path) -> str:
     return write_page(tmp_path, page(*every_fate()))
 
 
-def until(opened: Page, condition: str) -> None:
+def until(opened: Page, condition: str, patience: int = PATIENCE) -> None:
     """Wait until it holds. Playwright's own wait evaluates text inside the page, which the policy forbids."""
-    for _ in range(PATIENCE):
+    for _ in range(patience):
         if opened.evaluate(condition):
             return
         opened.wait_for_timeout(25)
@@ -178,8 +178,11 @@ def test_compared_clips_play_in_step(browse: Open, made: str) -> None:
     times = "[...document.querySelectorAll('.panes video')].map(v => v.currentTime)"
     opened.locator("#step").click()
     until(opened, f"{times}.every(t => t > 0.3)")
-    opened.locator("#step").click()
-    until(opened, f"{times}.every((t, _, all) => Math.abs(t - all[0]) < 0.02)")
+    opened.evaluate("document.querySelector('.panes video').currentTime = 3")
+    # Soon: when the longest begins anew, all do.
+    until(opened, f"{times}.every((t, _, all) => Math.abs(t - all[3]) < 0.15)", patience=60)
+    opened.evaluate("document.querySelector('.panes video').currentTime = 3; byId('step').click()")
+    until(opened, f"{times}.every((t, _, all) => Math.abs(t - all[3]) < 0.02)")
     assert opened.evaluate("[...document.querySelectorAll('.panes video')].every(v => v.paused)")
     opened.locator(".scrub").fill("3.5")
     assert {round(at, 1) for at in opened.evaluate(times)} == {3.5}
@@ -342,8 +345,7 @@ def test_ten_thousand_clips_stay_usable(browse: Open, tmp_path: Path) -> None:
     opened.evaluate("change({ q: '', view: 'grid', rows: 'v.product', columns: 'v.mood' })")
     assert opened.locator("tbody td").count() == 31 * 5
     assert opened.evaluate(size) < 6_000
-    loaded = opened.evaluate("[...document.images].filter(i => i.loading === 'lazy').length")
-    assert loaded == opened.locator("img").count()
+    assert opened.evaluate("poster(1).loading") == "lazy"
 
 
 def test_the_top_says_what_kind_of_run_it_is(browse: Open, tmp_path: Path) -> None:
