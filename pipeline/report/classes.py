@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.kernel.errors import ERROR_CLASSES, Charge
 from pipeline.kernel.usd import format_usd
 from pipeline.ledger.fold import JobState, State
-from pipeline.report.entries import Line
+from pipeline.report.entries import Key, Line
 from pipeline.report.tables import errors
 
 FILE = "errors-by-class.csv"
@@ -30,7 +30,7 @@ COLUMNS = {
 NOTHING_TO_DO = "Nothing: each of these jobs has its video by now."
 
 
-def errors_by_class(lines: Sequence[Line], state: State) -> list[dict[str, Any]]:
+def errors_by_class(lines: Sequence[Line] | Sequence[Key], state: State) -> list[dict[str, Any]]:
     """A line per class of the attempts that did not end well, the most frequent first.
 
     `attempts` are those of errors.csv: `billed` of them cost `billed_usd`, of `unknown` it is not known yet and at most

@@ -11,7 +11,7 @@ from pipeline.kernel.usd import format_usd
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import JobRecord, JobState, State
 from pipeline.models import find_model
-from pipeline.report.entries import Line
+from pipeline.report.entries import Key, Line
 
 STATUS = {
     JobState.STORED: "stored",
@@ -160,9 +160,9 @@ def result_types(lines: Sequence[Line]) -> dict[str, str]:
     return RESULT_COLUMNS | dict.fromkeys(_extra_columns(lines).values(), "object")
 
 
-def errors(lines: Sequence[Line], state: State) -> list[dict[str, Any]]:
+def errors(lines: Sequence[Line] | Sequence[Key], state: State) -> list[dict[str, Any]]:
     """A line per attempt that did not end well, oldest first, with what happened next and what to do."""
-    first_line: dict[str, Line] = {}
+    first_line: dict[str, Line | Key] = {}
     for line in lines:
         first_line.setdefault(line.job_id, line)
     latest: dict[tuple[str | None, int], Event] = {}
