@@ -220,7 +220,7 @@ def _read_segment(folder: Path, name: SegmentName) -> tuple[list[Event], str, st
     if hashlib.sha256(data).hexdigest()[:32] != name.checksum:
         raise _damage(folder, str(name), "is damaged: its bytes do not match the checksum in its name")
     try:
-        table = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read(use_threads=False)
+        table = _open(data).read(use_threads=False)
         chain = orjson.loads((table.schema.metadata or {})[_METADATA_KEY])
         before, after = str(chain["before"]), str(chain["after"])
         events = _decode(table)
@@ -229,6 +229,11 @@ def _read_segment(folder: Path, name: SegmentName) -> tuple[list[Event], str, st
     if not events or events[0].seq != name.first or events[-1].seq != name.last:
         raise _damage(folder, str(name), "does not hold the events that its name says")
     return events, before, after
+
+
+def _open(data: bytes) -> pq.ParquetFile:
+    # Nothing is read ahead by threads of Arrow's: it is in memory already.
+    return pq.ParquetFile(pa.BufferReader(data), pre_buffer=False, page_checksum_verification=True)
 
 
 def _decode(table: pa.Table) -> list[Event]:
