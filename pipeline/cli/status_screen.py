@@ -142,7 +142,7 @@ def _errors(facts: Mapping[str, Any], width: int) -> list[str]:
     latest = facts["last_errors"][:ERRORS_SHOWN]
     if not latest:
         return []
-    classes = ", ".join(f"{number:,} {name}" for name, number in facts["errors_by_class"].items())
+    classes = ", ".join(f"{number:,} {name}" for name, number in facts["troubles"].items())
     rows = [
         [
             f"{duration(each['age_s'])} ago",

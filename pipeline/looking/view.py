@@ -139,7 +139,7 @@ class Look:
             "stored_per_hour": self._stored_per_hour(),
             **self._eta(),
             "next_expiries": self._next_expiries(),
-            "errors_by_class": dict(Counter(str(event.error_class) for event in self._troubles).most_common()),
+            "troubles": dict(Counter(str(event.error_class) for event in self._troubles).most_common()),
             "last_errors": [self._error(event) for event in reversed(self._troubles[-LATEST_ERRORS:])],
             "unsettled": [self._unsettled(record) for record in self.unsettled],
         }

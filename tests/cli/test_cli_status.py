@@ -123,7 +123,7 @@ def test_everything_is_there_for_scripts(command: Command, night: Path) -> None:
         15,
         "yes",
     )
-    assert told["errors_by_class"] == {"bad_request": 1, "no_reply": 1, "fetch_failed": 1}
+    assert told["troubles"] == {"bad_request": 1, "no_reply": 1, "fetch_failed": 1}
     assert [each["status"] for each in told["unsettled"]] == ["in_doubt", "running", "running", "unfetched"]
 
 

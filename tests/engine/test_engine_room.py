@@ -132,7 +132,8 @@ def test_a_disk_that_fills_up_stops_the_sending_and_not_the_recording(
                 return write_segment(folder, events, data)
 
             monkeypatch.setattr(store.segments, "write_segment", full)
-            config = night.config(**{"polling.expected_s": "2"})
+            plenty = {"limits.requests_per_minute": "600", "limits.max_in_flight": "2"}
+            config = night.config(**{"polling.expected_s": "2"}, **plenty)
             result = await night.run(made, config, AtStart(live.append))
             assert result.exit_code == 6
             assert "is full" in result.message
