@@ -166,7 +166,7 @@ NameOfVariable = Annotated[str, BeforeValidator(_name_of_variable), WithJsonSche
 
 
 class Section(BaseModel):
-    """A part of the file: frozen, and an unknown key is a mistake. The descriptions are the guide's, and editors'."""
+    """A part of the file: frozen, and an unknown key is a mistake. Its page and editors show the descriptions."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -159,7 +159,7 @@ def _definitions() -> Schema:
 
 
 def _words() -> Schema:
-    """The words of a row that are neither parameter nor variable, as the guide describes them."""
+    """The words of a row that are neither parameter nor variable, as docs/manifest.md describes them."""
     count = {"type": "integer", "minimum": 1, "maximum": MAX_COUNT}
     priority = {"type": "integer", "minimum": -MAX_PRIORITY, "maximum": MAX_PRIORITY}
     tags = {"type": ["array", "string"], "items": {"type": ["string", "integer"]}}
@@ -172,7 +172,7 @@ def _words() -> Schema:
 
 
 def _parameters() -> Schema:
-    """The model's parameters, as the guide describes them, with the defaults that are sent."""
+    """The model's parameters, as docs/manifest.md describes them, with the defaults that are sent."""
     defaults, _ = find_model(DEFAULT_MODEL).normalise({"prompt": "a lamp"})
     text = {"type": "string", "maxLength": MAX_TEXT}
     share = {"type": "number", "minimum": 0, "maximum": 1}

@@ -1,4 +1,4 @@
-"""One reader's folder for all documents: README's demo is run once, and the guide goes on with what it made."""
+"""One reader's folder for all documents: README's demo is run once, and the pages go on with what it made."""
 
 from __future__ import annotations
 

@@ -15,11 +15,25 @@ import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
+from pipeline.config import load_config
+from pipeline.kernel.virtual_time import run_virtually
+from pipeline.manifest import load_manifest
+from pipeline.rehearsal import Scenario
+from pipeline.rehearsal.before import copy_run
+from pipeline.rehearsal.night import _play
+from pipeline.runner import Watcher
+
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ("README.md", "docs/guide.md", "docs/manifest.md", "docs/design.md", "CONTRIBUTING.md", "CHANGELOG.md")
-"""In the order in which they are read and run: the guide goes on with the run directory of README's demo."""
+QUICKSTART = "docs/quickstart.md"
+"""Read in a folder of its own: it buys more for the demo's run directory, which all other pages show as it was."""
+
+_IN_ORDER = ("README.md", QUICKSTART, "docs/plan.md", "docs/night.md", "docs/money.md")
+PAGES = tuple(sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
+DOCUMENTS = (*_IN_ORDER, *(page for page in PAGES if page not in _IN_ORDER), "CONTRIBUTING.md", "CHANGELOG.md")
+"""In the order in which they are run: a campaign is planned on one page, and made on a later one."""
 
 COMMAND_S = 120
 """Longest that one command of a document may take, in seconds."""
@@ -180,20 +194,74 @@ def run_in(arguments: list[str], folder: Path) -> Done:
 
 
 def run_all(folder: Path) -> dict[str, Done]:
-    """Every command that is run, by its place, in the order in which the documents are read.
+    """Every command that is run, by its place, in the order of the documents; and a night for the ledger's page.
 
-    Those about the demo's run directory and all others share no file, so the two go on side by side.
+    Groups share no file and go on side by side. The demo is made once, and the quickstart goes on with a copy of it.
     """
     wanted = [command for document in DOCUMENTS for command in commands(document) if command.why_not_run is None]
-    about_demo = [command for command in wanted if "quickstart" in command.text or command.text == "make demo"]
-    others = [command for command in wanted if command not in about_demo]
+    groups: dict[str, list[Command]] = {}
+    for command in wanted:
+        groups.setdefault(_group(command), []).append(command)
+    done: dict[str, Done] = {}
 
-    def run_in_order(group: list[Command]) -> dict[str, Done]:
-        return {str(command): run_command(command, folder) for command in group}
+    def run_in_order(group: list[Command], folder: Path) -> None:
+        done.update({str(command): run_command(command, folder) for command in group})
 
-    with ThreadPoolExecutor(2) as pool:
-        first, second = pool.map(run_in_order, (about_demo, others))
-    return first | second
+    with ThreadPoolExecutor(4) as pool:
+        going_on = [pool.submit(run_in_order, groups[name], folder) for name in ("spring", "others")]
+        demo, *about_demo = groups["demo"]
+        run_in_order([demo], folder)
+        done.update({str(command): done[str(demo)] for command in groups["the same demo"]})
+        second = folder / "second reader"
+        second.mkdir()
+        lay_out(second)
+        shutil.copytree(folder / "outputs" / "quickstart", second / "outputs" / "quickstart")
+        going_on.append(pool.submit(run_in_order, groups["first steps"], second))
+        going_on.append(pool.submit(run_in_order, about_demo, folder))
+        for each in going_on:
+            each.result()
+    play_night(folder)
+    return done
+
+
+def _group(command: Command) -> str:
+    if command.text == "make demo" and command.document != "README.md":
+        return "the same demo"
+    if command.document == QUICKSTART and "quickstart-2" in command.text:
+        return "first steps"
+    if re.search(r"make demo|outputs/quickstart( |$)|quickstart-hf", command.text):
+        return "demo"
+    return "spring" if "spring" in command.text else "others"
+
+
+NIGHT = "outputs/night"
+"""The run directory that the ledger's page asks."""
+
+
+def play_night(folder: Path) -> None:
+    """A night with trouble of every kind of money, in virtual time, so that it is the same always."""
+    config = load_config(None, {"budget.cap_usd": "70", "limits.max_in_flight": "1"}, [], environment={})
+    faults = {
+        "gen_failed": 0.12,
+        "gen_failed_input": 0.05,
+        "submit_500": 0.05,
+        "submit_504_after": 0.08,
+        "file_cut": 0.1,
+    }
+    evening_us = int(datetime(2026, 6, 1, 22, tzinfo=UTC).timestamp()) * 1_000_000
+    night = folder / NIGHT
+    playing = _play(
+        load_manifest(folder / "manifests" / "overnight.yaml"),
+        config,
+        night,
+        night,
+        copy_run(night, night),
+        Scenario(seed=4, mean_s=317, faults=faults),
+        None,
+        evening_us,
+        Watcher(),
+    )
+    run_virtually(playing, threads=False)
 
 
 _VARIES = (
@@ -262,18 +330,34 @@ def anchors(document: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def output_behind(block: Block) -> Block | None:
+    """The `text` block that follows a block with nothing but a blank line between."""
+    behind = block.line + len(block.lines) + 3
+    return next((other for other in blocks(block.document) if other.line == behind and other.words == ("text",)), None)
+
+
+def run_python(block: Block, folder: Path) -> Done:
+    """Run a `python` block as it stands; a warning is a mistake."""
+    return run_in([sys.executable, "-W", "error", "-c", block.text], folder)
+
+
 def rewrite() -> None:
-    """Put what every command really prints into the documents, except where `…` shortens it or none is shown."""
+    """Put what every command and Python block really prints into the documents, except where `…` shortens it."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         lay_out(folder)
         done = run_all(folder)
         for document in DOCUMENTS:
+            shown = {command.line: (command.shown, done.get(str(command))) for command in commands(document)}
+            for block in blocks(document):
+                behind = output_behind(block) if block.words == ("python",) else None
+                if behind is not None:
+                    shown[behind.line - 1] = (behind.lines, run_python(block, folder))
             lines = read(document).split("\n")
-            for command in reversed(commands(document)):
-                if str(command) in done and command.shown and not any(line.strip() == "…" for line in command.shown):
-                    print(f"{command}: $ {command.text}", file=sys.stderr)
-                    lines[command.line : command.line + len(command.shown)] = done[str(command)].output
+            for line, (old, really) in sorted(shown.items(), reverse=True):
+                if old and really is not None and not any(text.strip() == "…" for text in old):
+                    print(f"{document}:{line}", file=sys.stderr)
+                    lines[line : line + len(old)] = really.output
             (ROOT / document).write_text("\n".join(lines))
 
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
 import re
-import sys
+import shutil
+import subprocess
 from pathlib import Path
+from typing import Any
 
+import duckdb
+import pandas as pd
 import pytest
 import typer.main
 from docs_support import (
     DOCUMENTS,
+    NIGHT,
     NOT_RUN,
+    PAGES,
     ROOT,
     Block,
     Command,
@@ -19,9 +28,11 @@ from docs_support import (
     blocks,
     commands,
     normal,
+    output_behind,
     read,
     recipe,
-    run_in,
+    run_python,
+    table,
 )
 
 from pipeline.cli.app import app
@@ -30,6 +41,7 @@ from pipeline.config import load_config
 from pipeline.kernel.errors import InputError
 from pipeline.manifest import load_manifest
 
+EXIT_CODES, LEDGER, NIGHTS = "docs/exit-codes.md", "docs/ledger.md", "docs/night.md"
 COMMANDS = [command for document in DOCUMENTS for command in commands(document)]
 RUN = [command for command in COMMANDS if command.why_not_run is None]
 PYTHON = [block for document in DOCUMENTS for block in blocks(document) if block.words == ("python",)]
@@ -51,14 +63,23 @@ def test_every_command_that_is_not_run_is_still_there(beginning: str) -> None:
     assert any(command.text.startswith(beginning) for command in COMMANDS)
 
 
-@pytest.mark.parametrize("command", [command for command in COMMANDS if command.why_not_run], ids=str)
-def test_a_command_that_is_not_run_exists_all_the_same(command: Command) -> None:
+NOT_RUN_TEXTS = {str(command): command.text for command in COMMANDS if command.why_not_run} | {
+    f"{block.document}:{block.line + number}": line
+    for document in DOCUMENTS
+    for block in blocks(document)
+    for number, line in enumerate(block.lines)
+    if (block.words[:1] == ("crontab",) or line.startswith("ExecStart=")) and "kling-batch" in line
+}
+
+
+@pytest.mark.parametrize("text", NOT_RUN_TEXTS.values(), ids=NOT_RUN_TEXTS)
+def test_a_command_that_is_not_run_exists_all_the_same(text: str) -> None:
     """Its `make` target is in the Makefile, its verb and options are the command line's, its files are there."""
-    words = command.text.split()
+    words = text.split()
     if words[0] == "make":
         assert recipe(words[1])
-    if "kling-batch" in command.text:
-        arguments = re.split(r"\S*kling-batch\"?", command.text)[-1].split()
+    if "kling-batch" in text:
+        arguments = re.split(r"\S*kling-batch\"?", text)[-1].split()
         verb = typer.main.get_command(app).commands[arguments[0]]
         known = {option for parameter in verb.params for option in parameter.opts}
         assert {word.partition("=")[0].strip("'") for word in arguments if word.startswith("--")} <= known
@@ -81,20 +102,14 @@ def test_the_two_lines_that_make_stands_for_are_the_makefiles() -> None:
 @pytest.mark.parametrize("block", PYTHON, ids=lambda block: f"{block.document}:{block.line}")
 def test_a_python_block_runs_without_a_warning(block: Block, folder: Path) -> None:
     """As it stands, in the reader's folder, after the commands; what a `text` block behind it shows, it prints."""
-    really = run_in([sys.executable, "-W", "error", "-c", block.text], folder)
+    really = run_python(block, folder)
     assert really.exit_code == 0, "\n".join(really.output)
-    shown = _output_behind(block)
+    shown = output_behind(block)
     if shown is not None:
         assert agrees(shown.lines, really.output), "really prints:\n" + "\n".join(really.output)
 
 
-def _output_behind(block: Block) -> Block | None:
-    """The `text` block that follows a block with nothing but a blank line between."""
-    behind = block.line + len(block.lines) + 3
-    return next((other for other in blocks(block.document) if other.line == behind and other.words == ("text",)), None)
-
-
-def test_the_three_formats_of_the_guide_ask_for_the_same_videos(folder: Path) -> None:
+def test_the_three_formats_of_a_campaign_ask_for_the_same_videos(folder: Path) -> None:
     """The campaign as YAML, as CSV and as JSONL: the same job ids."""
     jobs = [{job.job_id for job in load_manifest(folder / f"spring.{end}").jobs} for end in ("yaml", "csv", "jsonl")]
     assert len(jobs[0]) == 4
@@ -114,7 +129,7 @@ def test_the_three_formats_of_the_guide_ask_for_the_same_videos(folder: Path) ->
         (('"9:16"', '"1:1"'), 2),
     ],
 )
-def test_what_the_guide_says_of_new_videos_is_so(
+def test_what_is_said_of_new_videos_is_so(
     folder: Path, tmp_path: Path, change: tuple[str, str], new_videos: int
 ) -> None:
     """Ids, order, priorities, formats and written defaults buy nothing; prompts, parameters and counts do."""
@@ -175,3 +190,68 @@ def test_output_that_differs_is_noticed() -> None:
 def test_readme_fits_two_screens() -> None:
     """Whoever opens it reads it to the end."""
     assert len(read("README.md").splitlines()) <= 120
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_is_read_in_one_go(page: str) -> None:
+    """Whoever needs more has another page."""
+    assert len(read(page).splitlines()) <= 310
+
+
+QUESTIONS = [block for block in blocks(LEDGER) if block.words == ("python",)]
+SQL = [block.text for block in blocks(LEDGER) if block.words == ("sql",)]
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.usefixtures("done")
+@pytest.mark.parametrize("run_directory", [NIGHT, "outputs/quickstart"])
+def test_the_ledger_gives_pandas_and_duckdb_the_same_answers(
+    run_directory: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a rehearsed night and of a run in real time; and they are those of summary.json."""
+    monkeypatch.chdir(folder)
+    setting, *queries = (text.replace(NIGHT, run_directory) for text in SQL)
+    answers = []
+    with duckdb.connect() as database:
+        database.execute(setting)
+        for question, query in zip(QUESTIONS, queries, strict=True):
+            names: dict[str, Any] = {}
+            with contextlib.redirect_stdout(io.StringIO()):
+                exec(question.text.replace(NIGHT, run_directory), names)
+            answers.append(names["answer"])
+            pd.testing.assert_frame_equal(names["answer"], database.sql(query).df(), check_dtype=False)
+    dollars, times, trouble = answers
+    summary = json.loads((folder / run_directory / "report" / "summary.json").read_text())
+    assert f"{dollars['usd'].sum():.2f}" == summary["posted_usd"]
+    assert times["videos"].sum() == summary["stored"]
+    met = trouble.set_index("error_class")
+    for told in summary["errors_by_class"]:
+        assert met.loc[told["error_class"], "attempts"] >= told["attempts"]
+        assert told["not_billed"] == told["attempts"]
+        assert told["not_billed"] == (met["attempts"] - met["billed"])[told["error_class"]]
+    assert (run_directory == NIGHT) == bool(len(trouble))
+    assert (run_directory == NIGHT) == bool(trouble["usd"].sum())
+
+
+def test_the_night_under_systemd_is_as_systemd_wants_it(folder: Path, tmp_path: Path) -> None:
+    """Its units have no unknown key and no contradiction, where there is somebody to ask."""
+    for path in folder.glob("kling-night*"):
+        (tmp_path / path.name).write_text(path.read_text().replace("/srv/campaign", str(folder)))
+    units = sorted(str(path) for path in tmp_path.iterdir())
+    assert len(units) == 3
+    if shutil.which("systemd-analyze"):
+        asked = ["systemd-analyze", "verify", *units]
+        done = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_systemd_starts_again_is_what_may_be_started_again() -> None:
+    """The unit and the page of the exit codes agree: 5 and 6, never 2 or 4; and a bound that was met is no failure."""
+    unit = next(block.text for block in blocks(NIGHTS) if block.words[1:] == ("kling-night.service",))
+    keys = dict(re.findall(r"^(\w+)=(.*)$", unit, re.MULTILINE))
+    again = {int(code): word for code, _, word, _ in table(EXIT_CODES, "exit", "what stands", "again by itself?")}
+    assert [code for code, word in again.items() if word.startswith("yes")] == [5, 6]
+    assert keys["RestartForceExitStatus"] == "5 6"
+    assert keys["Restart"] == "on-abnormal"
+    assert [code for code, word in again.items() if word == "never"] == [2, 4]
+    assert not {"1", "2", "4", "5", "6"} & set(keys["SuccessExitStatus"].split())

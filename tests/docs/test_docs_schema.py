@@ -1,4 +1,4 @@
-"""The guide, its examples and the schemas for editors say the same."""
+"""The pages, their examples and the schemas for editors say the same."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from pipeline.kernel.errors import InputError
 from pipeline.manifest import load_manifest
 from pipeline.schema import config_schema, manifest_schema
 
-GUIDE = "docs/guide.md"
+CONFIG, MANIFEST = "docs/config.md", "docs/manifest.md"
 YAML_BLOCKS = [block for name in DOCUMENTS for block in blocks(name) if block.words[:1] == ("yaml",)]
 
 
-def test_the_description_of_a_config_key_is_the_guides() -> None:
-    """Each key's cell in the guide is what the code says of it, and what editors show, with the default."""
+def test_the_description_of_a_config_key_is_its_pages() -> None:
+    """Each key's cell on the page is what the code says of it, and what editors show, with the default."""
     told = {
         f"{section}.{key}": field.description
         for section, found in Config.model_fields.items()
         for key, field in found.annotation.model_fields.items()
     }
-    rows = table(GUIDE, "key", "default", "what it is")
+    rows = table(CONFIG, "key", "default", "what it is")
     assert {plain(key): plain(what) for key, _, what in rows} == told
     shown = {
         f"{section}.{key}": schema["description"]
@@ -39,10 +39,10 @@ def test_the_description_of_a_config_key_is_the_guides() -> None:
         assert (words, yaml.safe_load(said)) == (plain(what), yaml.safe_load(plain(default))), key
 
 
-def test_the_description_of_a_word_of_a_row_is_the_guides() -> None:
-    """What the guide allows in a row is what an editor shows, with the default."""
+def test_the_description_of_a_word_of_a_row_is_its_pages() -> None:
+    """What the page allows in a row is what an editor shows, with the default."""
     definitions = manifest_schema()["definitions"]
-    for name, default, allowed in table(GUIDE, "column", "default", "allowed"):
+    for name, default, allowed in table(MANIFEST, "column", "default", "allowed"):
         words, _, said = definitions[plain(name)]["description"].partition(". Default: ")
         assert words == plain(allowed), name
         assert not said or yaml.safe_load(said) == yaml.safe_load(plain(default)), name

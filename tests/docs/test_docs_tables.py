@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,16 @@ import orjson
 import pytest
 import typer.main
 import yaml
-from docs_support import DOCUMENTS, ROOT, anchors, blocks, plain, read, table
+from docs_support import DOCUMENTS, PAGES, ROOT, anchors, blocks, plain, read, table
 from mistakes import MISTAKES
 
 from pipeline.cli.app import app
-from pipeline.config import Config, dump_config
+from pipeline.config import FLAGS, Config, dump_config, load_config
 from pipeline.engine import stopping
 from pipeline.engine.stopping import StopReason
-from pipeline.kernel.errors import ErrorClass, InputError, MachineError
+from pipeline.kernel.errors import Charge, ErrorClass, InputError, MachineError
 from pipeline.ledger.events import COLUMNS, EventKind
-from pipeline.ledger.fold import MOVES, JobState
+from pipeline.ledger.fold import MOVES, JobState, State
 from pipeline.ledger.store import MERGE_ABOVE
 from pipeline.manifest import load_manifest
 from pipeline.manifest.document import RESERVED
@@ -28,9 +29,11 @@ from pipeline.manifest.feeds import TABLES
 from pipeline.manifest.templates import _FILTERS
 from pipeline.models import DEFAULT_MODEL, find_model
 from pipeline.provider.replies import decode_submit
-from pipeline.report.tables import STATUS
+from pipeline.report.summary import summarise
+from pipeline.report.tables import ERROR_COLUMNS, RESULT_COLUMNS, STATUS
 
-DESIGN, GUIDE = "docs/design.md", "docs/guide.md"
+CONFIG, DESIGN, EXIT_CODES, LEDGER = "docs/config.md", "docs/design.md", "docs/exit-codes.md", "docs/ledger.md"
+MANIFEST, MONEY, NIGHT, RESULTS = "docs/manifest.md", "docs/money.md", "docs/night.md", "docs/results.md"
 
 
 def _state(state: JobState | None) -> str:
@@ -63,13 +66,13 @@ def test_the_drawing_of_the_states_is_the_table() -> None:
 
 def test_the_ledgers_columns_are_the_codes() -> None:
     """Names, types and order."""
-    rows = table(GUIDE, "column", "type", "what it is")
+    rows = table(LEDGER, "column", "type", "what it is")
     assert [(plain(name), plain(kind)) for name, kind, _ in rows] == list(COLUMNS.items())
 
 
 def test_each_event_has_its_row_of_what_the_next_run_does() -> None:
-    """Nothing can be the last event of a dead run without the guide saying what follows."""
-    rows = table(GUIDE, "latest event", "the process died", "the next run")
+    """Nothing can be the last event of a dead run without a word of what follows."""
+    rows = table(MONEY, "latest event", "the process died", "the next run")
     assert sorted(plain(event) for event, *_ in rows) == sorted(kind.value for kind in EventKind)
 
 
@@ -111,14 +114,14 @@ def test_the_config_keys_and_their_defaults_are_the_codes() -> None:
         for section, keys in yaml.safe_load(dump_config(Config())).items()
         for key, value in keys.items()
     }
-    rows = [(plain(key), yaml.safe_load(plain(default))) for key, default, _ in table(GUIDE, "key", "default")]
+    rows = [(plain(key), yaml.safe_load(plain(default))) for key, default, _ in table(CONFIG, "key", "default")]
     assert rows == list(known.items())
-    assert all(len(row) == 3 and row[2] for row in table(GUIDE, "key", "default"))
+    assert all(len(row) == 3 and row[2] for row in table(CONFIG, "key", "default"))
 
 
 def test_the_parameters_and_their_defaults_are_the_models() -> None:
     """Each parameter of the model and each word of a row once, with the default that is sent."""
-    rows = {plain(name): plain(default) for name, default, _ in table(GUIDE, "column", "default", "allowed")}
+    rows = {plain(name): plain(default) for name, default, _ in table(MANIFEST, "column", "default", "allowed")}
     model = find_model(DEFAULT_MODEL)
     assert set(rows) == {*model.parameters, *RESERVED} - {"model"}
     params, _ = model.normalise({"prompt": "a lamp"})
@@ -146,6 +149,47 @@ def test_the_exit_codes_are_the_codes() -> None:
     assert set(said) == given - {0, 2}
 
 
+def test_what_stands_after_each_exit_code_is_told() -> None:
+    """The page has the README's codes, and every reason to stop with its code."""
+    codes = [code for code, *_ in table(EXIT_CODES, "exit", "what stands")]
+    assert codes == [code for code, *_ in table("README.md", "exit", "meaning")]
+    reasons = {plain(word): int(code) for word, code, _ in table(EXIT_CODES, "word", "exit", "what stopped it")}
+    assert reasons == {reason.word: reason.exit_code for reason in StopReason}
+
+
+def test_the_flags_set_the_keys_that_they_are_said_to_set() -> None:
+    """Each key that has a flag of its own, and no other."""
+    assert {plain(key): plain(flag) for flag, key in table(CONFIG, "flag", "key")} == FLAGS
+
+
+def test_the_last_word_on_the_cap_counts(tmp_path: Path) -> None:
+    """The example of precedence, line by line: each that is added wins over those above it."""
+    lines = next(block.lines for block in blocks(CONFIG) if block.words == ("text",))
+    default, in_file, variable, setting, flag = (line.split("   ")[0] for line in lines)
+    path = tmp_path / "config.yaml"
+    path.write_text(in_file)
+    name, value = variable.split("=")
+    said: dict[str, Any] = {"file": None, "overrides": {}, "settings": [], "environment": {}}
+    caps = []
+    for more in (
+        {},
+        {"file": path},
+        {"environment": {name: value}},
+        {"settings": [setting.removeprefix("--set ")]},
+        {"overrides": {"budget.cap_usd": flag.removeprefix("--budget-usd ")}},
+    ):
+        said |= more
+        caps.append(load_config(**said).cap)
+    assert caps == [cap * 1_000_000 for cap in (100, 35, 40, 45, 50)]
+    assert Decimal(default) == 100
+
+
+def test_the_index_names_every_page() -> None:
+    """Nobody must guess that a page exists."""
+    named = {path for path in re.findall(r"\]\(([^)#]+\.md)", read("docs/README.md")) if "/" not in path}
+    assert {f"docs/{path}" for path in named} | {"docs/README.md"} == set(PAGES)
+
+
 def test_the_house_is_the_import_contracts() -> None:
     """The floors and the rooms on each, from top to bottom."""
     contracts = tomllib.loads(read("pyproject.toml"))["tool"]["importlinter"]["contracts"]
@@ -171,9 +215,25 @@ def test_the_seven_invariants_name_code_and_tests_that_exist() -> None:
 
 
 def test_the_statuses_are_the_reports() -> None:
-    """The words of the column `status`, as the guide lists them."""
-    line = next(line for line in read(GUIDE).split("\n\n") if line.startswith("The statuses are"))
+    """The words of the column `status`, as the results' page lists them."""
+    line = next(line for line in read(RESULTS).split("\n\n") if line.startswith("The statuses are"))
     assert set(re.findall(r"`(\w+)`", line)) == {*STATUS.values(), "pending"}
+
+
+def test_the_columns_and_keys_of_the_report_are_the_codes(tmp_path: Path) -> None:
+    """Whoever reads the files by a script finds every name on the page, in the files' order where there is one."""
+    page = read(RESULTS)
+
+    def named(begins: str, ends: str) -> list[str]:
+        return re.findall(r"`(\w+)`", page.partition(begins)[2].partition(ends)[0])
+
+    assert named("Its columns: ", "; behind them") == list(RESULT_COLUMNS)
+    assert [name for name in named("has these columns: ", "A text that") if name not in BILLED] == list(ERROR_COLUMNS)
+    keys = summarise([], State(), cap_microusd=0, live=False)
+    assert set(named("One object for scripts.", "\n## ")) == set(keys)
+
+
+BILLED = {charge.value for charge in Charge}
 
 
 def test_more_segments_than_the_design_says_are_merged() -> None:
@@ -239,13 +299,13 @@ def test_every_mistake_made_on_purpose_is_told_with_its_scenario() -> None:
 
 def test_the_campaign_that_is_grown_has_the_videos_that_its_files_say(tmp_path: Path) -> None:
     """Each file of the manifest's document is complete, loads without a warning, and makes what its comment counts."""
-    written = [block for block in blocks("docs/manifest.md") if len(block.words) == 2]
+    written = [block for block in blocks(MANIFEST) if len(block.words) == 2]
     for block in written:
         (tmp_path / block.words[1]).write_text(block.text)
     made = {
         name: load_manifest(tmp_path / name)
         for name in sorted(block.words[1] for block in written)
-        if name.endswith(".yaml")
+        if name.startswith("mug-")
     }
     assert [len(campaign.jobs) for campaign in made.values()] == [2, 8, 7, 4, 10, 4, 4]
     assert not [warning for campaign in made.values() for warning in campaign.warnings]
@@ -253,7 +313,7 @@ def test_the_campaign_that_is_grown_has_the_videos_that_its_files_say(tmp_path: 
 
 def test_the_filters_and_the_formats_are_those_that_there_are() -> None:
     """Nobody looks for a filter that a document forgot, or for one that is not there."""
-    [filters] = [gives for writes, gives in table("docs/manifest.md", "you write", "it gives") if "lower" in writes]
+    [filters] = [gives for writes, gives in table(MANIFEST, "you write", "it gives") if "lower" in writes]
     assert re.findall(r"`(\w+)`", filters) == sorted(_FILTERS)
-    files = [plain(file) for file, _ in table("docs/manifest.md", "file", "what it is")]
+    files = [plain(file) for file, _ in table(MANIFEST, "file", "what it is")]
     assert sorted(re.findall(r"\.\w+", " ".join(files))) == sorted((".yaml", ".yml", *TABLES))
