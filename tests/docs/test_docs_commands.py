@@ -242,7 +242,8 @@ def test_the_night_under_systemd_is_as_systemd_wants_it(folder: Path, tmp_path: 
     if shutil.which("systemd-analyze"):
         asked = ["systemd-analyze", "verify", *units]
         done = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=False)
-        assert (done.returncode, done.stderr) == (0, "")
+        # It also looks at units of the machine that these want, and those may say what they like.
+        assert [line for line in done.stderr.splitlines() if "kling-night" in line] == []
 
 
 def test_what_systemd_starts_again_is_what_may_be_started_again() -> None:
