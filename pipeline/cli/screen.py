@@ -198,7 +198,7 @@ def next_command(summary: Mapping[str, Any], folder: str, again: str, needed: Mi
 
     code, pending = summary.get("exit_code"), summary["pending"]
     if code == 0 and not pending:
-        return f"Everything is stored: see {folder}/videos and {folder}/report/results.csv"
+        return f"Everything is stored. Open {folder}/report/index.html to watch the clips."
     if code == 0:
         left = f"{count(pending, 'job')} of the manifest {'is' if pending == 1 else 'are'} not made yet"
         return f"All that was asked for is stored, see {folder}/videos; {left}."

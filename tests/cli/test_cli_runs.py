@@ -33,7 +33,7 @@ def test_a_small_night(command: Command, manifest: str) -> None:
 
     done = command("run", manifest, *FAST)
     assert done.code == 0
-    assert "Everything is stored: see outputs/m/videos and outputs/m/report/results.csv" in done.out
+    assert "Everything is stored. Open outputs/m/report/index.html to watch the clips." in done.out
     again = json.loads(command("run", manifest, *FAST, "--retry-failed", "--json", "--no-progress").out)
     assert (again["attempts"], again["requests_sent"], again["posted_usd"]) == (2, 2, "5.25")
 
