@@ -9,13 +9,13 @@ from pathlib import Path
 
 from pipeline.config import Config
 from pipeline.difference import Difference, difference
+from pipeline.forecast import Plan
 from pipeline.kernel.clock import Clock, SystemClock
 from pipeline.kernel.errors import ErrorClass, InputError, MachineError, Reaction
 from pipeline.kernel.files import write_file
 from pipeline.kernel.usd import MicroUsd
 from pipeline.ledger.fold import State
 from pipeline.manifest import Campaign
-from pipeline.plan import Plan
 from pipeline.provider.replies import Refused
 from pipeline.report.entries import has_entries, load_keys
 from pipeline.runner import SANDBOX_FOLDER, RunOptions, chosen_entries, open_provider, price_of

@@ -29,6 +29,7 @@ from pipeline.engine.limits import Turn
 from pipeline.engine.recovery import doubt_what_was_reserved, grant_retries, recover, wants_retry
 from pipeline.engine.settings import EngineSettings
 from pipeline.engine.stopping import LeavingError, Stopping, StopReason, gravest
+from pipeline.forecast import Plan, make_plan, starts_per_minute
 from pipeline.jobs import Job, is_of_this_scheme
 from pipeline.kernel.clock import Clock, SystemClock, to_datetime
 from pipeline.kernel.errors import InputError, MachineError, RunDirectoryError
@@ -42,7 +43,6 @@ from pipeline.manifest import Campaign, Entry
 from pipeline.manifest.order import in_order
 from pipeline.media import Collector
 from pipeline.models import find_model
-from pipeline.plan import Plan, make_plan, starts_per_minute
 from pipeline.provider.client import Client
 from pipeline.provider.replies import Refused
 from pipeline.provider.secrecy import Eraser

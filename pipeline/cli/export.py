@@ -11,7 +11,7 @@ from pipeline.cli import options
 from pipeline.cli.screen import count, dollars, printable, say, say_json
 
 if TYPE_CHECKING:
-    from pipeline.export.write import Exported
+    from pipeline.dataset.write import Exported
 
 SHOWN = 12
 INTERRUPTED = 130
@@ -49,8 +49,8 @@ def export(
 
     Example: kling-batch export outputs/quickstart --to clips --format hf
     """
-    from pipeline.export.write import DEFAULT_SHARD_BYTES, Asked
-    from pipeline.export.write import export as write_export
+    from pipeline.dataset.write import DEFAULT_SHARD_BYTES, Asked
+    from pipeline.dataset.write import export as write_export
     from pipeline.runner import open_view
 
     target = _folder(to)

@@ -11,12 +11,12 @@ from pipeline.cli.screen import SANDBOX_NOTE, about, count, dollars, places_json
 if TYPE_CHECKING:
     from pipeline.difference import Change, Difference
     from pipeline.engine.canary import Trial
+    from pipeline.forecast import Axis, AxisValue, Plan, PriceLine
     from pipeline.jobs import Job
     from pipeline.kernel.errors import Mistake
     from pipeline.kernel.usd import MicroUsd
     from pipeline.manifest import Entry
     from pipeline.models.base import Scalar
-    from pipeline.plan import Axis, AxisValue, Plan, PriceLine
 
 AXES_SHOWN = 6
 VALUES_SHOWN = 12

@@ -181,9 +181,9 @@ class Progress(Watcher):
         return "waiting for the account's history" if doubts else "nearly done"
 
     def _work(self) -> Work:
+        from pipeline.forecast import starts_per_minute
         from pipeline.looking.estimate import Work, ends_per_s
         from pipeline.looking.view import affordable
-        from pipeline.plan import starts_per_minute
 
         assert self._live is not None
         assert self._tally is not None

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from pipeline.config import Config
     from pipeline.difference import Difference
     from pipeline.engine.canary import Trial
+    from pipeline.forecast import Plan
     from pipeline.ledger.fold import State
     from pipeline.manifest import Campaign
-    from pipeline.plan import Plan
     from pipeline.runner import RunOptions, RunResult
 
 OWN_SCREEN_FLAGS = {"--yes", "--json", "--no-progress"}

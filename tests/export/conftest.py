@@ -11,7 +11,7 @@ import pytest
 from export_rows import ROWS, Export
 from support import fast_config, quick_provider, run_once
 
-from pipeline.export.write import Asked, Exported, export
+from pipeline.dataset.write import Asked, Exported, export
 from pipeline.manifest import load_manifest
 from pipeline.runner import open_view
 from pipeline.sandbox import Sandbox

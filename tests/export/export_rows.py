@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pipeline.export.write import Exported
+from pipeline.dataset.write import Exported
 
 HOSTILE = "=1+1 | <b>x</b> [y](http://evil.example) www.evil.example `z` 東京 \n--- \n# head"
 

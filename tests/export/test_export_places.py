@@ -16,10 +16,10 @@ import yaml
 from export_rows import HOSTILE, Export
 
 from pipeline.cli import main
-from pipeline.export.card import shown
-from pipeline.export.clips import choose
-from pipeline.export.place import BEGUN, MARKER
-from pipeline.export.write import FORMATS
+from pipeline.dataset.card import shown
+from pipeline.dataset.clips import choose
+from pipeline.dataset.place import BEGUN, MARKER
+from pipeline.dataset.write import FORMATS
 from pipeline.kernel.errors import InputError, MachineError
 from pipeline.ledger.fold import JobRecord, JobState, State
 from pipeline.report.entries import Line
@@ -209,7 +209,7 @@ def test_a_full_disk_leaves_no_marker(exported: Export, monkeypatch: pytest.Monk
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("pipeline.export.sources.write_all", refuse)
+    monkeypatch.setattr("pipeline.dataset.sources.write_all", refuse)
     with pytest.raises(MachineError, match="No space left on device"):
         exported("webdataset")
     assert not (tmp_path / "webdataset" / MARKER).exists()

@@ -48,7 +48,7 @@ def test_imports_point_down_only() -> None:
         ("provider/client.py", "from pipeline.engine.worker import make"),
         ("sandbox/state.py", "from pipeline.kernel.usd import parse_usd"),
         ("engine/worker.py", "from pipeline.cli.screen import say"),
-        ("report/tables.py", "from pipeline.plan import Plan"),
+        ("report/tables.py", "from pipeline.forecast import Plan"),
     ],
 )
 def test_a_forbidden_import_makes_it_fail(copy: Path, module: str, line: str) -> None:

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from pipeline.cli.plan_screen import credits_line, plan_json, plan_screen
+from pipeline.forecast import Plan, make_plan
 from pipeline.jobs import Job, make_job
 from pipeline.kernel.usd import MicroUsd
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import State, fold
 from pipeline.manifest import Entry
-from pipeline.plan import Plan, make_plan
 
 FIVE, TEN = MicroUsd(1_750_000), MicroUsd(3_500_000)
 

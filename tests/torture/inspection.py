@@ -49,7 +49,7 @@ def check_screen(text: str) -> None:
     assert not found, f"U+{ord(found[0]):04X} on the screen: {text[max(0, found.start() - 60) : found.end()]!r}"
 
 
-_NEEDED = ("pipeline.cli.app", "pipeline.cli.progress", "pipeline.runner", "pipeline.plan", "jinja2.sandbox")
+_NEEDED = ("pipeline.cli.app", "pipeline.cli.progress", "pipeline.runner", "pipeline.forecast", "jinja2.sandbox")
 
 
 def warm_command() -> None:

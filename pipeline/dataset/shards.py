@@ -8,8 +8,8 @@ import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipeline.export.place import Place
-from pipeline.export.sources import NotAsStored, Source
+from pipeline.dataset.place import Place
+from pipeline.dataset.sources import NotAsStored, Source
 from pipeline.kernel.files import discard, open_temporary, write_all
 
 _BLOCK = 512

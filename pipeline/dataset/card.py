@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from pipeline.export.clips import COLUMNS
+from pipeline.dataset.clips import COLUMNS
 from pipeline.kernel.usd import format_usd
 
 NO_LICENSE = "other"

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pandas as pd
 
-from pipeline.export.clips import COLUMNS, Clip, extra_columns, row_of
+from pipeline.dataset.clips import COLUMNS, Clip, extra_columns, row_of
 from pipeline.report.write import csv_bytes, frame, frame_of, uniform
 
 Row = Mapping[str, Any]

@@ -19,7 +19,7 @@ from typing import Any
 
 import orjson
 
-from pipeline.export.sources import Source
+from pipeline.dataset.sources import Source
 from pipeline.kernel.errors import InputError
 from pipeline.kernel.files import (
     TEMPORARY_PREFIX,

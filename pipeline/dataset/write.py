@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pipeline.export import rows as described
-from pipeline.export.card import NO_LICENSE, Facts, LeftOut, card
-from pipeline.export.clips import Choice, Clip, choose, parse_conditions
-from pipeline.export.place import Place, open_place
-from pipeline.export.shards import Shards, shard_name
-from pipeline.export.sources import NotAsStored, open_source, read_poster
+from pipeline.dataset import rows as described
+from pipeline.dataset.card import NO_LICENSE, Facts, LeftOut, card
+from pipeline.dataset.clips import Choice, Clip, choose, parse_conditions
+from pipeline.dataset.place import Place, open_place
+from pipeline.dataset.shards import Shards, shard_name
+from pipeline.dataset.sources import NotAsStored, open_source, read_poster
 from pipeline.kernel.errors import InputError, MachineError
 from pipeline.kernel.usd import format_usd
 from pipeline.ledger.fold import State
