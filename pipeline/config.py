@@ -499,11 +499,7 @@ def load_config(
             changes.append(_override(source, path, text))
         except InputError as error:
             mistakes.append(str(error))
-    changes += [
-        Override(FLAGS.get(key, key), tuple(key.split(".")), value)
-        for key, value in overrides.items()
-        if value is not None
-    ]
+    changes += _said(overrides)
     for change in changes:
         _put(raw, change)
     places = _Places(file, node, changes)
@@ -518,6 +514,49 @@ def load_config(
     if mistakes or config is None:
         raise InputError("\n".join(dict.fromkeys(mistakes)))
     return config
+
+
+def change_config(config: Config, overrides: Mapping[str, object], settings: list[str]) -> Config:
+    """A configuration with some keys said anew, each checked as it is when a configuration is loaded.
+
+    Args:
+        overrides: as for `load_config`, and so are `settings`; what is not said stays.
+
+    Raises:
+        InputError: every mistake, each with its place.
+    """
+    raw: dict[str, Any] = {}
+    changes = [_override(*given) for given in _given_as_text({}, settings)] + _said(overrides)
+    for change in changes:
+        _put(raw, change)
+    places = _Places(None, None, changes)
+    try:
+        said = Config.model_validate(raw)
+    except ValidationError as error:
+        mistakes = [places.mistake(path, message) for path, message in map(_explained, error.errors())]
+        raise InputError("\n".join(dict.fromkeys(mistakes))) from None
+    changed = config.model_copy(update={name: _laid_over(config, said, name) for name in said.model_fields_set})
+    if refused := [places.mistake(tuple(key.split(".")), f"`{key}`: {why}") for key, why in changed.refusals()]:
+        raise InputError("\n".join(refused))
+    return changed
+
+
+def _laid_over(config: Config, said: Config, name: str) -> Section:
+    """A section of a configuration, with what is said of it now; prices that are not said anew stay."""
+    before, now = getattr(config, name), getattr(said, name)
+    values = {key: getattr(now, key) for key in now.model_fields_set}
+    if "prices_usd" in values:
+        values["prices_usd"] = {**before.prices_usd, **values["prices_usd"]}
+    changed: Section = before.model_copy(update=values)
+    return changed
+
+
+def _said(overrides: Mapping[str, object]) -> list[Override]:
+    return [
+        Override(FLAGS.get(key, key), tuple(key.split(".")), value)
+        for key, value in overrides.items()
+        if value is not None
+    ]
 
 
 FLAGS = {

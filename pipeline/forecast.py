@@ -87,6 +87,11 @@ class Plan:
     in_time: int | None
     limit: int | None
 
+    def price_of(self, job: Job) -> MicroUsd:
+        """What a job of the plan costs at most."""
+        key = find_model(job.model).price_key(job.params)
+        return next(line.price for line in self.lines if line.price_key == key)
+
     @property
     def held_by_limit(self) -> int:
         """How many jobs wait for the next run because of the limit alone."""

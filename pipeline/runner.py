@@ -103,10 +103,10 @@ class Stage:
 
 
 class Watcher:
-    """Whoever watches a run: the command line's progress. Every method may be left as it is."""
+    """Whoever watches a run, in its event loop: the command line's progress. Every method may be left as it is."""
 
     def started(self, live: LiveRun) -> None:
-        """The run is open and about to begin."""
+        """The run is open and about to begin; of its events only `run_started` was told before."""
 
     def event(self, event: Event) -> None:
         """An event has become durable."""

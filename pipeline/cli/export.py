@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline import api
 from pipeline.cli import options
 from pipeline.cli.screen import count, dollars, printable, say, say_json
 
 if TYPE_CHECKING:
-    from pipeline.dataset.write import Exported
+    from pipeline.api.types import Exported
 
 SHOWN = 12
 INTERRUPTED = 130
@@ -49,16 +49,9 @@ def export(
 
     Example: kling-batch export outputs/quickstart --to clips --format hf
     """
-    from pipeline.dataset.write import DEFAULT_SHARD_BYTES, Asked
-    from pipeline.dataset.write import export as write_export
-    from pipeline.runner import open_view
-
-    target = _folder(to)
-    shard_bytes = DEFAULT_SHARD_BYTES if shard_size is None else _size(shard_size, form)
-    view = open_view(directory)
-    asked = Asked(form, tuple(where or ()), licence, shard_bytes)
+    shard_bytes = None if shard_size is None else _size(shard_size, form)
     try:
-        done = write_export(directory, view.lines, view.state, target, asked)
+        done = api.export(directory, to, format=form, where=where or (), license=licence, shard_bytes=shard_bytes)
     except KeyboardInterrupt:
         say(f"Interrupted: {printable(to)} is not whole. Export again to go on.")
         raise typer.Exit(INTERRUPTED) from None
@@ -67,18 +60,6 @@ def export(
     else:
         say(_screen(done))
     raise typer.Exit(done.exit_code)
-
-
-def _folder(to: str) -> Path:
-    import re
-
-    from pipeline.kernel.errors import InputError
-
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", to):
-        raise InputError(f"--to: {to[:60]!r} is an address, which is not supported in this version; name a folder here")
-    if not to.strip():
-        raise InputError("--to: names nothing; write it like --to quickstart-hf")
-    return Path(to)
 
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}

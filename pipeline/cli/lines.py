@@ -10,12 +10,11 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
+from pipeline import Event, LiveRun, Watcher
+from pipeline.api import event_facts, json_line
 from pipeline.cli.screen import safe_json
 from pipeline.kernel.clock import SystemClock, iso
 from pipeline.kernel.files import write_all
-from pipeline.ledger.events import Event
-from pipeline.runlog import facts_of, one_line
-from pipeline.runner import LiveRun, Watcher
 
 MOST_WAITING = 100_000
 """So many lines are kept for a reader that does not read; later events are left out, and their number is said."""
@@ -57,7 +56,7 @@ class EventLines(Watcher):
             self._left_out += 1
             return
         self._tell_left_out()
-        facts = facts_of(event)
+        facts = event_facts(event)
         if event.job_id is not None:
             facts["id"] = self._row_ids.get(event.job_id)
         self._tell(facts)
@@ -76,7 +75,7 @@ class EventLines(Watcher):
         return {"event": event, "at": iso(SystemClock().now_us())}
 
     def _tell(self, facts: Mapping[str, Any]) -> None:
-        self._waiting.put(safe_json(one_line(facts, *self._secrets)))
+        self._waiting.put(safe_json(json_line(facts, *self._secrets)))
 
     def _write_all(self) -> None:
         while (line := self._waiting.get()) is not None:

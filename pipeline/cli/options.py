@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import gc
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Unpack
 
 import typer
 
+from pipeline import api
+
 if TYPE_CHECKING:
-    from pipeline.config import Config
-    from pipeline.manifest import Campaign
-    from pipeline.runner import RunOptions
+    from pipeline.api import Prepared
+    from pipeline.api.running import Asked
+    from pipeline.api.types import Config
 
 MANY_ENTRIES = 100_000
 
@@ -86,55 +88,29 @@ def make_config(
     canary: str | None = None,
 ) -> Config:
     """The configuration from file, environment and flags."""
-    from pipeline.config import load_config
-
-    flags = {
-        "budget.cap_usd": budget_usd,
-        "limits.requests_per_minute": rpm,
-        "limits.max_in_flight": max_in_flight,
-        "stop.after": after,
-        "stop.until": until,
-        "canary.jobs": canary,
-    }
-    return load_config(file, flags, setting or [])
-
-
-def make_run_options(
-    limit: int | None,
-    ids: str | None,
-    order: str | None,
-    retry_failed: str | None = None,
-    *,
-    canary_approve: bool = False,
-) -> RunOptions:
-    """What a run is asked besides its configuration."""
-    from pipeline.runner import RunOptions
-
-    return RunOptions(
-        limit=limit,
-        ids=frozenset() if ids is None else _split("--ids", ids, "hero,closing"),
-        retry_classes=None if retry_failed is None else _error_classes(retry_failed),
-        order=None if order is None else _order(order),
-        canary_approve=canary_approve,
+    return api.load_config(
+        file,
+        settings=setting or [],
+        budget_usd=budget_usd,
+        requests_per_minute=rpm,
+        max_in_flight=max_in_flight,
+        run_for=after,
+        until=until,
+        canary=canary,
     )
 
 
-def read_manifest(path: Path, *, json: bool, one_line: bool = False) -> Campaign:
-    """The campaign of a manifest. With `json`, its mistakes are told on standard output as the rest would be.
+def prepare(manifest: Path, config: Config, *, json: bool, one_line: bool = False, **asked: Unpack[Asked]) -> Prepared:
+    """All that a verb works on, checked. With `json`, the manifest's mistakes are told on standard output as the rest.
 
     Args:
         one_line: as an event, on one line.
     """
     from pipeline.cli.screen import places_json, say_event, say_json
     from pipeline.kernel.errors import ManifestError
-    from pipeline.manifest import load_manifest
 
     try:
-        campaign = load_manifest(path)
-        if len(campaign.entries) > MANY_ENTRIES:
-            # They stay until the command ends: nobody need look for garbage among a million rows again and again.
-            gc.freeze()
-        return campaign
+        prepared = api.prepare(manifest, config, **asked)
     except ManifestError as error:
         if not json:
             raise
@@ -144,15 +120,20 @@ def read_manifest(path: Path, *, json: bool, one_line: bool = False) -> Campaign
         else:
             say_json(told)
         raise typer.Exit(error.exit_code) from None
+    if len(prepared.campaign.entries) > MANY_ENTRIES:
+        # They stay until the command ends: nobody need look for garbage among a million rows again and again.
+        gc.freeze()
+    return prepared
 
 
-def _order(text: str) -> str:
-    from pipeline.kernel.errors import InputError
-    from pipeline.manifest.campaign import ORDERS
+def split_ids(text: str | None) -> frozenset[str] | None:
+    """The ids of `--ids`; None without it."""
+    return None if text is None else _split("--ids", text, "hero,closing")
 
-    if text not in ORDERS:
-        raise InputError(f"--order: there is no order {text[:40]!r}; known: {', '.join(ORDERS)}")
-    return text
+
+def split_classes(text: str | None) -> frozenset[str] | bool:
+    """The error classes of `--retry-failed`; False without it."""
+    return False if text is None else _split("--retry-failed", text, "all")
 
 
 def _split(flag: str, text: str, example: str) -> frozenset[str]:
@@ -163,21 +144,3 @@ def _split(flag: str, text: str, example: str) -> frozenset[str]:
         # An empty shell variable must never widen a run to everything.
         raise InputError(f"{flag}: names nothing; write it like {flag} {example}")
     return parts
-
-
-def _error_classes(text: str) -> frozenset[str]:
-    """The error classes to try anew; empty for all."""
-    import difflib
-
-    from pipeline.kernel.errors import ERROR_CLASSES, InputError, Reaction
-
-    wanted = _split("--retry-failed", text, "all")
-    if "all" in wanted:
-        return frozenset()
-    given_up = (Reaction.RETRY_COUNTED, Reaction.FAIL_ROW)
-    for name in sorted(wanted - ERROR_CLASSES.keys())[:1]:
-        near = difflib.get_close_matches(name, ERROR_CLASSES, n=1)
-        final = [each.label for each in ERROR_CLASSES.values() if each.reaction in given_up]
-        advice = f"did you mean {near[0]}?" if near else f"known: all, {', '.join(final)}"
-        raise InputError(f"--retry-failed: there is no error class {name[:40]!r}; {advice}")
-    return wanted

@@ -46,11 +46,7 @@ def plan(
     """
     import asyncio
 
-    from pipeline import planning
-    from pipeline.config import read_key
     from pipeline.kernel.clock import SystemClock
-    from pipeline.ledger.store import lock_holder
-    from pipeline.runner import SANDBOX_KEY, check_ids, check_provider, plan_run, read_state, run_folder, trial_of
 
     if expand is not None:
         _check_target(expand, manifest, config)
@@ -64,28 +60,23 @@ def plan(
         until=until,
         canary=canary,
     )
-    asked = options.make_run_options(limit, ids, order)
-    key = read_key(settings) if settings.is_live and check_account else SANDBOX_KEY
-    campaign = options.read_manifest(manifest, json=json)
-    folder = run_folder(settings, campaign, out)
-    state = read_state(folder)
-    check_provider(state, settings, folder)
-    check_ids(folder, campaign, state)
-    live = lock_holder(folder / "ledger") is not None
-    changes = planning.changes_since(folder, campaign, settings, state)
-    made = plan_run(campaign, settings, state, asked, live=live)
-    tried = trial_of(campaign, settings, state, asked) if settings.canary.jobs else None
+    prepared = options.prepare(
+        manifest, settings, json=json, out=out, limit=limit, ids=options.split_ids(ids), order=order
+    )
+    campaign, folder, live = prepared.campaign, str(prepared.folder), settings.is_live
+    changes, made = prepared.changes(), prepared.plan()
+    tried = prepared.canary() if settings.canary.jobs else None
     if expand is not None:
-        planning.write_expansion(expand, campaign, settings, made, state, asked, live=live)
-    credits_ = asyncio.run(planning.ask_credits(settings, folder, key)) if check_account else None
+        prepared.write_jobs(expand, made)
+    credits_ = asyncio.run(prepared.credits()) if check_account else None
     if json:
         say_json(
             plan_json(
                 campaign.name,
                 made,
-                str(folder),
-                live=settings.is_live,
-                order=asked.order or campaign.order,
+                folder,
+                live=live,
+                order=prepared.options.order or campaign.order,
                 changes=changes,
                 canary=tried,
                 credits_microusd=credits_,
@@ -96,12 +87,7 @@ def plan(
     for warning in campaign.warnings:
         say(f"Warning: {printable(str(warning))}")
     now_us = SystemClock().now_us()
-    live = settings.is_live
-    say(
-        plan_screen(
-            campaign.name, made, str(folder), live=live, changes=changes, canary=tried, now_us=now_us, whole=True
-        )
-    )
+    say(plan_screen(campaign.name, made, folder, live=live, changes=changes, canary=tried, now_us=now_us, whole=True))
     if credits_ is not None:
         say(credits_line(made, credits_))
     if expand is not None:
@@ -110,11 +96,10 @@ def plan(
 
 def _check_target(path: Path, manifest: Path, config: Path | None) -> None:
     """Refuse a file that cannot be written, or that must not be, before any work is done for it."""
+    from pipeline.api.running import check_table
     from pipeline.kernel.errors import InputError
-    from pipeline.report.expansion import FORMATS
 
-    if path.suffix.lower() not in FORMATS:
-        raise InputError(f"--expand: {path} ends neither in {' nor in '.join(FORMATS)}")
+    check_table(path)
     if not path.parent.is_dir():
         raise InputError(f"--expand: there is no folder {path.parent}")
     if path.is_dir():

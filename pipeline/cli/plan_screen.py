@@ -9,14 +9,8 @@ from typing import TYPE_CHECKING, Any
 from pipeline.cli.screen import SANDBOX_NOTE, about, count, dollars, places_json, printable, shortened, table
 
 if TYPE_CHECKING:
-    from pipeline.difference import Change, Difference
-    from pipeline.engine.canary import Trial
-    from pipeline.forecast import Axis, AxisValue, Plan, PriceLine
-    from pipeline.jobs import Job
+    from pipeline.api.types import Axis, AxisValue, Change, Difference, Entry, Plan, PriceLine, Scalar, Trial
     from pipeline.kernel.errors import Mistake
-    from pipeline.kernel.usd import MicroUsd
-    from pipeline.manifest import Entry
-    from pipeline.models.base import Scalar
 
 AXES_SHOWN = 6
 VALUES_SHOWN = 12
@@ -169,18 +163,10 @@ def _canary(plan: Plan, canary: Trial) -> list[str]:
     if first := canary.to_start:
         names = ", ".join(f"{job.label}-{job.replicate}" for job in first[:CANARIES_SHOWN])
         more = ", …" if len(first) > CANARIES_SHOWN else ""
-        cost = dollars(sum(_price(plan, job) for job in first))
+        cost = dollars(sum(plan.price_of(job) for job in first))
         parts.append(f"{count(len(first), 'job')} first ({names}{more}), for {cost}")
     rest = "the rest only if they are stored and cost what they should"
     return [f"Canary: {' and '.join(parts)}; {rest if len(first) < len(plan.to_do) else 'there is no rest'}."]
-
-
-def _price(plan: Plan, job: Job) -> MicroUsd:
-    """What a job of the plan costs at most."""
-    from pipeline.models import find_model
-
-    key = find_model(job.model).price_key(job.params)
-    return next(line.price for line in plan.lines if line.price_key == key)
 
 
 def _stopped(plan: Plan) -> list[str]:
@@ -320,7 +306,7 @@ def _canary_json(plan: Plan, canary: Trial) -> dict[str, Any]:
         "passed": canary.is_passed,
         "job_ids": [*(record.job_id for record in canary.proven), *canary.under_way]
         + [job.job_id for job in canary.to_start],
-        "cost_usd": format_usd(sum(_price(plan, job) for job in canary.to_start)),
+        "cost_usd": format_usd(sum(plan.price_of(job) for job in canary.to_start)),
     }
 
 
@@ -333,7 +319,7 @@ def _held_json(plan: Plan, entry: Entry, held_by: str) -> dict[str, Any]:
         "replicate": entry.job.replicate,
         "job_id": entry.job.job_id,
         "axes": {str(_plain(name)): _plain(value) for name, value in entry.axes.items()},
-        "price_usd": format_usd(_price(plan, entry.job)),
+        "price_usd": format_usd(plan.price_of(entry.job)),
         "held_by": held_by,
     }
 

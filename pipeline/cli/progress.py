@@ -10,13 +10,11 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
+from pipeline import Following, LiveRun, Watcher
 from pipeline.cli.screen import about, dollars, duration, printable, sentence, shortened
-from pipeline.runner import LiveRun, Watcher
 
 if TYPE_CHECKING:
-    from pipeline.ledger.events import Event
-    from pipeline.looking.estimate import Work
-    from pipeline.looking.tally import Tally
+    from pipeline import Event
 
 PLAIN_INTERVAL_S = 30.0
 REFRESH_INTERVAL_S = 0.5
@@ -38,7 +36,7 @@ class Progress(Watcher):
         self._stream: TextIO = sys.stderr
         self._on_terminal = sys.stderr.isatty()
         self._live: LiveRun | None = None
-        self._tally: Tally | None = None
+        self._far: Following | None = None
         self._bar: Any = None
         self._flight: Any = None
         self._ticker: Any = None
@@ -57,10 +55,7 @@ class Progress(Watcher):
             return
         import asyncio
 
-        from pipeline.looking.tally import Tally
-
-        self._live = live
-        self._tally = Tally(live.context.ledger.state, live.asked, live.to_start, live.context.clock.now_us())
+        self._live, self._far = live, Following(live)
         if self._on_terminal:
             self._open_bars()
         self._ticker = asyncio.get_running_loop().create_task(self._tick())
@@ -101,9 +96,9 @@ class Progress(Watcher):
             print(text, file=self._stream, flush=True)
 
     def event(self, event: Event) -> None:
-        if self._tally is None:
+        if self._far is None:
             return
-        self._tally.take(event)
+        self._far.take(event)
         if self._bar is not None and event.event.value in ("stored", "failed"):
             self._show_bars()
 
@@ -121,10 +116,10 @@ class Progress(Watcher):
 
     def _show_bars(self) -> None:
         assert self._live is not None
-        assert self._tally is not None
+        assert self._far is not None
         # One column stays free: a terminal may break the line when its last one is written.
         width = _width_of(self._stream) - 1
-        share = self._tally.done / max(1, len(self._live.asked))
+        share = self._far.done / max(1, len(self._live.asked))
         full = "█" if "utf" in (self._stream.encoding or "").lower() else "#"
         self._bar.set_description_str(bar_line(share, self._standing(), width, full), refresh=False)
         self._flight.set_description_str(fitting(self._flying(), width), refresh=False)
@@ -133,17 +128,13 @@ class Progress(Watcher):
 
     def _standing(self) -> list[tuple[str, ...]]:
         """The fields of the first line, each with its shorter forms."""
-        from pipeline.ledger.fold import JobState
-
         assert self._live is not None
-        assert self._tally is not None
-        context = self._live.context
-        state = context.ledger.state
-        posted, cap = dollars(state.books.posted), dollars(context.settings.bounds.cap)
-        doubts = state.counts[JobState.IN_DOUBT]
+        assert self._far is not None
+        context, doubts = self._live.context, self._far.in_doubt
+        posted, cap = dollars(context.ledger.state.books.posted), dollars(context.settings.bounds.cap)
         return [
-            (f"{self._tally.stored}/{len(self._live.asked)} stored",),
-            (f"{self._tally.failed} failed", *([] if self._tally.failed else [""])),
+            (f"{self._far.stored}/{len(self._live.asked)} stored",),
+            (f"{self._far.failed} failed", *([] if self._far.failed else [""])),
             *([(f"{doubts} in doubt",)] if doubts else []),
             (self._left(), self._left().replace("about ", "~").removesuffix(" left"), ""),
             (f"{posted} of {cap}", posted, ""),
@@ -152,15 +143,14 @@ class Progress(Watcher):
     def _flying(self) -> list[tuple[str, ...]]:
         """The fields of the second line: what is in flight, and what it waits for."""
         assert self._live is not None
-        assert self._tally is not None
+        assert self._far is not None
         context = self._live.context
         flying, most = context.slots.in_flight, context.settings.limits.max_in_flight
         fields: list[tuple[str, ...]] = [(f"{flying} of {most} in flight", f"{flying} in flight")]
-        if self._tally.accepted_us:
-            oldest_s = max(0.0, (context.clock.now_us() - min(self._tally.accepted_us.values())) / 1e6)
+        if (oldest_s := self._far.oldest_s) is not None:
             oldest, usual = duration(oldest_s), duration(context.polls.durations.mean_s)
             fields.append((f"the oldest for {oldest} ({usual} is usual)", f"oldest {oldest}, usual {usual}", ""))
-        if (finished := len(self._tally.accepted_us) - flying) > 0:
+        if (finished := self._far.running - flying) > 0:
             fields.append((f"{finished} to collect", ""))
         if not context.pace.is_open:
             fields.append(("all calls wait", ""))
@@ -170,44 +160,16 @@ class Progress(Watcher):
 
     def _left(self) -> str:
         """How long it will still take."""
-        from pipeline.ledger.fold import JobState
-        from pipeline.looking.estimate import left_s
-
-        work = self._work()
-        if work.to_start or work.ages_s:
-            return f"{about(left_s(work))} left"
-        assert self._live is not None
-        doubts = self._live.context.ledger.state.counts[JobState.IN_DOUBT]
-        return "waiting for the account's history" if doubts else "nearly done"
-
-    def _work(self) -> Work:
-        from pipeline.forecast import starts_per_minute
-        from pipeline.looking.estimate import Work, ends_per_s
-        from pipeline.looking.view import affordable
-
-        assert self._live is not None
-        assert self._tally is not None
-        context, tally = self._live.context, self._tally
-        settings, durations, now_us = context.settings, context.polls.durations, context.clock.now_us()
-        deadline_us = settings.bounds.deadline_us
-        to_start = 0 if context.stopping.is_stopping else tally.to_start
-        ended_s = [ended_us / 1e6 for ended_us in tally.ended_us]
-        return Work(
-            to_start=min(to_start, affordable(context.ledger.state, settings.bounds.cap, to_start)),
-            ages_s=[max(0.0, (now_us - accepted_us) / 1e6) for accepted_us in tally.accepted_us.values()],
-            slots=settings.limits.max_in_flight,
-            starts_per_s=starts_per_minute(context.pace.per_minute, count_polls=settings.limits.count_polls) / 60,
-            median_s=durations.median_s,
-            sigma=durations.sigma,
-            ends_per_s=ends_per_s(ended_s, tally.began_us / 1e6, now_us / 1e6, durations.mean_s),
-            starts_end_s=None if deadline_us is None else (deadline_us - now_us) / 1e6 - settings.polling.expected_s,
-        )
+        assert self._far is not None
+        if (left_s := self._far.left_s) is not None:
+            return f"{about(left_s)} left"
+        return "waiting for the account's history" if self._far.in_doubt else "nearly done"
 
     def _plain(self) -> str:
         assert self._live is not None
-        assert self._tally is not None
+        assert self._far is not None
         fields = [*self._standing(), *self._flying()]
-        return f"{self._tally.done}/{len(self._live.asked)} done, {', '.join(field[0] for field in fields)}"
+        return f"{self._far.done}/{len(self._live.asked)} done, {', '.join(field[0] for field in fields)}"
 
 
 class WholeLines(io.TextIOBase):

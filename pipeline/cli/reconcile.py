@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipeline import api
 from pipeline.cli import options
 from pipeline.cli.screen import SANDBOX_NOTE, count, duration, printable, say, say_json, sentence, table
 
 if TYPE_CHECKING:
-    from pipeline.engine.reconcile import Comparison, UnknownCharge
-    from pipeline.settling import Reconciliation, Settled
+    from pipeline.api.types import Comparison, Reconciliation, Settled, UnknownCharge
 
 SHOWN = 12
 
@@ -35,13 +35,8 @@ def reconcile(
     """
     import asyncio
 
-    from pipeline import settling
-    from pipeline.config import read_key
-    from pipeline.runner import SANDBOX_KEY
-
-    used = settling.config_of(directory, config, setting or [])
-    key = read_key(used) if used.is_live else SANDBOX_KEY
-    found = asyncio.run(settling.reconcile(directory, used, key=key))
+    used = api.config_of(directory, config, setting or [])
+    found = asyncio.run(api.reconcile(directory, used))
     if json:
         say_json(_as_json(found))
     else:

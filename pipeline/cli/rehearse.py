@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from pipeline.cli import options
 from pipeline.cli.rehearse_screen import night_screen
 from pipeline.cli.screen import printable, say, say_json
-
-if TYPE_CHECKING:
-    from pipeline.rehearsal import Night, Scenario
 
 INTERRUPTED = 130
 
@@ -56,25 +53,18 @@ def rehearse(
 
     Example: kling-batch rehearse campaign.csv --for 8h --fault submit_500=0.02
     """
-    from pipeline import rehearsal, runner
     from pipeline.cli.progress import Played
 
     _check_target(svg, manifest, config)
     settings = options.make_config(
         config, setting, budget_usd=budget_usd, rpm=rpm, max_in_flight=max_in_flight, after=after, until=until
     )
-    asked = options.make_run_options(limit, ids, order)
-    scenario = _scenario(fault, seed, mean_s, sigma)
-    campaign = options.read_manifest(manifest, json=json)
-    folder = runner.run_folder(settings, campaign, out)
-    state = runner.read_state(folder)
-    runner.check_provider(state, settings, folder)
-    runner.check_ids(folder, campaign, state)
-    night = rehearsal.rehearse(
-        campaign, settings, folder, scenario=scenario, options=asked, watcher=Played(shown=not json)
-    )
+    only, faults = options.split_ids(ids), _faults(fault)
+    prepared = options.prepare(manifest, settings, json=json, out=out, limit=limit, ids=only, order=order)
+    campaign, watcher = prepared.campaign, Played(shown=not json)
+    night = prepared.rehearse(faults=faults, seed=seed, mean_s=mean_s, sigma=sigma, watcher=watcher)
     if svg is not None:
-        _draw(svg, campaign.name, night)
+        prepared.draw(night, svg)
     ended = typer.Exit(INTERRUPTED if night.result.exit_code == INTERRUPTED else 0)
     if json:
         say_json(night.as_json())
@@ -87,19 +77,14 @@ def rehearse(
     raise ended
 
 
-def _scenario(fault: list[str] | None, seed: int, mean_s: float | None, sigma: float) -> Scenario:
-    """What the night is like, checked as the sandbox checks it."""
+def _faults(fault: list[str] | None) -> dict[str, float]:
     from pipeline.cli.sandbox import parse_fault
     from pipeline.kernel.errors import InputError
-    from pipeline.rehearsal import Scenario
-    from pipeline.sandbox import SandboxSettings
 
     try:
-        faults = dict(parse_fault(text) for text in fault or [])
-        SandboxSettings(faults=faults, mean_s=1.0 if mean_s is None else mean_s, sigma=sigma)
+        return dict(parse_fault(text) for text in fault or [])
     except ValueError as error:
         raise InputError(str(error)) from None
-    return Scenario(seed, mean_s, sigma, faults)
 
 
 def _check_target(path: Path | None, manifest: Path, config: Path | None) -> None:
@@ -116,14 +101,3 @@ def _check_target(path: Path | None, manifest: Path, config: Path | None) -> Non
         raise InputError(f"--svg: {path} is a folder")
     if path.exists() and any(other.exists() and path.samefile(other) for other in (manifest, config) if other):
         raise InputError(f"--svg: {path} is what the rehearsal is made of; name another file")
-
-
-def _draw(path: Path, name: str, night: Night) -> None:
-    from pipeline.kernel.errors import MachineError
-    from pipeline.kernel.files import write_file
-    from pipeline.rehearsal.chart import night_svg
-
-    try:
-        write_file(path, night_svg(name, night).encode())
-    except OSError as error:
-        raise MachineError(f"{path} cannot be written: {error.strerror}") from None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pipeline.cli.screen import count, dollars, duration, printable, sentence, table
 
 if TYPE_CHECKING:
-    from pipeline.rehearsal import Night, Sample, Scenario
+    from pipeline.api.types import Night, Sample, Scenario
 
 REHEARSAL_NOTE = "REHEARSAL: no request leaves this machine and no money moves."
 

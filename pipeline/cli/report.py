@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline import api
 from pipeline.cli import options
 from pipeline.cli.screen import errors_screen, say, say_json, summary_screen
 
@@ -27,10 +28,9 @@ def report(
 
     Example: kling-batch report outputs/quickstart
     """
-    from pipeline.runner import rewrite_report, write_contact_sheets
-
-    summary = rewrite_report(directory, bom=bom, xlsx=xlsx)
-    sheets = write_contact_sheets(directory) if contact_sheet else []
+    run = api.open_run(directory)
+    summary = run.report(bom=bom, xlsx=xlsx)
+    sheets = run.contact_sheets() if contact_sheet else []
     if json:
         say_json(summary | ({"contact_sheets": sheets} if contact_sheet else {}))
         return

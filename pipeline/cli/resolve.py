@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline import api
 from pipeline.cli import options
 from pipeline.cli.screen import printable, say, say_json
 
@@ -33,13 +34,9 @@ def resolve(
 
     Example: kling-batch resolve outputs/spring lamp --not-billed --note "not on the invoice of May"
     """
-    from pipeline.kernel.errors import InputError
     from pipeline.kernel.usd import format_usd
-    from pipeline.settling import resolve as record
 
-    if (billed is None) is not not_billed:
-        raise InputError("say either --billed REQUEST_ID or --not-billed. Nothing was recorded.")
-    done = record(directory, attempt, request_id=billed, note=note)
+    done = api.resolve(directory, attempt, billed=billed, not_billed=not_billed, note=note)
     money = format_usd(done.quote_microusd)
     if json:
         say_json(

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from collections.abc import Coroutine
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,13 +27,8 @@ from pipeline.cli.screen import (
 from pipeline.kernel.usd import MicroUsd
 
 if TYPE_CHECKING:
-    from pipeline.config import Config
-    from pipeline.difference import Difference
-    from pipeline.engine.canary import Trial
-    from pipeline.forecast import Plan
-    from pipeline.ledger.fold import State
-    from pipeline.manifest import Campaign
-    from pipeline.runner import RunOptions, RunResult
+    from pipeline.api import Prepared
+    from pipeline.api.types import Config, Difference, Plan, RunResult, Trial
 
 OWN_SCREEN_FLAGS = {"--yes", "--json", "--no-progress"}
 APPROVE_FLAG = "--canary-approve"
@@ -102,12 +95,9 @@ def run(
     """
     import asyncio
 
-    from pipeline import runner
     from pipeline.cli.lines import EventLines
     from pipeline.cli.progress import Progress
-    from pipeline.config import read_key, read_webhook
     from pipeline.kernel.clock import SystemClock
-    from pipeline.kernel.errors import InputError
 
     settings = options.make_config(
         config,
@@ -119,44 +109,43 @@ def run(
         until=until,
         canary=canary,
     )
-    if canary_approve and not settings.canary.jobs:
-        raise InputError(f"{APPROVE_FLAG} needs a canary: say --canary N. Nothing was sent.")
-    key = read_key(settings) if settings.is_live else runner.SANDBOX_KEY
-    webhook = read_webhook(settings)
-    asked = options.make_run_options(limit, ids, order, retry_failed, canary_approve=canary_approve)
-    campaign = options.read_manifest(manifest, json=json, one_line=True)
-    folder = runner.run_folder(settings, campaign, out)
-    state = runner.read_state(folder)
-    runner.check_provider(state, settings, folder)
-    runner.check_ids(folder, campaign, state)
-    made = runner.plan_run(campaign, settings, state, asked)
+    prepared = options.prepare(
+        manifest,
+        settings,
+        json=json,
+        one_line=True,
+        out=out,
+        limit=limit,
+        ids=options.split_ids(ids),
+        order=order,
+        retry_failed=options.split_classes(retry_failed),
+        canary_approve=canary_approve,
+    )
+    key, webhook = prepared.secrets()
+    campaign, folder, made = prepared.campaign, str(prepared.folder), prepared.plan()
     if not json:
         for warning in campaign.warnings:
             say(f"Warning: {printable(str(warning))}")
-        changes, now_us = _changes(folder, campaign, settings, state), SystemClock().now_us()
-        tried = runner.trial_of(campaign, settings, state, asked)
-        live = settings.is_live
-        say(plan_screen(campaign.name, made, str(folder), live=live, changes=changes, canary=tried, now_us=now_us))
+        changes, now_us, live = _changes(prepared), SystemClock().now_us(), settings.is_live
+        tried = prepared.canary()
+        say(plan_screen(campaign.name, made, folder, live=live, changes=changes, canary=tried, now_us=now_us))
         say()
     _ask_before_spending(settings, yes=yes, json=json, anything=made.may_spend)
 
-    def go() -> RunResult:
+    def go(prepared: Prepared) -> RunResult:
         with Progress(shown=not no_progress) as progress:
-            return asyncio.run(running(progress))
-
-    def running(watcher: runner.Watcher) -> Coroutine[Any, Any, RunResult]:
-        return runner.run(campaign, settings, folder, key=key, options=asked, watcher=watcher, webhook=webhook)
+            return asyncio.run(prepared.run(progress))
 
     if json:
-        with EventLines(key if settings.is_live else "", webhook or "", events=not no_progress) as lines:
-            result = asyncio.run(running(lines))
+        with EventLines(key, webhook, events=not no_progress) as lines:
+            result = asyncio.run(prepared.run(lines))
             lines.summary(result.summary)
         raise typer.Exit(result.exit_code)
-    result = go()
-    awaited = _what_awaits_approval(campaign, settings, folder, asked, result)
-    if awaited is not None and sys.stdin.isatty() and _approved(folder, awaited.canary, awaited.plan):
-        asked, awaited = awaited.asked, None
-        result = go()
+    result = go(prepared)
+    awaited = prepared.after_canary(result)
+    if awaited is not None and sys.stdin.isatty() and _approved(folder, awaited.canary(), awaited.plan()):
+        prepared, awaited = awaited, None
+        result = go(prepared)
     say(summary_screen(result.summary))
     say()
     if result.sandbox_bill is not None:
@@ -165,20 +154,19 @@ def run(
         say(f"Stopped: {sentence(result.message)}")
     needed = None
     if result.summary.get("stopped_by") == "cap":
-        left = runner.plan_run(campaign, settings, runner.read_state(folder), asked)
+        left = prepared.again().plan()
         needed = MicroUsd(left.committed + left.cost)
     again = _again(manifest, keep_budget=needed is None, keep_approval=awaited is None)
-    say(next_command(result.summary, str(folder), again, needed))
+    say(next_command(result.summary, folder, again, needed))
     raise typer.Exit(result.exit_code)
 
 
-def _changes(folder: Path, campaign: Campaign, config: Config, state: State) -> Difference | None:
+def _changes(prepared: Prepared) -> Difference | None:
     """What changed since the last run. Where that cannot be told, nobody is kept from what is paid already."""
     from pipeline.kernel.errors import RunDirectoryError
-    from pipeline.planning import changes_since
 
     try:
-        return changes_since(folder, campaign, config, state)
+        return prepared.changes()
     except RunDirectoryError as error:
         say(f"Warning: {printable(str(error))}: what changed since the last run is not known.")
         return None
@@ -203,35 +191,7 @@ def _ask_before_spending(config: Config, *, yes: bool, json: bool, anything: boo
         raise InputError("not confirmed. Nothing was sent.")
 
 
-@dataclass(frozen=True, slots=True)
-class Awaited:
-    """A canary that is passed, what the run after it is asked, and what that would do."""
-
-    canary: Trial
-    asked: RunOptions
-    plan: Plan
-
-
-def _what_awaits_approval(
-    campaign: Campaign, config: Config, folder: Path, asked: RunOptions, result: RunResult
-) -> Awaited | None:
-    """What a person is to agree to; None where the run did not stop for that."""
-    from pipeline import runner
-
-    if not asked.canary_approve or result.summary.get("stopped_by") != "canary":
-        return None
-    state = runner.read_state(folder)
-    tried = runner.trial_of(campaign, config, state, asked)
-    if not tried.is_passed:
-        return None
-    begun_us = state.runs[-1].started_us
-    started = sum(record.reserved_us >= begun_us for record in tried.proven)
-    limit = None if asked.limit is None else max(1, asked.limit - started)
-    after = replace(asked, canary_approve=False, limit=limit)
-    return Awaited(tried, after, runner.plan_run(campaign, config, state, after))
-
-
-def _approved(folder: Path, tried: Trial, plan: Plan) -> bool:
+def _approved(folder: str, tried: Trial, plan: Plan) -> bool:
     """Show a person what the canary has brought and what it cost, and ask whether to go on."""
     if not plan.allowed:
         return False

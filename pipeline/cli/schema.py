@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline import api
 from pipeline.cli.screen import say
 
 
@@ -30,9 +31,8 @@ def schema(
     """
     from pipeline.kernel.errors import InputError
     from pipeline.kernel.files import write_file
-    from pipeline.schema import as_text, config_schema, manifest_schema
 
-    text = as_text(manifest_schema() if kind is Kind.MANIFEST else config_schema())
+    text = api.json_schema("manifest" if kind is Kind.MANIFEST else "config")
     if output is None:
         typer.echo(text, nl=False)
         return

@@ -7,16 +7,14 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from pipeline import api
 from pipeline.cli import options
 from pipeline.cli.screen import hush, printable, safe_json, say, say_json, shortened
 from pipeline.cli.status_screen import list_screen, status_screen
-
-if TYPE_CHECKING:
-    from pipeline.looking.view import Look
 
 WATCH_INTERVAL_S = 2.0
 
@@ -59,14 +57,10 @@ class Directory:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._last: Look | None = None
+        self._run = api.open_run(folder)
 
     def facts(self) -> dict[str, Any]:
-        from pipeline.kernel.clock import SystemClock
-        from pipeline.looking.view import look
-
-        self._last = look(self._folder, SystemClock().now_us(), self._last)
-        return self._last.summary() | self._last.details()
+        return self._run.status()
 
     def lines(self, width: int) -> list[str]:
         return status_screen(str(self._folder), self.facts(), width)
@@ -81,12 +75,10 @@ class AllRuns:
 
     def facts(self) -> dict[str, Any]:
         from pipeline.kernel.clock import SystemClock, iso
-        from pipeline.looking.runs import find_runs, rows_of
 
-        found = find_runs(self._folder)
-        now_us = SystemClock().now_us()
-        rows = rows_of(found[: self._most], now_us)
-        return {"at": iso(now_us), "folder": str(self._folder), "found": len(found), "runs": rows}
+        found = len(api.find_runs(self._folder))
+        rows = api.list_runs(self._folder, most=self._most)
+        return {"at": iso(SystemClock().now_us()), "folder": str(self._folder), "found": found, "runs": rows}
 
     def lines(self, width: int) -> list[str]:
         return list_screen(self.facts(), width)

@@ -64,13 +64,18 @@ def link(before: str, events: Sequence[Event]) -> str:
     return hashlib.sha256(before.encode() + orjson.dumps(rows)).hexdigest()
 
 
-def encode(events: Sequence[Event], before: str, after: str, *, compress: bool = False) -> bytes:
-    """The parquet bytes of a segment whose place in the chain is between `before` and `after`."""
+def table_of(events: Sequence[Event]) -> pa.Table:
+    """Events as a table with the columns of every segment."""
     arrays = [
         pa.array([getattr(event, FIELD_OF_COLUMN[field.name]) for event in events], type=field.type) for field in SCHEMA
     ]
+    return pa.Table.from_arrays(arrays, schema=SCHEMA)
+
+
+def encode(events: Sequence[Event], before: str, after: str, *, compress: bool = False) -> bytes:
+    """The parquet bytes of a segment whose place in the chain is between `before` and `after`."""
     chain = orjson.dumps({"version": 1, "before": before, "after": after})
-    table = pa.Table.from_arrays(arrays, schema=SCHEMA.with_metadata({_METADATA_KEY: chain}))
+    table = table_of(events).replace_schema_metadata({_METADATA_KEY: chain})
     sink = pa.BufferOutputStream()
     pq.write_table(
         table,

@@ -40,9 +40,9 @@ def write_report(
     report = folder / "report"
     make_folder(report)
     write_file(report / classes.FILE, csv_bytes(frame(classes.errors_by_class(lines, state), classes.COLUMNS)))
-    results = frame(tables.results(lines, state, live=live), tables.result_types(lines))
+    results = results_frame(lines, state, live=live)
     parquet = io.BytesIO()
-    frame_of(uniform(results[name]) for name in results).to_parquet(parquet, index=False)
+    typed(results).to_parquet(parquet, index=False)
     write_file(report / "results.parquet", parquet.getvalue())
     write_file(report / "results.csv", csv_bytes(results))
     errors = tables.errors(lines, state)
@@ -50,6 +50,16 @@ def write_report(
     write_file(report / "summary.json", orjson.dumps(dict(summary), option=orjson.OPT_INDENT_2) + b"\n")
     name = folder.absolute().name
     write_file(report / "index.html", gallery_page(name, lines, state, summary, errors, live=live))
+
+
+def results_frame(lines: Sequence[Line], state: State, *, live: bool = False) -> pd.DataFrame:
+    """The table of results.csv, before it is text."""
+    return frame(tables.results(lines, state, live=live), tables.result_types(lines))
+
+
+def errors_frame(lines: Sequence[Line], state: State) -> pd.DataFrame:
+    """The table of errors.csv, before it is text."""
+    return frame(tables.errors(lines, state), tables.ERROR_COLUMNS)
 
 
 def frame(rows: Sequence[Mapping[str, Any]], types: Mapping[str, str]) -> pd.DataFrame:
@@ -60,6 +70,11 @@ def frame(rows: Sequence[Mapping[str, Any]], types: Mapping[str, str]) -> pd.Dat
 def frame_of(columns: Iterable[pd.Series[Any]]) -> pd.DataFrame:
     """Columns under their own names, side by side; also where there are no rows."""
     return pd.DataFrame({column.name: column for column in columns})
+
+
+def typed(table: pd.DataFrame) -> pd.DataFrame:
+    """A table whose every column has one type, as in results.parquet."""
+    return frame_of(uniform(table[name]) for name in table)
 
 
 def uniform(column: pd.Series[Any]) -> pd.Series[Any]:

@@ -191,7 +191,7 @@ def test_what_a_run_waits_for_is_said() -> None:
     assert ", 6 to collect" in shown._plain(), "what is done has left its slot and waits for its turn"
     night.tell(shown, 0, "posted")
     night.stopping.stop(StopReason.LIMIT, "enough")
-    assert shown._work().to_start == 0
+    assert shown._left() == "about 9 min left", "nothing new starts: only what runs is waited for"
     for job in range(1, 40):
         night.tell(shown, job, "in_doubt")
     assert shown._left() == "waiting for the account's history"

@@ -251,11 +251,11 @@ def test_a_live_run_that_may_only_retry_is_confirmed_too(
     command: Command, manifest: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A plan with nothing new to make, but with something that may be submitted, is not run without a yes."""
-    from pipeline import plan
+    from pipeline import forecast
 
     monkeypatch.setenv("SEGMIND_API_KEY", "SG_0123456789abcdef")
-    monkeypatch.setattr(plan.Plan, "may_spend", property(lambda _plan: True))
-    monkeypatch.setattr(plan, "_standing", lambda *_: plan.JobState.SUBMITTED)
+    monkeypatch.setattr(forecast.Plan, "may_spend", property(lambda _plan: True))
+    monkeypatch.setattr(forecast, "_standing", lambda *_: forecast.JobState.SUBMITTED)
     ended = command("run", manifest, "--set", "provider.kind=segmind", "--budget-usd", "9")
     assert (ended.code, "needs --yes" in ended.err) == (2, True)
 

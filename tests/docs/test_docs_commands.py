@@ -36,7 +36,7 @@ from docs_support import (
 )
 
 from pipeline.cli.app import app
-from pipeline.cli.export import _folder
+from pipeline.api.directories import _folder
 from pipeline.config import load_config
 from pipeline.kernel.errors import InputError
 from pipeline.manifest import load_manifest

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,8 @@ def test_imports_point_down_only() -> None:
         ("sandbox/state.py", "from pipeline.kernel.usd import parse_usd"),
         ("engine/worker.py", "from pipeline.cli.screen import say"),
         ("report/tables.py", "from pipeline.forecast import Plan"),
+        ("cli/run.py", "from pipeline.runner import run as run_engine"),
+        ("settling.py", "from pipeline import Prepared"),
     ],
 )
 def test_a_forbidden_import_makes_it_fail(copy: Path, module: str, line: str) -> None:
@@ -64,3 +68,12 @@ def test_a_room_that_no_layer_names_makes_it_fail(copy: Path) -> None:
     """The list is exhaustive: a new room must find its floor."""
     (copy / "pipeline" / "attic.py").write_text('"""Nobody knows where this belongs."""\n')
     assert lint(copy).returncode != 0
+
+
+def test_what_the_command_line_may_import_is_named_and_all_else_forbidden() -> None:
+    """A new room is either forbidden to it, or one of the few that it stands on."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    own = next(contract for contract in contracts if contract.get("source_modules") == ["pipeline.cli"])
+    rooms = {room for floor in contracts[0]["layers"] for room in re.findall(r"\w+", floor)}
+    allowed = {"__main__", "cli", "api", "kernel", "sandbox"}
+    assert {f"pipeline.{room}" for room in rooms - allowed} == set(own["forbidden_modules"])

@@ -1,0 +1,27 @@
+"""Where an event loop may already be running: in a notebook, and in a program that is itself asynchronous."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def is_in_loop() -> bool:
+    """Whether an event loop is running in this thread."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def in_own_loop(work: Callable[[], T]) -> T:
+    """Do what runs a loop of its own; in a thread, where this one has a loop that is running."""
+    if not is_in_loop():
+        return work()
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(work).result()

@@ -1,0 +1,427 @@
+"""From a manifest to videos: what a run would do, the run, and its rehearsal."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict, Unpack
+
+from pipeline.api.configuring import AnyConfig, load_config
+from pipeline.api.loops import in_own_loop, is_in_loop
+from pipeline.api.reading import AnyManifest, load_manifest
+from pipeline.kernel.errors import InputError, MachineError
+from pipeline.kernel.usd import MicroUsd
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
+    from pipeline.difference import Difference
+    from pipeline.engine.canary import Trial
+    from pipeline.forecast import Plan
+    from pipeline.ledger.fold import State
+    from pipeline.manifest import Campaign
+    from pipeline.rehearsal import Night
+    from pipeline.runner import RunOptions, RunResult, Watcher
+
+
+class Asked(TypedDict, total=False):
+    """What `prepare` can be asked besides manifest and configuration; see there."""
+
+    out: Path | str | None
+    budget_usd: Decimal | int | str | None
+    requests_per_minute: float | str | None
+    max_in_flight: int | str | None
+    run_for: str | None
+    until: str | None
+    canary: int | str | None
+    canary_approve: bool
+    limit: int | None
+    ids: Iterable[str] | None
+    order: str | None
+    retry_failed: bool | Iterable[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A manifest, a configuration and a run directory that fit together: all is checked, and nothing is sent yet.
+
+    `state` is what the directory's ledger said when it was prepared; `again` reads it anew.
+    """
+
+    campaign: Campaign
+    config: Config
+    folder: Path
+    options: RunOptions
+    state: State
+
+    def again(self) -> Prepared:
+        """The same, with what the ledger says now.
+
+        Raises:
+            RunDirectoryError: it is damaged.
+        """
+        from pipeline.runner import read_state
+
+        return dataclasses.replace(self, state=read_state(self.folder))
+
+    def plan(self) -> Plan:
+        """What the run would do and cost; amounts in micro-dollars.
+
+        Raises:
+            InputError: an id that the manifest does not have, or no cap for a live run.
+        """
+        from pipeline.ledger.store import lock_holder
+        from pipeline.runner import plan_run
+
+        live = lock_holder(self.folder / "ledger") is not None
+        return plan_run(self.campaign, self.config, self.state, self.options, live=live)
+
+    def changes(self) -> Difference | None:
+        """What became of the manifest since the directory's last run; None if there was none.
+
+        Raises:
+            RunDirectoryError: the rows of the last run cannot be read.
+        """
+        from pipeline.planning import changes_since
+
+        return changes_since(self.folder, self.campaign, self.config, self.state)
+
+    def canary(self) -> Trial:
+        """The jobs that go first, and those that are proven; without any job where no canary is asked for."""
+        from pipeline.runner import trial_of
+
+        return trial_of(self.campaign, self.config, self.state, self.options)
+
+    async def credits(self) -> MicroUsd:
+        """What the account holds: one free call, the only one that can be made before a run.
+
+        Raises:
+            InputError: there is no key, it was refused, or the account has nothing to say.
+            MachineError: no answer came.
+        """
+        from pipeline.planning import ask_credits
+
+        return await ask_credits(self.config, self.folder, _key(self.config))
+
+    def write_jobs(self, path: Path | str, plan: Plan) -> None:
+        """Write every job of a plan, its prompt filled in, as a table to a `.csv` or `.parquet` file.
+
+        Raises:
+            InputError: the file has another ending.
+            MachineError: the disk refused.
+        """
+        from pipeline.ledger.store import lock_holder
+        from pipeline.planning import write_expansion
+
+        path = Path(path)
+        check_table(path)
+        live = lock_holder(self.folder / "ledger") is not None
+        write_expansion(path, self.campaign, self.config, plan, self.state, self.options, live=live)
+
+    def secrets(self) -> tuple[str, str]:
+        """What no screen may show: a live run's key and the webhook's address, each empty where there is none.
+
+        Raises:
+            InputError: one that the run needs is not there, or is none.
+        """
+        from pipeline.config import read_key, read_webhook
+
+        return read_key(self.config) if self.config.is_live else "", read_webhook(self.config) or ""
+
+    async def run(self, watcher: Watcher | None = None) -> RunResult:
+        """Bring the run directory to what the manifest says; see the function `run`."""
+        from pipeline import runner
+        from pipeline.api.shield import Shielded
+
+        key, webhook = self.secrets()
+        return await runner.run(
+            self.campaign,
+            self.config,
+            self.folder,
+            key=key or runner.SANDBOX_KEY,
+            options=self.options,
+            watcher=Shielded(watcher) if watcher is not None else None,
+            webhook=webhook or None,
+        )
+
+    def after_canary(self, result: RunResult) -> Prepared | None:
+        """What is to be run once a person agrees to the canary; None where the run did not stop for that.
+
+        Raises:
+            RunDirectoryError: the ledger is damaged.
+        """
+        if not self.options.canary_approve or result.summary.get("stopped_by") != "canary":
+            return None
+        after = self.again()
+        tried = after.canary()
+        if not tried.is_passed:
+            return None
+        begun_us = after.state.runs[-1].started_us
+        started = sum(record.reserved_us >= begun_us for record in tried.proven)
+        limit = None if self.options.limit is None else max(1, self.options.limit - started)
+        return dataclasses.replace(after, options=dataclasses.replace(self.options, canary_approve=False, limit=limit))
+
+    def rehearse(
+        self,
+        *,
+        faults: Mapping[str, float] | None = None,
+        seed: int = 1,
+        mean_s: float | None = None,
+        sigma: float = 0.3,
+        watcher: Watcher | None = None,
+    ) -> Night:
+        """Play the run in virtual time; see the function `rehearse`."""
+        from pipeline import rehearsal
+        from pipeline.api.shield import Shielded
+        from pipeline.sandbox import SandboxSettings
+
+        scenario = rehearsal.Scenario(seed, mean_s, sigma, dict(faults or {}))
+        try:
+            # Checked as the sandbox checks it, before the night is played for it.
+            SandboxSettings(faults=scenario.faults, mean_s=1.0 if mean_s is None else mean_s, sigma=sigma)
+        except ValueError as error:
+            raise InputError(str(error)) from None
+        told = None if watcher is None else Shielded(watcher)
+        return in_own_loop(
+            lambda: rehearsal.rehearse(
+                self.campaign, self.config, self.folder, scenario=scenario, options=self.options, watcher=told
+            )
+        )
+
+    def draw(self, night: Night, path: Path | str) -> None:
+        """Draw a rehearsed night to an `.svg` file.
+
+        Raises:
+            MachineError: the disk refused.
+        """
+        from pipeline.kernel.files import write_file
+        from pipeline.rehearsal.chart import night_svg
+
+        try:
+            write_file(Path(path), night_svg(self.campaign.name, night).encode())
+        except OSError as error:
+            raise MachineError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def prepare(
+    manifest: AnyManifest,
+    config: AnyConfig = None,
+    *,
+    out: Path | str | None = None,
+    budget_usd: Decimal | int | str | None = None,
+    requests_per_minute: float | str | None = None,
+    max_in_flight: int | str | None = None,
+    run_for: str | None = None,
+    until: str | None = None,
+    canary: int | str | None = None,
+    canary_approve: bool = False,
+    limit: int | None = None,
+    ids: Iterable[str] | None = None,
+    order: str | None = None,
+    retry_failed: bool | Iterable[str] = False,
+) -> Prepared:
+    """Bring a manifest, a configuration and a run directory together and check all of it. Nothing is sent or written.
+
+    Args:
+        manifest: its file, or what `load_manifest` made of it.
+        config: a file, keys and values, or a configuration; with what else is said of it as in `load_config`.
+        out: the run directory; `outputs/<name>` without it.
+        canary_approve: stop when the canary is passed: a person decides about the rest.
+        limit: start at most so many jobs.
+        ids: only these rows or jobs; None for all.
+        order: in which order jobs start: `balanced`, `file` or `cheapest`; the manifest's own without it.
+        retry_failed: try failed jobs anew: True for all, or the names of error classes.
+
+    Raises:
+        ManifestError: every mistake in the manifest.
+        InputError: anything else that is asked for and cannot be.
+        RunDirectoryError: the directory is damaged, or belongs to another provider.
+    """
+    from pipeline import runner
+
+    said = load_config(
+        config,
+        budget_usd=budget_usd,
+        requests_per_minute=requests_per_minute,
+        max_in_flight=max_in_flight,
+        run_for=run_for,
+        until=until,
+        canary=canary,
+    )
+    if canary_approve and not said.canary.jobs:
+        raise InputError("--canary-approve needs a canary: say --canary N. Nothing was sent.")
+    options = runner.RunOptions(
+        limit=_limit(limit),
+        ids=_ids(ids),
+        retry_classes=_error_classes(retry_failed),
+        order=_order(order),
+        canary_approve=canary_approve,
+    )
+    campaign = load_manifest(manifest) if isinstance(manifest, Path | str) else manifest
+    folder = runner.run_folder(said, campaign, None if out is None else Path(out))
+    state = runner.read_state(folder)
+    runner.check_provider(state, said, folder)
+    runner.check_ids(folder, campaign, state)
+    return Prepared(campaign, said, folder, options, state)
+
+
+def plan(
+    manifest: AnyManifest,
+    config: AnyConfig = None,
+    **asked: Unpack[Asked],
+) -> Plan:
+    """What a run would do and cost; amounts in micro-dollars. Nothing is sent or written, and no key is needed.
+
+    Args:
+        asked: as in `prepare`.
+
+    Raises:
+        InputError: what a run would be refused for, less the key.
+    """
+    return prepare(manifest, config, **asked).plan()
+
+
+async def run(
+    manifest: AnyManifest,
+    config: AnyConfig = None,
+    *,
+    watcher: Watcher | None = None,
+    **asked: Unpack[Asked],
+) -> RunResult:
+    """Bring a run directory to what a manifest says. Always resumes: what is there already costs nothing again.
+
+    To call it is to agree to the bill: **a live run spends real money and asks nobody**, up to the cap, which must be
+    said (`budget_usd`, or `budget.cap_usd`). Ctrl-C stops it gracefully where signals reach it: once, nothing new
+    starts; twice, what runs is left to the next run. Cancelling the task is like being killed: nothing is lost, and
+    what was under way is settled by the next run.
+
+    Args:
+        watcher: told what happens; one that raises an exception is told no more, and the run goes on.
+        asked: as in `prepare`.
+
+    Returns:
+        How it ended: `exit_code` as the command's, `summary` as summary.json. Trouble of jobs is there, not raised.
+
+    Raises:
+        InputError: nothing was sent.
+        MachineError: this machine failed before anything began.
+    """
+    prepared = prepare(manifest, config, **asked)
+    prepared.plan()  # whatever a plan is refused for is found before the directory is touched
+    return await prepared.run(watcher)
+
+
+def run_sync(
+    manifest: AnyManifest,
+    config: AnyConfig = None,
+    *,
+    watcher: Watcher | None = None,
+    **asked: Unpack[Asked],
+) -> RunResult:
+    """`run`, for programs that are not asynchronous; it returns when the run is over.
+
+    Raises:
+        InputError: nothing was sent; an event loop is running here, for example.
+        MachineError: this machine failed before anything began.
+    """
+    if is_in_loop():
+        raise InputError("an event loop is running here, as in a notebook: write `await run(…)`. Nothing was sent.")
+    return asyncio.run(run(manifest, config, watcher=watcher, **asked))
+
+
+def rehearse(
+    manifest: AnyManifest,
+    config: AnyConfig = None,
+    *,
+    faults: Mapping[str, float] | None = None,
+    seed: int = 1,
+    mean_s: float | None = None,
+    sigma: float = 0.3,
+    watcher: Watcher | None = None,
+    **asked: Unpack[Asked],
+) -> Night:
+    """Play a whole run against the sandbox in virtual time: seconds for a night. Nothing is sent, no money moves.
+
+    It begins with a copy of the run directory, if there is one, so that it plays what is left.
+
+    Args:
+        faults: what goes wrong, and how often (0 to 1): `kling-batch sandbox --list-faults` names all.
+        seed: of times and faults: the same gives the same night.
+        mean_s: mean time of a generation in seconds; what the configuration expects without it.
+        sigma: spread of the generation times.
+        watcher: told what happens, in virtual time.
+        asked: as in `prepare`.
+
+    Raises:
+        InputError: what a run would be refused for, or a fault that there is not.
+    """
+    prepared = prepare(manifest, config, **asked)
+    return prepared.rehearse(faults=faults, seed=seed, mean_s=mean_s, sigma=sigma, watcher=watcher)
+
+
+def check_table(path: Path) -> None:
+    """Refuse a file whose name says of no format that a table can be written in.
+
+    Raises:
+        InputError: it says of none.
+    """
+    from pipeline.report.expansion import FORMATS
+
+    if path.suffix.lower() not in FORMATS:
+        raise InputError(f"--expand: {path} ends neither in {' nor in '.join(FORMATS)}")
+
+
+def _key(config: Config) -> str:
+    from pipeline.config import read_key
+    from pipeline.runner import SANDBOX_KEY
+
+    return read_key(config) if config.is_live else SANDBOX_KEY
+
+
+def _limit(limit: int | None) -> int | None:
+    if limit is not None and limit < 1:
+        raise InputError(f"--limit: {limit} is no number of jobs; say 1 or more")
+    return limit
+
+
+def _ids(ids: Iterable[str] | None) -> frozenset[str]:
+    """The ids that are asked for, and none for all: but to name nothing must never widen a run to everything."""
+    if ids is None:
+        return frozenset()
+    named = frozenset([ids] if isinstance(ids, str) else ids)
+    if not named:
+        raise InputError("--ids: names nothing; write it like --ids hero,closing")
+    return named
+
+
+def _order(order: str | None) -> str | None:
+    from pipeline.manifest.campaign import ORDERS
+
+    if order is not None and order not in ORDERS:
+        raise InputError(f"--order: there is no order {order[:40]!r}; known: {', '.join(ORDERS)}")
+    return order
+
+
+def _error_classes(retry_failed: bool | Iterable[str]) -> frozenset[str] | None:
+    """The error classes to try anew: None for none of them, empty for all."""
+    import difflib
+
+    from pipeline.kernel.errors import ERROR_CLASSES, Reaction
+
+    if isinstance(retry_failed, bool):
+        return frozenset() if retry_failed else None
+    wanted = frozenset([retry_failed] if isinstance(retry_failed, str) else retry_failed)
+    if "all" in wanted:
+        return frozenset()
+    if not wanted:
+        raise InputError("--retry-failed: names nothing; write it like --retry-failed all")
+    given_up = (Reaction.RETRY_COUNTED, Reaction.FAIL_ROW)
+    for name in sorted(wanted - ERROR_CLASSES.keys())[:1]:
+        near = difflib.get_close_matches(name, ERROR_CLASSES, n=1)
+        final = [each.label for each in ERROR_CLASSES.values() if each.reaction in given_up]
+        advice = f"did you mean {near[0]}?" if near else f"known: all, {', '.join(final)}"
+        raise InputError(f"--retry-failed: there is no error class {name[:40]!r}; {advice}")
+    return wanted
