@@ -740,9 +740,13 @@ def signals_to(wish: Callable[[], None]) -> Iterator[None]:
     wishes = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         wishes.append(signal.SIGHUP)  # whoever started it under nohup wants it to go on
+    before = {number: signal.getsignal(number) for number in wishes}
     caught = []
     for number in wishes:
-        # Not in a thread that may not catch signals: whoever embeds a run there stops it by other means.
+        # Not in a thread that may not catch signals, nor where the loop has been told what to do with one: whoever
+        # embeds a run there stops it by other means.
+        if getattr(before[number], "__module__", None) == "asyncio.unix_events":
+            continue
         with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
             loop.add_signal_handler(number, wish)
             caught.append(number)
@@ -751,6 +755,8 @@ def signals_to(wish: Callable[[], None]) -> Iterator[None]:
     finally:
         for number in caught:
             loop.remove_signal_handler(number)
+            if callable(handler := before[number]):
+                signal.signal(number, handler)  # a program around the run has its own back
 
 
 @contextlib.contextmanager

@@ -35,8 +35,8 @@ from docs_support import (
     table,
 )
 
-from pipeline.cli.app import app
 from pipeline.api.directories import _folder
+from pipeline.cli.app import app
 from pipeline.config import load_config
 from pipeline.kernel.errors import InputError
 from pipeline.manifest import load_manifest

@@ -1,0 +1,37 @@
+"""The reference of the Python interface names what there is, and nothing else."""
+
+from __future__ import annotations
+
+import re
+
+import typer.main
+from docs_support import plain, table
+
+import pipeline
+from pipeline.api.running import Asked
+from pipeline.cli.app import app
+
+PAGE = "docs/python.md"
+
+
+def test_the_table_names_every_function() -> None:
+    """Those of `pipeline`, each with what it returns and the members that there are."""
+    rows = table(PAGE, "name", "what it does", "returns")
+    named = [re.match(r"(?:await )?(\w+)\(", plain(name)) for name, *_ in rows]
+    functions = {name for name in pipeline.__all__ if not isinstance(getattr(pipeline, name), type)}
+    assert {match[1] for match in named if match} == functions
+    for _, _, returned in rows:
+        kind = getattr(pipeline, plain(returned).partition(":")[0], None)
+        if kind is not None:
+            members = re.findall(r"`(?:await )?(\w+)(?:\(\))?`", returned.partition(":")[2])
+            assert [name for name in members if name not in {*dir(kind), *kind.__annotations__}] == []
+
+
+def test_the_table_names_every_argument_with_its_flag() -> None:
+    """Those that `prepare` takes, and the flags are those of `run`."""
+    rows = table(PAGE, "argument", "what for", "flag")
+    names = [name for cell, *_ in rows for name in plain(cell).split(", ")]
+    assert sorted(names) == sorted(Asked.__annotations__)
+    flags = [flag for *_, cell in rows for flag in plain(cell).split(", ")]
+    run = typer.main.get_command(app).commands["run"]
+    assert set(flags) <= {option for parameter in run.params for option in parameter.opts}
