@@ -20,7 +20,7 @@ test: .venv/ready  ## Run the linters, the type checker and all tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile -m "not mistakes"
 
 torture: .venv/ready  ## Attack the promise: kills, lies, broken disks; TORTURE=long for hours of it
 	$(BIN)/pytest -n 2 --dist loadfile -m "not mistakes" tests/torture

@@ -15,6 +15,7 @@ instruction leaves what a kill of the client alone would leave; the next life go
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import hashlib
 import importlib
@@ -25,6 +26,7 @@ import random
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -98,11 +100,27 @@ class Life:
     doom: Sequence[Doom] = ()
 
 
+PORT_TRIES = 300
+
+
+async def _open(stack: contextlib.AsyncExitStack, settings: SandboxSettings) -> Sandbox:
+    """The provider of a world, at its own port; another test may have that for a moment."""
+    for _ in range(PORT_TRIES):
+        try:
+            return await stack.enter_async_context(Sandbox(settings))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            time.sleep(0.1)  # noqa: ASYNC251 - the clock of this loop is virtual, and that of the other test is not
+    raise AssertionError(f"port {settings.port} is taken for good")
+
+
 async def _alive(life: Life) -> tuple[RunResult, float]:
     clock = VirtualClock()
     clock.wall_offset_s = life.begins_s
     settings = SandboxSettings(**{**life.provider, "clock": clock.wall_s, "state_dir": life.folder / "provider"})
-    async with Sandbox(settings) as provider:
+    async with contextlib.AsyncExitStack() as stack:
+        provider = await _open(stack, settings)
         result = await run(
             load_manifest(life.manifest),
             fast_config(provider.url, **life.changes),
