@@ -8,6 +8,7 @@ import typer.main
 from docs_support import plain, table
 
 import pipeline
+from pipeline.api import types
 from pipeline.api.running import Asked
 from pipeline.cli.app import app
 
@@ -21,10 +22,11 @@ def test_the_table_names_every_function() -> None:
     functions = {name for name in pipeline.__all__ if not isinstance(getattr(pipeline, name), type)}
     assert {match[1] for match in named if match} == functions
     for _, _, returned in rows:
-        kind = getattr(pipeline, plain(returned).partition(":")[0], None)
-        if kind is not None:
-            members = re.findall(r"`(?:await )?(\w+)(?:\(\))?`", returned.partition(":")[2])
-            assert [name for name in members if name not in {*dir(kind), *kind.__annotations__}] == []
+        name, _, members = returned.partition(":")
+        if plain(name).isidentifier():
+            kind = getattr(pipeline, plain(name), None) or getattr(types, plain(name))
+            there = {*dir(kind), *getattr(kind, "__annotations__", ())}
+            assert [each for each in re.findall(r"`(?:await )?(\w+)(?:\(\))?`", members) if each not in there] == []
 
 
 def test_the_table_names_every_argument_with_its_flag() -> None:
