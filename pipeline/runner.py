@@ -37,8 +37,8 @@ from pipeline.kernel.files import make_folder, remove_leftovers, write_file
 from pipeline.kernel.usd import MicroUsd, format_usd
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import JobRecord, JobState, State
-from pipeline.ledger.store import Ledger, lock_holder, open_ledger, read_events
-from pipeline.looking.view import read_state as read_state
+from pipeline.ledger.store import Ledger, open_ledger, read_events
+from pipeline.looking.view import Look, look
 from pipeline.manifest import Campaign, Entry
 from pipeline.manifest.order import in_order
 from pipeline.media import Collector
@@ -789,36 +789,6 @@ def log_to(path: Path, key: str, webhook: str | None = None) -> Iterator[RunLog]
         handler.close()
 
 
-@dataclass(frozen=True, slots=True)
-class RunView:
-    """A run directory, looked at: beside a live run or at rest."""
-
-    folder: Path
-    lines: list[Line]
-    state: State
-    cap_microusd: int
-    holder: dict[str, Any] | None
-
-    def summary(self, now_us: int) -> dict[str, Any]:
-        """The summary as the directory stands now."""
-        return summarise(
-            self.lines, self.state, cap_microusd=self.cap_microusd, live=self.holder is not None, now_us=now_us
-        )
-
-
-def open_view(folder: Path) -> RunView:
-    """Look at a run directory without disturbing a run that holds it.
-
-    Raises:
-        RunDirectoryError: it is none, or it is damaged.
-    """
-    if not (folder / "ledger").is_dir():
-        raise RunDirectoryError(f"{folder} is not a run directory: it has no ledger")
-    state = read_state(folder)
-    cap = int(state.runs[-1].facts.get("cap_microusd", 0)) if state.runs else 0
-    return RunView(folder, load_lines(folder), state, cap, lock_holder(folder / "ledger"))
-
-
 def rewrite_report(
     folder: Path, clock: Clock | None = None, *, bom: bool = False, xlsx: bool = False
 ) -> dict[str, Any]:
@@ -832,26 +802,26 @@ def rewrite_report(
         RunDirectoryError: it is none, or it is damaged.
         MachineError: the disk refused.
     """
-    view = open_view(folder)
-    summary = view.summary((clock or SystemClock()).now_us())
+    seen = look(folder, (clock or SystemClock()).now_us())
+    lines, summary = seen.lines(), seen.summary()
     try:
-        _write_report(folder, view.lines, view.state, summary, live=view.holder is not None)
-        _write_for_desk(view, summary, bom=bom, xlsx=xlsx)
+        _write_report(folder, lines, seen.state, summary, live=seen.is_held)
+        _write_for_desk(seen, lines, summary, bom=bom, xlsx=xlsx)
     except OSError as error:
         raise MachineError(f"{folder / 'report'} cannot be written: {error.strerror}") from None
     return summary
 
 
-def _write_for_desk(view: RunView, summary: dict[str, Any], *, bom: bool, xlsx: bool) -> None:
+def _write_for_desk(seen: Look, lines: Sequence[Line], summary: dict[str, Any], *, bom: bool, xlsx: bool) -> None:
     """What people with a spreadsheet ask for."""
     if bom:
         from pipeline.report.write import mark_utf8
 
-        mark_utf8(view.folder)
+        mark_utf8(seen.folder)
     if xlsx:
         from pipeline.report.workbook import write_workbook
 
-        write_workbook(view.folder, view.lines, view.state, summary, live=view.holder is not None)
+        write_workbook(seen.folder, lines, seen.state, summary, live=seen.is_held)
 
 
 def write_contact_sheets(folder: Path) -> list[str]:
@@ -863,8 +833,8 @@ def write_contact_sheets(folder: Path) -> list[str]:
     """
     from pipeline.report import contact_sheet
 
-    view = open_view(folder)
+    seen = look(folder, SystemClock().now_us())
     try:
-        return contact_sheet.write_contact_sheets(folder, view.lines, view.state)
+        return contact_sheet.write_contact_sheets(folder, seen.lines(), seen.state)
     except OSError as error:
         raise MachineError(f"{folder / 'report'} cannot be written: {error.strerror}") from None

@@ -77,3 +77,15 @@ def config_of(directory: Path | str, config: AnyConfig = None, settings: Iterabl
     if isinstance(config, Mapping):
         return configuration.change_config(settling.config_of(Path(directory), None, []), config, list(settings))
     return settling.config_of(Path(directory), None if config is None else Path(config), list(settings))
+
+
+def key_of(config: Config) -> str:
+    """The key that calls are made with; the embedded sandbox takes any.
+
+    Raises:
+        InputError: a live provider needs one that is not there, or is none.
+    """
+    from pipeline.config import read_key
+    from pipeline.runner import SANDBOX_KEY
+
+    return read_key(config) if config.is_live else SANDBOX_KEY

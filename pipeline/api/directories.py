@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.api.configuring import AnyConfig, config_of, load_config
+from pipeline.api.configuring import AnyConfig, config_of, key_of, load_config
 from pipeline.api.loops import in_own_loop
 from pipeline.kernel.errors import InputError, RunDirectoryError
 
@@ -38,18 +38,16 @@ class RunDirectory:
         `cost_usd` is text with exact cents; parameters and variables have the types of the manifest.
         """
         from pipeline.report.write import results_frame, typed
-        from pipeline.runner import open_view
 
-        view = open_view(self.folder)
-        return typed(results_frame(view.lines, view.state, live=view.holder is not None))
+        seen = self._look()
+        return typed(results_frame(seen.lines(), seen.state, live=seen.is_held))
 
     def errors(self) -> pd.DataFrame:
         """A line per attempt that did not end well: errors.csv with its types."""
         from pipeline.report.write import errors_frame
-        from pipeline.runner import open_view
 
-        view = open_view(self.folder)
-        return errors_frame(view.lines, view.state)
+        seen = self._look()
+        return errors_frame(seen.lines(), seen.state)
 
     def ledger(self) -> pd.DataFrame:
         """Every event, each once and checked, in order: the ledger's columns. Money is micro-dollars."""
@@ -103,13 +101,12 @@ class RunDirectory:
     ) -> Exported:
         """Export the stored videos as a data set; see the function `export`."""
         from pipeline.dataset import write
-        from pipeline.runner import open_view
 
         target = _folder(to)
         size = write.DEFAULT_SHARD_BYTES if shard_bytes is None else _size(shard_bytes, format)
         asked = write.Asked(format, (where,) if isinstance(where, str) else tuple(where), license, size)
-        view = open_view(self.folder)
-        return write.export(self.folder, view.lines, view.state, target, asked)
+        seen = self._look()
+        return write.export(self.folder, seen.lines(), seen.state, target, asked)
 
 
 def open_run(directory: Path | str) -> RunDirectory:
@@ -167,12 +164,9 @@ async def reconcile(directory: Path | str, config: AnyConfig = None) -> Reconcil
         MachineError: the disk refused.
     """
     from pipeline import settling
-    from pipeline.config import read_key
-    from pipeline.runner import SANDBOX_KEY
 
     used = config_of(directory, config)
-    key = read_key(used) if used.is_live else SANDBOX_KEY
-    return await settling.reconcile(Path(directory), used, key=key)
+    return await settling.reconcile(Path(directory), used, key=key_of(used))
 
 
 def resolve(

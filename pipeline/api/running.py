@@ -10,7 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
-from pipeline.api.configuring import AnyConfig, load_config
+from pipeline.api.configuring import AnyConfig, key_of, load_config
 from pipeline.api.loops import in_own_loop, is_in_loop
 from pipeline.api.reading import AnyManifest, load_manifest
 from pipeline.kernel.errors import InputError, MachineError
@@ -63,7 +63,7 @@ class Prepared:
         Raises:
             RunDirectoryError: it is damaged.
         """
-        from pipeline.runner import read_state
+        from pipeline.looking.view import read_state
 
         return dataclasses.replace(self, state=read_state(self.folder))
 
@@ -73,11 +73,9 @@ class Prepared:
         Raises:
             InputError: an id that the manifest does not have, or no cap for a live run.
         """
-        from pipeline.ledger.store import lock_holder
         from pipeline.runner import plan_run
 
-        live = lock_holder(self.folder / "ledger") is not None
-        return plan_run(self.campaign, self.config, self.state, self.options, live=live)
+        return plan_run(self.campaign, self.config, self.state, self.options, live=self._is_held())
 
     def changes(self) -> Difference | None:
         """What became of the manifest since the directory's last run; None if there was none.
@@ -104,7 +102,7 @@ class Prepared:
         """
         from pipeline.planning import ask_credits
 
-        return await ask_credits(self.config, self.folder, _key(self.config))
+        return await ask_credits(self.config, self.folder, key_of(self.config))
 
     def write_jobs(self, path: Path | str, plan: Plan) -> None:
         """Write every job of a plan, its prompt filled in, as a table to a `.csv` or `.parquet` file.
@@ -113,13 +111,17 @@ class Prepared:
             InputError: the file has another ending.
             MachineError: the disk refused.
         """
-        from pipeline.ledger.store import lock_holder
         from pipeline.planning import write_expansion
 
         path = Path(path)
         check_table(path)
-        live = lock_holder(self.folder / "ledger") is not None
-        write_expansion(path, self.campaign, self.config, plan, self.state, self.options, live=live)
+        write_expansion(path, self.campaign, self.config, plan, self.state, self.options, live=self._is_held())
+
+    def _is_held(self) -> bool:
+        """Whether a run holds the directory now."""
+        from pipeline.ledger.store import lock_holder
+
+        return lock_holder(self.folder / "ledger") is not None
 
     def secrets(self) -> tuple[str, str]:
         """What no screen may show: a live run's key and the webhook's address, each empty where there is none.
@@ -127,24 +129,25 @@ class Prepared:
         Raises:
             InputError: one that the run needs is not there, or is none.
         """
-        from pipeline.config import read_key, read_webhook
+        from pipeline.config import read_webhook
 
-        return read_key(self.config) if self.config.is_live else "", read_webhook(self.config) or ""
+        return key_of(self.config) if self.config.is_live else "", read_webhook(self.config) or ""
 
     async def run(self, watcher: Watcher | None = None) -> RunResult:
         """Bring the run directory to what the manifest says; see the function `run`."""
         from pipeline import runner
         from pipeline.api.shield import Shielded
+        from pipeline.config import read_webhook
 
-        key, webhook = self.secrets()
+        key, webhook = key_of(self.config), read_webhook(self.config)
         return await runner.run(
             self.campaign,
             self.config,
             self.folder,
-            key=key or runner.SANDBOX_KEY,
+            key=key,
             options=self.options,
             watcher=Shielded(watcher) if watcher is not None else None,
-            webhook=webhook or None,
+            webhook=webhook,
         )
 
     def after_canary(self, result: RunResult) -> Prepared | None:
@@ -241,6 +244,7 @@ def prepare(
         RunDirectoryError: the directory is damaged, or belongs to another provider.
     """
     from pipeline import runner
+    from pipeline.looking.view import read_state
 
     said = load_config(
         config,
@@ -262,7 +266,7 @@ def prepare(
     )
     campaign = load_manifest(manifest) if isinstance(manifest, Path | str) else manifest
     folder = runner.run_folder(said, campaign, None if out is None else Path(out))
-    state = runner.read_state(folder)
+    state = read_state(folder)
     runner.check_provider(state, said, folder)
     runner.check_ids(folder, campaign, state)
     return Prepared(campaign, said, folder, options, state)
@@ -372,13 +376,6 @@ def check_table(path: Path) -> None:
 
     if path.suffix.lower() not in FORMATS:
         raise InputError(f"--expand: {path} ends neither in {' nor in '.join(FORMATS)}")
-
-
-def _key(config: Config) -> str:
-    from pipeline.config import read_key
-    from pipeline.runner import SANDBOX_KEY
-
-    return read_key(config) if config.is_live else SANDBOX_KEY
 
 
 def _limit(limit: int | None) -> int | None:

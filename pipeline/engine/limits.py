@@ -340,7 +340,7 @@ class Slots:
 
     def note(self, job_id: str, age_s: float, queue_s: float | None, inference_s: float | None) -> None:
         """A generation has ended that was accepted so long ago, and spent these times in the queue and being made."""
-        if self._is_adaptive and queue_s and inference_s and job_id in self._then:
+        if self._is_adaptive and queue_s is not None and inference_s is not None and job_id in self._then:
             self._crowding.note(age_s, self._then[job_id], queue_s, inference_s)
 
     def refuse(self) -> None:

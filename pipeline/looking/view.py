@@ -19,7 +19,7 @@ from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import ImpossibleMoveError, JobRecord, JobState, RunRecord, State, fold
 from pipeline.ledger.store import Reader, lock_holder
 from pipeline.looking.estimate import Work, ends_per_s, left_s
-from pipeline.report.entries import Key, has_entries, load_keys
+from pipeline.report.entries import Key, Line, has_entries, load_keys, load_lines
 from pipeline.report.summary import summarise
 from pipeline.report.tables import status_word
 
@@ -71,6 +71,11 @@ class Look:
     """What the ledger's folder held: where that is still the same, nothing has happened."""
 
     @property
+    def is_held(self) -> bool:
+        """Whether a run, or another verb, holds the directory."""
+        return self.holder is not None
+
+    @property
     def cap_microusd(self) -> int:
         return int(self.state.runs[-1].facts.get("cap_microusd", 0)) if self.state.runs else 0
 
@@ -100,11 +105,17 @@ class Look:
             ids.setdefault(key.job_id, key.id)
         return ids
 
+    def lines(self) -> list[Line]:
+        """All that the rows asked for.
+
+        Raises:
+            RunDirectoryError: the directory has no rows, or they cannot be read.
+        """
+        return load_lines(self.folder)
+
     def summary(self) -> dict[str, Any]:
         """The summary as the directory stands now."""
-        return summarise(
-            self.keys, self.state, cap_microusd=self.cap_microusd, live=self.holder is not None, now_us=self.now_us
-        )
+        return summarise(self.keys, self.state, cap_microusd=self.cap_microusd, live=self.is_held, now_us=self.now_us)
 
     def age_s(self, record: JobRecord) -> float:
         """How long ago the latest attempt of a job was accepted, or reserved if it was not."""
@@ -265,7 +276,7 @@ class Look:
             "id": self.row_ids.get(record.job_id),
             "job_id": record.job_id,
             "attempt": record.attempt,
-            "status": status_word(record.state, live=self.holder is not None),
+            "status": status_word(record.state, live=self.is_held),
             "request_id": record.request_id,
             "age_s": round(self.age_s(record), 1),
             "record_expires_in_s": round((record_expires_us(record) - self.now_us) / 1e6, 1),

@@ -415,3 +415,31 @@ def test_whom_scarce_calls_go_to_is_chosen_for_several_at_once_and_nobody_who_le
     ages = [int(name.split()[1]) for name in asked]
     assert all(later < earlier + 30 for earlier, later in itertools.pairwise(ages))
     assert min(ages[:20]) >= 150
+
+
+async def in_flight_by_phase(limits: Limits) -> list[int]:
+    """How many are in flight at the end of each of three phases: no queue, one behind eight, and again none."""
+    clock = VirtualClock()
+    slots = Slots(limits, clock)
+    seen = []
+    for is_crowded in (False, True, False):
+        for _ in range(60):
+            await clock.sleep(300)
+            jobs: list[str] = []
+            while slots.has_room:
+                jobs.append(f"job {len(jobs)}")
+                slots.take(jobs[-1])
+            for number, job in enumerate(jobs, 1):
+                slots.note(job, 1.0, max(0.0, 300.0 * (number / 8 - 1)) if is_crowded else 0.0, 300.0)
+            for job in jobs:
+                slots.forget(job)
+        seen.append(len(jobs))
+    return seen
+
+
+def test_a_queue_lowers_the_ceiling_and_one_that_is_gone_lets_it_rise_again() -> None:
+    """A provider that says that nothing waited, not even a moment, says something. Not adaptive: nothing changes."""
+    before, crowded, after = run_virtually(in_flight_by_phase(Limits(600, 40)))
+    assert (before, after) == (40, 40)
+    assert crowded < 30
+    assert run_virtually(in_flight_by_phase(Limits(600, 40, adaptive=False))) == [40, 40, 40]

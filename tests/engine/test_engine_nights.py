@@ -23,6 +23,7 @@ from support import (
 from virtual_time import run_virtually
 
 from pipeline import runner
+from pipeline.engine.limits import Turn
 from pipeline.jobs import Job
 from pipeline.ledger.events import Event
 from pipeline.ledger.fold import JobState
@@ -261,8 +262,16 @@ def test_a_restart_collects_all_that_has_ended_before_it_starts_anything_new(tmp
             before = night.posts()
             await asyncio.sleep(1_800)
             asked: list[int] = []
+            turns: list[Turn] = []
 
             def watch(live: LiveRun) -> None:
+                wait = live.context.pace.turn
+
+                async def turn(kind: Turn = Turn.COLLECT) -> None:
+                    turns.append(kind)
+                    await wait(kind)
+
+                live.context.pace.turn = turn  # type: ignore[method-assign]
                 submit = live.context.provider.submit
 
                 async def submitted(job: Job) -> Any:
@@ -274,6 +283,7 @@ def test_a_restart_collects_all_that_has_ended_before_it_starts_anything_new(tmp
             assert (await night.run(made, watcher=AtStart(watch))).exit_code == 0
             assert (before, night.posts()) == (12, 24)
             assert min(asked) >= 12
+            assert turns[:12] == [Turn.URGENT] * 12
             night.check(made)
 
     run_virtually(main())

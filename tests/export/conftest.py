@@ -12,8 +12,9 @@ from export_rows import ROWS, Export
 from support import fast_config, quick_provider, run_once
 
 from pipeline.dataset.write import Asked, Exported, export
+from pipeline.kernel.clock import SystemClock
+from pipeline.looking.view import look
 from pipeline.manifest import load_manifest
-from pipeline.runner import open_view
 from pipeline.sandbox import Sandbox
 
 
@@ -45,7 +46,7 @@ def exported(films: Path, tmp_path: Path) -> Export:
     """`exported("hf")` writes to `tmp_path/hf`."""
 
     def call(form: str, to: Path | None = None, **asked: object) -> Exported:
-        view = open_view(films)
-        return export(films, view.lines, view.state, to or tmp_path / form, Asked(form, **asked))
+        seen = look(films, SystemClock().now_us())
+        return export(films, seen.lines(), seen.state, to or tmp_path / form, Asked(form, **asked))
 
     return call
