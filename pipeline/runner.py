@@ -327,6 +327,7 @@ async def run(
     with signals_to(stopping.interrupt), _open_ledger(folder, clock, stage) as ledger:
         try:
             check_provider(ledger.state, config, folder)
+            check_part(folder, campaign, ledger.state)
             # Now or never: what the last run has kept of its rows is about to be replaced.
             check_ids(folder, campaign, ledger.state)
             lines = _prepare_folder(folder, campaign, config)
@@ -392,6 +393,25 @@ def check_provider(state: State, config: Config, folder: Path) -> None:
             raise RunDirectoryError(
                 f"{folder} belongs to {theirs['provider']} ({theirs['base_url']}), and its money with it: "
                 "use another directory (-o) or the same provider. Nothing was sent."
+            )
+
+
+def check_part(folder: Path, campaign: Campaign, state: State) -> None:
+    """Refuse to make another part of a manifest in a directory that was begun with one.
+
+    Raises:
+        InputError: it was: what this directory has paid for could belong to another directory by the new division.
+    """
+    for record in state.runs[:1]:
+        theirs = record.facts.get("part", "")
+        if theirs != campaign.part:
+            was, now = (
+                f"part {part} of its manifest" if part else "all of its manifest" for part in (theirs, campaign.part)
+            )
+            remedy = f"say --part {theirs}" if theirs else "leave --part out"
+            raise InputError(
+                f"{folder} was begun with {was}, not with {now}: a job could be made and paid for in two directories; "
+                f"{remedy}, or use another directory (-o). Nothing was sent."
             )
 
 
@@ -578,6 +598,7 @@ def _run_started(
     facts = {
         **identity(config),
         "manifest": campaign.source.name,
+        **({"part": campaign.part} if campaign.part else {}),
         "jobs": jobs,
         "to_start": to_start,
         "cap_microusd": config.cap,

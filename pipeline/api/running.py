@@ -40,6 +40,7 @@ class Asked(TypedDict, total=False):
     canary_approve: bool
     limit: int | None
     ids: Iterable[str] | None
+    part: str | None
     order: str | None
     retry_failed: bool | Iterable[str]
 
@@ -223,6 +224,7 @@ def prepare(
     canary_approve: bool = False,
     limit: int | None = None,
     ids: Iterable[str] | None = None,
+    part: str | None = None,
     order: str | None = None,
     retry_failed: bool | Iterable[str] = False,
 ) -> Prepared:
@@ -235,6 +237,7 @@ def prepare(
         canary_approve: stop when the canary is passed: a person decides about the rest.
         limit: start at most so many jobs.
         ids: only these rows or jobs; None for all.
+        part: only one part of the manifest, like `"2/5"`, in a run directory of its own.
         order: in which order jobs start: `balanced`, `file` or `cheapest`; the manifest's own without it.
         retry_failed: try failed jobs anew: True for all, or the names of error classes.
 
@@ -245,7 +248,9 @@ def prepare(
     """
     from pipeline import runner
     from pipeline.looking.view import read_state
+    from pipeline.manifest.parts import parse_part, part_of
 
+    wanted = None if part is None else parse_part(part)
     said = load_config(
         config,
         budget_usd=budget_usd,
@@ -265,9 +270,12 @@ def prepare(
         canary_approve=canary_approve,
     )
     campaign = load_manifest(manifest) if isinstance(manifest, Path | str) else manifest
+    if wanted is not None:
+        campaign = part_of(campaign, wanted)
     folder = runner.run_folder(said, campaign, None if out is None else Path(out))
     state = read_state(folder)
     runner.check_provider(state, said, folder)
+    runner.check_part(folder, campaign, state)
     runner.check_ids(folder, campaign, state)
     return Prepared(campaign, said, folder, options, state)
 

@@ -59,6 +59,14 @@ Canary = Annotated[
     ),
 ]
 Ids = Annotated[str | None, typer.Option("--ids", metavar="A,B", help="Only these rows or jobs, by id.")]
+Part = Annotated[
+    str | None,
+    typer.Option(
+        "--part",
+        metavar="K/N",
+        help="Only part K of N, by a hash of each job: one run directory and key for each part.",
+    ),
+]
 Order = Annotated[
     str | None,
     typer.Option(

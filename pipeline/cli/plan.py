@@ -21,6 +21,7 @@ def plan(
     max_in_flight: options.MaxInFlight = None,
     limit: options.Limit = None,
     ids: options.Ids = None,
+    part: options.Part = None,
     order: options.Order = None,
     after: options.For = None,
     until: options.Until = None,
@@ -61,7 +62,7 @@ def plan(
         canary=canary,
     )
     prepared = options.prepare(
-        manifest, settings, json=json, out=out, limit=limit, ids=options.split_ids(ids), order=order
+        manifest, settings, json=json, out=out, limit=limit, part=part, ids=options.split_ids(ids), order=order
     )
     campaign, folder, live = prepared.campaign, str(prepared.folder), settings.is_live
     changes, made = prepared.changes(), prepared.plan()

@@ -23,6 +23,7 @@ def rehearse(
     max_in_flight: options.MaxInFlight = None,
     limit: options.Limit = None,
     ids: options.Ids = None,
+    part: options.Part = None,
     order: options.Order = None,
     after: options.For = None,
     until: options.Until = None,
@@ -60,7 +61,7 @@ def rehearse(
         config, setting, budget_usd=budget_usd, rpm=rpm, max_in_flight=max_in_flight, after=after, until=until
     )
     only, faults = options.split_ids(ids), _faults(fault)
-    prepared = options.prepare(manifest, settings, json=json, out=out, limit=limit, ids=only, order=order)
+    prepared = options.prepare(manifest, settings, json=json, out=out, limit=limit, part=part, ids=only, order=order)
     campaign, watcher = prepared.campaign, Played(shown=not json)
     night = prepared.rehearse(faults=faults, seed=seed, mean_s=mean_s, sigma=sigma, watcher=watcher)
     if svg is not None:

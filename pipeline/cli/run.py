@@ -65,6 +65,7 @@ def run(
     max_in_flight: options.MaxInFlight = None,
     limit: options.Limit = None,
     ids: options.Ids = None,
+    part: options.Part = None,
     order: options.Order = None,
     retry_failed: Annotated[
         str | None,
@@ -116,6 +117,7 @@ def run(
         one_line=True,
         out=out,
         limit=limit,
+        part=part,
         ids=options.split_ids(ids),
         order=order,
         retry_failed=options.split_classes(retry_failed),

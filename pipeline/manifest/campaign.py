@@ -39,7 +39,8 @@ class Campaign:
     """A manifest without mistakes. `warnings` name what is allowed but probably not meant.
 
     `order` is one of `ORDERS`; `seed` decides which variant comes first where the order is free. `images` are the
-    files of the start images that are files, by `sha256:` and the hash of their bytes, as the jobs name them.
+    files of the start images that are files, by `sha256:` and the hash of their bytes, as the jobs name them. `part`
+    says which part of the manifest this is, like `2/5`; empty for all of it.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Campaign:
     order: str = ORDERS[0]
     seed: int = 0
     images: Mapping[str, Path] = field(default_factory=dict)
+    part: str = ""
 
     @property
     def rows(self) -> int:

@@ -17,17 +17,18 @@ def normal(name: str) -> str:
 
 
 def dependencies() -> list[str]:
-    """Everything that the project asks for, by name."""
+    """Everything that the project asks for, by name; not itself, which stands for its own extras."""
     project = tomllib.loads(PYPROJECT)["project"]
-    asked = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
-    return [normal(re.split(r"[<>=!~ ]", line)[0]) for line in asked]
+    asked = [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
+    names = [normal(re.split(r"[<>=!~ \[]", line)[0]) for line in asked]
+    return [name for name in names if name != project["name"]]
 
 
 def test_every_dependency_has_its_reason_beside_it() -> None:
     """A line of `pyproject.toml` that names a package says what for."""
     lines = [line for line in PYPROJECT.splitlines() if re.match(r'    "[A-Za-z0-9_.-]+[><=]?.*",', line)]
     packages = [
-        line for line in lines if normal(re.split(r"[<>=]", line.strip(' ",'))[0].split('"')[0]) in dependencies()
+        line for line in lines if normal(re.split(r"[<>=\[]", line.strip(' ",'))[0].split('"')[0]) in dependencies()
     ]
     assert len(packages) >= len(dependencies())
     assert [line for line in packages if not re.search(r"#\s+\w+", line)] == []
