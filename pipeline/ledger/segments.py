@@ -37,6 +37,9 @@ _NEVER_NULL = tuple(name for name, kind in COLUMNS.items() if name == "event" or
 _NAME = re.compile(r"([0-9]{12})-([0-9]{12})-([0-9a-f]{32})\.parquet")
 _METADATA_KEY = b"kling-batch.chain"
 _HEAD = "_head"
+ROWS_PER_GROUP = 2**16
+"""Events in a row group of a merged segment: whoever asks for one job passes over the groups that do not have it."""
+
 GENESIS = "0" * 64
 """What the first segment links to."""
 
@@ -74,15 +77,21 @@ def table_of(events: Sequence[Event]) -> pa.Table:
 
 def encode(events: Sequence[Event], before: str, after: str, *, compress: bool = False) -> bytes:
     """The parquet bytes of a segment whose place in the chain is between `before` and `after`."""
+    return _encode_table(table_of(events), before, after, compress=compress)
+
+
+def _encode_table(table: pa.Table, before: str, after: str, *, compress: bool) -> bytes:
+    """A segment's bytes: plain and quick for a commit; compact, and quick to ask about one job, once merged."""
     chain = orjson.dumps({"version": 1, "before": before, "after": after})
-    table = table_of(events).replace_schema_metadata({_METADATA_KEY: chain})
     sink = pa.BufferOutputStream()
     pq.write_table(
-        table,
+        table.replace_schema_metadata({_METADATA_KEY: chain}),
         sink,
+        row_group_size=ROWS_PER_GROUP,
         compression="zstd" if compress else "none",
         use_dictionary=compress,
         write_statistics=compress,
+        bloom_filter_options={"job_id": True} if compress else None,
         write_page_checksum=True,
     )
     return sink.getvalue().to_pybytes()
@@ -90,7 +99,13 @@ def encode(events: Sequence[Event], before: str, after: str, *, compress: bool =
 
 def write_segment(folder: Path, events: Sequence[Event], data: bytes) -> SegmentName:
     """Make a segment durable under its final name; the acknowledgement of its events may follow, never precede."""
-    name = SegmentName(events[0].seq, events[-1].seq, hashlib.sha256(data).hexdigest()[:32])
+    name = _place(folder, events[0].seq, events[-1].seq, data)
+    _write_head(folder, name)
+    return name
+
+
+def _place(folder: Path, first: int, last: int, data: bytes) -> SegmentName:
+    name = SegmentName(first, last, hashlib.sha256(data).hexdigest()[:32])
     descriptor, temporary = open_temporary(folder)
     try:
         try:
@@ -102,7 +117,6 @@ def write_segment(folder: Path, events: Sequence[Event], data: bytes) -> Segment
     except BaseException:
         discard(temporary)
         raise
-    _write_head(folder, name)
     return name
 
 
@@ -195,12 +209,18 @@ def _read_file(folder: Path, name: str) -> bytes:
 
 
 def read_segments(
-    folder: Path, names: Iterable[SegmentName], replaced: Iterable[SegmentName] = (), *, reached: str = GENESIS
+    folder: Path,
+    names: Iterable[SegmentName],
+    replaced: Iterable[SegmentName] = (),
+    *,
+    reached: str = GENESIS,
+    points: dict[int, str] | None = None,
 ) -> tuple[list[Event], str]:
     """Read and check segments in order; returns their events and the hash that the chain has reached.
 
     `replaced` are those that a merged one stands for: each must hold the very same events. `reached` is where the chain
-    stands before the first of `names`, for a reader who goes on from there.
+    stands before the first of `names`, for a reader who goes on from there; `points` is told where it stands after
+    the last event of each.
 
     Raises:
         RunDirectoryError: a segment is damaged or does not fit the chain; says which.
@@ -213,6 +233,8 @@ def read_segments(
             raise _damage(folder, str(name), "does not continue the segment before it: one was swapped or is foreign")
         events += more
         reached = after
+        if points is not None:
+            points[name.last] = after
     for name in replaced:
         more, _, _ = _read_segment(folder, name)
         if link(GENESIS, more) != link(GENESIS, events[name.first - 1 : name.last]):
@@ -221,19 +243,27 @@ def read_segments(
 
 
 def _read_segment(folder: Path, name: SegmentName) -> tuple[list[Event], str, str]:
+    table, before, after = _read_table(folder, name)
+    try:
+        events = _decode(table)
+    except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
+        raise _damage(folder, str(name), f"cannot be read ({type(error).__name__})") from None
+    if not events or events[0].seq != name.first or events[-1].seq != name.last:
+        raise _damage(folder, str(name), "does not hold the events that its name says")
+    return events, before, after
+
+
+def _read_table(folder: Path, name: SegmentName) -> tuple[pa.Table, str, str]:
+    """A segment's bytes, held against its name, as a table, and its place in the chain."""
     data = _read_file(folder, str(name))
     if hashlib.sha256(data).hexdigest()[:32] != name.checksum:
         raise _damage(folder, str(name), "is damaged: its bytes do not match the checksum in its name")
     try:
         table = _open(data).read(use_threads=False)
         chain = orjson.loads((table.schema.metadata or {})[_METADATA_KEY])
-        before, after = str(chain["before"]), str(chain["after"])
-        events = _decode(table)
+        return table, str(chain["before"]), str(chain["after"])
     except (pa.ArrowException, KeyError, ValueError, TypeError, OSError) as error:
         raise _damage(folder, str(name), f"cannot be read ({type(error).__name__})") from None
-    if not events or events[0].seq != name.first or events[-1].seq != name.last:
-        raise _damage(folder, str(name), "does not hold the events that its name says")
-    return events, before, after
 
 
 def _open(data: bytes) -> pq.ParquetFile:
@@ -262,21 +292,46 @@ def _damage(folder: Path, name: str, what: str) -> RunDirectoryError:
     )
 
 
-def merge_segments(folder: Path, names: Sequence[SegmentName]) -> None:
-    """Replace all segments by one with the same events and the same place in the chain.
+def merge_segments(folder: Path, names: Sequence[SegmentName], *, sealed: bool = False) -> SegmentName:
+    """Replace segments that follow each other by one with the same events and the same place in the chain.
 
     A kill at any point leaves either the old ones, or both (then the merged one counts), or the merged one. The old
     ones go only when the merged one was read back and holds what they hold.
+
+    Args:
+        sealed: whether newer segments follow: then another may be written meanwhile, and the head names one of those.
     """
-    events, reached = read_segments(folder, names)
-    merged = write_segment(folder, events, encode(events, GENESIS, reached, compress=True))
-    old = [name for name in names if name != merged]
+    old, before, after = _joined(folder, names)
+    data = _encode_table(old, before, after, compress=True)
+    merged = _place(folder, names[0].first, names[-1].last, data)
+    if not sealed:
+        _write_head(folder, merged)
     try:
-        read_segments(folder, [merged], old)
+        kept = _read_table(folder, merged)
+        if kept[1:] != (before, after) or not kept[0].combine_chunks().equals(old.combine_chunks()):
+            raise _damage(folder, str(merged), "is not what was written")
     except RunDirectoryError as damage:
-        remove_segments(folder, [merged] if old else [])
+        remove_segments(folder, [merged] if merged not in names else [])
         raise OSError(errno.EIO, "a merged segment did not keep its bytes") from damage
-    remove_segments(folder, old)
+    remove_segments(folder, [name for name in names if name != merged])
+    return merged
+
+
+def _joined(folder: Path, names: Sequence[SegmentName]) -> tuple[pa.Table, str, str]:
+    """The events of segments that follow each other in one table, and their place in the chain."""
+    tables: list[pa.Table] = []
+    begin, reached = "", ""
+    for name in names:
+        table, before, after = _read_table(folder, name)
+        if not table.schema.equals(SCHEMA):
+            raise _damage(folder, str(name), "cannot be read (its columns are not those of a ledger)")
+        if table["seq"].to_pylist() != list(range(name.first, name.last + 1)):
+            raise _damage(folder, str(name), "does not hold the events that its name says")
+        if tables and before != reached:
+            raise _damage(folder, str(name), "does not continue the segment before it: one was swapped or is foreign")
+        begin, reached = begin or before, after
+        tables.append(table.replace_schema_metadata(None))
+    return pa.concat_tables(tables), begin, reached
 
 
 def remove_segments(folder: Path, names: Iterable[SegmentName]) -> None:

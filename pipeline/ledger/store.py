@@ -9,8 +9,8 @@ import errno
 import os
 import secrets
 import socket
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from pipeline.ledger import segments
 from pipeline.ledger.ballast import FULL, give_up_ballast, take_ballast
 from pipeline.ledger.events import Event, mended
 from pipeline.ledger.fold import ImpossibleMoveError, State, fold
+from pipeline.ledger.segments import SegmentName
+from pipeline.ledger.tiers import Tiers
 
 MERGE_ABOVE = 64
 """More segments than this are merged into one when the ledger is opened or closed."""
@@ -58,6 +60,10 @@ class Ledger:
         self._is_short = False
         # One thread of its own: a hung DNS look-up in the shared pool must never hold up a commit.
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="ledger")
+        # Another for merges: no commit waits for one.
+        self._merging = ThreadPoolExecutor(1, thread_name_prefix="ledger-merge")
+        self._merge: tuple[Sequence[SegmentName], Future[SegmentName]] | None = None
+        self._tiers: Tiers | None = Tiers()
 
     @property
     def failure(self) -> MachineError | None:
@@ -143,15 +149,35 @@ class Ledger:
         after = segments.link(self._reached, batch)
         data = segments.encode(batch, self._reached, after)
         try:
-            segments.write_segment(self._folder, batch, data)
+            name = segments.write_segment(self._folder, batch, data)
         except OSError as error:
             if error.errno not in FULL or not give_up_ballast(self._folder):
                 raise
             self._is_short = True
-            segments.write_segment(self._folder, batch, data)
+            name = segments.write_segment(self._folder, batch, data)
         # Once more: who has written its name over ours since may have read the folder without this segment.
         self._check_still_ours()
         self._reached = after
+        self._merge_what_is_due(name)
+
+    def _merge_what_is_due(self, newest: SegmentName) -> None:
+        """Have the ledger's older segments merged where a tier is full, one merge at a time."""
+        if self._tiers is None:
+            return
+        self._tiers.add(newest)
+        if self._merge is not None and self._merge[1].done():
+            (group, merged), self._merge = self._merge, None
+            if merged.exception() is not None:
+                # It cost tidiness alone: what it read is still there, and the next opening says what is wrong.
+                self._tiers = None
+                return
+            self._tiers.replace(group, merged.result())
+        if self._merge is None and not self._is_short and (group := self._tiers.due()):
+            self._merge = group, self._merging.submit(self._merge_group, group)
+
+    def _merge_group(self, group: Sequence[SegmentName]) -> SegmentName:
+        self._check_still_ours()
+        return segments.merge_segments(self._folder, group, sealed=True)
 
     def _check_still_ours(self) -> None:
         """A second line behind the lock: whoever gets past it, where locks do not work, writes its name over ours.
@@ -182,13 +208,18 @@ class Ledger:
             while self._committing is not None:
                 await asyncio.wait([self._committing])
             if self._failure is None:
-                await asyncio.get_running_loop().run_in_executor(self._disk, _tidy, self._folder)
+                await asyncio.get_running_loop().run_in_executor(self._disk, self._tidy_up)
         finally:
             self.let_go()
+
+    def _tidy_up(self) -> None:
+        self._merging.shutdown(wait=True)
+        _tidy(self._folder)
 
     def let_go(self) -> None:
         """Wait for the last write that was begun; after this nothing here touches the folder."""
         self._disk.shutdown(wait=True)
+        self._merging.shutdown(wait=True)
 
 
 def _tidy(folder: Path) -> None:
@@ -293,9 +324,10 @@ class Reader:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._kept: list[segments.SegmentName] = []
         self._events: list[Event] = []
-        self._reached = segments.GENESIS
+        self._names: set[SegmentName] = set()
+        self._points = {0: segments.GENESIS}
+        """Where the chain stood after the last event of each segment that was read."""
 
     def read(self) -> list[Event]:
         """All events so far.
@@ -322,11 +354,23 @@ class Reader:
                 return self._events
         raise damage
 
-    def _read_on(self, kept: list[segments.SegmentName], replaced: list[segments.SegmentName]) -> None:
-        known = len(self._kept)
-        if replaced or kept[:known] != self._kept:
-            # Merged since: all is read again, into another list.
-            self._kept, self._events, self._reached, known = [], [], segments.GENESIS, 0
-        more, self._reached = segments.read_segments(self._folder, kept[known:], replaced, reached=self._reached)
-        self._events = [*self._events, *more] if known else more
-        self._kept = kept
+    def _read_on(self, kept: list[SegmentName], replaced: list[SegmentName]) -> None:
+        known = 0
+        while known < len(kept) and self._is_known(kept[known]):
+            known += 1
+        begun = kept[known - 1].last if known else 0
+        points = {0: segments.GENESIS} if not known else dict(self._points)
+        more, _ = segments.read_segments(
+            self._folder, kept[known:], () if known else replaced, reached=points[begun], points=points
+        )
+        # Another list: whoever has the one before may still be reading it.
+        self._events = [*self._events[:begun], *more]
+        self._names = set(kept)
+        self._points = points
+
+    def _is_known(self, name: SegmentName) -> bool:
+        """Whether what a segment holds was read: itself, or as the segments that a merge has put together in it."""
+        if name in self._names:
+            return True
+        ends = name.first - 1 in self._points and name.last in self._points
+        return ends and all((name.first, name.last) != (other.first, other.last) for other in self._names)

@@ -1,0 +1,181 @@
+"""A ledger that is being written never has many segments, and nobody who reads it or dies over it loses an event."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from disk_faults import Disk, Killed
+from hypothesis import given
+from hypothesis import strategies as st
+from ledger_doubles import HandClock, event, segment_paths
+
+from pipeline.kernel.errors import RunDirectoryError
+from pipeline.ledger import segments, store, tiers
+from pipeline.ledger.events import Event
+from pipeline.ledger.fold import fold
+from pipeline.ledger.segments import SegmentName, list_segments, merge_segments, read_segments
+from pipeline.ledger.store import Ledger, Reader, open_ledger, read_events
+from pipeline.ledger.tiers import Tiers
+
+FAN = 4
+
+
+@pytest.fixture(autouse=True)
+def small_tiers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four segments make one of the next tier."""
+    monkeypatch.setattr(tiers, "FAN", FAN)
+
+
+async def write(ledger: Ledger, count: int) -> list[Event]:
+    """Commits of one event each; a merge that is due is over before the next."""
+    written = []
+    for _ in range(count):
+        written += await ledger.record(event("reserved", f"job-{ledger.state.last_seq + 1}"))
+        if ledger._merge is not None:
+            ledger._merge[1].result(60)
+    return written
+
+
+@given(st.integers(0, 700))
+def test_tiers_stay_few_and_what_they_merge_follows_each_other(commits: int) -> None:
+    """Whatever is due is a full tier's oldest, in order, and never the newest segment of all."""
+    counted, live = Tiers(), []
+    for seq in range(1, commits + 1):
+        newest = SegmentName(seq, seq, "0" * 32)
+        counted.add(newest)
+        live.append(newest)
+        while group := counted.due():
+            at = live.index(group[0])
+            assert live[at : at + FAN] == list(group)
+            assert newest not in group
+            merged = SegmentName(group[0].first, group[-1].last, "0" * 32)
+            counted.replace(group, merged)
+            live[at : at + FAN] = [merged]
+    assert len(live) <= FAN * 6
+    assert [name.first for name in live] == [1, *(name.last + 1 for name in live[:-1])][: len(live)]
+
+
+def test_what_is_large_is_left_as_it_is() -> None:
+    counted = Tiers()
+    for number in range(FAN + 1):
+        counted.add(SegmentName(number * tiers.LARGE + 1, (number + 1) * tiers.LARGE, "0" * 32))
+    assert counted.due() == ()
+
+
+async def test_a_long_run_has_few_segments_while_it_goes_on(folder: Path) -> None:
+    """A hundred commits, and the ledger is whole with far fewer files; the merged ones are compact."""
+    with open_ledger(folder, HandClock()) as ledger:
+        written = await write(ledger, 100)
+        paths = segment_paths(folder)
+        assert len(paths) < 4 * FAN
+        assert read_events(folder) == written
+        large = pq.ParquetFile(paths[0]).metadata.row_group(0).column(0)
+        assert (large.compression, large.num_values) == ("ZSTD", FAN**3)
+        await ledger.close()
+    with open_ledger(folder, HandClock()) as ledger:
+        assert ledger.state == fold(written)
+
+
+async def test_a_reader_beside_the_merges_reads_only_what_is_new(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it has read and checked, a merge does not make it read again; and it sees every event once."""
+    reads: list[SegmentName] = []
+    real = segments._read_segment
+    with open_ledger(folder, HandClock()) as ledger:
+        reader, written = Reader(folder), []
+        for _ in range(30):
+            written += await write(ledger, 1)
+            monkeypatch.setattr(segments, "_read_segment", lambda at, name: (reads.append(name), real(at, name))[1])
+            assert reader.read() == written
+            monkeypatch.undo()
+            monkeypatch.setattr(tiers, "FAN", FAN)
+        assert len(segment_paths(folder)) < 30
+    assert [name.first for name in reads] == list(range(1, 31))
+
+
+async def test_a_reader_does_not_take_another_segment_of_the_same_events_for_known(folder: Path) -> None:
+    """A file that was swapped for one of the same range is read, and its place in the chain found wrong."""
+    with open_ledger(folder, HandClock()) as ledger:
+        await write(ledger, 3)
+        reader = Reader(folder)
+        reader.read()
+        stranger = folder.parent / "stranger"
+        with open_ledger(stranger, HandClock()) as other:
+            await other.record(event("reserved", "another"))
+        [theirs] = segment_paths(stranger)
+        segment_paths(folder)[0].unlink()
+        (folder / theirs.name).write_bytes(theirs.read_bytes())
+        with pytest.raises(RunDirectoryError, match="does not continue"):
+            reader.read()
+
+
+@pytest.mark.parametrize("deadly", [True, False])
+async def test_a_merge_of_old_segments_may_end_at_any_call(folder: Path, disk: Disk, deadly: bool) -> None:
+    """Death or an error at each call of the operating system: all events are there, each once, and it is written on."""
+    with open_ledger(folder, HandClock()) as ledger:
+        events = await write(ledger, 4)
+    start = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for call in range(1, 60):
+        disk.heal()
+        for path in folder.iterdir():
+            path.unlink()
+        for name, data in start.items():
+            (folder / name).write_bytes(data)
+        (disk.kill_at if deadly else disk.fail_at)(call)
+        try:
+            merge_segments(folder, list_segments(folder)[0][:3], sealed=True)
+        except (Killed, OSError):
+            pass
+        else:
+            break
+        disk.heal()
+        assert read_events(folder) == events
+        with open_ledger(folder, HandClock()) as ledger:
+            assert ledger.state == fold(events)
+            more = await write(ledger, 1)
+        assert read_events(folder) == events + more
+    assert 10 < call < 59, "every call was tried, and at the end one merge went through"
+    assert [(name.first, name.last) for name in list_segments(folder)[0]] == [(1, 3), (4, 4)]
+
+
+async def test_a_merge_that_fails_stops_no_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tidiness is all that it costs: every later event is recorded, and the ledger is whole."""
+
+    def refuse(*_: object, **__: object) -> SegmentName:
+        raise RunDirectoryError("a segment is damaged")
+
+    monkeypatch.setattr(segments, "merge_segments", refuse)
+    with open_ledger(folder, HandClock()) as ledger:
+        written = []
+        for number in range(3 * FAN):
+            written += await ledger.record(event("reserved", f"job-{number}"))
+    assert len(segment_paths(folder)) == 3 * FAN
+    assert read_events(folder) == written
+
+
+async def test_a_merged_segment_keeps_its_place_in_the_chain(folder: Path) -> None:
+    with open_ledger(folder, HandClock()) as ledger:
+        await write(ledger, 6)
+        before = read_segments(folder, list_segments(folder)[0])
+    assert read_segments(folder, list_segments(folder)[0]) == before
+    assert store.read_events(folder) == before[0]
+
+
+async def test_a_broken_chain_is_not_merged_away(folder: Path) -> None:
+    """A segment of another ledger between ours is damage, and every file stays as evidence."""
+    with open_ledger(folder, HandClock()):
+        pass
+    strangers = []
+    for number in range(2):
+        other = folder.parent / f"other-{number}"
+        with open_ledger(other, HandClock()) as ledger:
+            for each in range(2):
+                await ledger.record(event("reserved", f"job-{number}-{each}"))
+        strangers.append(segment_paths(other))
+    for path in (strangers[0][0], strangers[1][1]):
+        (folder / path.name).write_bytes(path.read_bytes())
+    kept = {path.name for path in segment_paths(folder)}
+    with pytest.raises(RunDirectoryError, match="does not continue"):
+        merge_segments(folder, list_segments(folder)[0], sealed=True)
+    assert {path.name for path in segment_paths(folder)} == kept
