@@ -6,7 +6,7 @@ that means; no exception, time-out or signal ever ends a reservation.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +99,7 @@ async def upload_image(run: RunContext, job: Job) -> Outcome:
         return PutBack()  # an attempt is told of only where it could have been made
     # In one commit: nobody may ever find the reservation alone, and look for a request that never was.
     intent = _intent(run, job)
-    await run.record(*intent, replace(intent[-1], event=EventKind.VOIDED, **_told(refusal)))
+    await run.record(*intent, intent[-1]._replace(event=EventKind.VOIDED, **_told(refusal)))
     return await _go_on_after_void(run, run.ledger.state.jobs[job.job_id], refusal)
 
 

@@ -14,7 +14,9 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pyarrow as pa
@@ -32,6 +34,9 @@ _TYPES = {
     "timestamp[us, UTC]": pa.timestamp("us", "UTC"),
 }
 SCHEMA = pa.schema([pa.field(name, _TYPES[kind]) for name, kind in COLUMNS.items()])
+_in_columns = itemgetter(*(Event._fields.index(name) for name in FIELD_OF_COLUMN.values()))
+"""An event's values in the order of the columns."""
+_FEW_VALUES = frozenset({"event", "error_class", "model"})
 _NEVER_NULL = tuple(name for name, kind in COLUMNS.items() if name == "event" or kind not in ("string", "double"))
 
 _NAME = re.compile(r"([0-9]{12})-([0-9]{12})-([0-9a-f]{32})\.parquet")
@@ -63,15 +68,13 @@ class SegmentName:
 
 def link(before: str, events: Sequence[Event]) -> str:
     """The chain's hash after `events`, when it was `before` in front of them."""
-    rows = [[getattr(event, field) for field in FIELD_OF_COLUMN.values()] for event in events]
-    return hashlib.sha256(before.encode() + orjson.dumps(rows)).hexdigest()
+    return hashlib.sha256(before.encode() + orjson.dumps(list(map(_in_columns, events)))).hexdigest()
 
 
 def table_of(events: Sequence[Event]) -> pa.Table:
     """Events as a table with the columns of every segment."""
-    arrays = [
-        pa.array([getattr(event, FIELD_OF_COLUMN[field.name]) for event in events], type=field.type) for field in SCHEMA
-    ]
+    columns = zip(*map(_in_columns, events), strict=True) if events else [()] * len(SCHEMA)
+    arrays = [pa.array(column, type=field.type) for column, field in zip(columns, SCHEMA, strict=True)]
     return pa.Table.from_arrays(arrays, schema=SCHEMA)
 
 
@@ -277,12 +280,39 @@ def _decode(table: pa.Table) -> list[Event]:
     if any(table[name].null_count for name in _NEVER_NULL):
         raise ValueError("something is missing in them")
     columns = {
-        FIELD_OF_COLUMN[name]: (column.cast(pa.int64()) if name == "at" else column).to_pylist()
+        FIELD_OF_COLUMN[name]: _shared(column) if name in _FEW_VALUES else _values(column)
         for name, column in zip(table.column_names, table.columns, strict=True)
     }
-    columns["event"] = [EventKind(str(kind)) for kind in columns["event"]]
-    fields = tuple(columns)
-    return [Event(**dict(zip(fields, row, strict=True))) for row in zip(*columns.values(), strict=True)]
+    kinds = {str(kind): EventKind(str(kind)) for kind in set(columns["event"])}
+    columns["event"] = [kinds[str(kind)] for kind in columns["event"]]
+    return list(map(Event._make, zip(*(columns[name] for name in Event._fields), strict=True)))
+
+
+def _values(column: pa.ChunkedArray[Any]) -> list[Any]:
+    """A column's values. Most of them are whole numbers, or nothing at all: both are quick."""
+    if column.null_count == len(column):
+        return [None] * len(column)
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.int64())
+    if pa.types.is_integer(column.type):
+        return _whole_numbers(column.combine_chunks())
+    return list(column.to_pylist())
+
+
+def _shared(column: pa.ChunkedArray[Any]) -> list[Any]:
+    """A column's values where few are different: each stands in memory once."""
+    encoded = column.combine_chunks().dictionary_encode(null_encoding="encode")
+    values = encoded.dictionary.to_pylist()
+    return [values[index] for index in _whole_numbers(encoded.indices)]
+
+
+def _whole_numbers(array: pa.Array[Any]) -> list[int]:
+    """The values of an array without nulls, by its memory: Arrow's own way loads pandas."""
+    data = array.buffers()[1]
+    if data is None:
+        return []
+    numbers = memoryview(data).cast("q" if pa.types.is_int64(array.type) else "i")
+    return numbers[array.offset : array.offset + len(array)].tolist()
 
 
 def _damage(folder: Path, name: str, what: str) -> RunDirectoryError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import errno
 import os
 import secrets
@@ -19,6 +18,7 @@ import orjson
 from pipeline.kernel.clock import Clock, SystemClock, iso
 from pipeline.kernel.errors import MachineError, RunDirectoryError
 from pipeline.kernel.files import fsync_folder, hold_lock, is_held, make_folder, remove_leftovers
+from pipeline.kernel.garbage import no_garbage_collector
 from pipeline.ledger import segments
 from pipeline.ledger.ballast import FULL, give_up_ballast, take_ballast
 from pipeline.ledger.events import Event, mended
@@ -92,7 +92,7 @@ class Ledger:
         try:
             for event in events:
                 seq, at_us = self.state.last_seq + 1, self._clock.now_us()
-                stamped = dataclasses.replace(mended(event), seq=seq, at_us=at_us)
+                stamped = mended(event)._replace(seq=seq, at_us=at_us)
                 self.state.apply(stamped)
                 self._pending.append(stamped)
                 recorded.append(stamped)
@@ -280,8 +280,17 @@ def _load(folder: Path) -> tuple[State, str]:
         fsync_folder(folder)
         remove_leftovers(folder)
         _tidy(folder)
-        events, reached = segments.read_segments(folder, *segments.list_segments(folder))
-        return fold(events), reached
+        with no_garbage_collector():
+            kept, replaced = segments.list_segments(folder)
+            if replaced:  # the disk has refused to delete them
+                events, reached = segments.read_segments(folder, kept, replaced)
+                return fold(events), reached
+            state, reached = State(), segments.GENESIS
+            for name in kept:  # one after the other: the events of all would take more room than what they say
+                events, reached = segments.read_segments(folder, [name], reached=reached)
+                for event in events:
+                    state.apply(event)
+            return state, reached
     except ImpossibleMoveError as error:
         raise RunDirectoryError(f"the ledger in {folder} contradicts itself: {error}. Nothing was sent.") from None
     except OSError as error:
@@ -342,7 +351,8 @@ class Reader:
         for _ in range(READ_TRIES):
             names = sorted(os.listdir(folder))
             try:
-                self._read_on(*segments.list_segments(folder))
+                with no_garbage_collector():
+                    self._read_on(*segments.list_segments(folder))
             except FileNotFoundError:
                 continue  # a merge replaced segments between the listing and the reading
             except RunDirectoryError as error:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
-from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.kernel.errors import Mistake
+from pipeline.kernel.garbage import no_garbage_collector
 from pipeline.manifest.campaign import Campaign, Entry
 from pipeline.manifest.document import Document
 from pipeline.manifest.expand import expand
@@ -27,7 +25,7 @@ def load_manifest(path: Path) -> Campaign:
         ManifestError: with every mistake that it has, each with its place.
     """
     mistakes = Mistakes(str(path))
-    with _no_garbage_collector():
+    with no_garbage_collector():
         return expand(_document(path, mistakes), path, mistakes)
 
 
@@ -39,15 +37,3 @@ def _document(path: Path, mistakes: Mistakes) -> Document:
         found = f"{path.suffix!r} is" if path.suffix else "a file without an ending is"
         raise mistakes.final(f"{found} no manifest format; use {', '.join((*_YAML, *TABLES))}")
     return Document(TABLES[ending](path, mistakes, True))
-
-
-@contextlib.contextmanager
-def _no_garbage_collector() -> Iterator[None]:
-    """A million rows are made and none is dropped: looking for garbage among them takes as long as making them."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()

@@ -7,7 +7,6 @@ come to.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import random
 import shutil
@@ -49,7 +48,7 @@ def copy_run(real: Path, stage: Path) -> State:
     try:
         (stage / "ledger").mkdir(parents=True)
         if events:
-            here = [dataclasses.replace(event, url=None) if _names_video(event) else event for event in events]
+            here = [event._replace(url=None) if _names_video(event) else event for event in events]
             data = segments.encode(here, segments.GENESIS, segments.link(segments.GENESIS, here))
             segments.write_segment(stage / "ledger", here, data)
         if (real / ENTRIES).is_file():

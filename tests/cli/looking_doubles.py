@@ -68,13 +68,13 @@ class Story:
             self.tell(each, kind, job)
 
     def _add(self, ago_s: float, event: Event) -> None:
-        self.events.append(dataclasses.replace(event, at_us=NOW_US - round(ago_s * 1e6)))
+        self.events.append(event._replace(at_us=NOW_US - round(ago_s * 1e6)))
 
     @property
     def ordered(self) -> list[Event]:
         """The events in the order of their times."""
         ordered = sorted(self.events, key=lambda event: event.at_us)
-        return [dataclasses.replace(event, seq=seq) for seq, event in enumerate(ordered, start=1)]
+        return [event._replace(seq=seq) for seq, event in enumerate(ordered, start=1)]
 
     def write(self) -> Path:
         """Put it on the disk in one segment; returns the run directory."""

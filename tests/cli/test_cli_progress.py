@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import fcntl
 import logging
 import os
@@ -62,7 +61,7 @@ class Night:
         }
         for kind in kinds:
             event = Event(event=EventKind(kind), job_id=JOBS[job], attempt=1, **facts.get(kind, {}))
-            event = dataclasses.replace(event, seq=self.state.last_seq + 1, at_us=self.at_us)
+            event = event._replace(seq=self.state.last_seq + 1, at_us=self.at_us)
             self.state.apply(event)
             shown.event(event)
 

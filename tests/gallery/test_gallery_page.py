@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -163,9 +162,9 @@ def test_the_line_of_the_money_ends_at_the_bill() -> None:
     assert series["micro"] == sorted(series["micro"])
     assert series["at_s"] == sorted(series["at_s"])
     later = [run_event("run_started"), *life("stored", "late"), run_event("run_ended")]
-    moved = [replace(each, at_us=NOON_US + 3_600_000_000 + n * 1_000_000) for n, each in enumerate(later)]
-    plain = [replace(each, at_us=NOON_US + n * 1_000) for n, each in enumerate([*events, run_event("run_ended")])]
-    both = money_over_time(fold(replace(each, seq=n) for n, each in enumerate([*plain, *moved], start=1)), None)
+    moved = [each._replace(at_us=NOON_US + 3_600_000_000 + n * 1_000_000) for n, each in enumerate(later)]
+    plain = [each._replace(at_us=NOON_US + n * 1_000) for n, each in enumerate([*events, run_event("run_ended")])]
+    both = money_over_time(fold(each._replace(seq=n) for n, each in enumerate([*plain, *moved], start=1)), None)
     assert both["breaks_s"] == [4.0]
     assert both["at_s"][-1] == 9.0
     assert both["micro"][-1] == 1_001 * QUOTE
@@ -185,7 +184,7 @@ def test_every_generation_is_in_a_bar() -> None:
     events = []
     for n, seconds in enumerate(took):
         reserved, submitted, posted, stored = life("stored", f"j{n}")
-        events += [reserved, submitted, replace(posted, inference_s=seconds), stored]
+        events += [reserved, submitted, posted._replace(inference_s=seconds), stored]
     times = generation_times(state_of(*events))
     assert times is not None
     assert sum(times["counts"]) == 60

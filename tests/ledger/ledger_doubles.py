@@ -87,9 +87,7 @@ def event(kind: str, job: str = "a", attempt: int = 1, **facts: Any) -> Event:
 
 def numbered(events: Iterable[Event], first: int = 1) -> list[Event]:
     """`events` as a ledger would record them."""
-    return [
-        dataclasses.replace(each, seq=seq, at_us=NOON_US + seq * 1_000) for seq, each in enumerate(events, start=first)
-    ]
+    return [each._replace(seq=seq, at_us=NOON_US + seq * 1_000) for seq, each in enumerate(events, start=first)]
 
 
 def life(state: str, job: str = "a") -> list[Event]:

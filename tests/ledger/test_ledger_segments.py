@@ -141,10 +141,7 @@ def test_what_is_written_is_read_back(
 ) -> None:
     """Every field of every event, whatever its extremes: moments before 1970, NUL in a text, the largest integers."""
     folder = tmp_path_factory.mktemp("any")
-    events = [
-        Event(**{**{name: getattr(each, name) for name in each.__slots__}, "seq": seq})
-        for seq, each in enumerate(given_, 1)
-    ]
+    events = [each._replace(seq=seq) for seq, each in enumerate(given_, 1)]
     name = write_segment(folder, events, encode(events, GENESIS, "f" * 64, compress=packed))
     assert read_segments(folder, [name]) == (events, "f" * 64)
 

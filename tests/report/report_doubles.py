@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 from pipeline.ledger.events import Event, EventKind
@@ -52,9 +51,7 @@ def life(status: str, job: str) -> list[Event]:
 
 def state_of(*events: Event) -> State:
     """The fold of events, a millisecond apart."""
-    return fold(
-        dataclasses.replace(each, seq=seq, at_us=NOON_US + seq * 1_000) for seq, each in enumerate(events, start=1)
-    )
+    return fold(each._replace(seq=seq, at_us=NOON_US + seq * 1_000) for seq, each in enumerate(events, start=1))
 
 
 def line(row: int, job: str, **facts: Any) -> Line:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -145,8 +144,8 @@ def test_the_wait_before_each_further_attempt_is_told(waits_s: tuple[float, floa
     for attempt, wait_s in enumerate((0, *waits_s), start=1):
         at_us += round(wait_s * 1e6)
         events += [event("reserved", attempt=attempt, at_us=at_us), event("voided", attempt=attempt, **FAILURE)]
-        events[-1] = replace(events[-1], at_us=at_us)
-    state = fold(replace(each, seq=seq) for seq, each in enumerate(events, start=1))
+        events[-1] = events[-1]._replace(at_us=at_us)
+    state = fold(each._replace(seq=seq) for seq, each in enumerate(events, start=1))
     *again, last = errors([line(1, "a")], state)
     for number, (row, wait) in enumerate(zip(again, told, strict=True), start=2):
         assert row["next"].startswith(f"Tried again after {wait}")

@@ -12,7 +12,7 @@ import random
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -381,7 +381,7 @@ def test_a_whole_segment_that_tells_another_story(
     score = new_score("damage: the newest forged")
     found = specimens["segments"]
     events, reached = read_segments(found.folder, found.names()[:-1])
-    newest = [replace(event, detail='{"exit_code":0}') for event in found.events[len(events) :]]
+    newest = [event._replace(detail='{"exit_code":0}') for event in found.events[len(events) :]]
     again = encode(newest, reached, link(reached, newest), compress=True)
     other = renumbered(found.paths()[-1], found.names()[-1], again)
     with score.trial("another end of the run"):

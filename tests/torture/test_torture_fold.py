@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -178,7 +178,7 @@ class Ledgers(RuleBasedStateMachine):
     def tell(self, said: Event, seq: int | None = None) -> None:
         """Both hear it: either both take it in, or the state refuses it and, by the invariants, is as it was."""
         following = len(self.history) + 1
-        heard = replace(said, seq=seq or following)
+        heard = said._replace(seq=seq or following)
         heard_right = heard.seq == following
         why_not = self.account.why_not(heard) if heard_right else "wrong number"
         if why_not is not None:
@@ -234,7 +234,7 @@ class Ledgers(RuleBasedStateMachine):
     def of_a_wrong_attempt(self, job: str, pick: int, off: int) -> None:
         if (kind := self.may_follow(job, pick)) is not None:
             right = say(self.account, kind, job)
-            self.tell(replace(right, attempt=right.attempt + off))
+            self.tell(right._replace(attempt=right.attempt + off))
 
     @rule(
         kind=st.sampled_from((EventKind.POSTED, EventKind.SUBMITTED, EventKind.RESERVED)),
@@ -391,7 +391,7 @@ def lives(longest: int) -> Iterator[tuple[str, Account, list[Event]]]:
         account, events = Account(), []
         for letter in word:
             kind = next(kind for kind, its in LETTERS.items() if its == letter)
-            events.append(replace(say(account, kind, "a"), seq=len(events) + 1))
+            events.append(say(account, kind, "a")._replace(seq=len(events) + 1))
             account.take(events[-1])
         yield word, account, events
         if len(word) < longest:
@@ -405,7 +405,7 @@ def test_every_life_of_a_job(new_score: Callable[[str], Score]) -> None:
         for kind, letter in LETTERS.items():
             with score.trial(f"{letter} after {word or 'nothing'}"):
                 state = fold(events)
-                said = replace(say(account, kind, "a"), seq=len(events) + 1)
+                said = say(account, kind, "a")._replace(seq=len(events) + 1)
                 before = STANDS[word[-1]] if word else None
                 if LIFE.fullmatch(word + letter):
                     state.apply(said)
