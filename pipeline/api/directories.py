@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,12 +100,16 @@ class RunDirectory:
     ) -> Exported:
         """Export the stored videos as a data set; see the function `export`."""
         from pipeline.dataset import write
+        from pipeline.dataset.remote import is_address
 
-        target = _folder(to)
+        if not str(to).strip():
+            raise InputError("--to: names nothing; write it like --to quickstart-hf")
         size = write.DEFAULT_SHARD_BYTES if shard_bytes is None else _size(shard_bytes, format)
         asked = write.Asked(format, (where,) if isinstance(where, str) else tuple(where), license, size)
         seen = self._look()
-        return write.export(self.folder, seen.lines(), seen.state, target, asked)
+        if is_address(str(to)):
+            return write.export_to_store(self.folder, seen.lines(), seen.state, str(to), asked)
+        return write.export(self.folder, seen.lines(), seen.state, Path(to), asked)
 
 
 def open_run(directory: Path | str) -> RunDirectory:
@@ -203,7 +206,7 @@ def export(
     """Export the stored videos of a run directory as a data set. Each is held against the ledger again.
 
     Args:
-        to: the folder to write: new, empty, or an export to refresh.
+        to: the folder to write, or its address in object storage: new, empty, or an export to refresh.
         format: `hf` (Hugging Face video folder), `webdataset` (tar shards), `csv` or `parquet` (a table, and videos).
         where: only clips of which the results say so, like `product=mug`; all must hold.
         license: the licence on the card, as Hugging Face names it: `cc-by-4.0`.
@@ -213,17 +216,7 @@ def export(
         InputError: something asked for makes no sense, or nothing is stored; nothing was written.
         MachineError: the disk refused; export again to go on.
     """
-    target = _folder(to)
-    return open_run(directory).export(target, format=format, where=where, license=license, shard_bytes=shard_bytes)
-
-
-def _folder(to: Path | str) -> Path:
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", str(to)):
-        shown = str(to)[:60]
-        raise InputError(f"--to: {shown!r} is an address, which is not supported in this version; name a folder here")
-    if not str(to).strip():
-        raise InputError("--to: names nothing; write it like --to quickstart-hf")
-    return Path(to)
+    return open_run(directory).export(to, format=format, where=where, license=license, shard_bytes=shard_bytes)
 
 
 def _size(shard_bytes: int, form: str) -> int:

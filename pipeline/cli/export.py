@@ -20,7 +20,12 @@ INTERRUPTED = 130
 def export(
     directory: options.RunDirectory,
     to: Annotated[
-        str, typer.Option("--to", metavar="PATH", help="The folder to write: new, empty, or an export to refresh.")
+        str,
+        typer.Option(
+            "--to",
+            metavar="PATH",
+            help="The folder or s3:// address to write: new, empty, or an export to refresh.",
+        ),
     ],
     form: Annotated[
         str,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import re
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ from pipeline.dataset import rows as described
 from pipeline.dataset.card import NO_LICENSE, Facts, LeftOut, card
 from pipeline.dataset.clips import Choice, Clip, choose, parse_conditions
 from pipeline.dataset.place import Place, open_place
+from pipeline.dataset.remote import Store
 from pipeline.dataset.shards import Shards, shard_name
 from pipeline.dataset.sources import NotAsStored, open_source, read_poster
 from pipeline.kernel.errors import InputError, MachineError
@@ -61,7 +63,8 @@ class Asked:
 class Exported:
     """What came of it. Money in micro-dollars."""
 
-    path: Path
+    path: Path | str
+    """The folder, or its address in object storage."""
     format: str
     clips: int
     seconds: float
@@ -130,6 +133,23 @@ def export(folder: Path, lines: Sequence[Line], state: State, to: Path, asked: A
         if error.errno == errno.ELOOP:
             raise InputError(f"{to}: {error.strerror}. Nothing was exported.") from None
         raise MachineError(f"{to} cannot be written: {error.strerror}. The export is not whole; export again") from None
+
+
+def export_to_store(folder: Path, lines: Sequence[Line], state: State, to: str, asked: Asked) -> Exported:
+    """Export as `export` does, to an address in object storage such as `s3://bucket/clips`.
+
+    The export is made in the run directory first, where hard links need no room, and is deleted there at the end.
+
+    Raises:
+        InputError: as `export`, or the address cannot be used.
+        MachineError: the disk or the storage refused; what is there has no marker, and exporting again goes on.
+    """
+    store = Store(to)
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as name:
+        made = Path(name) / "export"
+        done = export(folder, lines, state, made, asked)
+        store.send(made, store.begin())
+    return replace(done, path=store.url, linked=0, copied=done.linked + done.copied)
 
 
 def _check(asked: Asked) -> None:

@@ -47,7 +47,7 @@ def test_report_and_export_are_written_again(stored: Path, here: Path) -> None:
     assert (done.clips, done.cost_microusd, done.exit_code) == (1, 3_500_000, 0)
     assert pd.read_csv("clips/clips.csv")["id"].tolist() == ["two"]
     for to, asked, told in (
-        ("s3://bucket/clips", {"format": "hf"}, "is an address"),
+        ("ice://bucket/clips", {"format": "hf"}, "of a kind that is not known"),
         ("more", {"format": "hf", "shard_bytes": 10**9}, "only --format webdataset"),
         ("more", {"format": "webdataset", "shard_bytes": 10}, "no size from"),
     ):

@@ -306,7 +306,7 @@ def test_the_command_tells_people_and_scripts(
         (["--format", "zip"], "no format 'zip'"),
         (["--format", "webdataset", "--shard-size", "big"], "no size"),
         (["--format", "csv", "--shard-size", "1GB"], "only --format webdataset"),
-        (["--format", "csv", "--to", "s3://bucket/x"], "not supported in this version"),
+        (["--format", "csv", "--to", "ice://bucket/x"], "of a kind that is not known"),
     ):
         assert call(monkeypatch, str(films), *to, *wrong) == 2
         assert why in capsys.readouterr().err

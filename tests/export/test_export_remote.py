@@ -1,0 +1,225 @@
+"""An export in object storage, by the real S3 protocol: whole or without its marker, and as it was sent."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.dataset.remote import TRIES, BrokenUpload, Store
+from pipeline.dataset.write import Asked, Exported, export_to_store
+from pipeline.kernel.clock import SystemClock
+from pipeline.kernel.errors import InputError, MachineError
+from pipeline.looking.view import look
+
+SERVE = "from moto.server import main; main()"
+BUCKET = "s3://films-of-lamps"
+Send = Callable[..., Exported]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """A server of the S3 protocol on loopback, with one bucket."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-W", "ignore", "-c", SERVE, "-p", str(port), "-H", "127.0.0.1"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            for _ in range(600):
+                with socket.socket() as probe:
+                    if probe.connect_ex(("127.0.0.1", port)) == 0:
+                        break
+                time.sleep(0.05)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+
+
+@pytest.fixture(autouse=True)
+def account(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the storage is and whose it is, as its users say it: in the environment."""
+    for name, value in {
+        "AWS_ENDPOINT_URL": server,
+        "AWS_ACCESS_KEY_ID": "made-up",
+        "AWS_SECRET_ACCESS_KEY": "made-up",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)
+
+
+@pytest.fixture
+def files(account: None) -> Any:
+    """The storage, as another hand sees it; empty."""
+    import s3fs
+
+    found = s3fs.S3FileSystem(use_listings_cache=False, skip_instance_cache=True)
+    if found.exists(BUCKET):
+        found.rm(BUCKET, recursive=True)
+    found.mkdir(BUCKET)
+    return found
+
+
+@pytest.fixture
+def send(films: Path) -> Send:
+    """`send("s3://…")` exports there."""
+
+    def call(to: str, form: str = "hf") -> Exported:
+        seen = look(films, SystemClock().now_us())
+        return export_to_store(films, seen.lines(), seen.state, to, Asked(form))
+
+    return call
+
+
+def contents(files: Any, root: str) -> dict[str, bytes]:
+    root = root.removeprefix("s3://")
+    return {path.removeprefix(f"{root}/"): files.cat_file(path) for path in files.find(root)}
+
+
+@pytest.mark.parametrize("form", ["hf", "webdataset"])
+def test_what_is_in_the_bucket_is_what_an_export_to_a_folder_has(
+    send: Send, files: Any, exported: Any, tmp_path: Path, form: str, films: Path
+) -> None:
+    there = send(f"{BUCKET}/deep/{form}", form)
+    here = exported(form)
+    folder = tmp_path / form
+    expected = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert contents(files, f"{BUCKET}/deep/{form}") == expected
+    assert (there.path, there.clips, there.bytes) == (f"{BUCKET}/deep/{form}", here.clips, here.bytes)
+    assert [path for path in films.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_refreshed_export_sends_only_what_is_new(send: Send, files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is there as it was sent stays; what an earlier export had and this one has not is deleted."""
+    send(f"{BUCKET}/clips", "hf")
+    first = contents(files, f"{BUCKET}/clips")
+    sent: list[str] = []
+    real = Store._put_once
+    monkeypatch.setattr(Store, "_put_once", lambda store, path, at: (sent.append(path.name), real(store, path, at))[1])
+    send(f"{BUCKET}/clips", "hf")
+    assert sent == ["SHA256SUMS", "_export.json"]
+    assert contents(files, f"{BUCKET}/clips") == first
+    send(f"{BUCKET}/clips", "csv")
+    assert not [name for name in contents(files, f"{BUCKET}/clips") if name.startswith("train/")]
+
+
+def test_an_upload_that_goes_wrong_is_found_and_made_again(
+    send: Send, files: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A byte that changed on its way, of an object of the right size."""
+    real = Store._put_once
+    spoilt: list[str] = []
+
+    def put(store: Store, path: Path, at: str) -> None:
+        if path.suffix == ".mp4" and path.name not in spoilt:
+            spoilt.append(path.name)
+            data = bytearray(path.read_bytes())
+            data[len(data) // 2] ^= 1
+            store._files.pipe_file(at, bytes(data))
+            store._check(path, at, store._files.info(at))
+            return
+        real(store, path, at)
+
+    monkeypatch.setattr(Store, "_put_once", put)
+    done = send(f"{BUCKET}/clips")
+    assert len(spoilt) == done.clips
+    there = contents(files, f"{BUCKET}/clips")
+    sums = dict(line.split("  ")[::-1] for line in there["SHA256SUMS"].decode().splitlines())
+    assert {name: hashlib.sha256(there[name]).hexdigest() for name in sums} == sums
+    assert "_export.json" in there
+
+
+def test_a_large_object_that_breaks_off_in_the_middle_is_not_there(
+    files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes up in parts; when one fails, nothing has the name."""
+    large = tmp_path / "large.tar"
+    large.write_bytes(os.urandom(1024) * 1024 * 12)
+    store = Store(f"{BUCKET}/clips")
+    store._files.put_file = functools.partial(store._files.put_file, chunksize=5 * 2**20)
+    parts: list[int] = []
+    real = type(store._files)._call_s3
+
+    async def break_off(self: Any, method: str, *args: Any, **kwargs: Any) -> Any:
+        if method == "upload_part":
+            parts.append(kwargs["PartNumber"])
+            if kwargs["PartNumber"] == 2:
+                raise OSError("the connection broke")
+        return await real(self, method, *args, **kwargs)
+
+    monkeypatch.setattr(type(store._files), "_call_s3", break_off)
+    with pytest.raises(MachineError, match="could not be written"):
+        store._put(tmp_path, "large.tar")
+    monkeypatch.setattr(type(store._files), "_call_s3", real)
+    assert 2 in parts
+    assert contents(files, f"{BUCKET}/clips") == {}
+    store._put(tmp_path, "large.tar")
+    assert contents(files, f"{BUCKET}/clips")["large.tar"] == large.read_bytes()
+
+
+def test_storage_that_refuses_for_good_leaves_no_marker_and_is_gone_on_with(
+    send: Send, files: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+    real = Store._put_once
+
+    def refuse(store: Store, path: Path, at: str) -> None:
+        if path.name == "README.md":
+            tried.append(at)
+            raise PermissionError
+        real(store, path, at)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "_put_once", refuse)
+        with pytest.raises(MachineError, match=r"access was refused\). It is not whole; export again"):
+            send(f"{BUCKET}/clips")
+    assert len(tried) == TRIES
+    names = contents(files, f"{BUCKET}/clips").keys()
+    assert ("_incomplete" in names, "_export.json" in names) == (True, False)
+    send(f"{BUCKET}/clips")
+    names = contents(files, f"{BUCKET}/clips").keys()
+    assert ("_incomplete" in names, "_export.json" in names) == (False, True)
+
+
+def test_what_is_not_ours_is_not_touched(send: Send, files: Any) -> None:
+    files.pipe_file(f"{BUCKET}/theirs/thesis.txt", b"years of work")
+    with pytest.raises(InputError, match=r"no export of kling-batch: it has 'thesis.txt'"):
+        send(f"{BUCKET}/theirs")
+    assert contents(files, f"{BUCKET}/theirs") == {"thesis.txt": b"years of work"}
+
+
+def test_a_bucket_that_is_not_there_is_said_before_anything_is_sent(send: Send) -> None:
+    with pytest.raises(InputError, match=r"cannot be used: there is no such bucket. Nothing was exported"):
+        send("s3://no-such-bucket-of-ours/clips")
+
+
+def test_an_address_that_needs_another_package_says_which(send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fsspec.core", None)
+    with pytest.raises(InputError, match=r"pip install 'kling-batch\[s3\]'"):
+        send(f"{BUCKET}/clips")
+
+
+def test_storage_without_checksums_of_its_own_is_read_back(send: Send) -> None:
+    """Any other kind of storage that fsspec knows; what is read differs where it was spoilt."""
+    import fsspec
+
+    done = send("memory://clips")
+    assert fsspec.filesystem("memory").exists("/clips/_export.json")
+    store = Store("memory://clips")
+    path = Path(__file__)
+    store._files.pipe_file("/clips/other", path.read_bytes()[::-1])
+    with pytest.raises(BrokenUpload):
+        store._check(path, "/clips/other", store._files.info("/clips/other"))
+    assert done.clips > 0
