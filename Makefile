@@ -36,8 +36,10 @@ schema: .venv/ready  ## Write the schemas that editors read, after a change of w
 	$(BIN)/kling-batch schema manifest --output configs/manifest.schema.json
 	$(BIN)/kling-batch schema config --output configs/config.schema.json
 
-bench: .venv/ready  ## Measure the whole path, in jobs a second, and plans of a million rows
+bench: .venv/ready  ## Measure the whole path against its floor, memory as jobs grow, the ledger, and large plans
 	$(BIN)/python -m benchmarks.whole_path
+	$(BIN)/python -m benchmarks.whole_path --sizes 1000,10000,100000
+	$(BIN)/python -m benchmarks.ledger
 	$(BIN)/python -m benchmarks.planning
 
 bench-dispatch: .venv/ready  ## Measure the dispatcher against the ideal, in virtual time; half an hour

@@ -119,7 +119,7 @@ def crash_state(world: World) -> str:
     """A digest of all that the next life will find, save for moments and random names: equal, it does the same."""
     ledger = world.run_folder / "ledger"
     events = read_events(ledger) if ledger.is_dir() else []
-    told = [dataclasses.replace(event, at_us=0, detail="", url="") for event in events]
+    told = [event._replace(at_us=0, detail="", url="") for event in events]
     files = sorted(_file_state(path, world.folder) for path in world.folder.rglob("*"))
     journal = (world.folder / "provider" / "journal.jsonl").read_text()
     sold = re.sub(r'"(at|accepted_at|ended_at|file_at)":[0-9.]+', "", journal)
