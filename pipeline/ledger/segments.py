@@ -87,6 +87,8 @@ def _encode_table(table: pa.Table, before: str, after: str, *, compress: bool) -
     """A segment's bytes: plain and quick for a commit; compact, and quick to ask about one job, once merged."""
     chain = orjson.dumps({"version": 1, "before": before, "after": after})
     sink = pa.BufferOutputStream()
+    # As large as a group has rows: by itself it would be made for a million jobs, and take a megabyte.
+    bloom = {"job_id": {"ndv": min(len(table), ROWS_PER_GROUP), "fpp": 0.01}}
     pq.write_table(
         table.replace_schema_metadata({_METADATA_KEY: chain}),
         sink,
@@ -94,7 +96,7 @@ def _encode_table(table: pa.Table, before: str, after: str, *, compress: bool) -
         compression="zstd" if compress else "none",
         use_dictionary=compress,
         write_statistics=compress,
-        bloom_filter_options={"job_id": True} if compress else None,
+        bloom_filter_options=bloom if compress else None,
         write_page_checksum=True,
     )
     return sink.getvalue().to_pybytes()
