@@ -423,6 +423,7 @@ class Config(Section):
         for wanted, key in (
             (self.media.executor == "dask", "media.executor"),
             (self.media.scheduler is not None, "media.scheduler"),
+            ("://" in self.output.dir, "output.dir"),  # an address: a folder of that name is not what was meant
         ):
             if wanted:
                 yield key, "is not supported in this version yet; leave it out"
