@@ -8,8 +8,8 @@ import errno
 import os
 import secrets
 import socket
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ from pipeline.ledger import segments
 from pipeline.ledger.ballast import FULL, give_up_ballast, take_ballast
 from pipeline.ledger.events import Event, mended
 from pipeline.ledger.fold import ImpossibleMoveError, State, fold
+from pipeline.ledger.merging import Merging
 from pipeline.ledger.segments import SegmentName
-from pipeline.ledger.tiers import Tiers
 
 MERGE_ABOVE = 64
 """More segments than this are merged into one when the ledger is opened or closed."""
@@ -60,10 +60,7 @@ class Ledger:
         self._is_short = False
         # One thread of its own: a hung DNS look-up in the shared pool must never hold up a commit.
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="ledger")
-        # Another for merges: no commit waits for one.
-        self._merging = ThreadPoolExecutor(1, thread_name_prefix="ledger-merge")
-        self._merge: tuple[Sequence[SegmentName], Future[SegmentName]] | None = None
-        self._tiers: Tiers | None = Tiers()
+        self._merging = Merging(folder, self._check_still_ours)
 
     @property
     def failure(self) -> MachineError | None:
@@ -158,26 +155,7 @@ class Ledger:
         # Once more: who has written its name over ours since may have read the folder without this segment.
         self._check_still_ours()
         self._reached = after
-        self._merge_what_is_due(name)
-
-    def _merge_what_is_due(self, newest: SegmentName) -> None:
-        """Have the ledger's older segments merged where a tier is full, one merge at a time."""
-        if self._tiers is None:
-            return
-        self._tiers.add(newest)
-        if self._merge is not None and self._merge[1].done():
-            (group, merged), self._merge = self._merge, None
-            if merged.exception() is not None:
-                # It cost tidiness alone: what it read is still there, and the next opening says what is wrong.
-                self._tiers = None
-                return
-            self._tiers.replace(group, merged.result())
-        if self._merge is None and not self._is_short and (group := self._tiers.due()):
-            self._merge = group, self._merging.submit(self._merge_group, group)
-
-    def _merge_group(self, group: Sequence[SegmentName]) -> SegmentName:
-        self._check_still_ours()
-        return segments.merge_segments(self._folder, group, sealed=True)
+        self._merging.note(name)
 
     def _check_still_ours(self) -> None:
         """A second line behind the lock: whoever gets past it, where locks do not work, writes its name over ours.
@@ -213,13 +191,13 @@ class Ledger:
             self.let_go()
 
     def _tidy_up(self) -> None:
-        self._merging.shutdown(wait=True)
+        self._merging.end()
         _tidy(self._folder)
 
     def let_go(self) -> None:
         """Wait for the last write that was begun; after this nothing here touches the folder."""
         self._disk.shutdown(wait=True)
-        self._merging.shutdown(wait=True)
+        self._merging.end()
 
 
 def _tidy(folder: Path) -> None:
@@ -281,15 +259,11 @@ def _load(folder: Path) -> tuple[State, str]:
         remove_leftovers(folder)
         _tidy(folder)
         with no_garbage_collector():
-            kept, replaced = segments.list_segments(folder)
-            if replaced:  # the disk has refused to delete them
-                events, reached = segments.read_segments(folder, kept, replaced)
-                return fold(events), reached
             state, reached = State(), segments.GENESIS
-            for name in kept:  # one after the other: the events of all would take more room than what they say
+            for name in segments.list_segments(folder)[0]:
+                # One after the other: the events of all would take more room than what they say.
                 events, reached = segments.read_segments(folder, [name], reached=reached)
-                for event in events:
-                    state.apply(event)
+                fold(events, state)
             return state, reached
     except ImpossibleMoveError as error:
         raise RunDirectoryError(f"the ledger in {folder} contradicts itself: {error}. Nothing was sent.") from None

@@ -1,7 +1,7 @@
 """Which segments of a ledger that is being written are to be merged, so that there are never many. Plain counting.
 
 Each commit adds one segment to the lowest tier. When a tier has `FAN` segments they become one of the next: an event is
-rewritten once a tier, and a million commits make four tiers. A segment that has become large stays as it is.
+rewritten once a tier, and a million commits make four tiers. A segment that has become large moves up as it is.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from pipeline.ledger.segments import SegmentName
 FAN = 64
 """So many segments of a tier become one of the next."""
 
-LARGE = 1_000_000
-"""Events. What would hold more is not merged while a run goes on: a merge is read into memory as a whole."""
+LARGE = 500_000
+"""The most events that a merge puts together while a run goes on: it is read into memory as a whole."""
 
 
 class Tiers:
@@ -30,10 +30,11 @@ class Tiers:
     def due(self) -> Sequence[SegmentName]:
         """Segments that follow each other and are to be merged now; none if nothing is. Never the newest of all."""
         for tier, names in enumerate(self._tiers):
-            group = names[:FAN]
-            is_full = len(names) > FAN if tier == 0 else len(names) >= FAN
-            if is_full and group[-1].last - group[0].first < LARGE:
-                return group
+            while len(names) > FAN or (tier and len(names) == FAN):
+                group = [name for name in names[:FAN] if name.last - names[0].first < LARGE] or names[:1]
+                if len(group) > 1:
+                    return group
+                self.replace(group, group[0])
         return ()
 
     def replace(self, group: Sequence[SegmentName], merged: SegmentName) -> None:

@@ -1,0 +1,66 @@
+"""Merges a ledger's older segments while a run goes on, in a thread of its own. No commit waits or fails for it."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
+
+from pipeline.kernel.files import free_bytes
+from pipeline.ledger import segments
+from pipeline.ledger.segments import SegmentName
+from pipeline.ledger.tiers import Tiers
+
+SPARE_BYTES = 64 * 2**20
+"""What must be free beside a merge: tidiness never takes the room that a commit or a video needs."""
+
+
+class Merging:
+    """The merges of one open ledger, one at a time."""
+
+    def __init__(self, folder: Path, check_still_ours: Callable[[], None]) -> None:
+        """`check_still_ours` raises where another process has taken the ledger over."""
+        self._folder = folder
+        self._check_still_ours = check_still_ours
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger-merge")
+        self._tiers: Tiers | None = Tiers()
+        self._under_way: tuple[Sequence[SegmentName], Future[SegmentName]] | None = None
+
+    def note(self, newest: SegmentName) -> None:
+        """A segment has become durable: begin a merge if one is due. Trouble ends the merges and nothing else.
+
+        What a merge that failed has read is still there, and the next opening says what is wrong.
+        """
+        if self._tiers is None:
+            return
+        self._tiers.add(newest)
+        if self._under_way is not None and not self._under_way[1].done():
+            return
+        try:
+            if self._under_way is not None:
+                group, merged = self._under_way
+                self._tiers.replace(group, merged.result())
+                self._under_way = None
+            if group := self._tiers.due():
+                self._under_way = group, self._thread.submit(self._merge, group)
+        except Exception:  # the events are durable by now: whatever this is, it is no failure to record them
+            self._tiers = None
+
+    def _merge(self, group: Sequence[SegmentName]) -> SegmentName:
+        self._check_still_ours()
+        size = sum((self._folder / str(name)).stat().st_size for name in group)
+        free = free_bytes(self._folder)
+        if free is not None and free < size + SPARE_BYTES:
+            raise OSError(errno.ENOSPC, "no room to spare for a merge")
+        return segments.merge_segments(self._folder, group, sealed=True)
+
+    def wait(self) -> None:
+        """Return when no merge is under way."""
+        if self._under_way is not None:
+            wait([self._under_way[1]])
+
+    def end(self) -> None:
+        """Begin no more merges, and return when the last is over."""
+        self._tiers = None
+        self._thread.shutdown(wait=True)
