@@ -8,7 +8,7 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 from disk_faults import Disk, Killed
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from ledger_doubles import HandClock, event, segment_paths
 
@@ -58,6 +58,7 @@ def test_tiers_stay_few_and_what_they_merge_follows_each_other(commits: int) -> 
 
 
 @given(st.lists(st.sampled_from([1, 7, 40, 99, 100]), max_size=300))
+@example([100] * 5 + [1] * 200)
 def test_no_merge_is_larger_than_memory_allows_and_large_ones_stay_few(sizes: list[int]) -> None:
     """Commits of any size: what is merged follows each other and is not large; files are as many as the events need."""
     with pytest.MonkeyPatch.context() as patch:
