@@ -9,8 +9,11 @@ from pathlib import Path
 
 from pipeline.kernel.files import free_bytes
 from pipeline.ledger import segments
-from pipeline.ledger.segments import SegmentName
+from pipeline.ledger.segments import Content, SegmentName
 from pipeline.ledger.tiers import Tiers
+
+KNOWN_BYTES = 16 * 2**20
+"""So much of what was written is kept in memory until it is merged; what is beyond it is read again."""
 
 SPARE_BYTES = 64 * 2**20
 """What must be free beside a merge: tidiness never takes the room that a commit or a video needs."""
@@ -25,16 +28,21 @@ class Merging:
         self._check_still_ours = check_still_ours
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger-merge")
         self._tiers: Tiers | None = Tiers()
+        self._known: dict[SegmentName, Content] = {}
+        """What segments hold that were written here and are not merged yet."""
+        self._known_bytes = 0
         self._under_way: tuple[Sequence[SegmentName], Future[SegmentName]] | None = None
 
-    def note(self, newest: SegmentName) -> None:
-        """A segment has become durable: begin a merge if one is due. Trouble ends the merges and nothing else.
+    def note(self, newest: SegmentName, content: Content) -> None:
+        """A segment with this content has become durable: begin a merge if one is due.
 
+        Trouble ends the merges and nothing else.
         What a merge that failed has read is still there, and the next opening says what is wrong.
         """
         if self._tiers is None:
             return
         self._tiers.add(newest)
+        self._keep(newest, content)
         if self._under_way is not None and not self._under_way[1].done():
             return
         try:
@@ -43,17 +51,29 @@ class Merging:
                 self._tiers.replace(group, merged.result())
                 self._under_way = None
             if group := self._tiers.due():
-                self._under_way = group, self._thread.submit(self._merge, group)
+                self._under_way = group, self._thread.submit(self._merge, group, self._forget(group))
         except Exception:  # the events are durable by now: whatever this is, it is no failure to record them
             self._tiers = None
+            self._known.clear()
 
-    def _merge(self, group: Sequence[SegmentName]) -> SegmentName:
+    def _keep(self, name: SegmentName, content: Content) -> None:
+        if self._known_bytes + content.table.nbytes <= KNOWN_BYTES:
+            self._known[name] = content
+            self._known_bytes += content.table.nbytes
+
+    def _forget(self, group: Sequence[SegmentName]) -> dict[SegmentName, Content]:
+        """What is known of a group, which is not kept here any longer."""
+        known = {name: self._known.pop(name) for name in group if name in self._known}
+        self._known_bytes -= sum(content.table.nbytes for content in known.values())
+        return known
+
+    def _merge(self, group: Sequence[SegmentName], known: dict[SegmentName, Content]) -> SegmentName:
         self._check_still_ours()
         size = sum((self._folder / str(name)).stat().st_size for name in group)
         free = free_bytes(self._folder)
         if free is not None and free < size + SPARE_BYTES:
             raise OSError(errno.ENOSPC, "no room to spare for a merge")
-        return segments.merge_segments(self._folder, group, sealed=True)
+        return segments.merge_segments(self._folder, group, sealed=True, known=known)
 
     def wait(self) -> None:
         """Return when no merge is under way."""

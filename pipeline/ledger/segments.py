@@ -12,7 +12,7 @@ import errno
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
@@ -78,13 +78,23 @@ def table_of(events: Sequence[Event]) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=SCHEMA)
 
 
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a segment holds: its events as a table, and its place in the chain."""
+
+    table: pa.Table
+    before: str
+    after: str
+
+
 def encode(events: Sequence[Event], before: str, after: str, *, compress: bool = False) -> bytes:
     """The parquet bytes of a segment whose place in the chain is between `before` and `after`."""
-    return _encode_table(table_of(events), before, after, compress=compress)
+    return encode_content(Content(table_of(events), before, after), compress=compress)
 
 
-def _encode_table(table: pa.Table, before: str, after: str, *, compress: bool) -> bytes:
+def encode_content(content: Content, *, compress: bool = False) -> bytes:
     """A segment's bytes: plain and quick for a commit; compact, and quick to ask about one job, once merged."""
+    table, before, after = content.table, content.before, content.after
     chain = orjson.dumps({"version": 1, "before": before, "after": after})
     sink = pa.BufferOutputStream()
     # As large as a group has rows: by itself it would be made for a million jobs, and take a megabyte.
@@ -248,25 +258,25 @@ def read_segments(
 
 
 def _read_segment(folder: Path, name: SegmentName) -> tuple[list[Event], str, str]:
-    table, before, after = _read_table(folder, name)
+    content = _read_content(folder, name)
     try:
-        events = _decode(table)
+        events = _decode(content.table)
     except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
         raise _damage(folder, str(name), f"cannot be read ({type(error).__name__})") from None
     if not events or events[0].seq != name.first or events[-1].seq != name.last:
         raise _damage(folder, str(name), "does not hold the events that its name says")
-    return events, before, after
+    return events, content.before, content.after
 
 
-def _read_table(folder: Path, name: SegmentName) -> tuple[pa.Table, str, str]:
-    """A segment's bytes, held against its name, as a table, and its place in the chain."""
+def _read_content(folder: Path, name: SegmentName) -> Content:
+    """What a segment holds, its bytes held against its name."""
     data = _read_file(folder, str(name))
     if hashlib.sha256(data).hexdigest()[:32] != name.checksum:
         raise _damage(folder, str(name), "is damaged: its bytes do not match the checksum in its name")
     try:
         table = _open(data).read(use_threads=False)
         chain = orjson.loads((table.schema.metadata or {})[_METADATA_KEY])
-        return table, str(chain["before"]), str(chain["after"])
+        return Content(table, str(chain["before"]), str(chain["after"]))
     except (pa.ArrowException, KeyError, ValueError, TypeError, OSError) as error:
         raise _damage(folder, str(name), f"cannot be read ({type(error).__name__})") from None
 
@@ -324,7 +334,13 @@ def _damage(folder: Path, name: str, what: str) -> RunDirectoryError:
     )
 
 
-def merge_segments(folder: Path, names: Sequence[SegmentName], *, sealed: bool = False) -> SegmentName:
+def merge_segments(
+    folder: Path,
+    names: Sequence[SegmentName],
+    *,
+    sealed: bool = False,
+    known: Mapping[SegmentName, Content] | None = None,
+) -> SegmentName:
     """Replace segments that follow each other by one with the same events and the same place in the chain.
 
     A kill at any point leaves either the old ones, or both (then the merged one counts), or the merged one. The old
@@ -332,15 +348,16 @@ def merge_segments(folder: Path, names: Sequence[SegmentName], *, sealed: bool =
 
     Args:
         sealed: whether newer segments follow: then another may be written meanwhile, and the head names one of those.
+        known: what some of them hold, as this process has written it: reading them back costs as much as all the rest.
     """
-    old, before, after = _joined(folder, names)
-    data = _encode_table(old, before, after, compress=True)
-    merged = _place(folder, names[0].first, names[-1].last, data)
+    old = _joined(folder, names, known or {})
+    merged = _place(folder, names[0].first, names[-1].last, encode_content(old, compress=True))
     if not sealed:
         _write_head(folder, merged)
     try:
-        kept = _read_table(folder, merged)
-        if kept[1:] != (before, after) or not kept[0].combine_chunks().equals(old.combine_chunks()):
+        kept = _read_content(folder, merged)
+        is_whole = (kept.before, kept.after) == (old.before, old.after)
+        if not is_whole or not kept.table.combine_chunks().equals(old.table.combine_chunks()):
             raise _damage(folder, str(merged), "is not what was written")
     except RunDirectoryError as damage:
         remove_segments(folder, [merged] if merged not in names else [])
@@ -349,21 +366,21 @@ def merge_segments(folder: Path, names: Sequence[SegmentName], *, sealed: bool =
     return merged
 
 
-def _joined(folder: Path, names: Sequence[SegmentName]) -> tuple[pa.Table, str, str]:
-    """The events of segments that follow each other in one table, and their place in the chain."""
+def _joined(folder: Path, names: Sequence[SegmentName], known: Mapping[SegmentName, Content]) -> Content:
+    """What segments that follow each other hold together."""
     tables: list[pa.Table] = []
     begin, reached = "", ""
     for name in names:
-        table, before, after = _read_table(folder, name)
-        if not table.schema.equals(SCHEMA):
+        content = known.get(name) or _read_content(folder, name)
+        if not content.table.schema.equals(SCHEMA):
             raise _damage(folder, str(name), "cannot be read (its columns are not those of a ledger)")
-        if table["seq"].to_pylist() != list(range(name.first, name.last + 1)):
+        if content.table["seq"].to_pylist() != list(range(name.first, name.last + 1)):
             raise _damage(folder, str(name), "does not hold the events that its name says")
-        if tables and before != reached:
+        if tables and content.before != reached:
             raise _damage(folder, str(name), "does not continue the segment before it: one was swapped or is foreign")
-        begin, reached = begin or before, after
-        tables.append(table.replace_schema_metadata(None))
-    return pa.concat_tables(tables), begin, reached
+        begin, reached = begin or content.before, content.after
+        tables.append(content.table.replace_schema_metadata(None))
+    return Content(pa.concat_tables(tables), begin, reached)
 
 
 def remove_segments(folder: Path, names: Iterable[SegmentName]) -> None:

@@ -32,7 +32,7 @@ MERGE_ABOVE = 64
 READ_TRIES = 5
 """How often a reader looks again where a live writer changes the folder under its eyes."""
 
-GATHER_S = 0.01
+GATHER_S = 0.02
 """How long a commit that follows right upon another waits for company. The first of a calm moment never waits."""
 
 UNHURRIED = 2_000
@@ -144,7 +144,8 @@ class Ledger:
     def _write(self, batch: list[Event]) -> None:
         self._check_still_ours()
         after = segments.link(self._reached, batch)
-        data = segments.encode(batch, self._reached, after)
+        content = segments.Content(segments.table_of(batch), self._reached, after)
+        data = segments.encode_content(content)
         try:
             name = segments.write_segment(self._folder, batch, data)
         except OSError as error:
@@ -155,7 +156,7 @@ class Ledger:
         # Once more: who has written its name over ours since may have read the folder without this segment.
         self._check_still_ours()
         self._reached = after
-        self._merging.note(name)
+        self._merging.note(name, content)
 
     def _check_still_ours(self) -> None:
         """A second line behind the lock: whoever gets past it, where locks do not work, writes its name over ours.

@@ -153,6 +153,22 @@ async def test_a_merge_of_old_segments_may_end_at_any_call(folder: Path, disk: D
     assert [(name.first, name.last) for name in list_segments(folder)[0]] == [(1, 3), (4, 4)]
 
 
+@pytest.mark.parametrize(("room", "reads_again"), [(merging.KNOWN_BYTES, 0), (1, FAN)])
+async def test_what_was_just_written_is_merged_from_memory(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, room: int, reads_again: int
+) -> None:
+    """Only the merged segment is read back, while there is room to remember the others; every event is there."""
+    read: list[SegmentName] = []
+    real = segments._read_content
+    monkeypatch.setattr(segments, "_read_content", lambda at, name: (read.append(name), real(at, name))[1])
+    monkeypatch.setattr(merging, "KNOWN_BYTES", room)
+    with open_ledger(folder, HandClock()) as ledger:
+        written = await write(ledger, FAN + 1)
+        assert ledger._merging._known_bytes <= room
+    assert [(name.first, name.last) for name in read] == [(n, n) for n in range(1, reads_again + 1)] + [(1, FAN)]
+    assert read_events(folder) == written
+
+
 async def test_a_merge_that_fails_stops_no_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tidiness is all that it costs: every later event is recorded, and the ledger is whole."""
 
