@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import logging
 import os
 import traceback
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,10 +32,17 @@ class RunLog(logging.Handler):
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         self._descriptor = os.open(path, flags, 0o644)
         self._secrets = secrets
+        self._lines: deque[bytes] = deque()
+        """What is to be written: all events of a commit together, where an event loop says when that is."""
 
     def event(self, event: Event) -> None:
         """Note an event that has become durable."""
-        self._write(facts_of(event))
+        self._lines.append(self._line(facts_of(event)))
+        if len(self._lines) == 1:
+            try:
+                asyncio.get_running_loop().call_soon(self._flush)
+            except RuntimeError:
+                self._flush()
 
     def emit(self, record: logging.LogRecord) -> None:
         facts: dict[str, Any] = {"at": iso(int(record.created * 1e6)), "event": "log", "message": record.getMessage()}
@@ -43,15 +52,23 @@ class RunLog(logging.Handler):
             # Frames only: the text of a stranger's exception may hold anything, the key included.
             facts["where"] = [f"{frame.name}:{frame.lineno}" for frame in traceback.extract_tb(record.exc_info[2])]
             facts["error"] = type(record.exc_info[1]).__name__
-        self._write(facts)
+        self._lines.append(self._line(facts))
+        self._flush()
 
-    def _write(self, facts: dict[str, Any]) -> None:
-        try:
-            os.write(self._descriptor, one_line(facts, *self._secrets).encode() + b"\n")
-        except OSError:
-            return
+    def _line(self, facts: dict[str, Any]) -> bytes:
+        return one_line(facts, *self._secrets).encode() + b"\n"
+
+    def _flush(self) -> None:
+        lines = []
+        with contextlib.suppress(IndexError):  # another thread may log at the same time
+            while True:
+                lines.append(self._lines.popleft())
+        if lines:
+            with contextlib.suppress(OSError):
+                os.write(self._descriptor, b"".join(lines))
 
     def close(self) -> None:
+        self._flush()
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             with contextlib.suppress(OSError):

@@ -220,7 +220,7 @@ class Client:
     async def _read_object(self, response: aiohttp.ClientResponse, *, needed: bool) -> dict[str, Any]:
         """The answer's object. Where the headers name the request, a body that breaks off only costs a question."""
         try:
-            return replies.parse_object(await self._read(response)) or {}
+            return replies.parse_object(await self._read_soon(response)) or {}
         except Exception:
             if needed:
                 raise
@@ -229,7 +229,7 @@ class Client:
     async def _read_paid(self, response: aiohttp.ClientResponse) -> bytes:
         """The body. The status of an error says all about money, so its words may be missing; an acceptance's not."""
         try:
-            return await self._read(response)
+            return await self._read_soon(response)
         except Exception:
             if 200 <= response.status < 300:
                 raise
@@ -357,16 +357,23 @@ class Client:
             # The header cuts the fraction of its second off: half a second is the best guess at it.
             self._provider_ahead_us = said_us + 500_000 - int(self._clock.monotonic_s() * 1e6)
 
+    async def _read_soon(self, response: aiohttp.ClientResponse) -> bytes:
+        """The body of a call that may take long until its answer begins, but not from then on."""
+        async with asyncio.timeout(self._settings.read_s):
+            return await self._read(response)
+
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
-        """The body, refused once it is longer than any honest JSON; a key that is quoted back is struck out."""
+        """The body, refused once it is longer than any honest JSON; a key that is quoted back is struck out.
+
+        How long it may take is the whole call's bound, where that has one.
+        """
         parts: list[bytes] = []
         size = 0
-        async with asyncio.timeout(self._settings.read_s):
-            async for chunk in response.content.iter_any():
-                size += len(chunk)
-                if size > MAX_JSON_BYTES:
-                    raise ValueError("the reply is too long")
-                parts.append(chunk)
+        async for chunk in response.content.iter_any():
+            size += len(chunk)
+            if size > MAX_JSON_BYTES:
+                raise ValueError("the reply is too long")
+            parts.append(chunk)
         return self._eraser.strike_out(b"".join(parts))
 
 

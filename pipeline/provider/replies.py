@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -379,13 +380,7 @@ def parse_json(body: bytes) -> Any:
     must not hide the request id or the URL beside it.
     """
     try:
-        return json.loads(
-            body,
-            parse_int=_whole,
-            parse_float=_fraction,
-            parse_constant=lambda _name: None,
-            object_pairs_hook=_refuse_duplicates,
-        )
+        return _EXACT.decode(body.decode(json.detect_encoding(body), "surrogatepass"))
     except (ValueError, RecursionError):
         return None
 
@@ -407,6 +402,14 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(made) != len(pairs):
         raise ValueError("a key stands twice")
     return made
+
+
+_EXACT = json.JSONDecoder(
+    parse_int=_whole,
+    parse_float=_fraction,
+    parse_constant=lambda _name: None,
+    object_pairs_hook=_refuse_duplicates,
+)
 
 
 def error_message(status: int, body: bytes) -> str:
@@ -462,7 +465,9 @@ def moment_us(value: object) -> int | None:
     return int(value * 1_000) if 10**12 <= value < 10**13 else None
 
 
+@lru_cache(maxsize=64)
 def _parse_date(text: str) -> int | None:
+    """A date's moment; remembered, as all answers of a second bear the same one."""
     if len(text) > 40:
         return None
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import errno
 import io
@@ -184,6 +185,26 @@ def test_the_log_is_json_without_the_key(tmp_path: Path) -> None:
     assert [json.loads(each)["event"] for each in lines] == ["voided", "log"]
     assert orjson.loads(lines[0])["detail"] == "no [key]\n\x1b"
     assert not any(b"quoted" in each for each in lines)
+
+
+async def test_the_log_writes_the_events_of_a_commit_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one call when the loop comes round; another message, or the end, waits for nothing."""
+    writes: list[int] = []
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda at, data: (writes.append(data.count(b"\n")), real(at, data))[1])
+    log = RunLog(tmp_path / "run.log", "")
+    each = Event(event=EventKind.VOIDED, seq=1, at_us=NOON_US, job_id="a")
+    for seq in (1, 2, 3):
+        log.event(each._replace(seq=seq))
+    await asyncio.sleep(0)
+    assert writes == [3]
+    log.event(each._replace(seq=4))
+    log.emit(logging.LogRecord("x", logging.INFO, "", 1, "in a hurry", None, None))
+    log.event(each._replace(seq=5))
+    log.close()
+    assert writes == [3, 2, 1]
+    lines = [json.loads(line) for line in (tmp_path / "run.log").read_bytes().splitlines()]
+    assert [line.get("seq") for line in lines] == [1, 2, 3, 4, None, 5]
 
 
 def test_rows_are_read_without_threads(tmp_path: Path) -> None:
