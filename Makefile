@@ -36,8 +36,13 @@ schema: .venv/ready  ## Write the schemas that editors read, after a change of w
 	$(BIN)/kling-batch schema manifest --output configs/manifest.schema.json
 	$(BIN)/kling-batch schema config --output configs/config.schema.json
 
-bench: .venv/ready  ## Measure the whole path against its floor, memory as jobs grow, the ledger, and large plans
-	$(BIN)/python -m benchmarks.whole_path
+.venv/peers/ready: .venv/ready
+	$(PYTHON) -m venv .venv/peers
+	.venv/peers/bin/pip install --quiet --disable-pip-version-check segmind==1.3.0 scrapy==2.19.0
+	@touch $@
+
+bench: .venv/peers/ready  ## Measure the whole path against its floor and others, memory as jobs grow, the ledger, plans
+	$(BIN)/python -m benchmarks.whole_path --peers .venv/peers/bin/python
 	$(BIN)/python -m benchmarks.whole_path --sizes 1000,10000,100000
 	$(BIN)/python -m benchmarks.ledger
 	$(BIN)/python -m benchmarks.planning

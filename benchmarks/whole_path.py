@@ -24,6 +24,7 @@ from pathlib import Path
 
 KEY = "SG_0123456789abcdef"
 LEVELS = ("container", "frames", "full")
+PEERS = ("sdk", "scrapy")
 
 FLAGS = {
     "provider.kind": "segmind",
@@ -46,6 +47,7 @@ def main() -> None:
     parser.add_argument("--clip-kib", type=int, default=64)
     parser.add_argument("--levels", default=",".join(LEVELS), help="levels of media.verify to measure")
     parser.add_argument("--sizes", help="numbers of jobs, each measured once at `container`, instead of the levels")
+    parser.add_argument("--peers", type=Path, help="the Python that has the packages of benchmarks/peers.py")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
@@ -60,7 +62,7 @@ def main() -> None:
 
 
 def _table_of_levels(arguments: argparse.Namespace, folder: Path) -> None:
-    names = ("floor", *arguments.levels.split(","))
+    names = ("floor", *arguments.levels.split(","), *(PEERS if arguments.peers else ()))
     runs: dict[str, list[Measured]] = {name: [] for name in names}
     for number in range(arguments.runs):
         for name in names:
@@ -114,6 +116,8 @@ def _one(arguments: argparse.Namespace, name: str, jobs: int, folder: Path) -> M
                 "core": cores[0],
             }
             command = [sys.executable, "-m", "benchmarks.whole_path", "--one", json.dumps(asked)]
+            if name in PEERS:
+                command = [str(arguments.peers), "benchmarks/peers.py", name, json.dumps(asked)]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             return dict(json.loads(done.stdout))
         finally:
