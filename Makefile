@@ -46,6 +46,7 @@ bench: .venv/peers/ready  ## Measure the whole path against its floor and others
 	$(BIN)/python -m benchmarks.whole_path --sizes 1000,10000,100000
 	$(BIN)/python -m benchmarks.ledger
 	$(BIN)/python -m benchmarks.planning
+	$(BIN)/python -m benchmarks.resuming
 
 bench-dispatch: .venv/ready  ## Measure the dispatcher against the ideal, in virtual time; half an hour
 	$(BIN)/python -m benchmarks.dispatch

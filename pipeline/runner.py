@@ -48,7 +48,7 @@ from pipeline.provider.replies import Refused
 from pipeline.provider.secrecy import Eraser
 from pipeline.provider.settings import ProviderSettings
 from pipeline.report.entries import Line, lines_of, load_lines, save_entries
-from pipeline.report.summary import summarise
+from pipeline.report.summary import is_complete, read_summary, says_the_same, summarise, write_summary
 from pipeline.runlog import LOGGER, RunLog
 
 if TYPE_CHECKING:
@@ -330,7 +330,10 @@ async def run(
             check_part(folder, campaign, ledger.state)
             # Now or never: what the last run has kept of its rows is about to be replaced.
             check_ids(folder, campaign, ledger.state)
-            lines = _prepare_folder(folder, campaign, config)
+            reported = read_summary(folder / "report")
+            lines, has_new_rows = _prepare_folder(folder, campaign, config)
+            if has_new_rows or reported.get("events") != ledger.state.last_seq:
+                reported = {}
             async with open_provider(config, folder, key, clock, stage=stage) as provider:
                 with log_to(folder / "run.log", provider.key, webhook) as run_log:
                     listener = told(run_log.event, watcher.event)
@@ -346,6 +349,7 @@ async def run(
                             options,
                             watcher,
                             lines,
+                            reported,
                             tells=webhook is not None,
                             rehearsed=stage is not None,
                         )
@@ -415,19 +419,19 @@ def check_part(folder: Path, campaign: Campaign, state: State) -> None:
             )
 
 
-def _prepare_folder(folder: Path, campaign: Campaign, config: Config) -> list[Line]:
-    """Lay the run directory out and keep in it what is being run."""
+def _prepare_folder(folder: Path, campaign: Campaign, config: Config) -> tuple[list[Line], bool]:
+    """Lay the run directory out and keep in it what is being run; returns its lines, and whether they are new there."""
     try:
         remove_leftovers(folder)
         for name in ("videos", "posters", "report", *(() if config.is_live else (SANDBOX_FOLDER,))):
             make_folder(folder / name)
             remove_leftovers(folder / name)
-        save_entries(folder, campaign.entries)
+        has_new_rows = save_entries(folder, campaign.entries)
         write_file(folder / f"manifest{campaign.source.suffix.lower()}", campaign.source.read_bytes())
         write_file(folder / "config.yaml", dump_config(config).encode())
     except OSError as error:
         raise MachineError(f"{folder} cannot be written: {error.strerror}. Nothing was sent.") from None
-    return lines_of(campaign.entries)
+    return lines_of(campaign.entries), has_new_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -497,6 +501,7 @@ async def _run_engine(
     options: RunOptions,
     watcher: Watcher,
     lines: list[Line],
+    reported: Mapping[str, Any],
     *,
     tells: bool,
     rehearsed: bool,
@@ -520,7 +525,7 @@ async def _run_engine(
             await asyncio.wait([housekeeping])
         watcher.ended()
         is_idle = state.last_seq == begun_seq
-        result = await _close_run(live, config, provider.bill())
+        result = await _close_run(live, config, provider.bill(), reported if is_idle else {})
         return dataclasses.replace(result, notice=_notice(campaign, result, state, is_idle=is_idle))
 
 
@@ -718,9 +723,13 @@ def _write_report(
     write_report(folder, lines, state, summary, live=live)
 
 
-async def _close_run(live: LiveRun, config: Config, bill: MicroUsd | None) -> RunResult:
-    """Say in the ledger how the run ended, and write the report."""
-    context = live.context
+async def _close_run(live: LiveRun, config: Config, bill: MicroUsd | None, reported: Mapping[str, Any]) -> RunResult:
+    """Say in the ledger how the run ended, and write the report.
+
+    Args:
+        reported: the summary of the report that stands there, if nothing has happened since; else nothing.
+    """
+    context, report = live.context, live.context.folder / "report"
     stopping, state = context.stopping, context.ledger.state
     code = exit_code(state, live.asked, stopping.reason)
     facts = {
@@ -734,7 +743,11 @@ async def _close_run(live: LiveRun, config: Config, bill: MicroUsd | None) -> Ru
         await context.record(Event(event=EventKind.RUN_ENDED, detail=orjson.dumps(facts).decode()))
     summary = summarise(live.lines, state, cap_microusd=config.cap, live=False)
     try:
-        await asyncio.to_thread(_write_report, context.folder, live.lines, state, summary)
+        if reported and says_the_same(reported, summary) and is_complete(report):
+            # A million rows take ten seconds to write down: what would be the same again is left as it is.
+            write_summary(report, summary)
+        else:
+            await asyncio.to_thread(_write_report, context.folder, live.lines, state, summary)
     except OSError as error:
         code = gravest([code, StopReason.MACHINE.exit_code])
         summary |= {"exit_code": code, "message": f"the report could not be written: {error.strerror}"}

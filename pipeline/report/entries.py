@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.kernel.errors import RunDirectoryError
-from pipeline.kernel.files import write_file
+from pipeline.kernel.files import read_regular_file, write_file
 
 if TYPE_CHECKING:
     # At run time whoever only looks at a run directory need not wait for what reads manifests.
@@ -63,8 +64,8 @@ def lines_of(entries: Iterable[Entry]) -> list[Line]:
     ]
 
 
-def save_entries(folder: Path, entries: Iterable[Entry]) -> None:
-    """Keep a campaign's rows in its run directory."""
+def save_entries(folder: Path, entries: Iterable[Entry]) -> bool:
+    """Keep a campaign's rows in its run directory; returns whether others were kept there before, or none."""
     rows = [
         (
             entry.row,
@@ -85,7 +86,13 @@ def save_entries(folder: Path, entries: Iterable[Entry]) -> None:
     )
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
-    write_file(folder / FILE, sink.getvalue().to_pybytes())
+    data = sink.getvalue().to_pybytes()
+    path = folder / FILE
+    with contextlib.suppress(OSError):
+        if not path.is_symlink() and read_regular_file(path, len(data)) == data:
+            return False
+    write_file(path, data)
+    return True
 
 
 def has_entries(folder: Path) -> bool:

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import orjson
+
 from pipeline.kernel.clock import iso
+from pipeline.kernel.files import read_regular_file, write_file
 from pipeline.kernel.usd import format_usd
 from pipeline.ledger.fold import State
 from pipeline.report.classes import errors_by_class
 from pipeline.report.entries import Key, Line
 from pipeline.report.tables import status_of
+
+FILE = "summary.json"
+
+_FILES = ("index.html", "results.csv", "results.parquet", "errors.csv", "errors-by-class.csv")
+_LONGEST = 2**24
+"""Bytes of a summary: it has a line for each class of error, and nothing for each job."""
+
+_OF_THE_MOMENT = {"finished_at", "wall_s", "events"}
+"""What differs from the summary before although nothing has happened."""
 
 
 def summarise(
@@ -59,7 +72,36 @@ def summarise(
         "message": outcome.get("message"),
         "provider": last.facts.get("provider") if last else None,
         "errors_by_class": errors_by_class(lines, state),
+        "events": None if live else state.last_seq,
     }
+
+
+def write_summary(report: Path, summary: Mapping[str, Any]) -> None:
+    """Write summary.json into the folder of a report.
+
+    Raises:
+        OSError: the disk refused.
+    """
+    write_file(report / FILE, orjson.dumps(dict(summary), option=orjson.OPT_INDENT_2) + b"\n")
+
+
+def read_summary(report: Path) -> dict[str, Any]:
+    """The summary that stands in the folder of a report; empty where none can be read."""
+    try:
+        summary = orjson.loads(read_regular_file(report / FILE, _LONGEST) or b"")
+    except (OSError, ValueError):
+        return {}
+    return summary if isinstance(summary, dict) else {}
+
+
+def is_complete(report: Path) -> bool:
+    """Whether the files of a report are all there, beside the summary."""
+    return all((report / name).is_file() and not (report / name).is_symlink() for name in _FILES)
+
+
+def says_the_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether a report that was written with the summary `before` shows all that one written now would show."""
+    return all(before.get(name) == value for name, value in now.items() if name not in _OF_THE_MOMENT)
 
 
 def _wall_s(state: State, now_us: int | None) -> float | None:

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pandas as pd
 
 from pipeline.kernel.files import make_folder, write_file
@@ -17,6 +16,7 @@ from pipeline.ledger.fold import State
 from pipeline.report import classes, tables
 from pipeline.report.entries import Line
 from pipeline.report.gallery import gallery_page
+from pipeline.report.summary import write_summary
 
 _FORMULA = re.compile(r"[\s\x00\u200b\ufeff]*[=+\-@＝＋－＠]|[\t\r\n\x00]")
 """A cell that a spreadsheet would take for a formula (in any locale), or whose start it would swallow."""
@@ -47,7 +47,7 @@ def write_report(
     write_file(report / "results.csv", csv_bytes(results))
     errors = tables.errors(lines, state)
     write_file(report / "errors.csv", csv_bytes(frame(errors, tables.ERROR_COLUMNS)))
-    write_file(report / "summary.json", orjson.dumps(dict(summary), option=orjson.OPT_INDENT_2) + b"\n")
+    write_summary(report, summary)
     name = folder.absolute().name
     write_file(report / "index.html", gallery_page(name, lines, state, summary, errors, live=live))
 

@@ -60,6 +60,38 @@ def test_a_small_night(command: Command, manifest: str) -> None:
     assert "Already: 2 stored." in command("plan", manifest).out
 
 
+def test_a_run_that_changes_nothing_leaves_the_report_as_it_is(command: Command, manifest: str) -> None:
+    """Only the summary is written; all is, where a file, a row or a bound is another, or the report lags behind."""
+    report = Path("outputs/m/report")
+
+    def is_written_by(*arguments: str) -> bool:
+        before = {path.name: path.stat().st_ino for path in report.iterdir()}
+        assert command("run", manifest, *FAST, *arguments).code == 0
+        after = {path.name: path.stat().st_ino for path in report.iterdir()}
+        assert before["summary.json"] != after["summary.json"]
+        assert json.loads(command("status", "outputs/m", "--json").out)["events"] == events()
+        tables = {"index.html", "results.csv", "results.parquet", "errors.csv", "errors-by-class.csv"}
+        assert {name for name in tables if before.get(name) != after[name]} in (set(), tables)
+        return before.get("index.html") != after["index.html"]
+
+    def events() -> int:
+        return int(json.loads((report / "summary.json").read_bytes())["events"])
+
+    command("run", manifest, *FAST, "-n", "1")
+    assert is_written_by()
+    assert not is_written_by()
+    assert is_written_by("--budget-usd", "50"), "the page says what is free"
+    assert not is_written_by("--budget-usd", "50")
+    (report / "errors.csv").unlink()
+    assert is_written_by("--budget-usd", "50")
+    said = json.loads((report / "summary.json").read_bytes())
+    (report / "summary.json").write_text(json.dumps(said | {"events": events() - 2}))
+    assert is_written_by("--budget-usd", "50"), "a run was killed before it wrote its report"
+    Path(manifest).write_text(Path(manifest).read_text().replace("cozy", "wild"))
+    assert is_written_by("--budget-usd", "50"), "a tag is another"
+    assert "wild" in (report / "results.csv").read_text()
+
+
 def test_a_canary_goes_on_only_when_a_person_agrees(
     command: Command, manifest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,121 @@
+"""What it costs to come back: `run`, `status` and `report` in a directory whose jobs are all stored, by their number.
+
+Each command is a process of its own on one core, start and imports included; `plan` of the same manifest stands beside
+them, as a run expands it too. The directory is written by the real ledger, four events a job. Of the videos nothing is
+there: none of these commands opens one. Nothing is deleted between them.
+
+    python -m benchmarks.resuming --rows 1000,100000,1000000
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from pipeline.jobs import Job
+from pipeline.ledger.events import Event, EventKind
+from pipeline.ledger.store import open_ledger
+from pipeline.manifest import load_manifest
+
+COMMIT = 2_000
+"""Events that are recorded at once."""
+
+Costs = tuple[float, float, float]
+
+
+def main() -> None:
+    """Write a directory of each size, measure, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", default="1000,100000,1000000")
+    parser.add_argument("--prepare", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.prepare:
+        manifest, directory = map(Path, arguments.prepare)
+        asyncio.run(_store(directory, [entry.job for entry in load_manifest(manifest).entries]))
+        return
+    root = Path(tempfile.mkdtemp(prefix="kling-batch-bench-"))
+    print(f"one run each; files in {root}")
+    print(f"{'command':<9}{'rows':>10}{'wall s':>9}{'CPU s':>9}{'peak MiB':>10}{'ms more a row':>15}")
+    before: dict[str, tuple[int, float]] = {}
+    for rows in map(int, arguments.rows.split(",")):
+        for name, (wall_s, cpu_s, peak_mib) in _measure(root / str(rows), rows).items():
+            slope = ""
+            if name in before:
+                fewer, less_s = before[name]
+                slope = f"{1000 * (cpu_s - less_s) / (rows - fewer):.4f}"
+            before[name] = rows, cpu_s
+            print(f"{name:<9}{rows:>10,}{wall_s:>9.2f}{cpu_s:>9.2f}{peak_mib:>10.0f}{slope:>15}", flush=True)
+
+
+def _measure(folder: Path, rows: int) -> dict[str, Costs]:
+    folder.mkdir()
+    manifest, directory = folder / "rows.csv", folder / "run"
+    lines = (f'r{n},"a stoneware mug on a windowsill, slow push in, take {n}"\n' for n in range(rows))
+    manifest.write_text("id,prompt\n" + "".join(lines))
+    # In a process of its own: a child's peak memory begins with its parent's.
+    prepare = [sys.executable, "-m", "benchmarks.resuming", "--prepare", str(manifest), str(directory)]
+    subprocess.run(prepare, check=True)
+    run = ["run", str(manifest), "-o", str(directory), "--budget-usd", "100000000"]
+    _command(*run)  # the first writes down whose directory this is
+    return {
+        "plan": _command("plan", str(manifest), "--budget-usd", "100000000"),
+        "run": _command(*run),
+        "status": _command("status", str(directory)),
+        "report": _command("report", str(directory)),
+    }
+
+
+async def _store(directory: Path, jobs: list[Job]) -> None:
+    """Record a whole life for each job, as a run does."""
+    with open_ledger(directory / "ledger", durable=False) as ledger:
+        for first in range(0, len(jobs), COMMIT // 4):
+            for job in jobs[first : first + COMMIT // 4]:
+                await ledger.record(*_life(job))
+        await ledger.close()
+
+
+def _life(job: Job) -> list[Event]:
+    """The four events of a job without any trouble."""
+    name, request_id = job.job_id, f"request-{job.job_id}"
+    url = f"https://segmind-inference-io.example/{request_id}/output.mp4?signature=0123456789abcdef"
+    reserved = Event(event=EventKind.RESERVED, job_id=name, attempt=1, quote_microusd=1_750_000, model=job.model)
+    later = {"job_id": name, "attempt": 1, "request_id": request_id}
+    return [
+        reserved._replace(request=job.body.decode(), path=f"videos/{job.stem}.mp4"),
+        Event(event=EventKind.SUBMITTED, **later),
+        Event(event=EventKind.POSTED, cost_microusd=1_750_000, url=url, queue_s=1.5, inference_s=315.5, **later),
+        Event(
+            event=EventKind.STORED,
+            path=f"videos/{job.stem}.mp4",
+            sha256=(job.job_id.rsplit("-", 1)[-1] * 8)[:64],
+            bytes=65_536,
+            duration_s=5.0,
+            width=1280,
+            height=720,
+            **later,
+        ),
+    ]
+
+
+def _command(*arguments: str) -> Costs:
+    """Wall seconds, CPU seconds and peak memory in MiB of one command, on the first core."""
+    started_s = time.monotonic()
+    child = subprocess.Popen(
+        [sys.executable, "-m", "pipeline", *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1]),
+    )
+    _, status, usage = os.wait4(child.pid, 0)
+    assert status == 0, f"{arguments[0]} ended with {status}"
+    return time.monotonic() - started_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    main()
