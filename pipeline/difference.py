@@ -114,8 +114,7 @@ def difference(
 
 
 def _is_to_do(state: State, job_id: str) -> bool:
-    record = state.jobs.get(job_id)
-    return record is None or record.state is JobState.VOIDED
+    return state.state_of(job_id) in (None, JobState.VOIDED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +129,9 @@ def paid_and_unasked(jobs: Mapping[str, Job], state: State) -> dict[str, JobReco
     """The records that hold money and whose ids are not among `jobs`: removed rows, or ids made differently."""
     unpaid = (JobState.VOIDED, JobState.FAILED)
     return {
-        record.job_id: record
-        for record in state.jobs.values()
-        if record.state not in unpaid and record.job_id not in jobs
+        job_id: state.jobs[job_id]
+        for job_id in state.jobs
+        if job_id not in jobs and state.state_of(job_id) not in unpaid
     }
 
 

@@ -186,10 +186,10 @@ def make_plan(
 
 def _standing(state: State, job: Job, retried: Callable[[JobRecord], bool]) -> JobState | None:
     """Where a job stands; None if it is still to be made."""
-    record = state.jobs.get(job.job_id)
-    if record is None or record.state is JobState.VOIDED:
+    standing = state.state_of(job.job_id)
+    if standing is JobState.VOIDED or (standing is JobState.FAILED and retried(state.jobs[job.job_id])):
         return None
-    return None if record.state is JobState.FAILED and retried(record) else record.state
+    return standing
 
 
 def _under_the_cap(costs: Sequence[int], free: int, limit: int | None) -> tuple[bool, ...]:

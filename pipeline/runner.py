@@ -513,8 +513,8 @@ async def _run_engine(
     await context.record(_run_started(config, campaign, context.settings, len(chosen), to_start, tells=tells))
     begun_seq = state.last_seq
     asked = frozenset(job.job_id for job in chosen)
-    over = state.in_state(JobState.STORED, JobState.FAILED)
-    live = LiveRun(context, lines, asked, sum(record.job_id not in asked for record in over), to_start)
+    over = state.ids_in_state(JobState.STORED, JobState.FAILED)
+    live = LiveRun(context, lines, asked, sum(job_id not in asked for job_id in over), to_start)
     watcher.started(live)
     with _calm_garbage_collector():
         housekeeping = asyncio.create_task(_keep_house(live, reports=not rehearsed))
@@ -652,16 +652,15 @@ def _jobs(number: int | None) -> str:
 
 def _may_start(state: State, job: Job, options: RunOptions) -> bool:
     """Whether a job may get an attempt now: it has none yet, or the latest was certainly not billed."""
-    record = state.jobs.get(job.job_id)
-    if record is not None and record.state is JobState.FAILED:
-        return wants_retry(record, options.retry_classes)
-    return record is None or record.state is JobState.VOIDED
+    standing = state.state_of(job.job_id)
+    if standing is JobState.FAILED:
+        return wants_retry(state.jobs[job.job_id], options.retry_classes)
+    return standing in (None, JobState.VOIDED)
 
 
 def _may_come_back(state: State, job: Job) -> bool:
     """Whether a job's attempt is undecided, and may turn out to need another."""
-    record = state.jobs.get(job.job_id)
-    return record is not None and record.state in (JobState.RESERVED, JobState.IN_DOUBT, JobState.SUBMITTED)
+    return state.state_of(job.job_id) in (JobState.RESERVED, JobState.IN_DOUBT, JobState.SUBMITTED)
 
 
 async def _check_account(context: RunContext) -> None:

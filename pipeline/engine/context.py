@@ -21,7 +21,7 @@ from pipeline.kernel.clock import Clock
 from pipeline.kernel.errors import ErrorClass, MachineError, Reaction
 from pipeline.kernel.usd import MicroUsd
 from pipeline.ledger.events import Event, EventKind
-from pipeline.ledger.fold import JobRecord, JobState
+from pipeline.ledger.fold import JobRecord
 from pipeline.ledger.store import Ledger
 from pipeline.media import Collector
 from pipeline.provider.client import Client
@@ -94,8 +94,7 @@ class RunContext:
         self.connection = Outage(self.settings.retry)
         self.throttle = Outage(self.settings.retry)
         self.gateway = Outage(self.settings.retry)
-        stored = self.ledger.state.in_state(JobState.STORED)
-        self.room = Room(self.folder, self.clock, max((record.bytes for record in stored), default=0))
+        self.room = Room(self.folder, self.clock, self.ledger.state.largest_bytes)
         self.breaker = Breaker(self.settings.bounds.failure_rate, self.settings.bounds.failure_window)
 
     def quote(self, job: Job) -> MicroUsd:

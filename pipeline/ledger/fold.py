@@ -19,6 +19,7 @@ from pipeline.kernel.errors import ERROR_CLASSES, ErrorClass, Reaction
 from pipeline.ledger.budget import Books
 from pipeline.ledger.budget import ImpossibleMoveError as ImpossibleMoveError
 from pipeline.ledger.events import RUN_EVENTS, Event, EventKind
+from pipeline.ledger.records import Records
 from pipeline.models.values import is_image_hash
 
 
@@ -151,7 +152,7 @@ class State:
     """Everything that the ledger says, folded."""
 
     books: Books = field(default_factory=Books)
-    jobs: dict[str, JobRecord] = field(default_factory=dict)
+    jobs: Records = field(default_factory=Records)
     request_ids: dict[str, str] = field(default_factory=dict)
     """Every request id ever recorded, and the job it belongs to: none may ever belong to two."""
     runs: list[RunRecord] = field(default_factory=list)
@@ -163,6 +164,8 @@ class State:
     """When each attempt after the first of its job began, by job and number."""
     unnamed: list[Unnamed] = field(default_factory=list)
     """The attempts that failed without a name, in order."""
+    largest_bytes: int = 0
+    """The size of the largest video that was ever stored."""
     account: Account | None = None
     """The last look at the account."""
     skew_us: int = 0
@@ -255,7 +258,19 @@ class State:
 
     def in_state(self, *states: JobState) -> Iterator[JobRecord]:
         """The jobs in any of `states`, in the order in which they were first reserved."""
-        return (record for record in self.jobs.values() if record.state in states)
+        among = self.jobs.values() if JobState.STORED in states else self.jobs.unsettled()
+        return (record for record in among if record.state in states)
+
+    def ids_in_state(self, *states: JobState) -> Iterator[str]:
+        """The ids of the jobs in any of `states`, without records being made."""
+        return (job_id for job_id in self.jobs if self.state_of(job_id) in states)
+
+    def state_of(self, job_id: str) -> JobState | None:
+        """Where a job stands, without a record being made; None before its first attempt."""
+        if self.jobs.is_row(job_id):
+            return JobState.STORED
+        record: JobRecord | None = self.jobs.get(job_id)
+        return record.state if record is not None else None
 
 
 def _facts(event: Event) -> dict[str, Any]:
@@ -335,7 +350,8 @@ def _fetch_failed(_state: State, record: JobRecord, event: Event) -> None:
     _note_error(record, event)
 
 
-def _stored(_state: State, record: JobRecord, event: Event) -> None:
+def _stored(state: State, record: JobRecord, event: Event) -> None:
+    state.largest_bytes = max(state.largest_bytes, event.bytes)
     record.path, record.poster, record.sha256 = event.path, event.poster, event.sha256
     record.request = None
     record.bytes, record.duration_s = event.bytes, event.duration_s

@@ -20,6 +20,7 @@ from typing import Any
 
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.kernel.errors import RunDirectoryError
@@ -245,7 +246,7 @@ def read_segments(
     for name in names:
         more, before, after = _read_segment(folder, name)
         if before != reached:
-            raise _damage(folder, str(name), "does not continue the segment before it: one was swapped or is foreign")
+            raise _not_next(folder, name)
         events += more
         reached = after
         if points is not None:
@@ -257,10 +258,39 @@ def read_segments(
     return events, reached
 
 
+def read_table(folder: Path, name: SegmentName, reached: str) -> tuple[pa.Table, str]:
+    """Read and check one segment that follows where the chain has `reached`: its events, and where it is after them.
+
+    Raises:
+        RunDirectoryError: it is damaged or does not fit the chain.
+        FileNotFoundError: it went away since it was listed.
+    """
+    content = _read_content(folder, name)
+    _check_events(folder, name, content.table)
+    if content.before != reached:
+        raise _not_next(folder, name)
+    return content.table, content.after
+
+
+def _check_events(folder: Path, name: SegmentName, table: pa.Table) -> None:
+    try:
+        _check_columns(table)
+        first, last = (_whole_numbers(table["seq"].slice(at, 1).combine_chunks()) for at in (0, len(table) - 1))
+    except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
+        raise _damage(folder, str(name), f"cannot be read ({type(error).__name__})") from None
+    if (first, last) != ([name.first], [name.last]):
+        raise _damage(folder, str(name), "does not hold the events that its name says")
+
+
+def _not_next(folder: Path, name: SegmentName) -> RunDirectoryError:
+    what = "does not continue the segment before it: one was swapped or is foreign"
+    return _damage(folder, str(name), what)
+
+
 def _read_segment(folder: Path, name: SegmentName) -> tuple[list[Event], str, str]:
     content = _read_content(folder, name)
     try:
-        events = _decode(content.table)
+        events = decode(content.table)
     except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
         raise _damage(folder, str(name), f"cannot be read ({type(error).__name__})") from None
     if not events or events[0].seq != name.first or events[-1].seq != name.last:
@@ -286,11 +316,23 @@ def _open(data: bytes) -> pq.ParquetFile:
     return pq.ParquetFile(pa.BufferReader(data), pre_buffer=False, page_checksum_verification=True)
 
 
-def _decode(table: pa.Table) -> list[Event]:
+def _check_columns(table: pa.Table) -> None:
     if not table.schema.equals(SCHEMA):
         raise ValueError("its columns are not those of a ledger")
     if any(table[name].null_count for name in _NEVER_NULL):
         raise ValueError("something is missing in them")
+    table.validate(full=True)
+    for kind in pc.unique(table["event"]).to_pylist():
+        EventKind(str(kind))
+
+
+def decode(table: pa.Table) -> list[Event]:
+    """The events of a table.
+
+    Raises:
+        ValueError: they are none of a ledger's.
+    """
+    _check_columns(table)
     columns = {
         FIELD_OF_COLUMN[name]: _shared(column) if name in _FEW_VALUES else _values(column)
         for name, column in zip(table.column_names, table.columns, strict=True)
@@ -377,7 +419,7 @@ def _joined(folder: Path, names: Sequence[SegmentName], known: Mapping[SegmentNa
         if content.table["seq"].to_pylist() != list(range(name.first, name.last + 1)):
             raise _damage(folder, str(name), "does not hold the events that its name says")
         if tables and content.before != reached:
-            raise _damage(folder, str(name), "does not continue the segment before it: one was swapped or is foreign")
+            raise _not_next(folder, name)
         begin, reached = begin or content.before, content.after
         tables.append(content.table.replace_schema_metadata(None))
     return Content(pa.concat_tables(tables), begin, reached)

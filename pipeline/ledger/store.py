@@ -8,12 +8,13 @@ import errno
 import os
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import orjson
+import pyarrow as pa
 
 from pipeline.kernel.clock import Clock, SystemClock, iso
 from pipeline.kernel.errors import MachineError, RunDirectoryError
@@ -21,10 +22,12 @@ from pipeline.kernel.files import fsync_folder, hold_lock, is_held, make_folder,
 from pipeline.kernel.garbage import no_garbage_collector
 from pipeline.ledger import segments
 from pipeline.ledger.ballast import FULL, give_up_ballast, take_ballast
+from pipeline.ledger.columns import fold_table
 from pipeline.ledger.events import Event, mended
 from pipeline.ledger.fold import ImpossibleMoveError, State, fold
 from pipeline.ledger.merging import Merging
 from pipeline.ledger.segments import SegmentName
+from pipeline.ledger.tiers import LARGE
 
 MERGE_ABOVE = 64
 """More segments than this are merged into one when the ledger is opened or closed."""
@@ -37,6 +40,9 @@ GATHER_S = 0.02
 
 UNHURRIED = 2_000
 """So many events share a segment of a ledger that need not be durable."""
+
+FOLDED_AT_ONCE = 500_000
+"""Events that are folded together when a ledger is opened."""
 
 _LOCK = "_lock"
 
@@ -210,7 +216,19 @@ def _tidy(folder: Path) -> None:
             segments.read_segments(folder, kept, replaced)
             segments.remove_segments(folder, replaced)
         if len(kept) > MERGE_ABOVE:
-            segments.merge_segments(folder, kept)
+            for group in _groups(kept):
+                segments.merge_segments(folder, group, sealed=group[-1] != kept[-1])
+
+
+def _groups(names: Sequence[SegmentName]) -> list[list[SegmentName]]:
+    """Segments that follow each other, in groups that one merge can hold in memory, without those that stay alone."""
+    groups: list[list[SegmentName]] = []
+    for name in names:
+        if groups and name.last - groups[-1][0].first < LARGE:
+            groups[-1].append(name)
+        else:
+            groups.append([name])
+    return [group for group in groups if len(group) > 1]
 
 
 @contextlib.contextmanager
@@ -260,16 +278,26 @@ def _load(folder: Path) -> tuple[State, str]:
         remove_leftovers(folder)
         _tidy(folder)
         with no_garbage_collector():
-            state, reached = State(), segments.GENESIS
-            for name in segments.list_segments(folder)[0]:
-                # One after the other: the events of all would take more room than what they say.
-                events, reached = segments.read_segments(folder, [name], reached=reached)
-                fold(events, state)
-            return state, reached
+            return _fold(folder, segments.list_segments(folder)[0])
     except ImpossibleMoveError as error:
         raise RunDirectoryError(f"the ledger in {folder} contradicts itself: {error}. Nothing was sent.") from None
     except OSError as error:
         raise MachineError(f"the ledger in {folder} cannot be read: {error.strerror}. Nothing was sent.") from None
+
+
+def _fold(folder: Path, names: Sequence[SegmentName]) -> tuple[State, str]:
+    """Check and fold segments, some hundred thousand events at a time: all of them would take more room."""
+    state, reached = State(), segments.GENESIS
+    tables: list[pa.Table] = []
+    for number, name in enumerate(names, 1):
+        table, reached = segments.read_table(folder, name, reached)
+        tables.append(table.replace_schema_metadata(None))
+        if number == len(names) or sum(map(len, tables)) >= FOLDED_AT_ONCE:
+            events = pa.concat_tables(tables)
+            for first in range(0, len(events), FOLDED_AT_ONCE):
+                fold_table(state, events.slice(first, FOLDED_AT_ONCE))
+            tables = []
+    return state, reached
 
 
 def _who_holds(lock: Path) -> str:
@@ -292,6 +320,27 @@ def lock_holder(folder: Path) -> dict[str, Any] | None:
     if not is_held(folder / _LOCK):
         return None
     return _read_holder(folder / _LOCK) or {"pid": None, "host": None, "since": None}
+
+
+def read_state(folder: Path) -> State:
+    """What the ledger in `folder` says, read beside a live writer without disturbing it.
+
+    Raises:
+        RunDirectoryError: there is no ledger, or it is damaged.
+        ImpossibleMoveError: it contradicts itself.
+    """
+    for _ in range(READ_TRIES):
+        if not folder.is_dir():
+            break
+        names = sorted(os.listdir(folder))
+        with contextlib.suppress(FileNotFoundError, RunDirectoryError), no_garbage_collector():
+            kept, replaced = segments.list_segments(folder)
+            if not replaced:
+                return _fold(folder, kept)[0]
+        if names == sorted(os.listdir(folder)):
+            break
+    # Half-merged, damaged, or it keeps changing: the careful way holds files against each other and says what is wrong.
+    return fold(Reader(folder).read())
 
 
 def read_events(folder: Path) -> list[Event]:

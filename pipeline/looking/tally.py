@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection
 
 from pipeline.ledger.events import Event, EventKind
@@ -22,9 +22,8 @@ class Tally:
         self._state = state
         self._asked = asked
         self._to_start = to_start
-        records = [record for job_id in asked if (record := state.jobs.get(job_id)) is not None]
-        self.stored = sum(record.state is JobState.STORED for record in records)
-        self.failed = sum(record.state is JobState.FAILED for record in records)
+        standing = Counter(map(state.state_of, asked))
+        self.stored, self.failed = standing[JobState.STORED], standing[JobState.FAILED]
         self.accepted_us: dict[str, int] = {
             record.job_id: record.submitted_us or record.reserved_us
             for record in state.in_state(JobState.RESERVED, JobState.SUBMITTED)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline.engine.expiry import expires_us, file_expires_us, record_expires_us
 from pipeline.engine.polling import Durations
 from pipeline.kernel.clock import iso
 from pipeline.kernel.errors import ERROR_CLASSES, MachineError, RunDirectoryError
+from pipeline.ledger import store
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import ImpossibleMoveError, JobRecord, JobState, RunRecord, State, fold
 from pipeline.ledger.store import Reader, lock_holder
@@ -22,6 +23,8 @@ from pipeline.looking.estimate import Work, ends_per_s, left_s
 from pipeline.report.entries import Key, Line, has_entries, load_keys, load_lines
 from pipeline.report.summary import summarise
 from pipeline.report.tables import status_word
+
+T = TypeVar("T")
 
 IN_FLIGHT = (JobState.RESERVED, JobState.SUBMITTED)
 UNSETTLED = (JobState.RESERVED, JobState.SUBMITTED, JobState.POSTED, JobState.IN_DOUBT)
@@ -42,13 +45,17 @@ def read_state(folder: Path) -> State:
         MachineError: the disk refused.
     """
     ledger = folder / "ledger"
-    return _read(ledger, Reader(ledger))[1] if ledger.is_dir() else State()
+    return _read(ledger, store.read_state) if ledger.is_dir() else State()
 
 
-def _read(ledger: Path, reader: Reader) -> tuple[list[Event], State]:
+def _look(reader: Reader) -> tuple[list[Event], State]:
+    events = reader.read()
+    return events, fold(events)
+
+
+def _read(ledger: Path, read: Callable[[Path], T]) -> T:
     try:
-        events = reader.read()
-        return events, fold(events)
+        return read(ledger)
     except ImpossibleMoveError as error:
         raise RunDirectoryError(f"the ledger in {ledger} contradicts itself: {error}") from None
     except OSError as error:
@@ -334,7 +341,7 @@ def look(folder: Path, now_us: int, before: Look | None = None) -> Look:
     if before is not None and names == before.names:
         return dataclasses.replace(before, holder=holder, now_us=now_us)
     reader = before.reader if before is not None else Reader(ledger)
-    events, state = _read(ledger, reader)
+    events, state = _read(ledger, lambda _ledger: _look(reader))
     # A run that died before its first event may not have kept its rows yet.
     keys = load_keys(folder) if events or has_entries(folder) else []
     return Look(folder, keys, events, state, holder, now_us, reader, names)

@@ -70,10 +70,8 @@ def status_of(state: State, job_id: str, *, live: bool = False) -> str:
     Args:
         live: whether a run holds the directory now. At rest nobody waits for an answer: what is reserved is in doubt.
     """
-    record = state.jobs.get(job_id)
-    if record is None:
-        return "pending"
-    return status_word(record.state, live=live)
+    standing = state.state_of(job_id)
+    return "pending" if standing is None else status_word(standing, live=live)
 
 
 def status_word(state: JobState, *, live: bool) -> str:

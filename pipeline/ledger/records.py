@@ -1,0 +1,105 @@
+"""The jobs of a state by their ids, where most of them are stored for good: rows of tables, until somebody asks.
+
+A million records as objects take a gigabyte, and seconds to make. A stored job never changes again, so its row says all
+about it: a record is made of it for whoever asks, and not kept.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pyarrow as pa
+
+if TYPE_CHECKING:
+    from pipeline.ledger.fold import JobRecord
+
+T = TypeVar("T")
+
+ASKED_SINGLY = 2_000
+"""After so many questions about single rows of a table, all of its values are taken out at once."""
+
+
+class _Rows:
+    """Rows that are the facts of one record each; `make` makes the record of them."""
+
+    def __init__(self, table: pa.Table, make: Callable[..., JobRecord]) -> None:
+        self._table = table
+        self._make = make
+        self._asked = 0
+        self._columns: list[list[Any]] | None = None
+
+    def record(self, row: int) -> JobRecord:
+        self._asked += 1
+        if self._columns is None and self._asked > ASKED_SINGLY:
+            self._columns = [column.to_pylist() for column in self._table.columns]
+        if self._columns is not None:
+            return self._make(*[column[row] for column in self._columns])
+        return self._make(*[column[row].as_py() for column in self._table.columns])
+
+
+class Records(MutableMapping[str, "JobRecord"]):
+    """Records by job id, in the order in which the jobs were first reserved."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, JobRecord | int] = {}
+        """A record, or the number of a row, counted over all tables."""
+        self._rows: list[_Rows] = []
+        self._firsts: list[int] = []
+        """The number of the first row of each table."""
+        self._count = 0
+
+    def take_in(self, jobs: Sequence[str], table: pa.Table, make: Callable[..., JobRecord]) -> None:
+        """Take in jobs that are stored: of each, the row of `table` with its facts, in the order of `jobs`."""
+        self._firsts.append(self._count)
+        self._rows.append(_Rows(table.combine_chunks(), make))
+        self._places.update(zip(jobs, range(self._count, self._count + len(jobs)), strict=True))
+        self._count += len(jobs)
+
+    def put_in_order(self, begun: int, order: Sequence[str]) -> None:
+        """Have the jobs from the place `begun` on in this order: they came in another."""
+        late = dict.fromkeys(list(self._places)[begun:])
+        places = {job_id: self._places.pop(job_id) for job_id in late}
+        for job_id in order:
+            self._places[job_id] = places[job_id]
+
+    def unsettled(self) -> Iterator[JobRecord]:
+        """The records that are objects: all but those of jobs that were found stored."""
+        return (place for place in list(self._places.values()) if not isinstance(place, int))
+
+    def is_row(self, job_id: str) -> bool:
+        """Whether this job was found stored, and is the row of a table."""
+        return type(self._places.get(job_id)) is int
+
+    def __getitem__(self, job_id: str) -> JobRecord:
+        return self._record(self._places[job_id])
+
+    def get(self, job_id: str, default: Any = None) -> Any:
+        """The record of a job, or `default`; quicker than by way of an exception."""
+        place = self._places.get(job_id)
+        return default if place is None else self._record(place)
+
+    def _record(self, place: JobRecord | int) -> JobRecord:
+        if not isinstance(place, int):
+            return place
+        at = bisect_right(self._firsts, place) - 1
+        return self._rows[at].record(place - self._firsts[at])
+
+    def __setitem__(self, job_id: str, record: JobRecord) -> None:
+        self._places[job_id] = record
+
+    def __delitem__(self, job_id: str) -> None:
+        del self._places[job_id]
+
+    def __contains__(self, job_id: object) -> bool:
+        return job_id in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __repr__(self) -> str:
+        return f"Records({len(self)} jobs)"

@@ -1,0 +1,237 @@
+"""Folding by columns is folding: the same state from the same events, and the same words where they cannot be true."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import orjson
+import pytest
+from ledger_doubles import AFTER, NOON_US, QUOTE, HandClock, NaiveJob, event, life, numbered, write_ledger
+
+from pipeline.kernel.errors import RunDirectoryError
+from pipeline.ledger import columns, records, segments, store
+from pipeline.ledger.columns import fold_table
+from pipeline.ledger.events import Event, EventKind
+from pipeline.ledger.fold import ImpossibleMoveError, JobState, State, fold
+from pipeline.ledger.segments import list_segments, table_of
+from pipeline.ledger.store import open_ledger, read_events, read_state
+
+PLAIN = ["reserved", "submitted", "posted", "stored"]
+
+
+@pytest.fixture(autouse=True)
+def even_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also a few events are folded by columns."""
+    monkeypatch.setattr(columns, "FEW", 1)
+
+
+def history(rng: random.Random) -> list[Event]:
+    """What a ledger could hold: most jobs with a plain life, some with any other, all at the same time."""
+    jobs = {f"job-{number}": NaiveJob() for number in range(rng.randint(1, 12))}
+    troubled = {name for name in jobs if rng.random() < 0.3}
+    made: list[Event] = []
+    for _ in range(rng.randint(1, 120)):
+        if rng.random() < 0.1:
+            made.append(rng.choice(_of_the_run(rng)))
+            continue
+        name = rng.choice(list(jobs))
+        job = jobs[name]
+        options = [kind for state, kind in AFTER if state == job.state]
+        if name not in troubled:
+            options = [kind for kind in options if kind in PLAIN][:1]
+        if not options:
+            continue
+        kind = rng.choice(options)
+        facts: dict[str, object] = {}
+        if kind == "reserved":
+            facts = {"quote_microusd": rng.choice([QUOTE, 2 * QUOTE])}
+        elif kind == "posted":
+            facts = {"cost_microusd": rng.choice([0, 0, job.quote, job.quote, job.quote, job.quote + 1])}
+        elif kind == "submitted" and job.request_id:
+            facts = {"request_id": job.request_id}
+        elif kind == "stored":
+            facts = {"bytes": rng.randint(0, 9), "path": f"videos/{name}.mp4", "poster": rng.choice([None, "p.jpg"])}
+            facts |= rng.choice([{}, {}, {"error_class": "not_as_asked", "detail": "6 s"}, {"detail": "fine"}])
+        made.append(event(kind, name, job.attempt + (kind == "reserved"), **facts))
+        job.take(made[-1])
+    return made
+
+
+def _of_the_run(rng: random.Random) -> list[Event]:
+    account = orjson.dumps({"balance_microusd": rng.randint(0, 9), "skew_us": rng.randint(-5, 5)}).decode()
+    return [
+        Event(EventKind.RUN_STARTED, detail="{}"),
+        Event(EventKind.RUN_ENDED, detail='{"exit_code":0}'),
+        Event(EventKind.ACCOUNT, detail=account),
+        Event(EventKind.UPLOADED, sha256="0" * 64, url="https://example.com/i.png"),
+    ]
+
+
+def spoilt(rng: random.Random, events: list[Event]) -> list[Event]:
+    """The same with one event that cannot be true, or with none at all."""
+    place = rng.randrange(len(events))
+    each, other = events[place], rng.choice(events)
+    wrong = rng.choice(
+        [
+            each._replace(attempt=rng.randint(0, 3)),
+            each._replace(job_id=other.job_id),
+            each._replace(job_id=""),
+            each._replace(request_id=other.request_id),
+            each._replace(request_id=""),
+            each._replace(event=other.event),
+            each._replace(quote_microusd=rng.randint(-1, 0)),
+            *(each._replace(quote_microusd=0) for _ in range(3 * (each.event is EventKind.RESERVED))),
+            each._replace(cost_microusd=-1),
+            each._replace(seq=each.seq + 1),
+            each._replace(detail="[]"),
+        ]
+    )
+    return [*events[:place], wrong, *events[place + 1 :]]
+
+
+def outcome(state: State, *tables: list[Event], by_columns: bool) -> State | str:
+    """The state after these events, or why there is none."""
+    try:
+        for events in tables:
+            if by_columns:
+                fold_table(state, table_of(events))
+            else:
+                fold(events, state)
+    except ImpossibleMoveError as error:
+        return str(error)
+    return state
+
+
+@pytest.mark.parametrize("seeds", [range(start, start + 250) for start in range(0, 1000, 250)], ids=str)
+def test_both_ways_of_folding_say_the_same(seeds: range) -> None:
+    """Any history, true or not, in any pieces: equal states, in the same order, or the very same refusal."""
+    plain = refused = 0
+    for seed in seeds:
+        rng = random.Random(seed)
+        events = numbered(history(rng))
+        if events and rng.random() < 0.4:
+            events = spoilt(rng, events)
+        cut = rng.randint(0, len(events))
+        expected = outcome(State(), events, by_columns=False)
+        got = outcome(State(), events[:cut], events[cut:], by_columns=True)
+        assert got == expected, seed
+        if isinstance(got, State) and isinstance(expected, State):
+            assert list(got.jobs) == list(expected.jobs), seed
+            assert [got.state_of(name) for name in got.jobs] == [record.state for record in expected.jobs.values()]
+            assert list(got.in_state(JobState.STORED)) == list(expected.in_state(JobState.STORED))
+            assert list(got.in_state(JobState.VOIDED)) == list(expected.in_state(JobState.VOIDED))
+            plain += sum(map(got.jobs.is_row, got.jobs))
+        else:
+            refused += 1
+    assert plain > 100, "most were taken in by columns"
+    assert refused > 10
+
+
+def of_request(name: str, events: list[Event]) -> list[Event]:
+    """The same events, but of this request."""
+    return [each._replace(request_id=name) if each.event is EventKind.SUBMITTED else each for each in events]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (life("stored", "a"), of_request("req-a-1", life("stored", "b"))),
+        (life("stored", "a"), of_request("req-b-1", life("stored", "a"))),
+        (life("stored", "a"), life("stored", "")),
+        (life("stored", "a"), of_request("", life("stored", "b"))),
+    ],
+    ids=["a request of another job", "a stored job again", "no job", "no request"],
+)
+@pytest.mark.parametrize("together", [True, False])
+def test_a_plain_life_that_cannot_be_true_is_refused(first: list[Event], second: list[Event], together: bool) -> None:
+    """In one table or in two: the same words as one by one."""
+    events = numbered([*life("stored", "c"), *first, *second])
+    expected = outcome(State(), events, by_columns=False)
+    assert isinstance(expected, str)
+    tables = [events] if together else [events[:8], events[8:]]
+    assert outcome(State(), *tables, by_columns=True) == expected
+
+
+def test_what_is_folded_by_columns_can_be_gone_on_with(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ledger in pieces of any size opens to the same state, and the next event is checked against it."""
+    written = write_ledger(folder, [life("stored", f"job-{number}") for number in range(9)])
+    for at_once in (1, 5, 100):
+        monkeypatch.setattr(store, "FOLDED_AT_ONCE", at_once)
+        with open_ledger(folder) as ledger:
+            assert ledger.state == fold(written)
+            again = event("stored", "job-3")._replace(seq=ledger.state.last_seq + 1)
+            with pytest.raises(ImpossibleMoveError, match="stored of job-3, which is stored"):
+                ledger.state.apply(again)
+    assert sum(map(ledger.state.jobs.is_row, ledger.state.jobs)) == 9
+
+
+async def test_a_reader_sees_the_same_state_beside_a_writer(folder: Path) -> None:
+    """Whole, half-merged or written on: `read_state` says what the events say, and refuses what they cannot be."""
+    with open_ledger(folder, HandClock()) as ledger:
+        for number in range(4):
+            await ledger.record(*life("stored", f"job-{number}"))
+        assert read_state(folder) == ledger.state
+        small = list_segments(folder)[0]
+        kept = {str(name): (folder / str(name)).read_bytes() for name in small}
+        segments.merge_segments(folder, small[:3], sealed=True)
+        for name, data in kept.items():
+            (folder / name).write_bytes(data)
+        assert list_segments(folder)[1], "a merge died before it removed what it replaced"
+        assert read_state(folder) == ledger.state
+    (folder / str(small[3])).unlink()
+    with pytest.raises(RunDirectoryError, match="is missing"):
+        read_state(folder)
+
+
+def test_a_large_ledger_is_tidied_in_parts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No merge holds more than fits into memory; large segments stay as they are, and every event is there."""
+    written = write_ledger(folder, [life("stored", f"job-{number}") for number in range(9)])
+    monkeypatch.setattr(store, "MERGE_ABOVE", 2)
+    monkeypatch.setattr(store, "LARGE", 12)
+    for _ in range(2):
+        with open_ledger(folder) as ledger:
+            assert ledger.state == fold(written)
+        assert [(name.first, name.last) for name in list_segments(folder)[0]] == [(1, 12), (13, 24), (25, 36)]
+    assert read_events(folder) == written
+
+
+def test_a_record_is_the_same_however_often_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One by one, or from all values at once: equal records, and no other ones in memory."""
+    monkeypatch.setattr(records, "ASKED_SINGLY", 3)
+    events = numbered(each for number in range(5) for each in life("stored", f"job-{number}"))
+    state = State()
+    fold_table(state, table_of(events))
+    singly = state.jobs["job-1"]
+    assert (singly.reserved_us, singly.bytes, singly.duration_s) == (NOON_US + 5_000, 5, 5.04)
+    assert [state.jobs["job-1"] for _ in range(6)] == [singly] * 6
+    assert state.jobs.get("job-9") is None
+    assert state.jobs["job-1"] is not singly
+    assert state.largest_bytes == 5
+
+
+def test_a_ledger_with_more_text_than_one_array_holds_is_taken_event_by_event() -> None:
+    """Columns in several chunks are no reason to lose a row."""
+    import pyarrow as pa
+
+    events = numbered(each for number in range(4) for each in life("stored", f"job-{number}"))
+    table = pa.concat_tables([table_of(events[:7]), table_of(events[7:])])
+
+    class Torn:
+        """A table whose chunks do not combine."""
+
+        def __getattr__(self, name: str) -> object:
+            return table if name == "combine_chunks" else getattr(table, name)
+
+        def __len__(self) -> int:
+            return len(table)
+
+        def __getitem__(self, name: str) -> object:
+            return table[name]
+
+    torn = Torn()
+    torn.combine_chunks = lambda: table  # type: ignore[attr-defined]
+    state = State()
+    fold_table(state, torn)  # type: ignore[arg-type]
+    assert state == fold(events)
+    assert not any(map(state.jobs.is_row, state.jobs))
