@@ -45,6 +45,7 @@ SHORTEST_GIVE_UP_S = 60.0
 _HOST = re.compile(r"(\*\.)?[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _WEBHOOK = re.compile(r"https?://[!-~]{1,2000}")
+_SCHEDULER = re.compile(r"(tls|tcp)://([A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):[0-9]{1,5}")
 _KEY = re.compile(r"[!-~]{8,200}")
 _KEY_BEGINNING = "SG_"
 
@@ -116,6 +117,12 @@ def _name_of_webhook(value: object) -> object:
     return value
 
 
+def _scheduler_address(value: object) -> object:
+    if not isinstance(value, str) or not _SCHEDULER.fullmatch(value):
+        raise ValueError("must be the address of a Dask scheduler, like tls://10.0.0.5:8786")
+    return value
+
+
 def _prices(value: object) -> object:
     known = find_model(DEFAULT_MODEL).default_prices
     if not isinstance(value, dict):
@@ -144,6 +151,7 @@ _PRICES = {
 _HOSTS = {"type": "array", "minItems": 1, "items": _text(_HOST.pattern, "a host, like *.segmind.com")}
 _TIME = _text(_TIME_OF_DAY.pattern, "a time of day, like 06:30")
 _LENGTH = _text(rf"(?=.*[1-9]){_DURATION.pattern}", "a duration, like 90s, 15m or 8h")
+_SCHEDULER_ADDRESS = _text(_SCHEDULER.pattern, "tls://host:port or tcp://host:port")
 _WEBHOOK_NAME = _text(_VARIABLE.pattern, "the name of the environment variable that holds the address")
 _NAME = _text(rf"(?!{_KEY_BEGINNING}){_VARIABLE.pattern}", "the name of the environment variable that holds the key")
 
@@ -162,6 +170,7 @@ Duration = Annotated[float, BeforeValidator(duration_s), WithJsonSchema(_LENGTH)
 TimeOfDay = Annotated[str, BeforeValidator(_time_of_day), WithJsonSchema(_TIME)]
 Hosts = Annotated[tuple[str, ...], BeforeValidator(_hosts), WithJsonSchema(_HOSTS)]
 NameOfWebhook = Annotated[str, BeforeValidator(_name_of_webhook), WithJsonSchema(_WEBHOOK_NAME)]
+SchedulerAddress = Annotated[str, BeforeValidator(_scheduler_address), WithJsonSchema(_SCHEDULER_ADDRESS)]
 NameOfVariable = Annotated[str, BeforeValidator(_name_of_variable), WithJsonSchema(_NAME)]
 
 
@@ -288,10 +297,17 @@ class MediaSection(Section):
         description="container: the file's structure. frames: besides, every packet and a poster. full: every frame",
     )
     executor: Literal["local", "dask"] = Field(
-        default="local", description="dask is not in this version yet, and refused"
+        default="local",
+        description="local: threads of the run. dask: the workers of a Dask cluster, which download, too",
     )
-    workers: Threads = Field(default=2, description="threads that write and verify")
-    scheduler: str | None = Field(default=None, description="not in this version yet: anything else is refused")
+    workers: Threads = Field(
+        default=2,
+        description="threads that write and verify; with dask, processes that do; with a scheduler, threads of each",
+    )
+    scheduler: SchedulerAddress | None = Field(
+        default=None,
+        description="where a Dask scheduler is, tls://host:8786 or tcp://…; without it, a cluster here for the run",
+    )
 
 
 class OutputSection(Section):
@@ -379,7 +395,8 @@ class Config(Section):
         )
 
     def media_settings(self) -> MediaSettings:
-        return MediaSettings(verify=self.media.verify, workers=self.media.workers)
+        media = self.media
+        return MediaSettings(media.verify, media.workers, media.executor, media.scheduler)
 
     def engine_settings(self, now: datetime) -> EngineSettings:
         """What the engine is told. In a sandbox, the provider's seconds pass `time_scale` times as fast.
@@ -420,13 +437,10 @@ class Config(Section):
 
     def refusals(self) -> Iterator[tuple[str, str]]:
         """What is well written and cannot be done: the key, and a sentence. Nothing is silently done without."""
-        for wanted, key in (
-            (self.media.executor == "dask", "media.executor"),
-            (self.media.scheduler is not None, "media.scheduler"),
-            ("://" in self.output.dir, "output.dir"),  # an address: a folder of that name is not what was meant
-        ):
-            if wanted:
-                yield key, "is not supported in this version yet; leave it out"
+        if "://" in self.output.dir:  # an address: a folder of that name is not what was meant
+            yield "output.dir", "is not supported in this version yet; leave it out"
+        if self.media.scheduler is not None and self.media.executor != "dask":
+            yield "media.scheduler", "is nobody's without `media.executor: dask`; say that, or leave it out"
         if self.is_live:
             yield from self._refused_origins()
 

@@ -41,7 +41,7 @@ from pipeline.ledger.store import Ledger, open_ledger, read_events
 from pipeline.looking.view import Look, look
 from pipeline.manifest import Campaign, Entry
 from pipeline.manifest.order import in_order
-from pipeline.media import Collector
+from pipeline.media import collector_for
 from pipeline.models import find_model
 from pipeline.provider.client import Client
 from pipeline.provider.replies import Refused
@@ -565,8 +565,7 @@ async def open_context(
 ) -> AsyncIterator[RunContext]:
     """All that an engine works with, open for the block; `images` are a campaign's, for those who submit."""
     fetch = config.fetch_settings(allow_loopback=provider.is_loopback)
-    collector = Collector(fetch, config.media_settings(), provider.connect)
-    async with collector:
+    async with collector_for(fetch, config.media_settings(), folder, provider.connect) as collector:
         yield RunContext(
             folder=folder,
             ledger=ledger,

@@ -23,15 +23,11 @@ from pipeline.kernel.usd import MicroUsd
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import JobRecord
 from pipeline.ledger.store import Ledger
-from pipeline.media import Collector
+from pipeline.media import DOWNLOADS_AT_ONCE, Collector
 from pipeline.provider.client import Client
 from pipeline.provider.replies import Refused, Unavailable
 
 T = TypeVar("T")
-
-DOWNLOADS_AT_ONCE = 16
-"""Finished videos are small and quick to fetch: more at once only costs memory and sockets."""
-
 
 LONGEST_THROTTLE_S = 25 * 3600.0
 """Longer than any daily quota takes to come back: whoever is refused for so long needs a person."""

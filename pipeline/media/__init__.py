@@ -6,6 +6,7 @@ a `Trouble`. Only this machine's own failures travel as exceptions (`MachineErro
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.media.gate import check_url
@@ -14,8 +15,10 @@ from pipeline.media.settings import FetchSettings, MediaSettings, VerifyLevel
 
 if TYPE_CHECKING:
     from pipeline.media.collect import Collector
+    from pipeline.media.fetch import Connect
 
 __all__ = [
+    "DOWNLOADS_AT_ONCE",
     "Clip",
     "Collector",
     "Expectation",
@@ -24,7 +27,27 @@ __all__ = [
     "Trouble",
     "VerifyLevel",
     "check_url",
+    "collector_for",
 ]
+
+DOWNLOADS_AT_ONCE = 16
+"""Finished videos are small and quick to fetch: more at once only costs memory and sockets."""
+
+
+def collector_for(
+    fetch: FetchSettings, media: MediaSettings, folder: Path, connect: Connect | None = None
+) -> Collector:
+    """Who collects the videos of the run directory `folder`; an async context manager.
+
+    Connections that `connect` makes are of this process, and so is then the collector, whatever is asked for.
+    """
+    if media.executor == "dask" and connect is None:
+        from pipeline.media.cluster.collector import ClusterCollector
+
+        return ClusterCollector(fetch, media, folder, DOWNLOADS_AT_ONCE)
+    from pipeline.media.collect import Collector
+
+    return Collector(fetch, media, connect)
 
 
 def __getattr__(name: str) -> Any:

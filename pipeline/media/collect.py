@@ -112,11 +112,11 @@ class Collector:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
             landing.abandon()
-            await _until_done(future)
+            await until_done(future)
             raise
 
 
-async def _until_done(future: asyncio.Future[T]) -> None:
+async def until_done(future: asyncio.Future[T]) -> None:
     """Wait for `future` whatever it brings, through any further cancellation: the caller is being cancelled already."""
     while not future.done():
         try:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 VerifyLevel = Literal["container", "frames", "full"]
+Executor = Literal["local", "dask"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +33,13 @@ class FetchSettings:
 
 @dataclass(frozen=True, slots=True)
 class MediaSettings:
-    """How closely a file is looked at, and by how many threads."""
+    """How closely a file is looked at, by whom, and by how many threads."""
 
     verify: VerifyLevel = "frames"
     """`container`: the boxes; `frames`: besides, PyAV reads every packet and decodes a poster; `full`: every frame."""
     workers: int = 2
-    """Threads that write, verify and flush."""
+    """Threads that write, verify and flush; with a cluster of this run's own, worker processes."""
+    executor: Executor = "local"
+    """`local`: threads of this process; `dask`: the workers of a Dask cluster."""
+    scheduler: str | None = None
+    """Where that cluster's scheduler is; None for a cluster on this machine, for this run."""

@@ -140,7 +140,7 @@ def test_what_is_said_of_new_videos_is_so(
     assert len({job.job_id for job in load_manifest(changed).jobs} - known) == new_videos
 
 
-MISSING_KEYS = ["media.executor=dask", "media.scheduler=tcp://10.0.0.1", "output.dir=s3://bucket/runs"]
+MISSING_KEYS = ["output.dir=s3://bucket/runs"]
 
 
 @pytest.mark.parametrize("setting", MISSING_KEYS)

@@ -1,0 +1,295 @@
+"""Downloads by real workers of real clusters, some of them killed: the same videos, and nothing half-made."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from media_doubles import LOCAL, TINY, RawServer, ok
+
+from pipeline.kernel.errors import ErrorClass, InputError, MachineError
+from pipeline.media import Clip, Collector, MediaSettings, Trouble, collector_for
+from pipeline.media.cluster import collector as clusters
+from pipeline.media.cluster import local
+from pipeline.media.cluster.collector import ClusterCollector
+from pipeline.media.cluster.task import Order
+
+NODE = Path(__file__).with_name("cluster_node.py")
+AT_MOST_S = 60.0
+
+
+class Foreign:
+    """A cluster that was there before the run: a scheduler and workers, each a process."""
+
+    def __init__(self) -> None:
+        self.processes: list[subprocess.Popen[str]] = []
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, str(NODE), *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL,
+            text=True,
+        )
+        self.processes.append(process)
+        return process
+
+    def cluster(self, workers: int) -> tuple[str, list[subprocess.Popen[str]]]:
+        """The scheduler's address, and its workers, all there."""
+        scheduler = self.start("scheduler")
+        address = said(scheduler)
+        started = [self.start("worker", address) for _ in range(workers)]
+        for worker in started:
+            assert said(worker)
+        return address, started
+
+    def end(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
+
+
+def said(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+@pytest.fixture
+def foreign() -> Iterator[Foreign]:
+    made = Foreign()
+    yield made
+    made.end()
+
+
+def dask(scheduler: str | None = None, workers: int = 2) -> MediaSettings:
+    return MediaSettings("frames", workers, "dask", scheduler)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+class HalfSent:
+    """An answer that stops in the middle until it is let go; counts who has come so far."""
+
+    def __init__(self, body: bytes) -> None:
+        self._answer = ok(body)
+        self.go = asyncio.Event()
+        self.waiting = asyncio.Semaphore(0)
+
+    async def __call__(self, writer: asyncio.StreamWriter) -> None:
+        half = len(self._answer) // 2
+        writer.write(self._answer[:half])
+        await writer.drain()
+        self.waiting.release()
+        await self.go.wait()
+        writer.write(self._answer[half:])
+        await writer.drain()
+
+
+async def collect(collector: Collector, url: str, folder: Path, name: str) -> Clip | Trouble:
+    return await collector.collect(url, folder / f"{name}.mp4", folder / f"{name}.jpg", TINY)
+
+
+async def test_a_cluster_brings_what_this_process_would_to_the_byte(
+    server: RawServer, tmp_path: Path, tiny: bytes, tiny_fast: bytes
+) -> None:
+    """Clips, posters and troubles are equal, and nothing else is left in either folder."""
+    server.answers |= {
+        "/a": ok(tiny),
+        "/b": ok(tiny_fast),
+        "/cut": ok(tiny[:500]),
+        "/gone": b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
+        "/short": ok(tiny, length=len(tiny) + 1),
+    }
+    server.hang_up = True
+    outcomes = {}
+    for kind, settings in (("local", MediaSettings()), ("dask", dask())):
+        folder = tmp_path / kind
+        folder.mkdir()
+        async with collector_for(LOCAL, settings, folder) as collector:
+            calls = [collect(collector, server.url(path), folder, path[1:]) for path in server.answers]
+            outcomes[kind] = [repr(outcome).replace(f"/{kind}/", "/") for outcome in await asyncio.gather(*calls)]
+    assert outcomes["dask"] == outcomes["local"]
+    assert names(tmp_path / "dask") == names(tmp_path / "local") == ["a.jpg", "a.mp4", "b.jpg", "b.mp4"]
+    for name in names(tmp_path / "local"):
+        assert (tmp_path / "dask" / name).read_bytes() == (tmp_path / "local" / name).read_bytes()
+
+
+async def test_workers_of_a_foreign_cluster_may_die_in_the_middle(
+    server: RawServer, tmp_path: Path, tiny: bytes, foreign: Foreign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of three killed while each has downloads half done: every video comes. All killed: an error, in time."""
+    monkeypatch.setattr(clusters, "LOOK_S", 0.1)
+    monkeypatch.setattr(clusters, "NO_WORKER_S", 0.3)
+    server.answers["/a"] = half = HalfSent(tiny)
+    address, workers = foreign.cluster(3)
+    async with collector_for(LOCAL, dask(address), tmp_path) as collector:
+        calls = [asyncio.ensure_future(collect(collector, server.url("/a"), tmp_path, str(n))) for n in range(6)]
+        for _ in calls:
+            await half.waiting.acquire()
+        for worker in workers[:2]:
+            worker.kill()
+        half.go.set()
+        clips = await asyncio.gather(*calls)
+        for n, clip in enumerate(clips):
+            assert isinstance(clip, Clip)
+            assert clip.sha256 == hashlib.sha256(tiny).hexdigest()
+            assert (tmp_path / f"{n}.mp4").read_bytes() == tiny
+        assert len(server.requests) > 6
+        half.go.clear()
+        late = asyncio.ensure_future(collect(collector, server.url("/a"), tmp_path, "late"))
+        await half.waiting.acquire()
+        workers[2].kill()
+        async with asyncio.timeout(AT_MOST_S):
+            with pytest.raises(MachineError, match="no worker any more"):
+                await late
+    half.go.set()
+    assert names(tmp_path) == sorted(f"{n}.{kind}" for n in range(6) for kind in ("jpg", "mp4"))
+
+
+async def test_a_scheduler_that_is_lost_stops_the_run_and_loses_nothing(
+    server: RawServer, tmp_path: Path, tiny: bytes, foreign: Foreign
+) -> None:
+    """What waits for it gets this machine's error, what is asked later too, and it closes in time."""
+    server.answers["/a"] = half = HalfSent(tiny)
+    address, _ = foreign.cluster(1)
+    async with collector_for(LOCAL, dask(address), tmp_path) as collector:
+        call = asyncio.ensure_future(collect(collector, server.url("/a"), tmp_path, "a"))
+        await half.waiting.acquire()
+        foreign.processes[0].kill()
+        async with asyncio.timeout(AT_MOST_S):
+            with pytest.raises(MachineError, match="scheduler is gone"):
+                await call
+            with pytest.raises(MachineError, match="scheduler is gone"):
+                await collect(collector, server.url("/a"), tmp_path, "a")
+        began_s = time.monotonic()
+    half.go.set()
+    assert time.monotonic() - began_s < 15
+    assert names(tmp_path) == []
+
+
+async def test_dead_workers_of_its_own_are_replaced_and_a_deadly_download_ends(
+    server: RawServer, tmp_path: Path, tiny: bytes
+) -> None:
+    """One death costs nothing; a download at which each worker dies is a trouble like any other, and they live on."""
+    server.answers["/a"] = ok(tiny)
+    async with ClusterCollector(LOCAL, dask(workers=1), tmp_path, 4) as collector:
+        cluster = collector.local
+        assert cluster is not None
+
+        async def deadly(writer: asyncio.StreamWriter) -> None:
+            for pid in cluster.pids:
+                os.kill(pid, signal.SIGKILL)
+
+        server.answers["/deadly"] = deadly
+        async with asyncio.timeout(AT_MOST_S):
+            outcome = await collect(collector, server.url("/deadly"), tmp_path, "deadly")
+            assert isinstance(outcome, Trouble)
+            assert (outcome.error_class, outcome.http_status) == (ErrorClass.FETCH_FAILED, None)
+            assert "died" in outcome.message
+            assert isinstance(await collect(collector, server.url("/a"), tmp_path, "a"), Clip)
+        pids = cluster.pids
+        assert len([request for request in server.requests if "/deadly" in request]) == 4
+    assert names(tmp_path) == ["a.jpg", "a.mp4"]
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+async def test_a_cancelled_download_leaves_nothing(server: RawServer, tmp_path: Path, tiny: bytes) -> None:
+    """A second Ctrl-C cancels waits: no final name, and at the end no temporary file."""
+    server.answers["/a"] = half = HalfSent(tiny)
+    async with collector_for(LOCAL, dask(workers=1), tmp_path) as collector:
+        call = asyncio.ensure_future(collect(collector, server.url("/a"), tmp_path, "a"))
+        await half.waiting.acquire()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+    half.go.set()
+    assert names(tmp_path) == []
+
+
+async def test_workers_are_out_of_reach_of_the_terminal_and_of_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session of its own, an environment without the key, loopback alone, no talk without a certificate."""
+    monkeypatch.setenv("SEGMIND_API_KEY", "SG_0123456789abcdef")
+    async with ClusterCollector(LOCAL, dask(workers=1), tmp_path, 4) as collector:
+        assert collector.local is not None
+        (pid,) = collector.local.pids
+        assert os.getsid(pid) == pid != os.getsid(0)
+        process = Path(f"/proc/{pid}")
+        assert b"SG_0123456789abcdef" not in (process / "environ").read_bytes()
+        assert b"BEGIN" not in (process / "cmdline").read_bytes()
+        for each in (pid, os.getpid()):
+            assert listening(each) <= {"0100007F"}
+        address = collector.local.address
+        assert address.startswith("tls://127.0.0.1:")
+        with pytest.raises(InputError, match="no Dask scheduler answers"):
+            await clusters._connect(address.replace("tls:", "tcp:"), None)
+
+
+def listening(pid: int) -> set[str]:
+    """The addresses on which a process listens, as the kernel writes them."""
+    inodes = set()
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            inodes.add(os.readlink(link).removeprefix("socket:[").removesuffix("]"))
+    lines = [line for kind in ("tcp", "tcp6") for line in Path(f"/proc/{pid}/net/{kind}").read_text().splitlines()[1:]]
+    fields = [line.split() for line in lines]
+    return {each[1].split(":")[0] for each in fields if each[3] == "0A" and each[9] in inodes}
+
+
+async def test_nothing_begins_without_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No scheduler, or no package: a sentence that says what to do, and exit code 2."""
+    monkeypatch.setattr(clusters, "CONNECT_S", 0.5)
+    with pytest.raises(InputError, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9\. Nothing was sent"):
+        await collector_for(LOCAL, dask("tcp://127.0.0.1:9"), tmp_path).__aenter__()
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(InputError, match=r"pip install 'kling-batch\[dask\]'"):
+        await collector_for(LOCAL, dask(), tmp_path).__aenter__()
+    assert names(tmp_path) == []
+
+
+async def test_a_worker_that_does_not_see_the_run_directory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, foreign: Foreign
+) -> None:
+    """Before anything is sent; and likewise one that cannot load kling-batch."""
+    address, _ = foreign.cluster(1)
+    for answer, said_of_it in ((bool, "does not see .*under the same path"), (abs, r"cannot run kling-batch \(Type")):
+        monkeypatch.setattr(clusters, "sees", (lambda path, answer=answer: answer("") if answer is bool else abs(path)))
+        with pytest.raises(InputError, match=said_of_it):
+            await collector_for(LOCAL, dask(address), tmp_path).__aenter__()
+    assert names(tmp_path) == []
+
+
+def test_an_order_shows_no_url() -> None:
+    """A cluster logs what it is given; a signed URL is as good as the video."""
+    order = Order("https://x.segmind.com/a?sig=s3cret", Path("/v"), Path("/p"), TINY, LOCAL, MediaSettings())
+    assert "s3cret" not in repr(order)
+    assert "s3cret" not in str(order)
+    assert pickle.loads(pickle.dumps(order)) == order
+
+
+def test_a_rehearsals_videos_stay_in_memory(tmp_path: Path) -> None:
+    """Connections made in this process cannot be used by another, so no cluster is asked for."""
+    assert type(collector_for(LOCAL, dask(), tmp_path, lambda: None)) is Collector  # type: ignore[arg-type,return-value]
+
+
+def test_what_is_passed_on_is_listed() -> None:
+    """Not all but some: a list of what is left out would forget the next secret."""
+    assert "SEGMIND_API_KEY" not in local._environment()
