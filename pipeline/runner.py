@@ -41,7 +41,7 @@ from pipeline.ledger.store import Ledger, open_ledger, read_events
 from pipeline.looking.view import Look, look
 from pipeline.manifest import Campaign, Entry
 from pipeline.manifest.order import in_order
-from pipeline.media import collector_for
+from pipeline.media import Collector, collector_for
 from pipeline.models import find_model
 from pipeline.provider.client import Client
 from pipeline.provider.replies import Refused
@@ -565,7 +565,13 @@ async def open_context(
 ) -> AsyncIterator[RunContext]:
     """All that an engine works with, open for the block; `images` are a campaign's, for those who submit."""
     fetch = config.fetch_settings(allow_loopback=provider.is_loopback)
-    async with collector_for(fetch, config.media_settings(), folder, provider.connect) as collector:
+    media = config.media_settings()
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            opened = stack.enter_async_context(collector_for(fetch, media, folder, provider.connect))
+            collector = await stopping.unless_leaving(opened)
+        except LeavingError:  # before it had begun: nobody will ask for a video
+            collector = await stack.enter_async_context(Collector(fetch, media, provider.connect))
         yield RunContext(
             folder=folder,
             ledger=ledger,

@@ -53,25 +53,37 @@ class AtStored(Watcher):
             self._befall.get(self._stored, lambda _collector: None)(self._collector)
 
 
-@pytest.fixture
-def scheduler() -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """A cluster with one worker that was there before the run: its address, and the process of its scheduler."""
-    started = []
-    arguments = ["scheduler"]
-    for _ in range(2):
+class Foreign:
+    """A cluster that was there before the run, each part a process."""
+
+    def __init__(self) -> None:
+        self._processes: list[subprocess.Popen[str]] = []
+
+    def start(self, *arguments: str) -> str:
+        """Start a part of it; its address, once it is there."""
         command = [sys.executable, str(NODE), *arguments]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        started.append(process)
+        self._processes.append(process)
         assert process.stdout is not None
-        said = process.stdout.readline().strip()
-        arguments = ["worker", said]
-        address = said if len(started) == 1 else address  # noqa: F821 - bound in the first turn
-    yield address, started[0]
-    for process in started:
+        return process.stdout.readline().strip()
+
+    def kill(self, place: int) -> None:
+        process = self._processes[place]
         process.kill()
         process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
+
+    def end(self) -> None:
+        for place, process in enumerate(self._processes):
+            self.kill(place)
+            assert process.stdout is not None
+            process.stdout.close()
+
+
+@pytest.fixture
+def foreign() -> Iterator[Foreign]:
+    cluster = Foreign()
+    yield cluster
+    cluster.end()
 
 
 def results(folder: Path) -> dict[str, tuple[Any, ...]]:
@@ -111,16 +123,15 @@ async def test_a_run_whose_workers_are_killed_ends_as_a_local_one(tmp_path: Path
     assert files(tmp_path / "dask") == files(tmp_path / "local")
 
 
-async def test_a_run_that_loses_its_scheduler_is_resumed_by_anybody(
-    tmp_path: Path, scheduler: tuple[str, subprocess.Popen[str]]
-) -> None:
+async def test_a_run_that_loses_its_scheduler_is_resumed_by_anybody(tmp_path: Path, foreign: Foreign) -> None:
     """Exit 6; then a local run collects what is paid, and no job was bought twice."""
-    address, process = scheduler
+    address = foreign.start("scheduler")
+    foreign.start("worker", address)
     made = campaign(tmp_path, 12)
     async with Sandbox(quick_provider()) as provider:
         config = fast_config(provider.url, media__scheduler=address, limits__max_in_flight="4", **DASK)
         result = await run_once(
-            made, config, tmp_path / "run", watcher=AtStored({2: lambda _collector: process.kill()})
+            made, config, tmp_path / "run", watcher=AtStored({2: lambda _collector: foreign.kill(0)})
         )
         assert result.exit_code == 6
         assert "scheduler is gone" in result.message
@@ -142,6 +153,27 @@ async def test_a_run_without_its_scheduler_sends_nothing(tmp_path: Path, monkeyp
         assert refused.value.exit_code == 2
         assert provider.state()["submissions"] == 0
         assert (await run_once(made, fast_config(provider.url), tmp_path / "run")).exit_code == 0
+
+
+async def test_a_run_that_waits_for_workers_can_be_left(
+    tmp_path: Path, foreign: Foreign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two signals before any worker is there: exit 130 at once, nothing sent, nothing left behind."""
+    address, run_folder, waiting = foreign.start("scheduler"), tmp_path / "run", asyncio.Event()
+    make = clusters.open_temporary
+    monkeypatch.setattr(clusters, "open_temporary", lambda folder: waiting.set() or make(folder))
+    async with Sandbox(quick_provider()) as provider:
+        config = fast_config(provider.url, media__scheduler=address, **DASK)
+        running = asyncio.create_task(run_once(campaign(tmp_path, 1), config, run_folder))
+        async with asyncio.timeout(30):
+            await waiting.wait()
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGINT)
+                await asyncio.sleep(0)
+            result = await running
+        assert result.exit_code == 130
+        assert provider.state()["submissions"] == 0
+        assert not list(run_folder.glob(".*.part"))
 
 
 @pytest.mark.parametrize("times", [1, 2])

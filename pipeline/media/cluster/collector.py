@@ -192,8 +192,10 @@ async def _connect(address: str, security: Any) -> Any:
     )
     try:
         return await client
-    except (OSError, ValueError, RuntimeError):
+    except BaseException as error:
         await _close(client)
+        if not isinstance(error, OSError | ValueError | RuntimeError):
+            raise
         raise InputError(f"media.scheduler: no Dask scheduler answers at {address}. Nothing was sent.") from None
 
 
@@ -213,7 +215,7 @@ async def _outcome(future: Any) -> Clip | Trouble | Failed:
     except KilledWorker:
         message = "the workers that downloaded it died, one after the other"
         return Trouble(ErrorClass.FETCH_FAILED, None, message)
-    except CancelledError:
+    except (CancelledError, OSError):  # no task raises: it is the connection that did
         raise _gone() from None
     except asyncio.CancelledError:
         if future.cancelled():
