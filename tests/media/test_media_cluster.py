@@ -14,7 +14,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import distributed  # noqa: F401 - its settings are there once it is loaded
 import pytest
+from dask import config as dask_config
 from media_doubles import LOCAL, TINY, RawServer, ok
 
 from pipeline.kernel.errors import ErrorClass, InputError, MachineError
@@ -135,12 +137,15 @@ async def test_workers_of_a_foreign_cluster_may_die_in_the_middle(
     """Two of three killed while each has downloads half done: every video comes. All killed: an error, in time."""
     monkeypatch.setattr(clusters, "LOOK_S", 0.1)
     monkeypatch.setattr(clusters, "NO_WORKER_S", 0.3)
+    monkeypatch.setitem(dask_config.config["distributed"]["client"], "scheduler-info-interval", "50ms")
     server.answers["/a"] = half = HalfSent(tiny)
     address, workers = foreign.cluster(3)
     async with collector_for(LOCAL, dask(address), tmp_path) as collector:
         calls = [asyncio.ensure_future(collect(collector, server.url("/a"), tmp_path, str(n))) for n in range(6)]
         for _ in calls:
             await half.waiting.acquire()
+        done, _ = await asyncio.wait(calls, timeout=0.8)
+        assert not done, "a long download is taken for a lack of workers"
         for worker in workers[:2]:
             worker.kill()
         half.go.set()
@@ -162,9 +167,10 @@ async def test_workers_of_a_foreign_cluster_may_die_in_the_middle(
 
 
 async def test_a_scheduler_that_is_lost_stops_the_run_and_loses_nothing(
-    server: RawServer, tmp_path: Path, tiny: bytes, foreign: Foreign
+    server: RawServer, tmp_path: Path, tiny: bytes, foreign: Foreign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What waits for it gets this machine's error, what is asked later too, and it closes in time."""
+    """What waits for it gets this machine's error, what is asked later too and at once, and it closes in time."""
+    monkeypatch.setattr(clusters, "CONNECT_S", 2 * AT_MOST_S)
     server.answers["/a"] = half = HalfSent(tiny)
     address, _ = foreign.cluster(1)
     async with collector_for(LOCAL, dask(address), tmp_path) as collector:
@@ -210,12 +216,14 @@ async def test_dead_workers_of_its_own_are_replaced_and_a_deadly_download_ends(
             os.kill(pid, 0)
 
 
-async def test_a_cancelled_download_leaves_nothing(server: RawServer, tmp_path: Path, tiny: bytes) -> None:
-    """A second Ctrl-C cancels waits: no final name, and at the end no temporary file."""
-    server.answers["/a"] = half = HalfSent(tiny)
+async def test_a_cancelled_download_leaves_nothing(server: RawServer, tmp_path: Path) -> None:
+    """A second Ctrl-C cancels waits: no final name, and at the end no temporary file of the worker."""
+    server.answers["/a"] = half = HalfSent(bytes(4 * 2**20))
     async with collector_for(LOCAL, dask(workers=1), tmp_path) as collector:
         call = asyncio.ensure_future(collect(collector, server.url("/a"), tmp_path, "a"))
         await half.waiting.acquire()
+        while not names(tmp_path):
+            os.sched_yield()  # until the worker has begun to write
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call

@@ -122,7 +122,8 @@ class ClusterCollector(Collector):
         now_s = asyncio.get_running_loop().time()
         if self._client.status != "running":
             raise _gone()
-        if self._client.scheduler_info()["workers"]:
+        # The number, not the list: what the client keeps up to date has an empty list.
+        if self._client.scheduler_info().get("n_workers"):
             self._alone_since_s = None
         elif self._alone_since_s is None:
             self._alone_since_s = now_s
