@@ -189,9 +189,10 @@ async def test_a_scheduler_that_is_lost_stops_the_run_and_loses_nothing(
 
 
 async def test_dead_workers_of_its_own_are_replaced_and_a_deadly_download_ends(
-    server: RawServer, tmp_path: Path, tiny: bytes
+    server: RawServer, tmp_path: Path, tiny: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One death costs nothing; a download at which each worker dies is a trouble like any other, and they live on."""
+    monkeypatch.setitem(dask_config.config["distributed"]["scheduler"], "allowed-failures", 1)  # 3 is the default
     server.answers["/a"] = ok(tiny)
     async with ClusterCollector(LOCAL, dask(workers=1), tmp_path, 4) as collector:
         cluster = collector.local
@@ -209,7 +210,7 @@ async def test_dead_workers_of_its_own_are_replaced_and_a_deadly_download_ends(
             assert "died" in outcome.message
             assert isinstance(await collect(collector, server.url("/a"), tmp_path, "a"), Clip)
         pids = cluster.pids
-        assert len([request for request in server.requests if "/deadly" in request]) == 4
+        assert len([request for request in server.requests if "/deadly" in request]) == 2
     assert names(tmp_path) == ["a.jpg", "a.mp4"]
     for pid in pids:
         with pytest.raises(ProcessLookupError):
