@@ -21,6 +21,7 @@ from yarl import URL
 
 from pipeline.engine.settings import Bounds, Doubt, EngineSettings, Limits, Polling, Retry
 from pipeline.kernel import strict_yaml
+from pipeline.kernel.address import is_address
 from pipeline.kernel.clock import to_us
 from pipeline.kernel.errors import InputError, Mistake
 from pipeline.kernel.files import read_regular_file
@@ -437,7 +438,7 @@ class Config(Section):
 
     def refusals(self) -> Iterator[tuple[str, str]]:
         """What is well written and cannot be done: the key, and a sentence. Nothing is silently done without."""
-        if "://" in self.output.dir:  # an address: a folder of that name is not what was meant
+        if is_address(self.output.dir):  # an address: a folder of that name is not what was meant
             yield "output.dir", "is not supported in this version yet; leave it out"
         if self.media.scheduler is not None and self.media.executor != "dask":
             yield "media.scheduler", "is nobody's without `media.executor: dask`; say that, or leave it out"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.api.configuring import AnyConfig, config_of, key_of, load_config
 from pipeline.api.loops import in_own_loop
+from pipeline.kernel.address import address_of
 from pipeline.kernel.errors import InputError, RunDirectoryError
 
 if TYPE_CHECKING:
@@ -100,15 +101,14 @@ class RunDirectory:
     ) -> Exported:
         """Export the stored videos as a data set; see the function `export`."""
         from pipeline.dataset import write
-        from pipeline.dataset.remote import is_address
 
         if not str(to).strip():
             raise InputError("--to: names nothing; write it like --to quickstart-hf")
         size = write.DEFAULT_SHARD_BYTES if shard_bytes is None else _size(shard_bytes, format)
         asked = write.Asked(format, (where,) if isinstance(where, str) else tuple(where), license, size)
         seen = self._look()
-        if is_address(str(to)):
-            return write.export_to_store(self.folder, seen.lines(), seen.state, str(to), asked)
+        if (address := address_of(to)) is not None:
+            return write.export_to_store(self.folder, seen.lines(), seen.state, address, asked)
         return write.export(self.folder, seen.lines(), seen.state, Path(to), asked)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 from pipeline.api.configuring import AnyConfig, key_of, load_config
 from pipeline.api.loops import in_own_loop, is_in_loop
 from pipeline.api.reading import AnyManifest, load_manifest
+from pipeline.kernel.address import is_address
 from pipeline.kernel.errors import InputError, MachineError
 from pipeline.kernel.usd import MicroUsd
 
@@ -269,6 +270,8 @@ def prepare(
         order=_order(order),
         canary_approve=canary_approve,
     )
+    if out is not None and is_address(out):
+        raise InputError(f"--out: {str(out)[:80]!r} is an address, and a run directory is on a disk. Nothing was sent.")
     campaign = load_manifest(manifest) if isinstance(manifest, Path | str) else manifest
     if wanted is not None:
         campaign = part_of(campaign, wanted)

@@ -145,3 +145,11 @@ async def test_a_program_around_a_run_has_its_own_signals() -> None:
     finally:
         loop.remove_signal_handler(signal.SIGHUP)
         signal.signal(signal.SIGTERM, before)
+
+
+def test_an_address_is_no_run_directory_and_no_folder_of_that_name_is_made(here: Path) -> None:
+    """A path has eaten one of its slashes by the time it is looked at."""
+    for out in ("s3://films/night", Path("s3://films/night")):
+        with pytest.raises(InputError, match=r"--out: 's3:/+films/night' is an address"):
+            pipeline.prepare([{"id": "one", "prompt": "a lamp"}], out=out)
+    assert not (here / "s3:").exists()
