@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,18 +26,12 @@ TRIES = 4
 FIRST_WAIT_S = 0.5
 """The wait after the first failure; each further one is twice as long."""
 
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _CHUNK = 2**20
 
 
 class BrokenUpload(Exception):  # noqa: N818 - an outcome inside this module
     """An object is not what was sent."""
-
-
-def is_address(to: str) -> bool:
-    """Whether this names a place in object storage, such as `s3://bucket/clips`."""
-    return _ADDRESS.match(to) is not None
 
 
 class Store:
@@ -65,23 +59,39 @@ class Store:
             ) from None
         self._root = str(root).rstrip("/")
 
-    def begin(self) -> dict[str, str]:
-        """Make the folder ours and incomplete; returns the checksums of what an earlier export has left there.
+    def send(self, folder: Path) -> None:
+        """Bring an export up that is whole in `folder`.
 
         Raises:
-            InputError: it cannot be written, or holds what is not ours.
+            InputError: the address cannot be written, or holds what is not ours; nothing was sent.
+            MachineError: the storage has refused for too long; export again to go on.
         """
+        sums = _sums((folder / SUMS).read_text())
+        there = self._begin(sums)
+        for name, digest in sums.items():
+            if there.get(name) != digest or not self._has_size(name, (folder / name).stat().st_size):
+                self._put(folder, name)
+        self._put(folder, SUMS)
+        for name in there.keys() - sums.keys():
+            self._try(lambda name=name: self._files.rm_file(self._at(name)))  # type: ignore[misc]
+        self._put(folder, MARKER)
+        self._try(lambda: self._files.rm_file(self._at(BEGUN)))
+
+    def _begin(self, sums: Mapping[str, str]) -> dict[str, str | None]:
+        """Make the folder ours and incomplete; returns what earlier exports have left, with its checksum if known."""
         try:
             names = self._names()
-            sums = self._look_at(names)
-            self._files.pipe_file(self._at(BEGUN), orjson.dumps({"made_by": MADE_BY}))
+            there = self._look_at(names)
+            # Whoever goes on after a death in the middle must know what may be ours: also what was to be deleted.
+            may_be_ours = sorted(there.keys() | sums.keys())
+            self._files.pipe_file(self._at(BEGUN), orjson.dumps({"made_by": MADE_BY, "names": may_be_ours}))
             if MARKER in names:
                 self._files.rm_file(self._at(MARKER))
         except InputError:
             raise
         except Exception as error:  # each kind of storage has errors of its own
             raise InputError(f"--to: {self._shown} cannot be used: {_reason(error)}. Nothing was exported.") from None
-        return {name: digest for name, digest in sums.items() if name in names}
+        return there
 
     def _names(self) -> set[str]:
         try:
@@ -90,40 +100,30 @@ class Store:
             return set()
         return {str(path)[len(self._root) :].lstrip("/") for path in found}
 
-    def _look_at(self, names: set[str]) -> dict[str, str]:
+    def _look_at(self, names: set[str]) -> dict[str, str | None]:
+        """What is there by earlier exports, whole or begun."""
         if not names:
             return {}
-        sign = next((name for name in (MARKER, BEGUN) if name in names), None)
-        made_by = None
-        if sign is not None:
-            try:
-                made_by = orjson.loads(self._files.cat_file(self._at(sign))).get("made_by")
-            except (ValueError, AttributeError):
-                made_by = None
-        if made_by != MADE_BY:
+        signs = [self._sign(name) for name in (MARKER, BEGUN) if name in names]
+        if not signs or any(sign.get("made_by") != MADE_BY for sign in signs):
             raise InputError(
                 f"{self._shown} is not empty and no export of kling-batch: it has {min(names)[:60]!r}. Name a new or "
                 "an empty folder. Nothing was exported."
             )
-        if SUMS not in names:
+        listed: dict[str, str | None] = {}
+        for sign in signs:
+            begun = sign.get("names")
+            listed |= dict.fromkeys(str(name) for name in (begun if isinstance(begun, list) else []))
+        if SUMS in names:
+            listed |= _sums(self._files.cat_file(self._at(SUMS)).decode("utf-8", "replace"))
+        return {name: digest for name, digest in listed.items() if name in names - {MARKER, BEGUN, SUMS}}
+
+    def _sign(self, name: str) -> dict[str, Any]:
+        try:
+            sign = orjson.loads(self._files.cat_file(self._at(name)))
+        except ValueError:
             return {}
-        return _sums(self._files.cat_file(self._at(SUMS)).decode("utf-8", "replace"))
-
-    def send(self, folder: Path, before: dict[str, str]) -> None:
-        """Bring an export up that is whole in `folder`; `before` is what `begin` has found.
-
-        Raises:
-            MachineError: the storage has refused for too long; export again to go on.
-        """
-        sums = _sums((folder / SUMS).read_text())
-        for name, digest in sums.items():
-            if before.get(name) != digest or not self._has_size(name, (folder / name).stat().st_size):
-                self._put(folder, name)
-        self._put(folder, SUMS)
-        for name in before.keys() - sums.keys():
-            self._try(lambda name=name: self._files.rm_file(self._at(name)))  # type: ignore[misc]
-        self._put(folder, MARKER)
-        self._try(lambda: self._files.rm_file(self._at(BEGUN)))
+        return sign if isinstance(sign, dict) else {}
 
     def _has_size(self, name: str, size: int) -> bool:
         return bool(self._try(lambda: self._files.info(self._at(name)))["size"] == size)
@@ -169,8 +169,20 @@ def _sums(text: str) -> dict[str, str]:
     return {name: digest for digest, _, name in (line.partition("  ") for line in text.split("\n")) if name}
 
 
+_PLAINLY = {
+    "NoCredentialsError": "no credentials in the environment",
+    "PartialCredentialsError": "the credentials in the environment are not complete",
+    "EndpointConnectionError": "it could not be reached",
+    "ConnectTimeoutError": "it could not be reached",
+    "ClientConnectorError": "it could not be reached",
+}
+"""Strangers' errors by name: their packages need not be installed."""
+
+
 def _reason(error: Exception) -> str:
     """What was wrong, in few words; never a stranger's text, which may hold an address with a signature."""
+    if said := _PLAINLY.get(type(error).__name__):
+        return said
     match error:
         case FileNotFoundError():
             return "there is no such bucket"

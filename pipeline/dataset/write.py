@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import re
+import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from pipeline.dataset.remote import Store
 from pipeline.dataset.shards import Shards, shard_name
 from pipeline.dataset.sources import NotAsStored, open_source, read_poster
 from pipeline.kernel.errors import InputError, MachineError
+from pipeline.kernel.files import hold_folder
 from pipeline.kernel.usd import format_usd
 from pipeline.ledger.fold import State
 from pipeline.report.entries import Line
@@ -45,6 +48,8 @@ _HOW_TO_LOAD = {
     "csv": 'import pandas as pd\n\nclips = pd.read_csv("clips.csv", dtype={"cost_usd": "string"})',
     "parquet": 'import pandas as pd\n\nclips = pd.read_parquet("clips.parquet")',
 }
+
+_STAGING = ".export-"
 
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,49}")
 
@@ -145,11 +150,30 @@ def export_to_store(folder: Path, lines: Sequence[Line], state: State, to: str, 
         MachineError: the disk or the storage refused; what is there has no marker, and exporting again goes on.
     """
     store = Store(to)
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as name:
-        made = Path(name) / "export"
-        done = export(folder, lines, state, made, asked)
-        store.send(made, store.begin())
+    with _staging(folder) as stage:
+        done = export(folder, lines, state, stage / "export", asked)
+        store.send(stage / "export")
     return replace(done, path=store.url, linked=0, copied=done.linked + done.copied)
+
+
+@contextlib.contextmanager
+def _staging(folder: Path) -> Iterator[Path]:
+    """A folder of our own in the run directory, gone at the end; what a killed export has left there goes first."""
+    try:
+        for left in folder.glob(f"{_STAGING}*"):
+            # Only what nobody works in. It may be gone meanwhile, by another who sweeps.
+            with contextlib.suppress(OSError), hold_folder(left):
+                shutil.rmtree(left)
+        with contextlib.ExitStack() as stack:
+            made = None
+            while made is None or not made.is_dir():  # another who sweeps may come between the making and the holding
+                made = Path(tempfile.mkdtemp(prefix=_STAGING, dir=folder))
+                with contextlib.suppress(BlockingIOError, FileNotFoundError):
+                    stack.enter_context(hold_folder(made))
+            stack.callback(shutil.rmtree, made, ignore_errors=True)
+            yield made
+    except OSError as error:
+        raise MachineError(f"{folder} cannot be written: {error.strerror}. Nothing was exported.") from None
 
 
 def _check(asked: Asked) -> None:

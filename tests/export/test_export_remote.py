@@ -19,6 +19,7 @@ from pipeline.dataset.remote import TRIES, BrokenUpload, Store
 from pipeline.dataset.write import Asked, Exported, export_to_store
 from pipeline.kernel.clock import SystemClock
 from pipeline.kernel.errors import InputError, MachineError
+from pipeline.kernel.files import hold_folder
 from pipeline.looking.view import look
 
 SERVE = "from moto.server import main; main()"
@@ -223,3 +224,58 @@ def test_storage_without_checksums_of_its_own_is_read_back(send: Send) -> None:
     with pytest.raises(BrokenUpload):
         store._check(path, "/clips/other", store._files.info("/clips/other"))
     assert done.clips > 0
+
+
+def test_an_export_that_died_leaves_no_strays_when_it_is_made_again(
+    send: Send, files: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has sent videos and no list of them; the next one is of another kind and has other names."""
+    real = Store._put_once
+
+    def die(store: Store, path: Path, at: str) -> None:
+        if path.name == "SHA256SUMS":
+            raise KeyboardInterrupt
+        real(store, path, at)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "_put_once", die)
+        with pytest.raises(KeyboardInterrupt):
+            send(f"{BUCKET}/clips", "hf")
+        with pytest.raises(KeyboardInterrupt):  # and once more, of a kind that has none of those names
+            send(f"{BUCKET}/clips", "csv")
+    send(f"{BUCKET}/clips", "webdataset")
+    there = contents(files, f"{BUCKET}/clips")
+    sums = [line.split("  ")[1] for line in there["SHA256SUMS"].decode().splitlines()]
+    assert there.keys() == {*sums, "SHA256SUMS", "_export.json"}
+
+
+@pytest.mark.parametrize(
+    ("setting", "reason"),
+    [
+        ({"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "it could not be reached"),
+        (
+            {"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None, "AWS_EC2_METADATA_DISABLED": "true"},
+            "no credentials in the environment",
+        ),
+    ],
+)
+def test_what_is_missing_is_said_in_plain_words(
+    send: Send, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, setting: dict[str, str | None], reason: str
+) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    for name, value in setting.items():
+        monkeypatch.delenv(name) if value is None else monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=f"cannot be used: {reason}. Nothing was exported"):
+        send(f"{BUCKET}/clips")
+
+
+def test_what_a_killed_export_has_staged_is_swept_and_what_another_works_in_is_not(send: Send, films: Path) -> None:
+    left, held = films / ".export-left", films / ".export-held"
+    for folder in (left, held):
+        (folder / "export").mkdir(parents=True)
+    with hold_folder(held):
+        send("memory://swept")
+    assert (left.exists(), held.exists()) == (False, True)
+    assert [path.name for path in films.glob(".export-*")] == [".export-held"]
