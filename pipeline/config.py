@@ -314,7 +314,20 @@ class MediaSection(Section):
 class OutputSection(Section):
     """Where run directories are made."""
 
-    dir: str = Field(default="outputs", min_length=1, description="where run directories are made")
+    dir: str = Field(
+        default="outputs",
+        min_length=1,
+        description="where run directories are made; also an address in object storage, like `s3://bucket/runs`",
+    )
+    local_dir: str = Field(
+        default="outputs",
+        min_length=1,
+        description="where a run directory in object storage works on the disk: in `s3/bucket/runs/…` below this",
+    )
+    keep_videos: bool = Field(
+        default=True,
+        description="whether videos stay on the disk once they are in object storage",
+    )
 
 
 class NotifySection(Section):
@@ -438,10 +451,10 @@ class Config(Section):
 
     def refusals(self) -> Iterator[tuple[str, str]]:
         """What is well written and cannot be done: the key, and a sentence. Nothing is silently done without."""
-        if is_address(self.output.dir):  # an address: a folder of that name is not what was meant
-            yield "output.dir", "is not supported in this version yet; leave it out"
         if self.media.scheduler is not None and self.media.executor != "dask":
             yield "media.scheduler", "is nobody's without `media.executor: dask`; say that, or leave it out"
+        if is_address(self.output.local_dir):
+            yield "output.local_dir", "is an address, and must be a folder on a disk of this machine"
         if self.is_live:
             yield from self._refused_origins()
 

@@ -31,6 +31,7 @@ from pipeline.engine.settings import EngineSettings
 from pipeline.engine.stopping import LeavingError, Stopping, StopReason, gravest
 from pipeline.forecast import Plan, make_plan, starts_per_minute
 from pipeline.jobs import Job, is_of_this_scheme
+from pipeline.kernel.address import address_of
 from pipeline.kernel.clock import Clock, SystemClock, to_datetime
 from pipeline.kernel.errors import InputError, MachineError, RunDirectoryError
 from pipeline.kernel.files import make_folder, remove_leftovers, write_file
@@ -42,6 +43,8 @@ from pipeline.looking.view import Look, look
 from pipeline.manifest import Campaign, Entry
 from pipeline.manifest.order import in_order
 from pipeline.media import Collector, collector_for
+from pipeline.mirror.mirror import ENDS, ROWS, Mirror, mirror_of
+from pipeline.mirror.places import local_folder
 from pipeline.models import find_model
 from pipeline.provider.client import Client
 from pipeline.provider.replies import Refused
@@ -167,8 +170,18 @@ class RunResult:
         return self.summary.get("message") or ""
 
 
+def run_address(config: Config, campaign: Campaign, out: Path | None) -> str | None:
+    """Where in object storage the run directory of a campaign is; None where it is on a disk."""
+    if out is not None:
+        return address_of(out)
+    address = address_of(config.output.dir)
+    return f"{address}/{campaign.name}" if address else None
+
+
 def run_folder(config: Config, campaign: Campaign, out: Path | None) -> Path:
-    """The run directory of a campaign."""
+    """The run directory of a campaign: where one in object storage works on the disk."""
+    if (address := run_address(config, campaign, out)) is not None:
+        return local_folder(address, Path(config.output.local_dir))
     return out if out is not None else Path(config.output.dir) / campaign.name
 
 
@@ -323,8 +336,9 @@ async def run(
     """
     options, watcher, clock = options or RunOptions(), watcher or Watcher(), clock or SystemClock()
     stopping = Stopping()
+    mirror = mirror_of(folder, keep_videos=config.output.keep_videos) if stage is None else None
     # Around everything: a signal while the ledger is opened or closed is a wish as well, and kills no bookkeeping.
-    with signals_to(stopping.interrupt), _open_ledger(folder, clock, stage) as ledger:
+    with signals_to(stopping.interrupt), _open_ledger(folder, clock, stage, mirror) as ledger:
         try:
             check_provider(ledger.state, config, folder)
             check_part(folder, campaign, ledger.state)
@@ -334,10 +348,16 @@ async def run(
             lines, has_new_rows = _prepare_folder(folder, campaign, config)
             if has_new_rows or reported.get("events") != ledger.state.last_seq:
                 reported = {}
+            if mirror is not None:
+                await asyncio.to_thread(mirror.publish, ROWS)
             async with open_provider(config, folder, key, clock, stage=stage) as provider:
                 with log_to(folder / "run.log", provider.key, webhook) as run_log:
                     listener = told(run_log.event, watcher.event)
-                    opened = open_context(config, folder, ledger, provider, clock, listener, stopping, campaign.images)
+                    if mirror is not None and mirror.taken_over is not None:
+                        logging.getLogger(LOGGER).warning("%s", mirror.taken_over)
+                    opened = open_context(
+                        config, folder, ledger, provider, clock, listener, stopping, campaign.images, mirror
+                    )
                     async with opened as context:
                         if stage is not None:
                             context.rng = stage.rng
@@ -353,11 +373,25 @@ async def run(
                             tells=webhook is not None,
                             rehearsed=stage is not None,
                         )
+            if mirror is not None:
+                result = await _publish(mirror, result)
         finally:
             await ledger.close()
     if webhook is not None and result.notice is not None:
         with signals_to(stopping.interrupt):
             await _tell(webhook, result.notice, folder, key, clock, stopping)
+    return result
+
+
+async def _publish(mirror: Mirror, result: RunResult) -> RunResult:
+    """Bring the reports to the storage, once they are written."""
+    try:
+        await asyncio.to_thread(mirror.publish, ENDS)
+    except MachineError as error:
+        code = gravest([result.exit_code, StopReason.MACHINE.exit_code])
+        return dataclasses.replace(
+            result, exit_code=code, summary=result.summary | {"exit_code": code, "message": str(error)}
+        )
     return result
 
 
@@ -374,8 +408,10 @@ async def _tell(
             await stopping.unless_leaving(notify.send(webhook, body, clock))
 
 
-def _open_ledger(folder: Path, clock: Clock, stage: Stage | None) -> contextlib.AbstractContextManager[Ledger]:
-    return open_ledger(folder / "ledger", clock, durable=stage is None)
+def _open_ledger(
+    folder: Path, clock: Clock, stage: Stage | None, mirror: Mirror | None
+) -> contextlib.AbstractContextManager[Ledger]:
+    return open_ledger(folder / "ledger", clock, durable=stage is None, follower=mirror)
 
 
 def identity(config: Config) -> dict[str, str]:
@@ -562,16 +598,18 @@ async def open_context(
     listener: Listener,
     stopping: Stopping,
     images: Mapping[str, Path] = MappingProxyType({}),
+    mirror: Mirror | None = None,
 ) -> AsyncIterator[RunContext]:
     """All that an engine works with, open for the block; `images` are a campaign's, for those who submit."""
     fetch = config.fetch_settings(allow_loopback=provider.is_loopback)
     media = config.media_settings()
+    deliver = mirror.deliver if mirror is not None else None
     async with contextlib.AsyncExitStack() as stack:
         try:
-            opened = stack.enter_async_context(collector_for(fetch, media, folder, provider.connect))
+            opened = stack.enter_async_context(collector_for(fetch, media, folder, provider.connect, deliver))
             collector = await stopping.unless_leaving(opened)
         except LeavingError:  # before it had begun: nobody will ask for a video
-            collector = await stack.enter_async_context(Collector(fetch, media, provider.connect))
+            collector = await stack.enter_async_context(Collector(fetch, media, provider.connect, deliver))
         yield RunContext(
             folder=folder,
             ledger=ledger,

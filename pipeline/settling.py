@@ -25,6 +25,7 @@ from pipeline.kernel.errors import ErrorClass, InputError, RunDirectoryError
 from pipeline.ledger.events import EventKind
 from pipeline.ledger.fold import JobRecord, JobState, State
 from pipeline.ledger.store import open_ledger, read_events
+from pipeline.mirror.mirror import ENDS, mirror_of
 from pipeline.provider.replies import fingerprint, valid_request_id
 from pipeline.report.entries import load_lines
 from pipeline.runner import check_provider, log_to, open_context, open_provider, rewrite_report, signals_to
@@ -90,7 +91,8 @@ async def reconcile(folder: Path, config: Config, *, key: str, clock: Clock | No
         for event in reversed(read_events(folder / "ledger"))
         if event.request and (print_ := fingerprint(event.request)) is not None
     }
-    with open_ledger(folder / "ledger", clock) as ledger:
+    mirror = mirror_of(folder)
+    with open_ledger(folder / "ledger", clock, follower=mirror) as ledger:
         try:
             check_provider(ledger.state, config, folder)
             async with open_provider(config, folder, key, clock) as provider:
@@ -103,6 +105,8 @@ async def reconcile(folder: Path, config: Config, *, key: str, clock: Clock | No
         finally:
             await ledger.close()
     rewrite_report(folder, clock)
+    if mirror is not None:
+        mirror.publish(ENDS)
     return found
 
 
@@ -190,7 +194,8 @@ def resolve(
 
 
 async def _resolve(folder: Path, named: str, request_id: str | None, note: str | None, clock: Clock) -> Resolution:
-    with open_ledger(folder / "ledger", clock) as ledger:
+    mirror = mirror_of(folder)
+    with open_ledger(folder / "ledger", clock, follower=mirror) as ledger:
         try:
             record = attempt_named(ledger.state, folder, named)
             owner = ledger.state.request_ids.get(request_id or "")
@@ -212,6 +217,8 @@ async def _resolve(folder: Path, named: str, request_id: str | None, note: str |
         finally:
             await ledger.close()
     rewrite_report(folder, clock)
+    if mirror is not None:
+        mirror.publish(ENDS)
     billed = request_id is not None
     return Resolution(record.job_id, record.attempt, billed, request_id, record.quote_microusd, by)
 

@@ -71,12 +71,13 @@ def config_of(directory: Path | str, config: AnyConfig = None, settings: Iterabl
     """
     from pipeline import config as configuration
     from pipeline import settling
+    from pipeline.api.places import folder_of
 
     if isinstance(config, configuration.Config):
         return configuration.change_config(config, {}, list(settings))
     if isinstance(config, Mapping):
-        return configuration.change_config(settling.config_of(Path(directory), None, []), config, list(settings))
-    return settling.config_of(Path(directory), None if config is None else Path(config), list(settings))
+        return configuration.change_config(settling.config_of(folder_of(directory), None, []), config, list(settings))
+    return settling.config_of(folder_of(directory), None if config is None else Path(config), list(settings))
 
 
 def key_of(config: Config) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.api.configuring import AnyConfig, config_of, key_of, load_config
 from pipeline.api.loops import in_own_loop
+from pipeline.api.places import folder_of, runs_folder
 from pipeline.kernel.address import address_of
 from pipeline.kernel.errors import InputError, RunDirectoryError
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from pipeline.dataset.write import Exported
+    from pipeline.ledger.fold import State
     from pipeline.looking.view import Look
     from pipeline.settling import Reconciliation, Resolution
 
@@ -88,6 +90,7 @@ class RunDirectory:
         """Write large pictures with frames of every stored clip; returns their names."""
         from pipeline.runner import write_contact_sheets
 
+        self._bring_back(self._look().state)
         return write_contact_sheets(self.folder)
 
     def export(
@@ -107,9 +110,18 @@ class RunDirectory:
         size = write.DEFAULT_SHARD_BYTES if shard_bytes is None else _size(shard_bytes, format)
         asked = write.Asked(format, (where,) if isinstance(where, str) else tuple(where), license, size)
         seen = self._look()
+        self._bring_back(seen.state)
         if (address := address_of(to)) is not None:
             return write.export_to_store(self.folder, seen.lines(), seen.state, address, asked)
         return write.export(self.folder, seen.lines(), seen.state, Path(to), asked)
+
+    def _bring_back(self, state: State) -> None:
+        """Have the stored videos here, also where they are kept in object storage alone."""
+        from pipeline.ledger.fold import JobState
+        from pipeline.mirror.mirror import mirror_of
+
+        if (mirror := mirror_of(self.folder)) is not None:
+            mirror.bring_back(state.in_state(JobState.STORED))
 
 
 def open_run(directory: Path | str) -> RunDirectory:
@@ -118,7 +130,7 @@ def open_run(directory: Path | str) -> RunDirectory:
     Raises:
         RunDirectoryError: it is none.
     """
-    folder = Path(directory)
+    folder = folder_of(directory)
     if not (folder / "ledger").is_dir():
         raise RunDirectoryError(f"{folder} is not a run directory: it has no ledger")
     return RunDirectory(folder)
@@ -135,7 +147,7 @@ def find_runs(folder: Path | str | None = None) -> list[Path]:
     """
     from pipeline.looking import runs
 
-    return runs.find_runs(Path(load_config().output.dir if folder is None else folder))
+    return runs.find_runs(runs_folder(load_config()) if folder is None else Path(folder))
 
 
 def list_runs(folder: Path | str | None = None, *, most: int | None = None) -> Sequence[Mapping[str, Any]]:
@@ -168,8 +180,9 @@ async def reconcile(directory: Path | str, config: AnyConfig = None) -> Reconcil
     """
     from pipeline import settling
 
-    used = config_of(directory, config)
-    return await settling.reconcile(Path(directory), used, key=key_of(used))
+    folder = folder_of(directory)
+    used = config_of(folder, config)
+    return await settling.reconcile(folder, used, key=key_of(used))
 
 
 def resolve(
@@ -191,7 +204,8 @@ def resolve(
 
     if (billed is None) is not not_billed:
         raise InputError("say either --billed REQUEST_ID or --not-billed. Nothing was recorded.")
-    return in_own_loop(lambda: settling.resolve(Path(directory), attempt, request_id=billed, note=note))
+    folder = folder_of(directory)
+    return in_own_loop(lambda: settling.resolve(folder, attempt, request_id=billed, note=note))
 
 
 def export(

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 from pipeline.api.configuring import AnyConfig, key_of, load_config
 from pipeline.api.loops import in_own_loop, is_in_loop
 from pipeline.api.reading import AnyManifest, load_manifest
-from pipeline.kernel.address import is_address
 from pipeline.kernel.errors import InputError, MachineError
 from pipeline.kernel.usd import MicroUsd
 
@@ -58,6 +57,8 @@ class Prepared:
     folder: Path
     options: RunOptions
     state: State
+    address: str | None = None
+    """Where in object storage the run directory is; None where it is on the disk alone."""
 
     def again(self) -> Prepared:
         """The same, with what the ledger says now.
@@ -142,6 +143,8 @@ class Prepared:
         from pipeline.config import read_webhook
 
         key, webhook = key_of(self.config), read_webhook(self.config)
+        if self.address is not None:
+            _attach(self.folder, self.address)
         return await runner.run(
             self.campaign,
             self.config,
@@ -270,17 +273,29 @@ def prepare(
         order=_order(order),
         canary_approve=canary_approve,
     )
-    if out is not None and is_address(out):
-        raise InputError(f"--out: {str(out)[:80]!r} is an address, and a run directory is on a disk. Nothing was sent.")
     campaign = load_manifest(manifest) if isinstance(manifest, Path | str) else manifest
     if wanted is not None:
         campaign = part_of(campaign, wanted)
-    folder = runner.run_folder(said, campaign, None if out is None else Path(out))
+    place = None if out is None else Path(out)
+    folder, address = runner.run_folder(said, campaign, place), runner.run_address(said, campaign, place)
+    if address is not None:
+        from pipeline.mirror.mirror import refresh
+
+        refresh(folder, address)
     state = read_state(folder)
     runner.check_provider(state, said, folder)
     runner.check_part(folder, campaign, state)
     runner.check_ids(folder, campaign, state)
-    return Prepared(campaign, said, folder, options, state)
+    return Prepared(campaign, said, folder, options, state, address)
+
+
+def _attach(folder: Path, address: str) -> None:
+    from pipeline.mirror.places import attach
+
+    try:
+        attach(folder, address)
+    except OSError as error:
+        raise MachineError(f"{folder} cannot be written: {error.strerror}. Nothing was sent.") from None
 
 
 def plan(

@@ -41,7 +41,7 @@ def report(
     say()
     workbook = ", results.xlsx" if xlsx else ""
     files = f"index.html, results.csv, results.parquet, errors.csv, errors-by-class.csv, summary.json{workbook}"
-    say(f"Written: {directory}/report/{files}")
+    say(f"Written: {run.folder}/report/{files}")
     if contact_sheet:
         named = " to ".join(dict.fromkeys((sheets[0], sheets[-1]))) if sheets else "none, for nothing is stored"
         say(f"Contact sheets: {named}")

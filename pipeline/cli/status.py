@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline import api
+from pipeline.api.places import runs_folder
 from pipeline.cli import options
 from pipeline.cli.screen import hush, printable, safe_json, say, say_json, shortened
 from pipeline.cli.status_screen import list_screen, status_screen
@@ -85,7 +86,7 @@ class AllRuns:
 
 
 def _output_folder(config: Path | None, setting: list[str] | None) -> Path:
-    return Path(options.make_config(config, setting).output.dir)
+    return runs_folder(options.make_config(config, setting))
 
 
 def _watch(look: Directory | AllRuns, *, json: bool) -> None:

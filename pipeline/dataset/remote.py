@@ -6,8 +6,6 @@ object is held against its file after it was written, and what is there as an ea
 
 from __future__ import annotations
 
-import hashlib
-import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,6 +15,7 @@ import orjson
 
 from pipeline.dataset.place import BEGUN, MADE_BY, MARKER, SUMS
 from pipeline.kernel.errors import InputError, MachineError
+from pipeline.kernel.objects import UnknownStorage, check_object, open_storage, reason_of
 
 T = TypeVar("T")
 
@@ -26,16 +25,9 @@ TRIES = 4
 FIRST_WAIT_S = 0.5
 """The wait after the first failure; each further one is twice as long."""
 
-_MD5 = re.compile(r"[0-9a-f]{32}")
-_CHUNK = 2**20
-
-
-class BrokenUpload(Exception):  # noqa: N818 - an outcome inside this module
-    """An object is not what was sent."""
-
 
 class Store:
-    """A folder of objects, by its address. The one door to `fsspec`, which is loaded here and nowhere else."""
+    """A folder of objects, by its address."""
 
     def __init__(self, url: str, sleep: Callable[[float], None] = time.sleep) -> None:
         """Raises `InputError` where the address is of no kind that can be used here. Nothing is asked yet."""
@@ -43,21 +35,9 @@ class Store:
         self._shown = self.url[:80]
         self._sleep = sleep
         try:
-            from fsspec.core import url_to_fs
-
-            # What another has written in the meantime must be seen.
-            self._files, root = url_to_fs(self.url, use_listings_cache=False, skip_instance_cache=True)
-        except ImportError:
-            raise InputError(
-                f"--to: {self._shown!r} needs more packages: pip install 'kling-batch[s3]' for s3://, gcsfs for gs://. "
-                "Nothing was exported."
-            ) from None
-        except ValueError:
-            raise InputError(
-                f"--to: {self._shown!r} is an address of a kind that is not known; s3:// and gs:// are. "
-                "Nothing was exported."
-            ) from None
-        self._root = str(root).rstrip("/")
+            self._files, self._root = open_storage(self.url)
+        except UnknownStorage as what:
+            raise InputError(f"--to: {self._shown!r} {what}. Nothing was exported.") from None
 
     def send(self, folder: Path) -> None:
         """Bring an export up that is whole in `folder`.
@@ -90,7 +70,7 @@ class Store:
         except InputError:
             raise
         except Exception as error:  # each kind of storage has errors of its own
-            raise InputError(f"--to: {self._shown} cannot be used: {_reason(error)}. Nothing was exported.") from None
+            raise InputError(f"--to: {self._shown} cannot be used: {reason_of(error)}. Nothing was exported.") from None
         return there
 
     def _names(self) -> set[str]:
@@ -133,29 +113,14 @@ class Store:
 
     def _put_once(self, path: Path, at: str) -> None:
         self._files.put_file(str(path), at)
-        self._check(path, at, self._files.info(at))
-
-    def _check(self, path: Path, at: str, info: dict[str, Any]) -> None:
-        """Hold an object against its file: by the storage's own checksum where it has one, else by reading it back."""
-        if info["size"] != path.stat().st_size:
-            raise BrokenUpload
-        said = str(info.get("ETag", "")).strip('"')
-        with path.open("rb") as file:
-            if _MD5.fullmatch(said):
-                if hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest() != said:
-                    raise BrokenUpload
-                return
-            with self._files.open(at, "rb") as back:
-                while chunk := file.read(_CHUNK):
-                    if back.read(len(chunk)) != chunk:
-                        raise BrokenUpload
+        check_object(self._files, path, at, self._files.info(at))
 
     def _try(self, work: Callable[[], T]) -> T:
         for number in range(TRIES):
             try:
                 return work()
             except Exception as error:  # each kind of storage has errors of its own
-                reason = "an object is not what was sent" if isinstance(error, BrokenUpload) else _reason(error)
+                reason = reason_of(error)
             if number + 1 < TRIES:
                 self._sleep(FIRST_WAIT_S * 2**number)
         raise MachineError(f"{self._shown} could not be written ({reason}). It is not whole; export again to go on.")
@@ -167,28 +132,3 @@ class Store:
 def _sums(text: str) -> dict[str, str]:
     """A list of checksums, by name."""
     return {name: digest for digest, _, name in (line.partition("  ") for line in text.split("\n")) if name}
-
-
-_PLAINLY = {
-    "NoCredentialsError": "no credentials in the environment",
-    "PartialCredentialsError": "the credentials in the environment are not complete",
-    "EndpointConnectionError": "it could not be reached",
-    "ConnectTimeoutError": "it could not be reached",
-    "ClientConnectorError": "it could not be reached",
-}
-"""Strangers' errors by name: their packages need not be installed."""
-
-
-def _reason(error: Exception) -> str:
-    """What was wrong, in few words; never a stranger's text, which may hold an address with a signature."""
-    if said := _PLAINLY.get(type(error).__name__):
-        return said
-    match error:
-        case FileNotFoundError():
-            return "there is no such bucket"
-        case PermissionError():
-            return "access was refused"
-        case OSError(strerror=str(text)):
-            return text[:80]
-        case _:
-            return type(error).__name__

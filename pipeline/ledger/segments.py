@@ -173,7 +173,7 @@ def list_segments(folder: Path) -> tuple[list[SegmentName], list[SegmentName]]:
         if name is None:
             raise _damage(folder, entry, "is not a segment of this ledger")
         names.append(name)
-    kept, replaced = _choose(names)
+    kept, replaced = choose(names)
     expected = 1
     for name in kept:
         if name.first != expected:
@@ -190,7 +190,8 @@ def list_segments(folder: Path) -> tuple[list[SegmentName], list[SegmentName]]:
     return kept, replaced
 
 
-def _choose(names: Iterable[SegmentName]) -> tuple[list[SegmentName], list[SegmentName]]:
+def choose(names: Iterable[SegmentName]) -> tuple[list[SegmentName], list[SegmentName]]:
+    """The segments that make up a ledger, in order, and those that a merged one among them has replaced."""
     kept: list[SegmentName] = []
     replaced: list[SegmentName] = []
     for name in sorted(names, key=lambda name: (name.first, -name.last)):

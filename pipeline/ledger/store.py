@@ -11,7 +11,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 import pyarrow as pa
@@ -47,14 +47,39 @@ FOLDED_AT_ONCE = 500_000
 _LOCK = "_lock"
 
 
+class Follower(Protocol):
+    """Who keeps another copy of a ledger. All of it blocks; what it raises ends the opening, or fails the commit."""
+
+    def open(self) -> None:
+        """The lock is held, and nothing is read yet: the folder may still be changed."""
+
+    def follow(self, name: SegmentName) -> None:
+        """A segment is durable here. When this returns it is so in the copy, and its events may be acted upon."""
+
+    def settle(self) -> None:
+        """The last segment was written, and the folder is tidy."""
+
+    def close(self) -> None:
+        """Nothing more will be written; the lock is still held."""
+
+
 class Ledger:
     """The ledger of a run directory, held by this process. Make one with `open_ledger`."""
 
     def __init__(
-        self, folder: Path, state: State, reached: str, clock: Clock, holder: bytes, *, durable: bool = True
+        self,
+        folder: Path,
+        state: State,
+        reached: str,
+        clock: Clock,
+        holder: bytes,
+        *,
+        durable: bool = True,
+        follower: Follower | None = None,
     ) -> None:
         self.state = state
         self._is_durable = durable
+        self._follower = follower
         self._folder = folder
         self._holder = holder
         self._clock = clock
@@ -161,6 +186,8 @@ class Ledger:
             name = segments.write_segment(self._folder, batch, data)
         # Once more: who has written its name over ours since may have read the folder without this segment.
         self._check_still_ours()
+        if self._follower is not None:
+            self._follower.follow(name)
         self._reached = after
         self._merging.note(name, content)
 
@@ -176,9 +203,13 @@ class Ledger:
 
     def _poison(self, error: BaseException, durable: asyncio.Future[None] | None) -> None:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
-        self._failure = MachineError(
-            f"the ledger in {self._folder} could not be written ({reason}). Nothing more was sent; "
-            "what is paid is kept for the next run. Cure the disk and run again."
+        self._failure = (
+            error
+            if isinstance(error, MachineError)
+            else MachineError(
+                f"the ledger in {self._folder} could not be written ({reason}). Nothing more was sent; "
+                "what is paid is kept for the next run. Cure the disk and run again."
+            )
         )
         for waiting in (durable, self._durable):
             if waiting is not None:
@@ -200,6 +231,8 @@ class Ledger:
     def _tidy_up(self) -> None:
         self._merging.end()
         _tidy(self._folder)
+        if self._follower is not None:
+            self._follower.settle()
 
     def let_go(self) -> None:
         """Wait for the last write that was begun; after this nothing here touches the folder."""
@@ -232,13 +265,16 @@ def _groups(names: Sequence[SegmentName]) -> list[list[SegmentName]]:
 
 
 @contextlib.contextmanager
-def open_ledger(folder: Path, clock: Clock | None = None, *, durable: bool = True) -> Iterator[Ledger]:
+def open_ledger(
+    folder: Path, clock: Clock | None = None, *, durable: bool = True, follower: Follower | None = None
+) -> Iterator[Ledger]:
     """Take the lock of the ledger in `folder` (made if missing), check and fold what it holds.
 
     The lock is held for the block. Close the ledger inside it.
 
     Args:
         durable: whether each event must survive whatever happens; False for a rehearsal, whose ledger is thrown away.
+        follower: who keeps another copy of it.
 
     Raises:
         RunDirectoryError: another process holds it, or it is damaged; says who, or which file.
@@ -260,9 +296,12 @@ def open_ledger(folder: Path, clock: Clock | None = None, *, durable: bool = Tru
             raise RunDirectoryError(f"{folder.parent} is in use: {_who_holds(lock)}. Nothing was sent.") from None
         except OSError as error:
             raise MachineError(f"{lock} cannot be opened: {error.strerror}") from None
+        if follower is not None:
+            stack.callback(follower.close)
+            follower.open()
         state, reached = _load(folder)
         take_ballast(folder)
-        ledger = Ledger(folder, state, reached, clock, name, durable=durable)
+        ledger = Ledger(folder, state, reached, clock, name, durable=durable, follower=follower)
         try:
             yield ledger
         finally:

@@ -16,6 +16,7 @@ from pipeline.media.settings import FetchSettings, MediaSettings, VerifyLevel
 if TYPE_CHECKING:
     from pipeline.media.collect import Collector
     from pipeline.media.fetch import Connect
+    from pipeline.media.landing import Deliver
 
 __all__ = [
     "DOWNLOADS_AT_ONCE",
@@ -35,19 +36,23 @@ DOWNLOADS_AT_ONCE = 16
 
 
 def collector_for(
-    fetch: FetchSettings, media: MediaSettings, folder: Path, connect: Connect | None = None
+    fetch: FetchSettings,
+    media: MediaSettings,
+    folder: Path,
+    connect: Connect | None = None,
+    deliver: Deliver | None = None,
 ) -> Collector:
     """Who collects the videos of the run directory `folder`; an async context manager.
 
-    Connections that `connect` makes are of this process, and so is then the collector, whatever is asked for.
+    `deliver` brings each video where it must be besides, and works in this process. Connections that `connect` makes are of this process, and so is then the collector, whatever is asked for.
     """
     if media.executor == "dask" and connect is None:
         from pipeline.media.cluster.collector import ClusterCollector
 
-        return ClusterCollector(fetch, media, folder, DOWNLOADS_AT_ONCE)
+        return ClusterCollector(fetch, media, folder, DOWNLOADS_AT_ONCE, deliver)
     from pipeline.media.collect import Collector
 
-    return Collector(fetch, media, connect)
+    return Collector(fetch, media, connect, deliver)
 
 
 def __getattr__(name: str) -> Any:

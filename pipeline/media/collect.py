@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from pipeline.media.fetch import Connect, Fetcher, Meter, network_errors
-from pipeline.media.landing import Landing
+from pipeline.media.landing import Deliver, Landing
 from pipeline.media.results import Clip, Expectation, FetchFailed, Trouble
 from pipeline.media.settings import FetchSettings, MediaSettings
 
@@ -25,12 +25,20 @@ class Collector:
 
     Each call makes one try and returns a `Clip` or a `Trouble`. It may be cancelled at any time: then the thread that
     works for it is waited for, and either the whole file has its final name or nothing of it is left. `connect` makes
-    other connections than those of the network: then no address is looked at, as none is connected to.
+    other connections than those of the network: then no address is looked at, as none is connected to. `deliver` brings
+    each video where it must be besides.
     """
 
-    def __init__(self, fetch: FetchSettings, media: MediaSettings, connect: Connect | None = None) -> None:
+    def __init__(
+        self,
+        fetch: FetchSettings,
+        media: MediaSettings,
+        connect: Connect | None = None,
+        deliver: Deliver | None = None,
+    ) -> None:
         self._settings = fetch
         self._level = media.verify
+        self._deliver = deliver
         self._fetcher = Fetcher(fetch, connect)
         self._pool = ThreadPoolExecutor(media.workers, thread_name_prefix="media")
 
@@ -54,7 +62,7 @@ class Collector:
             MachineError: this machine's disk failed; nothing is left behind.
         """
         status: int | None = None
-        with Landing(video, poster, expectation, self._level) as landing:
+        with Landing(video, poster, expectation, self._level, self._deliver) as landing:
             try:
                 with network_errors(self._settings):
                     async with asyncio.timeout(self._settings.download_s), self._fetcher.open(url) as response:
@@ -79,7 +87,7 @@ class Collector:
             MachineError: this machine's disk failed; nothing is left behind.
         """
         status = None  # the caller has it
-        with Landing(video, poster, expectation, self._level) as landing:
+        with Landing(video, poster, expectation, self._level, self._deliver) as landing:
             try:
                 with network_errors(self._settings):
                     async with asyncio.timeout(self._settings.download_s):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from pipeline.kernel.errors import MachineError
@@ -22,17 +22,33 @@ class Abandoned(Exception):  # noqa: N818 - an outcome inside this package, neve
     """Nobody waits for this landing any more."""
 
 
+Deliver = Callable[[Path, Path | None, str, Callable[[], None]], None]
+"""Brings a video that has its final name, and its poster, to where both must also be before they count.
+
+Given besides: the video's SHA-256, and what is called between two tries and raises when nobody waits any more. Blocks;
+raises `MachineError` if it cannot.
+"""
+
+
 class Landing:
     """Takes a body in pieces, hashes and counts it, and gives it its final name once it is proven whole.
 
     Use it in a `with` block: whatever has no final name at its end is removed.
     """
 
-    def __init__(self, video: Path, poster: Path, expectation: Expectation, level: VerifyLevel) -> None:
+    def __init__(
+        self,
+        video: Path,
+        poster: Path,
+        expectation: Expectation,
+        level: VerifyLevel,
+        deliver: Deliver | None = None,
+    ) -> None:
         self._video = video
         self._poster = poster
         self._expectation = expectation
         self._level = level
+        self._deliver = deliver
         self._hash = hashlib.sha256()
         self._bytes = 0
         self._descriptor: int | None = None
@@ -88,7 +104,10 @@ class Landing:
             self._close()
             put_in_place(self._temporary, self._video)
             self._temporary = None
-        return self._clip(finding)
+        clip = self._clip(finding)
+        if self._deliver is not None:
+            self._deliver(clip.path, clip.poster, clip.sha256, self._checkpoint)
+        return clip
 
     def _clip(self, finding: Finding) -> Clip:
         return Clip(

@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 
-from pipeline.dataset.remote import TRIES, BrokenUpload, Store
+from pipeline.dataset.remote import TRIES, Store
 from pipeline.dataset.write import Asked, Exported, export_to_store
 from pipeline.kernel.clock import SystemClock
 from pipeline.kernel.errors import InputError, MachineError
 from pipeline.kernel.files import hold_folder
+from pipeline.kernel.objects import BrokenUpload, check_object
 from pipeline.looking.view import look
 
 SERVE = "from moto.server import main; main()"
@@ -129,7 +130,7 @@ def test_an_upload_that_goes_wrong_is_found_and_made_again(
             data = bytearray(path.read_bytes())
             data[len(data) // 2] ^= 1
             store._files.pipe_file(at, bytes(data))
-            store._check(path, at, store._files.info(at))
+            check_object(store._files, path, at, store._files.info(at))
             return
         real(store, path, at)
 
@@ -222,7 +223,7 @@ def test_storage_without_checksums_of_its_own_is_read_back(send: Send) -> None:
     path = Path(__file__)
     store._files.pipe_file("/clips/other", path.read_bytes()[::-1])
     with pytest.raises(BrokenUpload):
-        store._check(path, "/clips/other", store._files.info("/clips/other"))
+        check_object(store._files, path, "/clips/other", store._files.info("/clips/other"))
     assert done.clips > 0
 
 

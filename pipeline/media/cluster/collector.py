@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import secrets
+import threading
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,6 +16,7 @@ from pipeline.kernel.files import discard, open_temporary, put_in_place, remove_
 from pipeline.media.cluster.local import LocalCluster, silence
 from pipeline.media.cluster.task import Failed, Order, download, sees, under_final_names
 from pipeline.media.collect import Collector, until_done
+from pipeline.media.landing import Abandoned, Deliver
 from pipeline.media.results import Clip, Expectation, Trouble
 from pipeline.media.settings import FetchSettings, MediaSettings
 
@@ -41,9 +43,16 @@ class ClusterCollector(Collector):
     takes a body that is on its way to this process, and is done here.
     """
 
-    def __init__(self, fetch: FetchSettings, media: MediaSettings, folder: Path, downloads: int) -> None:
+    def __init__(
+        self,
+        fetch: FetchSettings,
+        media: MediaSettings,
+        folder: Path,
+        downloads: int,
+        deliver: Deliver | None = None,
+    ) -> None:
         """`folder`: the run directory, which all workers must see. `downloads`: how many are under way at once."""
-        super().__init__(fetch, media)
+        super().__init__(fetch, media, deliver=deliver)
         self._fetch = fetch
         self._media = media
         self._folder = folder
@@ -131,11 +140,24 @@ class ClusterCollector(Collector):
             raise MachineError("the Dask cluster has no worker any more; what is paid is collected by the next run")
 
     async def _adopt(self, clip: Clip, video: Path, poster: Path) -> Clip:
-        """Give what a worker made its final names; if cancelled, that is waited for."""
-        future = asyncio.get_running_loop().run_in_executor(self._pool, _put_in_place, clip, video, poster)
+        """Give what a worker made its final names, and deliver it; if cancelled, what is under way is waited for."""
+        forsaken = threading.Event()
+
+        def checkpoint() -> None:
+            if forsaken.is_set():
+                raise Abandoned
+
+        def adopt() -> Clip:
+            adopted = _put_in_place(clip, video, poster)
+            if self._deliver is not None:
+                self._deliver(adopted.path, adopted.poster, adopted.sha256, checkpoint)
+            return adopted
+
+        future = asyncio.get_running_loop().run_in_executor(self._pool, adopt)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
+            forsaken.set()
             await until_done(future)
             raise
 

@@ -1,0 +1,234 @@
+"""The one door to object storage: whole objects under an address, each held against what was sent.
+
+An object is there whole or not at all. `fsspec`, which knows the kinds of storage, is loaded here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pipeline.kernel.errors import KlingBatchError
+
+T = TypeVar("T")
+
+FIRST_WAIT_S = 0.5
+LONGEST_WAIT_S = 10.0
+"""The wait after a failure: twice as long each time, up to the longest."""
+
+CONNECT_S, READ_S = 10, 60
+"""How long S3 may take to answer, within one call."""
+
+_MD5 = re.compile(r"[0-9a-f]{32}")
+_CHUNK = 2**20
+
+
+class BrokenUpload(Exception):  # noqa: N818 - an outcome, which is tried again
+    """An object is not what was sent."""
+
+
+class UnknownStorage(Exception):  # noqa: N818 - as above: whoever asks says it in words of their own
+    """An address of no kind that can be used here; says what is missing."""
+
+
+def open_storage(url: str) -> tuple[Any, str]:
+    """The storage of an address, as `fsspec` has it, and the path in it. Nothing is asked yet.
+
+    Raises:
+        UnknownStorage: its kind is not known, or needs another package.
+    """
+    bounds = {"connect_timeout": CONNECT_S, "read_timeout": READ_S, "retries": {"max_attempts": 1}}
+    options = {"config_kwargs": bounds} if url.startswith("s3:") else {}
+    try:
+        from fsspec.core import url_to_fs
+
+        # What another has written in the meantime must be seen.
+        files, root = url_to_fs(url, use_listings_cache=False, skip_instance_cache=True, **options)
+    except ImportError:
+        raise UnknownStorage("needs more packages: pip install 'kling-batch[s3]' for s3://, gcsfs for gs://") from None
+    except ValueError:
+        raise UnknownStorage("is an address of a kind that is not known; s3:// and gs:// are") from None
+    return files, str(root).rstrip("/")
+
+
+class Objects:
+    """The objects under one address. Every call blocks, and raises what its kind of storage raises: see `reason_of`."""
+
+    def __init__(self, url: str) -> None:
+        """Raises `UnknownStorage`. Nothing is asked yet."""
+        self.url = url.rstrip("/")
+        self._files, self._root = open_storage(self.url)
+        self._is_s3 = self.url.startswith("s3:")
+
+    def names(self, below: str = "") -> set[str]:
+        """The names of all objects, or of those below a folder, from the address on."""
+        try:
+            found = self._files.find(self._at(below) if below else self._root)
+        except FileNotFoundError:
+            return set()
+        return {str(path)[len(self._root) :].lstrip("/") for path in found}
+
+    def read(self, name: str) -> bytes | None:
+        """All of an object; None if there is none."""
+        try:
+            data: bytes = self._files.cat_file(self._at(name))
+        except FileNotFoundError:
+            return None
+        return data
+
+    def fetch(self, name: str, path: Path) -> None:
+        """Write an object to `path`, which is not checked against anything yet."""
+        self._files.get_file(self._at(name), str(path))
+
+    def write(self, name: str, data: bytes) -> None:
+        """Make or replace an object, and hold it against `data`."""
+        at = self._at(name)
+        self._files.pipe_file(at, data)
+        info = self._files.info(at)
+        md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
+        if info["size"] != len(data) or (_tag(info) != md5 and self._files.cat_file(at) != data):
+            raise BrokenUpload
+
+    def swap(self, name: str, data: bytes, may_go: Callable[[bytes], bool]) -> bool:
+        """Replace an object if `may_go` says so of what is there; returns whether it is ours now.
+
+        Where the storage does not know conditions, another's write in the same instant may be lost.
+        """
+        at = self._at(name)
+        try:
+            tag = str(self._files.info(at).get("ETag", ""))
+            if not may_go(self._files.cat_file(at)):
+                return False
+            self._files.pipe_file(at, data, **({"IfMatch": tag} if self._is_s3 and tag else {}))
+        except FileNotFoundError:
+            return self.create(name, data)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # which is how a condition that does not hold arrives
+                raise
+            return False
+        return bool(self._files.cat_file(at) == data)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Make an object if there is none; returns whether it is ours.
+
+        Where the storage does not know that condition, two who do this in the same instant may both be told so.
+        """
+        at = self._at(name)
+        if self._files.exists(at):
+            return False
+        try:
+            self._files.pipe_file(at, data, **({"mode": "create"} if self._is_s3 else {}))
+        except FileExistsError:
+            return False
+        return bool(self._files.cat_file(at) == data)
+
+    def put(self, path: Path, name: str, sha256: str | None = None) -> None:
+        """Make or replace an object from a file, and hold it against it. S3 keeps the hash beside it."""
+        at = self._at(name)
+        more = {"Metadata": {"sha256": sha256}} if sha256 and self._is_s3 else {}
+        self._files.put_file(str(path), at, **more)
+        check_object(self._files, path, at, self._files.info(at))
+
+    def remove(self, name: str) -> None:
+        """Delete an object, if it is there."""
+        with contextlib.suppress(FileNotFoundError):
+            self._files.rm_file(self._at(name))
+
+    def age_s(self, name: str, probe: str) -> float:
+        """How long ago an object was written, by the storage's own clock; an object `probe` comes and goes."""
+        written = self._files.modified(self._at(name))
+        self._files.pipe_file(self._at(probe), b"now")
+        now = self._files.modified(self._at(probe))
+        self.remove(probe)
+        return float((now - written).total_seconds())
+
+    def _at(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+
+def check_object(files: Any, path: Path, at: str, info: dict[str, Any]) -> None:
+    """Hold an object against its file: by the storage's own checksum where it has one, else by reading it back.
+
+    Raises:
+        BrokenUpload: they differ.
+    """
+    if info["size"] != path.stat().st_size:
+        raise BrokenUpload
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest() == _tag(info):
+            return
+        # Where objects are encrypted it is not that of their content: only reading tells.
+        file.seek(0)
+        with files.open(at, "rb") as back:
+            while chunk := file.read(_CHUNK):
+                if back.read(len(chunk)) != chunk:
+                    raise BrokenUpload
+
+
+def _tag(info: dict[str, Any]) -> str:
+    """The checksum that the storage has made of an object; empty where it has none, or one of parts."""
+    said = str(info.get("ETag", "")).strip('"')
+    return said if _MD5.fullmatch(said) else ""
+
+
+def patiently(
+    work: Callable[[], T],
+    patience_s: float,
+    give_up: Callable[[Exception], KlingBatchError],
+    sleep: Callable[[float], None] = time.sleep,
+    checkpoint: Callable[[], None] = lambda: None,
+) -> T:
+    """Do `work`, again and again while it fails, with longer and longer waits that add up to `patience_s` at most.
+
+    Args:
+        give_up: what the last failure is to be told as.
+        checkpoint: raises when nobody waits for the work any more; looked at before each try.
+
+    Raises:
+        KlingBatchError: that, or what the work itself has raised of this kind, at once.
+    """
+    waited_s, wait_s = 0.0, FIRST_WAIT_S
+    while True:
+        checkpoint()
+        try:
+            return work()
+        except KlingBatchError:
+            raise  # decided already
+        except Exception as error:  # each kind of storage has errors of its own
+            if waited_s >= patience_s:
+                raise give_up(error) from None
+        sleep(wait_s)
+        waited_s += wait_s
+        wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+
+
+_PLAINLY = {
+    "BrokenUpload": "an object is not what was sent",
+    "NoCredentialsError": "no credentials in the environment",
+    "PartialCredentialsError": "the credentials in the environment are not complete",
+    "EndpointConnectionError": "it could not be reached",
+    "ConnectTimeoutError": "it could not be reached",
+    "ClientConnectorError": "it could not be reached",
+}
+"""Strangers' errors by name: their packages need not be installed."""
+
+
+def reason_of(error: Exception) -> str:
+    """What was wrong, in few words; never a stranger's text, which may hold an address with a signature."""
+    if said := _PLAINLY.get(type(error).__name__):
+        return said
+    match error:
+        case FileNotFoundError():
+            return "there is no such bucket"
+        case PermissionError():
+            return "access was refused"
+        case OSError(strerror=str(text)):
+            return text[:80]
+        case _:
+            return type(error).__name__

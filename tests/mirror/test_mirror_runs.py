@@ -1,0 +1,53 @@
+"""A run directory in object storage, by the real S3 protocol: what is there is what a run on a disk has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from bucket import NIGHT, contents, machine, run_at
+from support import campaign, check_books, check_videos, quick_provider
+
+from pipeline.runner import run_folder
+from pipeline.sandbox import Sandbox
+
+JOBS = 4
+
+
+async def test_what_is_in_the_bucket_is_what_the_run_has_on_its_disk(files: Any, tmp_path: Path) -> None:
+    made = campaign(tmp_path, JOBS)
+    async with Sandbox(quick_provider()) as provider:
+        config = machine(tmp_path / "disk", provider.url, media__verify="frames")
+        done = await run_at(config, made)
+        assert (done.exit_code, done.summary["stored"]) == (0, JOBS)
+        folder = run_folder(config, made, None)
+        check_books(folder, provider.invoice())
+        check_videos(folder, provider.requests())
+    assert folder == tmp_path / "disk/s3/films-of-lamps/runs/campaign"
+    there = contents(files)
+    kept = ("ledger/0", "ledger/_head", "videos/", "posters/", "report/", "jobs", "manifest", "config", "run.log")
+    here = {
+        name: path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and (name := path.relative_to(folder).as_posix()).startswith(kept)
+    }
+    assert len([name for name in here if name.startswith("videos/")]) == JOBS
+    assert there == here
+    video = next(iter(folder.glob("videos/*")))
+    said = files.metadata(f"{NIGHT.removeprefix('s3://')}/videos/{video.name}")
+    assert len(said["sha256"]) == 64
+
+
+async def test_another_machine_goes_on_from_the_bucket_and_pays_nothing_twice(files: Any, tmp_path: Path) -> None:
+    made = campaign(tmp_path, JOBS)
+    async with Sandbox(quick_provider()) as provider:
+        first, second = (machine(tmp_path / name, provider.url) for name in ("one", "two"))
+        assert (await run_at(first, made, limit=2)).exit_code == 3
+        done = await run_at(second, made)
+        assert (done.exit_code, done.summary["stored"]) == (0, JOBS)
+        check_books(run_folder(second, made, None), provider.invoice())
+        assert len(provider.invoice()["charges"]) == JOBS
+        # And back: the first machine's copy is behind, and is brought up to date.
+        again = await run_at(first, made)
+        assert (again.exit_code, again.summary["stored"]) == (0, JOBS)
+        assert len(provider.invoice()["charges"]) == JOBS
