@@ -107,7 +107,7 @@ class Objects:
                 return False
             self._files.pipe_file(at, data, **({"IfMatch": tag} if self._is_s3 and tag else {}))
         except FileNotFoundError:
-            return self.create(name, data)
+            return False  # who has taken it over may be gone again by now
         except OSError as error:
             if error.errno != errno.EINVAL:  # which is how a condition that does not hold arrives
                 raise

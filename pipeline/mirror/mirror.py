@@ -234,7 +234,7 @@ class Mirror:
             # Two threads of ours may have met: what stands there decides.
             now = self._objects.read(HOLDER)
             if now is None or not self._is_ours(now):
-                who = _who(_holder(now)) if now is not None else "another process"
+                who = _who(_holder(now)) if now is not None else "by a run that has ended since"
                 self._lost = MachineError(
                     f"{self.address} was taken over, since this run gave no sign for too long: {who}. Nothing more was "
                     "sent; what is paid is in the ledger there."

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from support import KEY, fast_config, run_once
+from support import fast_config, run_once
 
 from pipeline.config import Config
 from pipeline.manifest import Campaign
@@ -18,7 +18,6 @@ from pipeline.runner import RunResult, run_folder
 BUCKET = "films-of-lamps"
 RUNS = f"s3://{BUCKET}/runs"
 NIGHT = f"{RUNS}/campaign"
-__all__ = ["KEY"]
 
 
 @dataclass(frozen=True, slots=True)

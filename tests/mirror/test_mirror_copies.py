@@ -1,0 +1,259 @@
+"""Two copies of a ledger, two who want it, and a store that fails: nothing counts that does not stand in both."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bucket import NIGHT, contents, machine, run_at
+from support import campaign, check_books, check_liability, quick_provider
+
+from pipeline import api
+from pipeline.kernel.errors import InputError, MachineError, RunDirectoryError
+from pipeline.kernel.objects import BrokenUpload, Objects
+from pipeline.ledger.events import Event, EventKind
+from pipeline.ledger.segments import SegmentName, choose
+from pipeline.ledger.store import open_ledger, read_events
+from pipeline.mirror import mirror
+from pipeline.mirror.decide import Hold, Way, hold_of, way_by_events, way_by_names
+from pipeline.mirror.mirror import Mirror, mirror_of, refresh
+from pipeline.mirror.places import attach, local_folder
+from pipeline.runner import run_folder
+from pipeline.sandbox import Sandbox
+
+A, B = SegmentName(1, 1, "a" * 32), SegmentName(2, 2, "b" * 32)
+AB, C = SegmentName(1, 2, "d" * 32), SegmentName(3, 3, "c" * 32)
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits between two tries."""
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "way"),
+    [
+        ([], [], Way.PUSH),
+        ([A, B], [A], Way.PUSH),
+        ([A], [A, B], Way.PULL),
+        ([], [A], Way.PULL),
+        ([AB, C], [A, B], Way.COMPARE),
+        ([A, C], [A, B], Way.COMPARE),
+    ],
+)
+def test_names_tell_which_copy_goes_on(here: list[SegmentName], there: list[SegmentName], way: Way) -> None:
+    assert way_by_names(here, there) is way
+
+
+def test_events_tell_it_where_names_do_not() -> None:
+    one, two, other = account("a", 1), account("b", 2), account("c", 2)
+    assert way_by_events([one, two], [one]) is Way.PUSH
+    assert way_by_events([one], [one, two]) is Way.PULL
+    assert way_by_events([one, two], [one, other]) is Way.APART
+
+
+@pytest.mark.parametrize(
+    ("state_id", "age_s", "hold"), [("ours", 1, Hold.OURS), ("theirs", 59, Hold.HELD), ("theirs", 60, Hold.STALE)]
+)
+def test_a_holder_that_gives_no_sign_is_stale_and_one_of_our_own_folder_is_dead(
+    state_id: str, age_s: float, hold: Hold
+) -> None:
+    assert hold_of({"state_id": state_id}, "ours", age_s, 60) is hold
+
+
+@pytest.mark.parametrize("address", ["s3://", "s3://films/../x", "s3://films//x", "s3://films/.hidden"])
+def test_an_address_that_leads_out_of_its_folder_is_refused(address: str) -> None:
+    with pytest.raises(InputError, match="cannot be used for a run directory"):
+        local_folder(address, Path("outputs"))
+
+
+def account(text: str, seq: int = 0) -> Event:
+    """An event that moves no money."""
+    return Event(event=EventKind.ACCOUNT, seq=seq, detail=json.dumps({"said": text}))
+
+
+def texts(folder: Path) -> list[str]:
+    return [json.loads(event.detail or "")["said"] for event in read_events(folder / "ledger")]
+
+
+def held(folder: Path) -> Mirror:
+    attach(folder, NIGHT)
+    found = mirror_of(folder)
+    assert found is not None
+    return found
+
+
+async def note(folder: Path, *texts: str) -> None:
+    """Record an event for each text in a ledger that is mirrored."""
+    with open_ledger(folder / "ledger", follower=held(folder)) as ledger:
+        try:
+            for text in texts:
+                await ledger.record(account(text))
+        finally:
+            await ledger.close()
+
+
+async def test_of_two_machines_one_is_refused_while_the_other_lives(files: Any, tmp_path: Path) -> None:
+    def meanwhile() -> None:
+        with pytest.raises(RunDirectoryError, match=r"s3://films-of-lamps/runs/campaign is in use: process \d+ on"):
+            asyncio.run(note(tmp_path / "two", "b"))
+
+    await note(tmp_path / "one", "a")
+    with open_ledger(tmp_path / "one/ledger", follower=held(tmp_path / "one")):
+        await asyncio.to_thread(meanwhile)
+    await note(tmp_path / "two", "b")
+    assert texts(tmp_path / "two") == ["a", "b"]
+    assert not [name for name in contents(files) if name.startswith("_")]
+
+
+async def test_who_was_taken_over_records_nothing_more(
+    files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It slept for too long, and looks before its next segment counts."""
+    with open_ledger(tmp_path / "one/ledger", follower=(sleeper := held(tmp_path / "one"))) as ledger:
+        await ledger.record(account("a"))
+        monkeypatch.setattr(mirror, "STALE_S", 0.0)
+        await asyncio.to_thread(lambda: asyncio.run(note(tmp_path / "two", "b")))
+        sleeper._sure_until_s = 0.0
+        with pytest.raises(MachineError, match="was taken over"):
+            await ledger.record(account("c"))
+    refresh(tmp_path / "seen", NIGHT)
+    assert texts(tmp_path / "seen") == ["a", "b"]
+    # What it had noted on its own disk alone never counted; it is told, not thrown away.
+    with pytest.raises(RunDirectoryError, match="have both gone on, each without the other"):
+        await note(tmp_path / "one", "d")
+
+
+async def test_a_copy_that_is_damaged_is_not_gone_on_with(files: Any, tmp_path: Path) -> None:
+    await note(tmp_path / "one", "a", "b")
+    name = min(name for name in contents(files) if name.startswith("ledger/0"))
+    data = bytearray(contents(files)[name])
+    data[len(data) // 2] ^= 1
+    files.pipe_file(f"{NIGHT}/{name}", bytes(data))
+    with pytest.raises(RunDirectoryError, match=r"the copy in s3://.* is damaged"):
+        refresh(tmp_path / "two", NIGHT)
+    assert not list((tmp_path / "two/ledger").glob("*.parquet"))
+    files.rm_file(f"{NIGHT}/{max(name for name in contents(files) if name.startswith('ledger/0'))}")
+    files.pipe_file(f"{NIGHT}/{name}", contents_of(tmp_path / "one", name))
+    with pytest.raises(RunDirectoryError, match="is missing, and events with it"):
+        refresh(tmp_path / "two", NIGHT)
+
+
+def contents_of(folder: Path, name: str) -> bytes:
+    return (folder / name).read_bytes()
+
+
+async def test_merges_are_followed_and_the_bucket_is_readable_after_each_step(
+    files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is merged stands before what it replaces goes."""
+    monkeypatch.setattr("pipeline.ledger.store.MERGE_ABOVE", 2)
+    steps: list[int] = []
+
+    def looked_at(real: Callable[..., Any]) -> Callable[..., Any]:
+        def step(objects: Objects, name: str, *more: Any) -> Any:
+            done = real(objects, name, *more)
+            if name.startswith("ledger/0"):
+                seen = tmp_path / f"seen-{len(steps)}"
+                refresh(seen, NIGHT)
+                steps.append(len(read_events(seen / "ledger")))
+            return done
+
+        return step
+
+    for name in ("write", "remove"):
+        monkeypatch.setattr(Objects, name, looked_at(getattr(Objects, name)))
+    await note(tmp_path / "one", *"abcd")
+    assert steps[:4] == [1, 2, 3, 4]
+    assert steps[4:] == [4] * 5, "one merged, four removed"
+    segments = [name for each in contents(files) if (name := SegmentName.parse(each.removeprefix("ledger/")))]
+    assert len(choose(segments)[0]) == len(segments) == 1
+    await note(tmp_path / "two", "e")
+    assert len(read_events(tmp_path / "two/ledger")) == 5
+
+
+async def test_a_run_whose_storage_goes_away_stops_and_goes_on_later(
+    files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = campaign(tmp_path, 3)
+    real, calls = Objects.write, 0
+
+    def fail(objects: Objects, name: str, data: bytes) -> None:
+        nonlocal calls
+        calls += name.startswith("ledger/0")
+        if calls > 4:
+            raise BrokenUpload
+        real(objects, name, data)
+
+    async with Sandbox(quick_provider()) as provider:
+        config = machine(tmp_path / "disk", provider.url)
+        folder = run_folder(config, made, None)
+        with monkeypatch.context() as patch:
+            patch.setattr(Objects, "write", fail)
+            stopped = await run_at(config, made)
+        assert stopped.exit_code == 6
+        assert "could not be written (an object is not what was sent)" in stopped.message
+        refresh(tmp_path / "seen", NIGHT)
+        check_liability(tmp_path / "seen", provider.requests())
+        while (done := await run_at(config, made)).exit_code != 0:
+            assert done.exit_code == 5, done.summary
+        check_books(folder, provider.invoice())
+        assert len(provider.invoice()["charges"]) == 3
+
+
+async def test_a_video_counts_only_once_it_is_in_the_bucket(
+    files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = campaign(tmp_path, 1)
+    real = Objects.put
+
+    def fail(objects: Objects, path: Path, name: str, sha256: str | None = None) -> None:
+        if name.startswith("videos/"):
+            raise PermissionError
+        real(objects, path, name, sha256)
+
+    async with Sandbox(quick_provider()) as provider:
+        config = machine(tmp_path / "disk", provider.url, output__keep_videos="false")
+        with monkeypatch.context() as patch:
+            patch.setattr(Objects, "put", fail)
+            stopped = await run_at(config, made)
+        assert (stopped.exit_code, stopped.summary["stored"], stopped.summary["unfetched"]) == (6, 0, 1)
+        assert "access was refused" in stopped.message
+        done = await run_at(config, made)
+        assert (done.exit_code, done.summary["stored"]) == (0, 1)
+        assert len(provider.invoice()["charges"]) == 1
+    folder = run_folder(config, made, None)
+    assert list((folder / "videos").iterdir()) == [], "it is in the bucket alone"
+    # Whoever needs it has it fetched, and an object that is not what was stored is not taken for it.
+    run = api.open_run(folder)
+    (name,) = (name for name in contents(files) if name.startswith("videos/"))
+    right = contents(files)[name]
+    files.pipe_file(f"{NIGHT}/{name}", right[:-1] + b"?")
+    assert run.export(tmp_path / "spoilt", format="csv").exit_code == 1
+    files.pipe_file(f"{NIGHT}/{name}", right)
+    assert run.export(tmp_path / "clips", format="csv").clips == 1
+    assert (folder / name).read_bytes() == right
+
+
+async def test_an_address_is_taken_wherever_a_directory_is(
+    files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = campaign(tmp_path, 1)
+    async with Sandbox(quick_provider()) as provider:
+        await run_at(machine(tmp_path / "disk", provider.url), made)
+    for place in (NIGHT, Path(NIGHT)):
+        run = api.open_run(place)
+        assert run.summary()["stored"] == 1
+    assert run.folder == Path("outputs") / NIGHT.replace("://", "/")
+    assert len(run.report()) > 0
+    assert run.export(tmp_path / "clips", format="csv").clips == 1
+    with pytest.raises(RunDirectoryError, match="it has no ledger"):
+        api.open_run("s3://films-of-lamps/runs/none")
+    with pytest.raises(InputError, match="that is not known; s3:// and gs:// are"):
+        api.open_run("nonsense://films/none")
