@@ -317,12 +317,12 @@ class OutputSection(Section):
     dir: str = Field(
         default="outputs",
         min_length=1,
-        description="where run directories are made; also an address in object storage, like `s3://bucket/runs`",
+        description="where run directories are made; also an address in object storage, like s3://bucket/runs",
     )
     local_dir: str = Field(
         default="outputs",
         min_length=1,
-        description="where a run directory in object storage works on the disk: in `s3/bucket/runs/…` below this",
+        description="where a run directory in object storage works on the disk: in s3/bucket/runs/… below this",
     )
     keep_videos: bool = Field(
         default=True,

@@ -31,7 +31,8 @@ ConfigFile = Annotated[
     typer.Option("-c", "--config", metavar="FILE", help="The config file; ./kling-batch.yaml if it is there."),
 ]
 Out = Annotated[
-    Path | None, typer.Option("-o", "--out", metavar="DIR", help="The run directory; outputs/<name> without it.")
+    Path | None,
+    typer.Option("-o", "--out", metavar="DIR", help="The run directory, or its address; outputs/<name> without it."),
 ]
 Budget = Annotated[
     str | None,

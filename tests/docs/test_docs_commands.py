@@ -37,7 +37,6 @@ from docs_support import (
 
 from pipeline.cli.app import app
 from pipeline.config import load_config
-from pipeline.kernel.errors import InputError
 from pipeline.manifest import load_manifest
 
 EXIT_CODES, LEDGER, NIGHTS = "docs/exit-codes.md", "docs/ledger.md", "docs/night.md"
@@ -138,24 +137,6 @@ def test_what_is_said_of_new_videos_is_so(
     changed.write_text(before.replace(*change))
     known = {job.job_id for job in load_manifest(folder / "spring.yaml").jobs}
     assert len({job.job_id for job in load_manifest(changed).jobs} - known) == new_videos
-
-
-MISSING_KEYS = ["output.dir=s3://bucket/runs"]
-
-
-@pytest.mark.parametrize("setting", MISSING_KEYS)
-def test_a_config_key_that_is_not_in_this_version_is_refused(setting: str) -> None:
-    """As README says: a run never goes on without what was asked for."""
-    with pytest.raises(InputError, match="not supported in this version"):
-        load_config(None, {}, [setting], environment={})
-
-
-def test_every_verb_is_in_this_version() -> None:
-    """README's list of what is missing names no verb by mistake."""
-    sentence = re.search(r"Not in this version yet: (.+?)\. ", read("README.md"))
-    assert sentence is not None
-    named = set(re.findall(r"`(\w+)`", sentence[1]))
-    assert named <= set(typer.main.get_command(app).commands)
 
 
 @pytest.mark.parametrize("name", ["live", "sandbox"])
