@@ -186,7 +186,10 @@ class Mirror:
         return patiently(work, FIRST_PATIENCE_S, self._refused, time.sleep)
 
     def _refused(self, error: Exception) -> KlingBatchError:
-        kind = InputError if isinstance(error, (FileNotFoundError, PermissionError)) else MachineError
+        is_asked_wrongly = (
+            isinstance(error, (FileNotFoundError, PermissionError)) or "Credentials" in type(error).__name__
+        )
+        kind = InputError if is_asked_wrongly else MachineError
         return kind(f"{self.address} cannot be used: {reason_of(error)}. Nothing was sent.")
 
     # --- the place ---

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import orjson
 
+from pipeline.kernel.address import is_address
 from pipeline.kernel.errors import InputError, RunDirectoryError
 from pipeline.kernel.files import make_folder, write_file
 
@@ -30,8 +31,10 @@ def local_folder(address: str, below: Path) -> Path:
     """The folder where a run directory at an address works: `s3://films/spring` in `<below>/s3/films/spring`.
 
     Raises:
-        InputError: the address names no bucket, or has a part that is no name for a folder.
+        InputError: the address names no bucket, or has a part that is no name for a folder; or `below` is no folder.
     """
+    if is_address(below):
+        raise InputError(f"output.local_dir: {str(below)[:80]!r} is an address, and must be a folder on a disk here")
     scheme, _, rest = address.partition("://")
     parts = rest.split("/")
     if not all(_PART.fullmatch(part) for part in parts):

@@ -147,9 +147,26 @@ async def test_a_program_around_a_run_has_its_own_signals() -> None:
         signal.signal(signal.SIGTERM, before)
 
 
-def test_an_address_is_no_run_directory_and_no_folder_of_that_name_is_made(here: Path) -> None:
-    """A path has eaten one of its slashes by the time it is looked at."""
-    for out in ("s3://films/night", Path("s3://films/night")):
-        with pytest.raises(InputError, match=r"--out: 's3:/+films/night' is an address"):
-            pipeline.prepare([{"id": "one", "prompt": "a lamp"}], out=out)
-    assert not (here / "s3:").exists()
+def test_an_address_is_no_folder_of_that_name(here: Path) -> None:
+    """A path has eaten one of its slashes by the time it is looked at; and what is only planned makes no folder."""
+    for out in ("memory://films/night", Path("memory://films/night")):
+        prepared = pipeline.prepare([{"id": "one", "prompt": "a lamp"}], out=out)
+        assert prepared.address == "memory://films/night"
+        assert prepared.folder == Path("outputs/memory/films/night")
+        assert prepared.plan().allowed == 1
+    assert not (here / "memory:").exists()
+    assert not (here / "outputs/memory").exists()
+
+
+def test_storage_that_cannot_be_used_is_said_before_anything_is_sent(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, str(here / "none"))
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)
+    with pytest.raises(InputError, match="cannot be used: no credentials in the environment. Nothing was sent"):
+        pipeline.prepare([{"id": "one", "prompt": "a lamp"}], out="s3://films/night")

@@ -36,7 +36,7 @@ stop:     {after: null, until: null, failure_rate: 0.5, failure_window: 20}
 canary:   {jobs: 0}
 in_doubt: {settle_after_s: 7200, wait_s: 300}
 media:    {verify: frames, executor: local, workers: 2, scheduler: null}
-output:   {dir: outputs}
+output:   {dir: outputs, local_dir: outputs, keep_videos: true}
 notify:   {webhook_env: null}
 """
 """The published table of keys and defaults."""

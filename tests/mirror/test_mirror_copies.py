@@ -72,6 +72,11 @@ def test_an_address_that_leads_out_of_its_folder_is_refused(address: str) -> Non
         local_folder(address, Path("outputs"))
 
 
+def test_a_local_folder_that_is_an_address_is_refused() -> None:
+    with pytest.raises(InputError, match="must be a folder on a disk"):
+        local_folder(NIGHT, Path("s3://films"))
+
+
 def account(text: str, seq: int = 0) -> Event:
     """An event that moves no money."""
     return Event(event=EventKind.ACCOUNT, seq=seq, detail=json.dumps({"said": text}))
