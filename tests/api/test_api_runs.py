@@ -149,8 +149,10 @@ async def test_a_program_around_a_run_has_its_own_signals() -> None:
 
 def test_an_address_is_no_folder_of_that_name(here: Path) -> None:
     """A path has eaten one of its slashes by the time it is looked at; and what is only planned makes no folder."""
+    rows = here / "rows.jsonl"
+    rows.write_text('{"id": "one", "prompt": "a lamp"}\n')
     for out in ("memory://films/night", Path("memory://films/night")):
-        prepared = pipeline.prepare([{"id": "one", "prompt": "a lamp"}], out=out)
+        prepared = pipeline.prepare(rows, out=out)
         assert prepared.address == "memory://films/night"
         assert prepared.folder == Path("outputs/memory/films/night")
         assert prepared.plan().allowed == 1
@@ -168,5 +170,6 @@ def test_storage_that_cannot_be_used_is_said_before_anything_is_sent(
     for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
         monkeypatch.setenv(name, str(here / "none"))
     monkeypatch.setattr("time.sleep", lambda _seconds: None)
-    with pytest.raises(InputError, match="cannot be used: no credentials in the environment. Nothing was sent"):
-        pipeline.prepare([{"id": "one", "prompt": "a lamp"}], out="s3://films/night")
+    (here / "rows.jsonl").write_text('{"id": "one", "prompt": "a lamp"}\n')
+    with pytest.raises(InputError, match=r"cannot be used: no credentials in the environment\. Nothing was sent"):
+        pipeline.prepare(here / "rows.jsonl", out="s3://films/night")
