@@ -21,6 +21,7 @@ from yarl import URL
 
 from pipeline.engine.settings import Bounds, Doubt, EngineSettings, Limits, Polling, Retry
 from pipeline.kernel import strict_yaml
+from pipeline.kernel.address import is_address
 from pipeline.kernel.clock import to_us
 from pipeline.kernel.errors import InputError, Mistake
 from pipeline.kernel.files import read_regular_file
