@@ -44,8 +44,8 @@ def collector_for(
 ) -> Collector:
     """Who collects the videos of the run directory `folder`; an async context manager.
 
-    `deliver` brings each video where it must be besides, and works in this process. Connections that `connect` makes are
-    of this process, and so is then the collector, whatever is asked for.
+    `deliver` brings each video where it must be besides, and works in this process. Connections that `connect` makes
+    are of this process, and so is then the collector, whatever is asked for.
     """
     if media.executor == "dask" and connect is None:
         from pipeline.media.cluster.collector import ClusterCollector

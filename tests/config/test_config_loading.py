@@ -269,17 +269,17 @@ def test_loopback_is_allowed_only_where_the_base_is_loopback(load: Load, refused
 
 @pytest.mark.parametrize(
     "text",
-    ['output: {dir: "s3://bucket/runs"}', 'media: {scheduler: "tcp://10.0.0.5:8786"}'],
+    ['output: {local_dir: "s3://bucket/runs"}', 'media: {scheduler: "tcp://10.0.0.5:8786"}'],
 )
 def test_what_cannot_be_done_is_refused_by_name(refused: Callable[..., str], text: str) -> None:
-    """A key that would be ignored silently is refused instead: one not in this version, one that nobody would read."""
+    """A key that would be ignored silently is refused instead: one that nobody would read, one that means something else."""
     section, key = text.split(":")[0], text.split("{")[1].split(":")[0]
-    assert f":1: `{section}.{key}`: is n" in refused(text)
+    assert f":1: `{section}.{key}`: is " in refused(text)
 
 
 def test_all_that_cannot_be_done_is_told_at_once(refused: Callable[..., str]) -> None:
     """Two such keys are two lines."""
-    both = 'output: {dir: "s3://bucket/runs"}\nmedia: {scheduler: "tcp://10.0.0.5:8786"}'
+    both = 'output: {local_dir: "s3://bucket/runs"}\nmedia: {scheduler: "tcp://10.0.0.5:8786"}'
     assert len(refused(both).splitlines()) == 2
 
 

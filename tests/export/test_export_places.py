@@ -218,7 +218,8 @@ def test_a_full_disk_leaves_no_marker(exported: Export, monkeypatch: pytest.Monk
 def test_names_that_are_one_on_some_disks_are_told_apart() -> None:
     """Upper and lower case, a name that no file of ours has, and one that is too long get the job's own."""
     paths = ["videos/A-1.mp4", "videos/a-1.mp4", "videos/-x.mp4", f"videos/{'n' * 200}.mp4"]
-    state = State(jobs={f"k{n}": JobRecord(f"k{n}", JobState.STORED, path=path) for n, path in enumerate(paths)})
+    state = State()
+    state.jobs.update({f"k{n}": JobRecord(f"k{n}", JobState.STORED, path=path) for n, path in enumerate(paths)})
     lines = [Line(n, "row", 1, f"k{n}", "kling-2", {"prompt": "a lamp"}, {}) for n, _ in enumerate(paths)]
     assert [clip.stem for clip in choose(lines, state, {}).clips] == ["A-1", "k1", "k2", "k3"]
 
