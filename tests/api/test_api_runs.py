@@ -89,8 +89,8 @@ def test_what_is_said_last_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (changed.cap, changed.limits) == (1_250_000, from_file.limits)
     with pytest.raises(InputError, match=r"limits\.max: unknown key"):
         load_config(from_file, settings=["limits.max=1"])
-    with pytest.raises(InputError, match=r"output\.dir.*not supported"):
-        load_config(from_file, settings=["output.dir=s3://bucket/runs"])
+    with pytest.raises(InputError, match=r"output\.local_dir.*is an address"):
+        load_config(from_file, settings=["output.local_dir=s3://bucket/runs"])
 
 
 @pytest.mark.parametrize(
