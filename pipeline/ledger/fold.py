@@ -267,10 +267,10 @@ class State:
 
     def state_of(self, job_id: str) -> JobState | None:
         """Where a job stands, without a record being made; None before its first attempt."""
-        if self.jobs.is_row(job_id):
-            return JobState.STORED
-        record: JobRecord | None = self.jobs.get(job_id)
-        return record.state if record is not None else None
+        place = self.jobs.places.get(job_id)
+        if place is None:
+            return None
+        return JobState.STORED if isinstance(place, int) else place.state
 
 
 def _facts(event: Event) -> dict[str, Any]:

@@ -43,8 +43,8 @@ class Records(MutableMapping[str, "JobRecord"]):
     """Records by job id, in the order in which the jobs were first reserved."""
 
     def __init__(self) -> None:
-        self._places: dict[str, JobRecord | int] = {}
-        """A record, or the number of a row, counted over all tables."""
+        self.places: dict[str, JobRecord | int] = {}
+        """By job id, to be read: a record, or for a job found stored the number of its row, over all tables."""
         self._rows: list[_Rows] = []
         self._firsts: list[int] = []
         """The number of the first row of each table."""
@@ -54,30 +54,26 @@ class Records(MutableMapping[str, "JobRecord"]):
         """Take in jobs that are stored: of each, the row of `table` with its facts, in the order of `jobs`."""
         self._firsts.append(self._count)
         self._rows.append(_Rows(table.combine_chunks(), make))
-        self._places.update(zip(jobs, range(self._count, self._count + len(jobs)), strict=True))
+        self.places.update(zip(jobs, range(self._count, self._count + len(jobs)), strict=True))
         self._count += len(jobs)
 
     def put_in_order(self, begun: int, order: Sequence[str]) -> None:
         """Have the jobs from the place `begun` on in this order: they came in another."""
-        late = dict.fromkeys(list(self._places)[begun:])
-        places = {job_id: self._places.pop(job_id) for job_id in late}
+        late = dict.fromkeys(list(self.places)[begun:])
+        places = {job_id: self.places.pop(job_id) for job_id in late}
         for job_id in order:
-            self._places[job_id] = places[job_id]
+            self.places[job_id] = places[job_id]
 
     def unsettled(self) -> Iterator[JobRecord]:
         """The records that are objects: all but those of jobs that were found stored."""
-        return (place for place in list(self._places.values()) if not isinstance(place, int))
-
-    def is_row(self, job_id: str) -> bool:
-        """Whether this job was found stored, and is the row of a table."""
-        return type(self._places.get(job_id)) is int
+        return (place for place in list(self.places.values()) if not isinstance(place, int))
 
     def __getitem__(self, job_id: str) -> JobRecord:
-        return self._record(self._places[job_id])
+        return self._record(self.places[job_id])
 
     def get(self, job_id: str, default: Any = None) -> Any:
         """The record of a job, or `default`; quicker than by way of an exception."""
-        place = self._places.get(job_id)
+        place = self.places.get(job_id)
         return default if place is None else self._record(place)
 
     def _record(self, place: JobRecord | int) -> JobRecord:
@@ -87,19 +83,19 @@ class Records(MutableMapping[str, "JobRecord"]):
         return self._rows[at].record(place - self._firsts[at])
 
     def __setitem__(self, job_id: str, record: JobRecord) -> None:
-        self._places[job_id] = record
+        self.places[job_id] = record
 
     def __delitem__(self, job_id: str) -> None:
-        del self._places[job_id]
+        del self.places[job_id]
 
     def __contains__(self, job_id: object) -> bool:
-        return job_id in self._places
+        return job_id in self.places
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
+        return iter(self.places)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self.places)
 
     def __repr__(self) -> str:
         return f"Records({len(self)} jobs)"

@@ -36,6 +36,9 @@ SAMPLES = 480
 
 FIRST_INTERVAL_S = 5.0
 
+SPARE_CREDITS_MICROUSD = 10**12
+"""What the account holds beyond the cap: a rehearsal shows what the cap buys, and no account is asked for it."""
+
 PRICED = (5, 10)
 """The lengths that the sandbox knows, in seconds."""
 
@@ -209,6 +212,7 @@ async def _play(
         "state_dir": None,
         "clock": clock.wall_s,
         "prices_microusd": {length: config.price(str(length)) for length in PRICED},
+        "credits_microusd": config.cap + SPARE_CREDITS_MICROUSD,
         "accepted": known_to_provider(before, started_us, draw_s, rng),
         **scenario.provider,
     }

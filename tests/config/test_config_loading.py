@@ -272,7 +272,7 @@ def test_loopback_is_allowed_only_where_the_base_is_loopback(load: Load, refused
     ['output: {local_dir: "s3://bucket/runs"}', 'media: {scheduler: "tcp://10.0.0.5:8786"}'],
 )
 def test_what_cannot_be_done_is_refused_by_name(refused: Callable[..., str], text: str) -> None:
-    """A key that would be ignored silently is refused instead: nobody would read it, or it would mean something else."""
+    """A key that would be ignored silently is refused instead: nobody would read it, or it would not work."""
     section, key = text.split(":")[0], text.split("{")[1].split(":")[0]
     assert f":1: `{section}.{key}`: is " in refused(text)
 

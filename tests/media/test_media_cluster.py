@@ -119,13 +119,20 @@ async def test_a_cluster_brings_what_this_process_would_to_the_byte(
     }
     server.hang_up = True
     outcomes = {}
+    delivered: dict[str, list[tuple[str, bytes, str | None, str]]] = {"local": [], "dask": []}
     for kind, settings in (("local", MediaSettings()), ("dask", dask())):
         folder = tmp_path / kind
         folder.mkdir()
-        async with collector_for(LOCAL, settings, folder) as collector:
+
+        def deliver(video: Path, poster: Path | None, sha256: str, _: object, to: str = kind) -> None:
+            delivered[to].append((video.name, video.read_bytes(), poster and poster.name, sha256))
+
+        async with collector_for(LOCAL, settings, folder, deliver=deliver) as collector:
             calls = [collect(collector, server.url(path), folder, path[1:]) for path in server.answers]
             outcomes[kind] = [repr(outcome).replace(f"/{kind}/", "/") for outcome in await asyncio.gather(*calls)]
     assert outcomes["dask"] == outcomes["local"]
+    assert sorted(delivered["dask"]) == sorted(delivered["local"])
+    assert [name for name, *_ in sorted(delivered["dask"])] == ["a.mp4", "b.mp4"], "under their final names"
     assert names(tmp_path / "dask") == names(tmp_path / "local") == ["a.jpg", "a.mp4", "b.jpg", "b.mp4"]
     for name in names(tmp_path / "local"):
         assert (tmp_path / "dask" / name).read_bytes() == (tmp_path / "local" / name).read_bytes()

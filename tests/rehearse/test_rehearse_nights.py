@@ -65,6 +65,13 @@ def test_no_socket_is_opened_and_no_file_stays(play: Rehearse, tmp_path: Path, m
     assert files(tmp_path / "stage") == {}
 
 
+def test_the_account_holds_what_the_cap_allows(play: Rehearse) -> None:
+    """However much that is: a rehearsal shows what the cap buys."""
+    done = play(3, budget__cap_usd="2000000", budget__prices_usd__5="600000", budget__prices_usd__10="600000")
+    assert (done.stored, done.result.exit_code) == (3, 0)
+    assert done.spent_microusd == 1_800_000_000_000
+
+
 def test_the_cap_stops_the_night(play: Rehearse) -> None:
     """What fits is made, the rest is not begun, and it is told what stopped it, when, and what is left."""
     done = play(6, budget__cap_usd="8")
