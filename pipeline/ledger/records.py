@@ -1,7 +1,7 @@
 """The jobs of a state by their ids, where most of them are stored for good: rows of tables, until somebody asks.
 
 A million records as objects take a gigabyte, and seconds to make. A stored job never changes again, so its row says all
-about it: a record is made of it for whoever asks, and not kept.
+about it: a record is made of it when somebody asks.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Records(MutableMapping[str, "JobRecord"]):
 
     def __init__(self) -> None:
         self.places: dict[str, JobRecord | int] = {}
-        """By job id, to be read: a record, or for a job found stored the number of its row, over all tables."""
+        """By job id: a record, or the number of a row over all tables, until the record is asked for."""
         self._rows: list[_Rows] = []
         self._firsts: list[int] = []
         """The number of the first row of each table."""
@@ -65,22 +65,23 @@ class Records(MutableMapping[str, "JobRecord"]):
             self.places[job_id] = places[job_id]
 
     def unsettled(self) -> Iterator[JobRecord]:
-        """The records that are objects: all but those of jobs that were found stored."""
+        """The records that are objects: all but those of jobs that were found stored and never asked for."""
         return (place for place in list(self.places.values()) if not isinstance(place, int))
 
     def __getitem__(self, job_id: str) -> JobRecord:
-        return self._record(self.places[job_id])
+        return self._record(job_id, self.places[job_id])
 
     def get(self, job_id: str, default: Any = None) -> Any:
         """The record of a job, or `default`; quicker than by way of an exception."""
         place = self.places.get(job_id)
-        return default if place is None else self._record(place)
+        return default if place is None else self._record(job_id, place)
 
-    def _record(self, place: JobRecord | int) -> JobRecord:
+    def _record(self, job_id: str, place: JobRecord | int) -> JobRecord:
         if not isinstance(place, int):
             return place
         at = bisect_right(self._firsts, place) - 1
-        return self._rows[at].record(place - self._firsts[at])
+        self.places[job_id] = record = self._rows[at].record(place - self._firsts[at])
+        return record
 
     def __setitem__(self, job_id: str, record: JobRecord) -> None:
         self.places[job_id] = record
