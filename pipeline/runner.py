@@ -878,7 +878,7 @@ def rewrite_report(
         RunDirectoryError: it is none, or it is damaged.
         MachineError: the disk refused.
     """
-    seen = look(folder, (clock or SystemClock()).now_us())
+    seen = look(folder, (clock or SystemClock()).now_us(), with_events=False)
     lines, summary = seen.lines(), seen.summary()
     try:
         _write_report(folder, lines, seen.state, summary, live=seen.is_held)

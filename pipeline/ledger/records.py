@@ -28,14 +28,14 @@ class _Rows:
         self._table = table
         self._make = make
         self._asked = 0
-        self._columns: list[list[Any]] | None = None
+        self._values: list[tuple[Any, ...]] | None = None
 
     def record(self, row: int) -> JobRecord:
         self._asked += 1
-        if self._columns is None and self._asked > ASKED_SINGLY:
-            self._columns = [column.to_pylist() for column in self._table.columns]
-        if self._columns is not None:
-            return self._make(*[column[row] for column in self._columns])
+        if self._values is None and self._asked > ASKED_SINGLY:
+            self._values = list(zip(*(column.to_pylist() for column in self._table.columns), strict=True))
+        if self._values is not None:
+            return self._make(*self._values[row])
         return self._make(*[column[row].as_py() for column in self._table.columns])
 
 

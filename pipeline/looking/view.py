@@ -319,12 +319,13 @@ def _whole(run: RunRecord | None, name: str) -> int | None:
     return None if value is None else int(value)
 
 
-def look(folder: Path, now_us: int, before: Look | None = None) -> Look:
+def look(folder: Path, now_us: int, before: Look | None = None, *, with_events: bool = True) -> Look:
     """Look at a run directory without disturbing a run that holds it.
 
     Args:
         now_us: the present, microseconds since 1970.
         before: an earlier look; where nothing has happened since, nothing is read again.
+        with_events: whether single events are wanted, and not only what they come to, which is several times quicker.
 
     Raises:
         RunDirectoryError: it is none, or it is damaged.
@@ -341,9 +342,12 @@ def look(folder: Path, now_us: int, before: Look | None = None) -> Look:
     if before is not None and names == before.names:
         return dataclasses.replace(before, holder=holder, now_us=now_us)
     reader = before.reader if before is not None else Reader(ledger)
-    events, state = _read(ledger, lambda _ledger: _look(reader))
+    if with_events:
+        events, state = _read(ledger, lambda _ledger: _look(reader))
+    else:
+        events, state = [], _read(ledger, store.read_state)
     # A run that died before its first event may not have kept its rows yet.
-    keys = load_keys(folder) if events or has_entries(folder) else []
+    keys = load_keys(folder) if state.last_seq or has_entries(folder) else []
     return Look(folder, keys, events, state, holder, now_us, reader, names)
 
 
