@@ -23,11 +23,12 @@ def main() -> None:
     """Measure each size in processes of their own, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", default="10000,100000,1000000")
+    parser.add_argument("--quick", action="store_true", help="write without flushing: only the opening is measured")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         what, folder, events = arguments.one
-        print(json.dumps({"write": _write, "open": _open}[what](Path(folder), int(events))))
+        print(json.dumps(MEASURED[what](Path(folder), int(events))))
         return
     root = Path(tempfile.mkdtemp(prefix="kling-batch-bench-"))
     print(f"commits of {COMMIT} events; files in {root}")
@@ -36,7 +37,7 @@ def main() -> None:
     )
     for events in map(int, arguments.events.split(",")):
         folder = root / str(events) / "ledger"
-        wrote, opened = _one("write", folder, events), _one("open", folder, events)
+        wrote, opened = _one("fill" if arguments.quick else "write", folder, events), _one("open", folder, events)
         print(
             f"{events:>10}{wrote['wall_s']:>12.1f}{wrote['files']:>12.0f}{wrote['longest_ms']:>20.0f}"
             f"{opened['wall_s']:>11.2f}{opened['peak_mib']:>10.0f}",
@@ -50,7 +51,11 @@ def _one(what: str, folder: Path, events: int) -> dict[str, float]:
     return dict(json.loads(done.stdout))
 
 
-def _write(folder: Path, events: int) -> dict[str, float]:
+def _fill(folder: Path, events: int) -> dict[str, float]:
+    return _write(folder, events, durable=False)
+
+
+def _write(folder: Path, events: int, *, durable: bool = True) -> dict[str, float]:
     from pipeline.ledger.events import Event, EventKind
     from pipeline.ledger.store import open_ledger
 
@@ -67,7 +72,7 @@ def _write(folder: Path, events: int) -> dict[str, float]:
 
     async def write() -> dict[str, float]:
         most, longest_s, began_s = 0, 0.0, time.perf_counter()
-        with open_ledger(folder) as ledger:
+        with open_ledger(folder, durable=durable) as ledger:
             for first in range(0, events // len(kinds), COMMIT):
                 jobs = range(first, min(first + COMMIT, events // len(kinds)))
                 for kind in kinds:
@@ -90,6 +95,9 @@ def _open(folder: Path, events: int) -> dict[str, float]:
         assert ledger.state.last_seq == events, ledger.state.last_seq
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"wall_s": time.perf_counter() - began_s, "peak_mib": peak_mib}
+
+
+MEASURED = {"write": _write, "fill": _fill, "open": _open}
 
 
 if __name__ == "__main__":

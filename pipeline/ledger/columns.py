@@ -159,7 +159,7 @@ class _Columns:
         """Without those whose job or request the state knows already, which is for the table of moves to judge."""
         jobs, requests = self.texts("job_id", lives[:, _RESERVED]), self.texts("request_id", lives[:, _SUBMITTED])
         is_new: npt.NDArray[np.bool_]
-        if not jobs or (state.jobs.keys().isdisjoint(jobs) and state.request_ids.keys().isdisjoint(requests)):
+        if not jobs or (state.jobs.places.keys().isdisjoint(jobs) and state.request_ids.keys().isdisjoint(requests)):
             is_new = np.array([bool(job_id) for job_id in jobs], dtype=bool)
         else:
             pairs = zip(jobs, requests, strict=True)

@@ -76,7 +76,7 @@ def save_entries(folder: Path, entries: Iterable[Entry]) -> bool:
             entry.priority,
             orjson.dumps(dict(entry.job.params)).decode(),
             # Not orjson: a variable may be a number of any size, and half a character.
-            json.dumps(dict(entry.variables)),
+            json.dumps(dict(entry.variables)) if entry.variables else "{}",
         )
         for entry in entries
     ]
