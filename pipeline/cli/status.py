@@ -16,6 +16,7 @@ from pipeline.api.places import runs_folder
 from pipeline.cli import options
 from pipeline.cli.screen import hush, printable, safe_json, say, say_json, shortened
 from pipeline.cli.status_screen import list_screen, status_screen
+from pipeline.kernel.address import address_of
 
 WATCH_INTERVAL_S = 2.0
 
@@ -64,7 +65,7 @@ class Directory:
         return self._run.status()
 
     def lines(self, width: int) -> list[str]:
-        return status_screen(str(self._folder), self.facts(), width)
+        return status_screen(address_of(self._folder) or str(self._folder), self.facts(), width)
 
 
 class AllRuns:

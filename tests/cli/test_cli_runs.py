@@ -92,6 +92,15 @@ def test_a_run_that_changes_nothing_leaves_the_report_as_it_is(command: Command,
     assert "wild" in (report / "results.csv").read_text()
 
 
+def test_a_run_in_object_storage_is_shown_by_its_address(
+    command: Command, manifest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it was written, with both slashes."""
+    command("run", manifest, *FAST, "-n", "1", "-o", "outputs/s3/bucket/m")
+    monkeypatch.setattr("pipeline.mirror.mirror.refresh", lambda _folder, _address: None)
+    assert "\ns3://bucket/m: at rest" in command("status", "s3://bucket/m").out
+
+
 def test_a_canary_goes_on_only_when_a_person_agrees(
     command: Command, manifest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
