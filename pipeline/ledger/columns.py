@@ -7,8 +7,8 @@ place in the order, as in a live run. A test holds both ways of folding equal, i
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -41,19 +41,28 @@ def fold_table(state: State, table: pa.Table) -> None:
         for event in decode(table):
             state.apply(event)
         return
-    lives = events.plain_lives(state)
+    plain = events.plain_lives(state)
     others = np.ones(len(table), dtype=bool)
-    others[lives] = False
-    _fold_beside(state, events, lives, np.flatnonzero(others))
+    others[plain.lives] = False
+    _fold_beside(state, events, plain, np.flatnonzero(others))
 
 
-def _fold_beside(state: State, events: _Columns, lives: Numbers, others: Numbers) -> None:
-    """Apply the `others` one by one, each to the books as they stood then, and take in the plain `lives`."""
+class _Plain(NamedTuple):
+    """Jobs with a plain life: the rows of each, its id and its request's."""
+
+    lives: Numbers
+    jobs: list[str]
+    requests: list[str]
+
+
+def _fold_beside(state: State, events: _Columns, plain: _Plain, others: Numbers) -> None:
+    """Apply the `others` one by one, each to the books as they stood then, and take in the `plain` lives."""
+    lives = plain.lives
     quotes = events.numbers("quote_microusd")[lives[:, _RESERVED]]
     costs = events.numbers("cost_microusd")[lives[:, _POSTED]]
     reserved, posted = events.sums(lives[:, _RESERVED], quotes), events.sums(lives[:, _POSTED], costs)
     reserved -= events.sums(lives[:, _POSTED], quotes)
-    begun, first_seqs = len(state.jobs), []
+    late: dict[str, int] = {}
     looks: list[tuple[int, int, Account | None]] = [(0, state.skew_us, state.account)]
     added_reserved = added_posted = 0
     single = decode(events.table.take(_array(others)))
@@ -64,43 +73,38 @@ def _fold_beside(state: State, events: _Columns, lives: Numbers, others: Numbers
         state.last_seq = event.seq - 1
         known = len(state.jobs)
         state.apply(event)
-        if len(state.jobs) > known:
-            first_seqs.append(event.seq)
+        if len(state.jobs) > known and event.job_id is not None:
+            late[event.job_id] = event.seq
         if event.event is EventKind.ACCOUNT:
             looks.append((event.seq, state.skew_us, state.account))
     state.books.reserved += int(reserved[-1]) - added_reserved
     state.books.posted += int(posted[-1]) - added_posted
     state.last_seq = int(events.numbers("seq")[-1])
     if len(lives):
-        _take_in(state, events, lives, looks, begun, first_seqs)
+        _take_in(state, events, plain, looks, late)
 
 
 def _take_in(
     state: State,
     events: _Columns,
-    lives: Numbers,
+    plain: _Plain,
     looks: list[tuple[int, int, Account | None]],
-    begun: int,
-    first_seqs: list[int],
+    late: Mapping[str, int],
 ) -> None:
     """Add the plain lives to the jobs.
 
     Args:
         looks: when the account was looked at, by `seq`, and what was known of it from then on.
-        begun: how many jobs there were before these events.
-        first_seqs: when the jobs that came since were reserved.
+        late: the jobs that these events began otherwise, and the `seq` with which each was reserved.
     """
-    ids = events.texts("job_id", lives[:, _RESERVED])
+    lives, jobs, requests = plain
     seqs = events.numbers("seq")[lives[:, _RESERVED]]
-    late = list(state.jobs)[begun:] if first_seqs else []
-    state.jobs.take_in(ids, events.facts(lives, np.searchsorted([seq for seq, *_ in looks], seqs) - 1), _maker(looks))
-    if late:
-        order = np.argsort(np.concatenate([first_seqs, seqs]), kind="stable")
-        names = [*late, *ids]
-        state.jobs.put_in_order(begun, [names[place] for place in order.tolist()])
-    state.request_ids.update(zip(events.texts("request_id", lives[:, _SUBMITTED]), ids, strict=True))
-    state.counts[JobState.STORED] += len(ids)
-    state.attempts += len(ids)
+    facts = events.facts(lives, np.searchsorted([seq for seq, *_ in looks], seqs) - 1)
+    order = np.argsort(np.concatenate([list(late.values()), seqs]), kind="stable").tolist() if late else []
+    state.jobs.take_in(jobs, facts, _maker(looks), list(late), order)
+    state.request_ids.update(zip(requests, jobs, strict=True))
+    state.counts[JobState.STORED] += len(jobs)
+    state.attempts += len(jobs)
     state.largest_bytes = max(state.largest_bytes, int(events.numbers("bytes")[lives[:, _STORED]].max()))
 
 
@@ -128,8 +132,8 @@ class _Columns:
         each[rows + 1] = amounts
         return np.cumsum(each)
 
-    def plain_lives(self, state: State) -> Numbers:
-        """The rows of all jobs that begin and end here and went well at once, earlier ones first."""
+    def plain_lives(self, state: State) -> _Plain:
+        """All jobs that begin and end here and went well at once, earlier ones first."""
         codes, names = _encode(self._column("job_id"))
         counts = np.bincount(codes, minlength=len(names))
         firsts = np.cumsum(counts) - counts
@@ -155,17 +159,17 @@ class _Columns:
         is_own[submitted] = (np.bincount(codes, minlength=len(names))[codes] == 1) & is_name[codes]
         return is_own
 
-    def _without_known(self, lives: Numbers, state: State) -> Numbers:
+    def _without_known(self, lives: Numbers, state: State) -> _Plain:
         """Without those whose job or request the state knows already, which is for the table of moves to judge."""
         jobs, requests = self.texts("job_id", lives[:, _RESERVED]), self.texts("request_id", lives[:, _SUBMITTED])
-        is_new: npt.NDArray[np.bool_]
-        if not jobs or (state.jobs.places.keys().isdisjoint(jobs) and state.request_ids.keys().isdisjoint(requests)):
-            is_new = np.array([bool(job_id) for job_id in jobs], dtype=bool)
-        else:
-            pairs = zip(jobs, requests, strict=True)
-            is_new = np.array([bool(j) and j not in state.jobs and r not in state.request_ids for j, r in pairs])
-        new: Numbers = lives[is_new.astype(bool)]
-        return new
+        if all(jobs) and state.jobs.places.keys().isdisjoint(jobs) and state.request_ids.keys().isdisjoint(requests):
+            return _Plain(lives, jobs, requests)
+        new = [
+            number
+            for number, (job_id, request_id) in enumerate(zip(jobs, requests, strict=True))
+            if job_id and job_id not in state.jobs and request_id not in state.request_ids
+        ]
+        return _Plain(lives[new], [jobs[number] for number in new], [requests[number] for number in new])
 
     def _is_null(self, name: str) -> npt.NDArray[np.bool_]:
         is_null: npt.NDArray[np.bool_] = _numbers(pc.cast(pc.is_null(self._column(name)), pa.int64())) != 0

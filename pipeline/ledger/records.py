@@ -50,19 +50,28 @@ class Records(MutableMapping[str, "JobRecord"]):
         """The number of the first row of each table."""
         self._count = 0
 
-    def take_in(self, jobs: Sequence[str], table: pa.Table, make: Callable[..., JobRecord]) -> None:
-        """Take in jobs that are stored: of each, the row of `table` with its facts, in the order of `jobs`."""
+    def take_in(
+        self,
+        jobs: Sequence[str],
+        table: pa.Table,
+        make: Callable[..., JobRecord],
+        late: Sequence[str],
+        order: list[int],
+    ) -> None:
+        """Take in jobs that are stored: of each, the row of `table` with its facts, in the order of `jobs`.
+
+        Args:
+            late: the last that came before them, but belong among them.
+            order: the order of `[*late, *jobs]`, by their numbers; nothing where it is this one.
+        """
         self._firsts.append(self._count)
         self._rows.append(_Rows(table.combine_chunks(), make))
-        self.places.update(zip(jobs, range(self._count, self._count + len(jobs)), strict=True))
+        rows = range(self._count, self._count + len(jobs))
         self._count += len(jobs)
-
-    def put_in_order(self, begun: int, order: Sequence[str]) -> None:
-        """Have the jobs from the place `begun` on in this order: they came in another."""
-        late = dict.fromkeys(list(self.places)[begun:])
-        places = {job_id: self.places.pop(job_id) for job_id in late}
-        for job_id in order:
-            self.places[job_id] = places[job_id]
+        names, places = [*late, *jobs], [*map(self.places.pop, late), *rows]
+        if order:
+            names, places = [names[number] for number in order], [places[number] for number in order]
+        self.places.update(zip(names, places, strict=True))
 
     def unsettled(self) -> Iterator[JobRecord]:
         """The records that are objects: all but those of jobs that were found stored and never asked for."""
