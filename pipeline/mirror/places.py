@@ -10,7 +10,7 @@ from pathlib import Path
 import orjson
 
 from pipeline.kernel.address import is_address
-from pipeline.kernel.errors import InputError, RunDirectoryError
+from pipeline.kernel.errors import InputError, MachineError, RunDirectoryError
 from pipeline.kernel.files import make_folder, write_file
 
 FILE = ".mirror.json"
@@ -49,15 +49,18 @@ def mirrored(folder: Path) -> Mirrored | None:
     """Where a run directory is mirrored to; None where it is on the disk alone.
 
     Raises:
-        RunDirectoryError: that cannot be read.
+        RunDirectoryError: what says so is damaged.
+        MachineError: the disk refused.
     """
     try:
         said = orjson.loads((folder / FILE).read_bytes())
         return Mirrored(str(said["address"]), str(said["state_id"]))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, TypeError, KeyError):
-        raise RunDirectoryError(f"{folder / FILE} cannot be read. Nothing was sent.") from None
+    except OSError as error:
+        raise MachineError(f"{folder / FILE} cannot be read: {error.strerror}. Nothing was sent.") from None
+    except (ValueError, TypeError, KeyError):
+        raise RunDirectoryError(f"{folder / FILE} is damaged. Nothing was sent.") from None
 
 
 def attach(folder: Path, address: str) -> Mirrored:
