@@ -42,7 +42,8 @@ pytestmark = PATIENCE
 
 T = TypeVar("T")
 
-MOST_S = 1.0
+MOST_S = 5.0
+"""Seconds of CPU: what is read in milliseconds was once seen to take 1.1 on a machine that others share."""
 MOST_BYTES = 64 * 2**20
 LOOK_EVERY = 40
 """How many readings pass between two looks at the memory, which make one several times slower."""
