@@ -344,10 +344,7 @@ async def run(
             check_part(folder, campaign, ledger.state)
             # Now or never: what the last run has kept of its rows is about to be replaced.
             check_ids(folder, campaign, ledger.state)
-            reported = read_summary(folder / "report")
             lines, has_new_rows = _prepare_folder(folder, campaign, config)
-            if has_new_rows or reported.get("events") != ledger.state.last_seq:
-                reported = {}
             if mirror is not None:
                 await asyncio.to_thread(mirror.publish, ROWS)
             async with open_provider(config, folder, key, clock, stage=stage) as provider:
@@ -369,7 +366,7 @@ async def run(
                             options,
                             watcher,
                             lines,
-                            reported,
+                            has_new_rows=has_new_rows,
                             tells=webhook is not None,
                             rehearsed=stage is not None,
                         )
@@ -537,8 +534,8 @@ async def _run_engine(
     options: RunOptions,
     watcher: Watcher,
     lines: list[Line],
-    reported: Mapping[str, Any],
     *,
+    has_new_rows: bool,
     tells: bool,
     rehearsed: bool,
 ) -> RunResult:
@@ -547,7 +544,7 @@ async def _run_engine(
     chosen = choose(campaign, options, context.price)
     to_start = min(sum(_may_start(state, job, options) for job in chosen), options.limit or len(chosen))
     await context.record(_run_started(config, campaign, context.settings, len(chosen), to_start, tells=tells))
-    begun_seq = state.last_seq
+    begun_seq, before_seq = state.last_seq, state.last_seq - 1
     asked = frozenset(job.job_id for job in chosen)
     over = state.ids_in_state(JobState.STORED, JobState.FAILED)
     live = LiveRun(context, lines, asked, sum(job_id not in asked for job_id in over), to_start)
@@ -561,7 +558,8 @@ async def _run_engine(
             await asyncio.wait([housekeeping])
         watcher.ended()
         is_idle = state.last_seq == begun_seq
-        result = await _close_run(live, config, provider.bill(), reported if is_idle else {})
+        shown_seq = before_seq if is_idle and not has_new_rows else None
+        result = await _close_run(live, config, provider.bill(), shown_seq)
         return dataclasses.replace(result, notice=_notice(campaign, result, state, is_idle=is_idle))
 
 
@@ -765,11 +763,11 @@ def _write_report(
     write_report(folder, lines, state, summary, live=live)
 
 
-async def _close_run(live: LiveRun, config: Config, bill: MicroUsd | None, reported: Mapping[str, Any]) -> RunResult:
+async def _close_run(live: LiveRun, config: Config, bill: MicroUsd | None, shown_seq: int | None) -> RunResult:
     """Say in the ledger how the run ended, and write the report.
 
     Args:
-        reported: the summary of the report that stands there, if nothing has happened since; else nothing.
+        shown_seq: the event up to which a report must reach to show all that has happened; None if none can.
     """
     context, report = live.context, live.context.folder / "report"
     stopping, state = context.stopping, context.ledger.state
@@ -785,8 +783,11 @@ async def _close_run(live: LiveRun, config: Config, bill: MicroUsd | None, repor
         await context.record(Event(event=EventKind.RUN_ENDED, detail=orjson.dumps(facts).decode()))
     summary = summarise(live.lines, state, cap_microusd=config.cap, live=False)
     try:
-        if reported and says_the_same(reported, summary) and is_complete(report):
-            # A million rows take ten seconds to write down: what would be the same again is left as it is.
+        shown = read_summary(report)
+        is_current = shown_seq is not None and shown.get("events") == shown_seq
+        if is_current and says_the_same(shown, summary) and is_complete(report):
+            # A million rows take long to write down: what would be the same again is left as it is. It was looked at
+            # just now, as one that was written during this run shows a run that goes on, and no event is its last.
             write_summary(report, summary)
         else:
             await asyncio.to_thread(_write_report, context.folder, live.lines, state, summary)

@@ -47,9 +47,10 @@ def write_report(
     write_file(report / "results.csv", csv_bytes(results))
     errors = tables.errors(lines, state)
     write_file(report / "errors.csv", csv_bytes(frame(errors, tables.ERROR_COLUMNS)))
-    write_summary(report, summary)
     name = folder.absolute().name
     write_file(report / "index.html", gallery_page(name, lines, state, summary, errors, live=live))
+    # Last: by what it says of itself, the next run may leave all the others as they are.
+    write_summary(report, summary)
 
 
 def results_frame(lines: Sequence[Line], state: State, *, live: bool = False) -> pd.DataFrame:

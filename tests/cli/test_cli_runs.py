@@ -8,10 +8,14 @@ import subprocess
 import sys
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 from conftest import FAST, Command
+
+from pipeline import runner
+from pipeline.engine.context import RunContext
 
 BINARY = str(Path(sys.executable).with_name("kling-batch"))
 
@@ -90,6 +94,24 @@ def test_a_run_that_changes_nothing_leaves_the_report_as_it_is(command: Command,
     Path(manifest).write_text(Path(manifest).read_text().replace("cozy", "wild"))
     assert is_written_by("--budget-usd", "50"), "a tag is another"
     assert "wild" in (report / "results.csv").read_text()
+
+
+def test_a_report_made_beside_an_idle_run_is_not_what_is_left(
+    command: Command, manifest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It shows a run that goes on: the end of the run writes it anew, although nothing has happened."""
+    command("run", manifest, *FAST)
+    page, real, beside = Path("outputs/m/report/index.html"), runner._make_jobs, []
+
+    async def with_a_look(context: RunContext, *others: Any) -> None:
+        await real(context, *others)
+        runner.rewrite_report(context.folder)
+        beside.append(page.stat().st_ino)
+
+    monkeypatch.setattr(runner, "_make_jobs", with_a_look)
+    assert command("run", manifest, *FAST).code == 0
+    assert page.stat().st_ino not in beside
+    assert json.loads(page.with_name("summary.json").read_bytes())["as_of"] is None
 
 
 def test_a_run_in_object_storage_is_shown_by_its_address(

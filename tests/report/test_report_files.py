@@ -187,6 +187,20 @@ def test_the_log_is_json_without_the_key(tmp_path: Path) -> None:
     assert not any(b"quoted" in each for each in lines)
 
 
+def test_a_report_that_dies_on_the_way_has_no_new_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The summary says up to which event the report reaches: it comes when all the rest stands."""
+    summary = summarise([], State(), cap_microusd=1, live=False)
+    write_report(tmp_path, [], State(), summary | {"events": 1})
+
+    def die(*_: object, **__: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipeline.report.write.gallery_page", die)
+    with pytest.raises(KeyboardInterrupt):
+        write_report(tmp_path, [], State(), summary | {"events": 3})
+    assert json.loads((tmp_path / "report" / "summary.json").read_bytes())["events"] == 1
+
+
 async def test_the_log_writes_the_events_of_a_commit_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In one call when the loop comes round; another message, or the end, waits for nothing."""
     writes: list[int] = []
