@@ -5,15 +5,13 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from object_store import Server, empty_bucket, s3_server
 
 from pipeline.dataset.remote import TRIES, Store
 from pipeline.dataset.write import Asked, Exported, export_to_store
@@ -23,55 +21,28 @@ from pipeline.kernel.files import hold_folder
 from pipeline.kernel.objects import BrokenUpload, check_object
 from pipeline.looking.view import look
 
-SERVE = "from moto.server import main; main()"
 BUCKET = "s3://films-of-lamps"
 Send = Callable[..., Exported]
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """A server of the S3 protocol on loopback, with one bucket."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-W", "ignore", "-c", SERVE, "-p", str(port), "-H", "127.0.0.1"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        try:
-            for _ in range(600):
-                with socket.socket() as probe:
-                    if probe.connect_ex(("127.0.0.1", port)) == 0:
-                        break
-                time.sleep(0.05)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
+def server() -> Iterator[Server]:
+    """A server of the S3 protocol on loopback."""
+    with s3_server() as made:
+        yield made
 
 
 @pytest.fixture(autouse=True)
-def account(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def account(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the storage is and whose it is, as its users say it: in the environment."""
-    for name, value in {
-        "AWS_ENDPOINT_URL": server,
-        "AWS_ACCESS_KEY_ID": "made-up",
-        "AWS_SECRET_ACCESS_KEY": "made-up",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
+    server.enter(monkeypatch)
     monkeypatch.setattr("time.sleep", lambda _seconds: None)
 
 
 @pytest.fixture
 def files(account: None) -> Any:
     """The storage, as another hand sees it; empty."""
-    import s3fs
-
-    found = s3fs.S3FileSystem(use_listings_cache=False, skip_instance_cache=True)
-    if found.exists(BUCKET):
-        found.rm(BUCKET, recursive=True)
-    found.mkdir(BUCKET)
-    return found
+    return empty_bucket(BUCKET)
 
 
 @pytest.fixture

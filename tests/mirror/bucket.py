@@ -1,9 +1,7 @@
-"""What the tests of the mirror share: the server, and runs whose directory is in its bucket."""
+"""What the tests of the mirror share: runs whose directory is in a bucket."""
 
 from __future__ import annotations
 
-import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +16,6 @@ from pipeline.runner import RunResult, run_folder
 BUCKET = "films-of-lamps"
 RUNS = f"s3://{BUCKET}/runs"
 NIGHT = f"{RUNS}/campaign"
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    url: str
-    process: subprocess.Popen[bytes]
-
-    def account(self) -> dict[str, str]:
-        return {
-            "AWS_ENDPOINT_URL": self.url,
-            "AWS_ACCESS_KEY_ID": "made-up",
-            "AWS_SECRET_ACCESS_KEY": "made-up",
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }
 
 
 def machine(folder: Path, url: str, **changes: str) -> Config:
