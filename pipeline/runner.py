@@ -50,7 +50,7 @@ from pipeline.provider.client import Client
 from pipeline.provider.replies import Refused
 from pipeline.provider.secrecy import Eraser
 from pipeline.provider.settings import ProviderSettings
-from pipeline.report.entries import Line, lines_of, load_lines, save_entries
+from pipeline.report.entries import Line, Lines, lines_of, load_lines
 from pipeline.report.summary import is_complete, read_summary, says_the_same, summarise, write_summary
 from pipeline.runlog import LOGGER, RunLog
 
@@ -123,7 +123,7 @@ class LiveRun:
     """A run that is going on, for its watcher."""
 
     context: RunContext
-    lines: Sequence[Line]
+    lines: Lines
     asked: frozenset[str]
     """The ids of the jobs that were asked for."""
     done_elsewhere: int
@@ -246,7 +246,7 @@ def check_ids(folder: Path, campaign: Campaign, state: State) -> None:
     paid = paid_and_unasked(jobs, state)
     if not paid:
         return
-    lines: list[Line] = []
+    lines: Sequence[Line] = []
     # Rows that cannot be read keep nobody from what is paid: then the ledger alone must tell.
     with contextlib.suppress(RunDirectoryError):
         lines = load_lines(folder, only=paid)
@@ -452,19 +452,20 @@ def check_part(folder: Path, campaign: Campaign, state: State) -> None:
             )
 
 
-def _prepare_folder(folder: Path, campaign: Campaign, config: Config) -> tuple[list[Line], bool]:
+def _prepare_folder(folder: Path, campaign: Campaign, config: Config) -> tuple[Lines, bool]:
     """Lay the run directory out and keep in it what is being run; returns its lines, and whether they are new there."""
+    lines = lines_of(campaign.entries)
     try:
         remove_leftovers(folder)
         for name in ("videos", "posters", "report", *(() if config.is_live else (SANDBOX_FOLDER,))):
             make_folder(folder / name)
             remove_leftovers(folder / name)
-        has_new_rows = save_entries(folder, campaign.entries)
+        has_new_rows = lines.save(folder)
         write_file(folder / f"manifest{campaign.source.suffix.lower()}", campaign.source.read_bytes())
         write_file(folder / "config.yaml", dump_config(config).encode())
     except OSError as error:
         raise MachineError(f"{folder} cannot be written: {error.strerror}. Nothing was sent.") from None
-    return lines_of(campaign.entries), has_new_rows
+    return lines, has_new_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -533,7 +534,7 @@ async def _run_engine(
     provider: OpenProvider,
     options: RunOptions,
     watcher: Watcher,
-    lines: list[Line],
+    lines: Lines,
     *,
     has_new_rows: bool,
     tells: bool,

@@ -90,7 +90,7 @@ def choose(lines: Sequence[Line], state: State, where: Conditions, *, dots: bool
     """
     # The model stands in no column of the results, since there is one; yet who asks for it may have it.
     rows = [row | {"model": line.model} for row, line in zip(tables.results(lines, state), lines, strict=True)]
-    _check_columns(where, {"model", *tables.result_types(lines)})
+    _check_columns(where, {"model", *tables.result_columns(lines)})
     first: dict[str, Line] = {}
     passed_over: set[str] = set()
     for line, row in zip(lines, rows, strict=True):

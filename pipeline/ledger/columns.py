@@ -101,7 +101,7 @@ def _take_in(
     seqs = events.numbers("seq")[lives[:, _RESERVED]]
     facts = events.facts(lives, np.searchsorted([seq for seq, *_ in looks], seqs) - 1)
     order = np.argsort(np.concatenate([list(late.values()), seqs]), kind="stable").tolist() if late else []
-    state.jobs.take_in(jobs, facts, _maker(looks), list(late), order)
+    state.jobs.take_in(jobs, facts, _maker(looks), _SAME, list(late), order)
     state.request_ids.update(zip(requests, jobs, strict=True))
     state.counts[JobState.STORED] += len(jobs)
     state.attempts += len(jobs)
@@ -177,40 +177,42 @@ class _Columns:
 
     def facts(self, lives: Numbers, looks: Numbers) -> pa.Table:
         """A row for each life with what `_maker` makes a record of."""
-        columns = [self._column(name).take(_array(lives[:, step])) for name, step in _FACTS]
+        columns = [self._column(name).take(_array(lives[:, step])) for name, step in _FACTS.values()]
         times = [column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column for column in columns]
-        names = [f"{name}_{step}" for name, step in _FACTS]
-        return pa.Table.from_arrays([*times, _array(looks)], names=[*names, "look"])
+        return pa.Table.from_arrays([*times, _array(looks)], names=[*_FACTS, "look"])
 
     def _column(self, name: str) -> pa.Array[Any]:
         return cast("pa.Array[Any]", self.table[name].chunk(0))
 
 
-_FACTS = (
-    ("job_id", _RESERVED),
-    ("quote_microusd", _RESERVED),
-    ("model", _RESERVED),
-    ("at", _RESERVED),
-    ("seq", _RESERVED),
-    ("request_id", _SUBMITTED),
-    ("at", _SUBMITTED),
-    ("cost_microusd", _POSTED),
-    ("url", _POSTED),
-    ("at", _POSTED),
-    ("queue_s", _POSTED),
-    ("inference_s", _POSTED),
-    ("path", _STORED),
-    ("poster", _STORED),
-    ("sha256", _STORED),
-    ("bytes", _STORED),
-    ("duration_s", _STORED),
-    ("width", _STORED),
-    ("height", _STORED),
-    ("at", _STORED),
-    ("detail", _STORED),
-    ("http_status", _STORED),
-)
-"""What a plain life leaves behind: the columns, and the event that says each."""
+_FACTS = {
+    "job_id": ("job_id", _RESERVED),
+    "quote_microusd": ("quote_microusd", _RESERVED),
+    "model": ("model", _RESERVED),
+    "reserved_us": ("at", _RESERVED),
+    "reserved_seq": ("seq", _RESERVED),
+    "request_id": ("request_id", _SUBMITTED),
+    "submitted_us": ("at", _SUBMITTED),
+    "cost_microusd": ("cost_microusd", _POSTED),
+    "url": ("url", _POSTED),
+    "posted_us": ("at", _POSTED),
+    "queue_s": ("queue_s", _POSTED),
+    "inference_s": ("inference_s", _POSTED),
+    "path": ("path", _STORED),
+    "poster": ("poster", _STORED),
+    "sha256": ("sha256", _STORED),
+    "bytes": ("bytes", _STORED),
+    "duration_s": ("duration_s", _STORED),
+    "width": ("width", _STORED),
+    "height": ("height", _STORED),
+    "ended_us": ("at", _STORED),
+    "error": ("detail", _STORED),
+    "http_status": ("http_status", _STORED),
+}
+"""What a plain life leaves behind: what a record calls it, the column, and the event that says it."""
+
+_SAME = {"state": JobState.STORED.name, "attempt": 1, "error_class": None}
+"""What all plain lives have in common."""
 
 
 def _maker(looks: list[tuple[int, int, Account | None]]) -> Callable[..., JobRecord]:

@@ -7,25 +7,52 @@ about it: a record is made of it when somebody asks.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 if TYPE_CHECKING:
     from pipeline.ledger.fold import JobRecord
 
-T = TypeVar("T")
-
 ASKED_SINGLY = 2_000
 """After so many questions about single rows of a table, all of its values are taken out at once."""
 
 
-class _Rows:
-    """Rows that are the facts of one record each; `make` makes the record of them."""
+COLUMNS: dict[str, pa.DataType] = {
+    "state": pa.string(),
+    "attempt": pa.int64(),
+    "cost_microusd": pa.int64(),
+    "request_id": pa.string(),
+    "error_class": pa.string(),
+    "error": pa.string(),
+    "submitted_us": pa.int64(),
+    "posted_us": pa.int64(),
+    "ended_us": pa.int64(),
+    "path": pa.string(),
+    "sha256": pa.string(),
+    "bytes": pa.int64(),
+    "duration_s": pa.float64(),
+    "width": pa.int64(),
+    "height": pa.int64(),
+    "queue_s": pa.float64(),
+    "inference_s": pa.float64(),
+}
+"""What many records are asked for at once: fields of `JobRecord`, and the type of each. A state is its name."""
 
-    def __init__(self, table: pa.Table, make: Callable[..., JobRecord]) -> None:
-        self._table = table
+
+class _Rows:
+    """Rows that are the facts of one record each; `make` makes the record of them.
+
+    The columns of `table` are in the order of what `make` takes, and named as the record has them; `same` are facts that
+    all of them have.
+    """
+
+    def __init__(self, table: pa.Table, make: Callable[..., JobRecord], same: Mapping[str, Any]) -> None:
+        self.table = table
+        self._same = same
         self._make = make
         self._asked = 0
         self._values: list[tuple[Any, ...]] | None = None
@@ -33,10 +60,20 @@ class _Rows:
     def record(self, row: int) -> JobRecord:
         self._asked += 1
         if self._values is None and self._asked > ASKED_SINGLY:
-            self._values = list(zip(*(column.to_pylist() for column in self._table.columns), strict=True))
+            self._values = list(zip(*(column.to_pylist() for column in self.table.columns), strict=True))
         if self._values is not None:
             return self._make(*self._values[row])
-        return self._make(*[column[row].as_py() for column in self._table.columns])
+        return self._make(*[column[row].as_py() for column in self.table.columns])
+
+    def columns(self, names: Sequence[str]) -> pa.Table:
+        """Some of `COLUMNS` of all rows."""
+        arrays = [
+            self.table[name].cast(COLUMNS[name])
+            if name in self.table.column_names
+            else _all_the_same(self._same[name], name, len(self.table))
+            for name in names
+        ]
+        return pa.Table.from_arrays(arrays, names=list(names))
 
 
 class Records(MutableMapping[str, "JobRecord"]):
@@ -44,7 +81,7 @@ class Records(MutableMapping[str, "JobRecord"]):
 
     def __init__(self) -> None:
         self.places: dict[str, JobRecord | int] = {}
-        """By job id: a record, or the number of a row over all tables, until the record is asked for."""
+        """By job id: a record, or the number of a row over all tables."""
         self._rows: list[_Rows] = []
         self._firsts: list[int] = []
         """The number of the first row of each table."""
@@ -55,17 +92,19 @@ class Records(MutableMapping[str, "JobRecord"]):
         jobs: Sequence[str],
         table: pa.Table,
         make: Callable[..., JobRecord],
+        same: Mapping[str, Any],
         late: Sequence[str],
         order: list[int],
     ) -> None:
         """Take in jobs that are stored: of each, the row of `table` with its facts, in the order of `jobs`.
 
         Args:
+            same: what all of them have in common, beside what is in `table`.
             late: the last that came before them, but belong among them.
             order: the order of `[*late, *jobs]`, by their numbers; nothing where it is this one.
         """
         self._firsts.append(self._count)
-        self._rows.append(_Rows(table.combine_chunks(), make))
+        self._rows.append(_Rows(table.combine_chunks(), make, same))
         rows = range(self._count, self._count + len(jobs))
         self._count += len(jobs)
         names, places = [*late, *jobs], [*map(self.places.pop, late), *rows]
@@ -74,23 +113,48 @@ class Records(MutableMapping[str, "JobRecord"]):
         self.places.update(zip(names, places, strict=True))
 
     def unsettled(self) -> Iterator[JobRecord]:
-        """The records that are objects: all but those of jobs that were found stored and never asked for."""
+        """The records that are objects: all but those of jobs that were found stored."""
         return (place for place in list(self.places.values()) if not isinstance(place, int))
 
     def __getitem__(self, job_id: str) -> JobRecord:
-        return self._record(job_id, self.places[job_id])
+        return self._record(self.places[job_id])
 
     def get(self, job_id: str, default: Any = None) -> Any:
         """The record of a job, or `default`; quicker than by way of an exception."""
         place = self.places.get(job_id)
-        return default if place is None else self._record(job_id, place)
+        return default if place is None else self._record(place)
 
-    def _record(self, job_id: str, place: JobRecord | int) -> JobRecord:
+    def _record(self, place: JobRecord | int) -> JobRecord:
         if not isinstance(place, int):
             return place
         at = bisect_right(self._firsts, place) - 1
-        self.places[job_id] = record = self._rows[at].record(place - self._firsts[at])
-        return record
+        return self._rows[at].record(place - self._firsts[at])
+
+    def is_row(self, job_id: str) -> bool:
+        """Whether a job was found stored, after a life without any trouble."""
+        return isinstance(self.places.get(job_id), int)
+
+    def columns(self, names: Sequence[str], job_ids: Sequence[str] | None = None) -> pa.Table:
+        """Some of `COLUMNS` of many records at once, without a record being made: a row for each job.
+
+        Args:
+            job_ids: the jobs, in the order that is wanted; one without a record is a row of nulls. All without it.
+        """
+        # At once: beside a live run, jobs are added while this is read.
+        places = list(self.places.values()) if job_ids is None else [self.places.get(each) for each in job_ids]
+        numbers = np.fromiter((each if isinstance(each, int) else -1 for each in places), np.int64, len(places))
+        records = [each for each in places if not isinstance(each, int)]
+        others = pa.Table.from_arrays([_column(records, name) for name in names], names=list(names))
+        rows = np.flatnonzero(numbers >= 0)
+        if not len(rows):
+            return others
+        wanted = _take(pa.concat_tables([each.columns(names) for each in self._rows]), numbers[rows])
+        if not records:
+            return wanted
+        order = np.empty(len(places), dtype=np.int64)
+        order[rows] = np.arange(len(rows))
+        order[numbers < 0] = np.arange(len(rows), len(places))
+        return _take(pa.concat_tables([wanted, others]), order)
 
     def __setitem__(self, job_id: str, record: JobRecord) -> None:
         self.places[job_id] = record
@@ -109,3 +173,21 @@ class Records(MutableMapping[str, "JobRecord"]):
 
     def __repr__(self) -> str:
         return f"Records({len(self)} jobs)"
+
+
+def _column(records: Sequence[JobRecord | None], name: str) -> pa.Array[Any]:
+    values = [None if each is None else getattr(each, name) for each in records]
+    return pa.array([each and each.name for each in values] if name == "state" else values, COLUMNS[name])
+
+
+def _all_the_same(value: object, name: str, count: int) -> pa.Array[Any]:
+    nowhere = pa.array(np.zeros(count, dtype=np.int64), pa.int64())
+    return pa.array([value], COLUMNS[name]).take(nowhere)
+
+
+def _take(table: pa.Table, numbers: npt.NDArray[np.int64]) -> pa.Table:
+    """Rows of a table by their numbers; a stretch of them as it is."""
+    first = int(numbers[0])
+    if (numbers == np.arange(first, first + len(numbers))).all():
+        return table.slice(first, len(numbers))
+    return table.take(pa.Array.from_buffers(pa.int64(), len(numbers), [None, pa.py_buffer(numbers.data)]))

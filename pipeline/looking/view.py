@@ -20,7 +20,7 @@ from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import ImpossibleMoveError, JobRecord, JobState, RunRecord, State, fold
 from pipeline.ledger.store import Reader, lock_holder
 from pipeline.looking.estimate import Work, ends_per_s, left_s
-from pipeline.report.entries import Key, Line, has_entries, load_keys, load_lines
+from pipeline.report.entries import Keys, Lines, has_entries, load_keys, load_lines
 from pipeline.report.summary import summarise
 from pipeline.report.tables import status_word
 
@@ -67,7 +67,7 @@ class Look:
     """A run directory at one moment. Times in microseconds since 1970, ages in seconds, money in micro-dollars."""
 
     folder: Path
-    keys: list[Key]
+    keys: Keys
     events: list[Event]
     state: State
     holder: dict[str, Any] | None
@@ -107,12 +107,9 @@ class Look:
     @cached_property
     def row_ids(self) -> dict[str, str]:
         """The id of the row that asked for each job first."""
-        ids: dict[str, str] = {}
-        for key in self.keys:
-            ids.setdefault(key.job_id, key.id)
-        return ids
+        return dict(zip(reversed(self.keys.job_ids), reversed(self.keys.ids), strict=True))
 
-    def lines(self) -> list[Line]:
+    def lines(self) -> Lines:
         """All that the rows asked for.
 
         Raises:
@@ -347,7 +344,7 @@ def look(folder: Path, now_us: int, before: Look | None = None, *, with_events: 
     else:
         events, state = [], _read(ledger, store.read_state)
     # A run that died before its first event may not have kept its rows yet.
-    keys = load_keys(folder) if state.last_seq or has_entries(folder) else []
+    keys = load_keys(folder) if state.last_seq or has_entries(folder) else Keys([], [], [])
     return Look(folder, keys, events, state, holder, now_us, reader, names)
 
 

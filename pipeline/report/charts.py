@@ -6,13 +6,18 @@ Pure, and exact: the last point of a series is the total, whatever was left out 
 from __future__ import annotations
 
 import math
-import statistics
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
-from pipeline.ledger.fold import JobRecord, JobState, State
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipeline.ledger.fold import JobState, State
+
+Values = npt.NDArray[Any]
 
 MOST_POINTS = 300
 MOST_BARS = 24
@@ -29,30 +34,42 @@ def money_over_time(state: State, now_us: int | None) -> dict[str, list[Any]]:
     Args:
         now_us: the present, where the last run is live.
     """
-    paid = _paid(state)
-    moves = [(record.posted_us or 0, record.cost_microusd, 0) for record in paid]
-    moves += [(record.ended_us or 0, 0, 1) for record in paid if record.state is JobState.STORED]
-    moves.sort()
-    spans = _spans(state, [at_us for at_us, *_ in moves], now_us)
-    points: list[tuple[float, int, int]] = [(0.0, 0, 0)]
-    for at_us, micro, stored in moves:
-        at_s, micro_before, stored_before = points[-1]
-        # A wall clock that was set back does not turn the line back.
-        points.append((max(at_s, _running_s(spans, at_us)), micro_before + micro, stored_before + stored))
+    paid = _paid(state, "posted_us", "cost_microusd", "ended_us")
+    ended_us = paid["ended_us"][paid["is_stored"]]
+    at_us = np.concatenate([paid["posted_us"], ended_us])
+    order = np.argsort(at_us, kind="stable")
+    at_us = at_us[order]
+    spans = _spans(state, at_us, now_us)
+    points = np.zeros((3, len(at_us) + 1))
+    # A wall clock that was set back does not turn the line back.
+    points[0, 1:] = np.maximum.accumulate(_running_s(spans, at_us)) if len(at_us) else 0.0
+    points[1, 1:] = np.cumsum(np.concatenate([paid["cost_microusd"], np.zeros_like(ended_us)])[order])
+    points[2, 1:] = np.cumsum(order >= len(paid["posted_us"]))
     if spans:
-        points.append((max(points[-1][0], _ran_s(spans)), *points[-1][1:]))
-    thinned = _thinned(points)
+        end = points[:, -1:].copy()
+        end[0] = np.maximum(end[0], _ran_s(spans))
+        points = np.concatenate([points, end], axis=1)
+    at_s, micro, stored = points[:, _thinned(points.shape[1])].tolist()
     return {
-        "at_s": [at_s for at_s, _, _ in thinned],
-        "micro": [micro for _, micro, _ in thinned],
-        "stored": [stored for _, _, stored in thinned],
+        "at_s": [round(each, 1) for each in at_s],
+        "micro": list(map(int, micro)),
+        "stored": list(map(int, stored)),
         "breaks_s": [span.before_s for span in spans[1 : MOST_BREAKS + 1]],
     }
 
 
-def _paid(state: State) -> list[JobRecord]:
-    # A copy first: beside a live run, jobs are added while this is read.
-    return [record for record in list(state.jobs.values()) if record.state in (JobState.POSTED, JobState.STORED)]
+def _paid(state: State, *names: str) -> dict[str, Values]:
+    """What is known of the jobs that are paid for, by columns; where nothing is, no number, or zero of whole ones."""
+    table = state.jobs.columns(("state", *names))
+    stands = table["state"].to_numpy()
+    is_stored = stands == JobState.STORED.name
+    is_paid = is_stored | (stands == JobState.POSTED.name)
+    columns: dict[str, Values] = {"is_stored": is_stored[is_paid]}
+    for name in names:
+        column: Any = table[name]
+        unknown = math.nan if column.type == pa.float64() else 0
+        columns[name] = column.fill_null(unknown).to_numpy()[is_paid]
+    return columns
 
 
 class _Span(NamedTuple):
@@ -63,13 +80,13 @@ class _Span(NamedTuple):
     before_s: float
 
 
-def _spans(state: State, moments_us: Sequence[int], now_us: int | None) -> list[_Span]:
+def _spans(state: State, moments_us: Values, now_us: int | None) -> list[_Span]:
     """The runs; one that was killed is taken to have ended with the last that is known of it."""
     spans: list[_Span] = []
     before_s = 0.0
     for run, after in zip_longest(state.runs, state.runs[1:]):
         known = len(moments_us) if after is None else bisect_right(moments_us, after.started_us)
-        last_known_us = moments_us[known - 1] if known else run.started_us
+        last_known_us = int(moments_us[known - 1]) if known else run.started_us
         present_us = now_us if after is None else None
         ended_us = run.ended_us or present_us or last_known_us
         spans.append(_Span(run.started_us, max(run.started_us, ended_us), before_s))
@@ -82,19 +99,20 @@ def _ran_s(spans: Sequence[_Span]) -> float:
     return round(last.before_s + (last.ended_us - last.begun_us) / 1e6, 1)
 
 
-def _running_s(spans: Sequence[_Span], at_us: int) -> float:
-    """Seconds of running until a moment; what was settled between two runs counts at the end of the earlier one."""
-    number = bisect_right(spans, at_us, key=lambda span: span.begun_us) - 1
-    if number < 0:
-        return 0.0
-    span = spans[number]
-    return round(span.before_s + (min(at_us, span.ended_us) - span.begun_us) / 1e6, 1)
+def _running_s(spans: Sequence[_Span], at_us: Values) -> Values:
+    """Seconds of running until each moment; what was settled between two runs counts at the end of the earlier one."""
+    if not spans:
+        return np.zeros(len(at_us))
+    begun_us, ended_us = (np.array([getattr(span, name) for span in spans]) for name in ("begun_us", "ended_us"))
+    numbers = np.searchsorted(begun_us, at_us, side="right") - 1
+    before_s = np.array([span.before_s for span in spans])[numbers]
+    return np.where(numbers < 0, 0.0, before_s + (np.minimum(at_us, ended_us[numbers]) - begun_us[numbers]) / 1e6)
 
 
-def _thinned(points: Sequence[tuple[float, int, int]]) -> list[tuple[float, int, int]]:
-    """So few points that each has some pixels; the last is always among them."""
-    step = max(1, math.ceil(len(points) / MOST_POINTS))
-    return [*points[:-1:step], points[-1]]
+def _thinned(points: int) -> list[int]:
+    """Which of so many points are drawn: so few that each has some pixels; the last is always among them."""
+    step = max(1, math.ceil(points / MOST_POINTS))
+    return [*range(0, points - 1, step), points - 1]
 
 
 def generation_times(state: State) -> dict[str, Any] | None:
@@ -102,25 +120,20 @@ def generation_times(state: State) -> dict[str, Any] | None:
 
     None while nothing is known.
     """
-    times = [
-        record.inference_s
-        for record in _paid(state)
-        if record.inference_s is not None and 0 <= record.inference_s < LONGEST_S
-    ]
-    if not times:
+    times = _paid(state, "inference_s")["inference_s"]
+    times = times[(times >= 0) & (times < LONGEST_S)]
+    if not len(times):
         return None
-    step_s = _step(max(times) - min(times))
-    first = math.floor(min(times) / step_s)
-    counts = [0] * (math.floor(max(times) / step_s) - first + 1)
-    for each in times:
-        counts[math.floor(each / step_s) - first] += 1
+    step_s = _step(float(times.max() - times.min()))
+    bars = np.floor(times / step_s).astype(np.int64)
+    first = int(bars.min())
     return {
         "from_s": first * step_s,
         "step_s": step_s,
-        "counts": counts,
-        "median_s": round(statistics.median(times), 1),
-        "least_s": round(min(times), 1),
-        "most_s": round(max(times), 1),
+        "counts": np.bincount(bars - first).tolist(),
+        "median_s": round(float(np.median(times)), 1),
+        "least_s": round(float(times.min()), 1),
+        "most_s": round(float(times.max()), 1),
     }
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import orjson
 import pyarrow as pa
@@ -33,6 +34,10 @@ _FIELDS: list[pa.Field[Any]] = [
     pa.field("variables", pa.string()),
 ]
 _SCHEMA = pa.schema(_FIELDS)
+_KEY = ("row", "id", "job_id")
+_NOTHING = "{}"
+_AT_ONCE = 50_000
+"""Lines whose parameters are taken out together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,89 +53,6 @@ class Line:
     variables: Mapping[str, Any]
 
 
-def lines_of(entries: Iterable[Entry]) -> list[Line]:
-    """The lines of a campaign, in the order of its manifest."""
-    return [
-        Line(
-            entry.row,
-            entry.row_id,
-            entry.job.replicate,
-            entry.job.job_id,
-            entry.job.model,
-            entry.job.params,
-            entry.variables,
-        )
-        for entry in entries
-    ]
-
-
-def save_entries(folder: Path, entries: Iterable[Entry]) -> bool:
-    """Keep a campaign's rows in its run directory; returns whether others were kept there before, or none."""
-    rows = [
-        (
-            entry.row,
-            entry.row_id,
-            entry.job.replicate,
-            entry.job.job_id,
-            entry.job.model,
-            entry.priority,
-            orjson.dumps(dict(entry.job.params)).decode(),
-            # Not orjson: a variable may be a number of any size, and half a character.
-            json.dumps(dict(entry.variables)) if entry.variables else "{}",
-        )
-        for entry in entries
-    ]
-    columns = list(zip(*rows, strict=True)) if rows else [()] * len(_SCHEMA)
-    table = pa.Table.from_arrays(
-        [pa.array(column, type=field.type) for column, field in zip(columns, _SCHEMA, strict=True)], schema=_SCHEMA
-    )
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    data = sink.getvalue().to_pybytes()
-    path = folder / FILE
-    with contextlib.suppress(OSError):
-        if not path.is_symlink() and read_regular_file(path, len(data)) == data:
-            return False
-    write_file(path, data)
-    return True
-
-
-def has_entries(folder: Path) -> bool:
-    """Whether a run directory keeps the rows of a campaign."""
-    return (folder / FILE).exists()
-
-
-def load_lines(folder: Path, only: Collection[str] | None = None) -> list[Line]:
-    """The lines of a run directory's campaign.
-
-    Args:
-        only: the ids of the jobs whose lines are wanted; all without it.
-
-    Raises:
-        RunDirectoryError: it has none, or they cannot be read.
-    """
-    table = _read(folder, _SCHEMA.names)
-    if only is not None:
-        ids = table.column("job_id").to_pylist()
-        wanted = [index for index, job_id in enumerate(ids) if job_id in only]
-        table = table.take(pa.array(wanted, pa.int64()))
-    try:
-        return [
-            Line(
-                row["row"],
-                row["id"],
-                row["replicate"],
-                row["job_id"],
-                row["model"],
-                orjson.loads(row["params"]),
-                json.loads(row["variables"]),
-            )
-            for row in table.to_pylist()
-        ]
-    except (ValueError, TypeError) as error:
-        raise _unreadable(folder, error) from None
-
-
 class Key(NamedTuple):
     """Which row asked for which job."""
 
@@ -139,14 +61,219 @@ class Key(NamedTuple):
     job_id: str
 
 
-def load_keys(folder: Path) -> list[Key]:
+@dataclass(frozen=True, slots=True)
+class Keys(Sequence[Key]):
+    """The keys of many lines, by columns: a million of them are three lists."""
+
+    rows: list[int]
+    ids: list[str]
+    job_ids: list[str]
+
+    def __len__(self) -> int:
+        return len(self.job_ids)
+
+    def __iter__(self) -> Iterator[Key]:
+        return map(Key, self.rows, self.ids, self.job_ids)
+
+    @overload
+    def __getitem__(self, index: int) -> Key: ...
+    @overload
+    def __getitem__(self, index: slice) -> Keys: ...
+    def __getitem__(self, index: int | slice) -> Key | Keys:
+        if isinstance(index, slice):
+            return Keys(self.rows[index], self.ids[index], self.job_ids[index])
+        return Key(self.rows[index], self.ids[index], self.job_ids[index])
+
+
+class Lines(Sequence[Line]):
+    """The lines of a campaign by columns, as jobs.parquet has them. A `Line` is made when somebody asks for it.
+
+    As objects, a million lines take a gigabyte, and seconds to make.
+    """
+
+    def __init__(self, table: pa.Table, folder: Path | None = None) -> None:
+        self._table = table
+        self._folder = folder
+        """The run directory that they were read from."""
+
+    @cached_property
+    def keys(self) -> Keys:
+        """Which row asked for which job, in the order of the lines."""
+        return _keys(self._table)
+
+    @property
+    def replicates(self) -> pa.ChunkedArray[Any]:
+        """Which replicate of its row each line is, from 1."""
+        return self._table["replicate"].cast(pa.int64())
+
+    @cached_property
+    def variables(self) -> list[str]:
+        """The name of each variable, in order of first mention."""
+        return list(dict.fromkeys(name for _, variables in self.asked() for each in variables for name in each))
+
+    @property
+    def models(self) -> list[str]:
+        """Each different model, in order of first mention."""
+        return [str(name) for name in self._table["model"].unique().to_pylist()]
+
+    def asked(self) -> Iterator[tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
+        """The parameters and the variables of the lines, some ten thousand at a time.
+
+        Raises:
+            RunDirectoryError: they cannot be read.
+        """
+        for first in range(0, len(self), _AT_ONCE):
+            yield self._asked(self._table.slice(first, _AT_ONCE))
+
+    def _asked(self, table: pa.Table) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        try:
+            params = list(map(_params, _values(table, "params")))
+            variables = [{} if text == _NOTHING else json.loads(text) for text in _values(table, "variables")]
+            if not all(type(each) is dict for each in (*params, *variables)):
+                raise TypeError("no JSON object")
+        except (ValueError, TypeError) as error:
+            raise _unreadable(self._folder or Path(), error) from None
+        return params, variables
+
+    def _lines(self, table: pa.Table) -> Iterator[Line]:
+        columns = (_values(table, name) for name in (*_KEY[:2], "replicate", "job_id", "model"))
+        return map(Line, *columns, *self._asked(table))
+
+    def take(self, numbers: Sequence[int]) -> Lines:
+        """Some of the lines, by their numbers from 0."""
+        return Lines(self._table.take(pa.array(numbers, pa.int64())), self._folder)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def __iter__(self) -> Iterator[Line]:
+        for first in range(0, len(self), _AT_ONCE):
+            yield from self._lines(self._table.slice(first, _AT_ONCE))
+
+    @overload
+    def __getitem__(self, index: int) -> Line: ...
+    @overload
+    def __getitem__(self, index: slice) -> Lines: ...
+    def __getitem__(self, index: int | slice) -> Line | Lines:
+        numbers = range(len(self))[index]
+        if isinstance(numbers, range):
+            return self.take(numbers)
+        return next(self._lines(self._table.slice(numbers, 1)))
+
+    def save(self, folder: Path) -> bool:
+        """Keep the lines in a run directory; returns whether others were kept there before, or none."""
+        sink = pa.BufferOutputStream()
+        pq.write_table(self._table, sink, compression="zstd")
+        data = sink.getvalue().to_pybytes()
+        path = folder / FILE
+        with contextlib.suppress(OSError):
+            if not path.is_symlink() and read_regular_file(path, len(data)) == data:
+                return False
+        write_file(path, data)
+        return True
+
+
+def lines_of(entries: Collection[Entry]) -> Lines:
+    """The lines of a campaign, in the order of its manifest."""
+    jobs = [entry.job for entry in entries]
+    return _from_columns(
+        {
+            "row": [entry.row for entry in entries],
+            "id": [entry.row_id for entry in entries],
+            "replicate": [job.replicate for job in jobs],
+            "job_id": [job.job_id for job in jobs],
+            "model": [job.model for job in jobs],
+            "priority": [entry.priority for entry in entries],
+            "params": [_params_text(job.params) for job in jobs],
+            "variables": [_variables_text(entry.variables) for entry in entries],
+        }
+    )
+
+
+def as_lines(lines: Sequence[Line]) -> Lines:
+    """Lines by columns, whatever they were before."""
+    if isinstance(lines, Lines):
+        return lines
+    return _from_columns(
+        {
+            **{name: [getattr(line, name) for line in lines] for name in (*_KEY, "replicate", "model")},
+            "priority": [0] * len(lines),
+            "params": [_params_text(line.params) for line in lines],
+            "variables": [_variables_text(line.variables) for line in lines],
+        }
+    )
+
+
+def keys_of(lines: Sequence[Line] | Sequence[Key]) -> Keys:
+    """Which row asked for which job, of lines in any form."""
+    if isinstance(lines, Keys):
+        return lines
+    if isinstance(lines, Lines):
+        return lines.keys
+    return Keys([line.row for line in lines], [line.id for line in lines], [line.job_id for line in lines])
+
+
+def _from_columns(columns: Mapping[str, list[Any]]) -> Lines:
+    arrays = [pa.array(columns[field.name], type=field.type) for field in _FIELDS]
+    return Lines(pa.Table.from_arrays(arrays, schema=_SCHEMA))
+
+
+def _keys(table: pa.Table) -> Keys:
+    return Keys(*(_values(table, name) for name in _KEY))
+
+
+def _values(table: pa.Table, name: str) -> list[Any]:
+    values: list[Any] = table.column(name).to_pylist()
+    return values
+
+
+def _params_text(params: Mapping[str, Any]) -> str:
+    plain = params if type(params) is dict else dict(params)
+    try:
+        return orjson.dumps(plain).decode()
+    except TypeError:
+        return json.dumps(plain)
+
+
+def _params(text: str) -> Any:
+    try:
+        return orjson.loads(text)
+    except ValueError:
+        return json.loads(text)
+
+
+def _variables_text(variables: Mapping[str, Any]) -> str:
+    # Not orjson: a variable may be a number of any size, and half a character.
+    return json.dumps(dict(variables)) if variables else _NOTHING
+
+
+def has_entries(folder: Path) -> bool:
+    """Whether a run directory keeps the rows of a campaign."""
+    return (folder / FILE).exists()
+
+
+def load_lines(folder: Path, only: Collection[str] | None = None) -> Lines:
+    """The lines of a run directory's campaign.
+
+    Args:
+        only: the ids of the jobs whose lines are wanted; all without it.
+
+    Raises:
+        RunDirectoryError: it has none, or they cannot be read.
+    """
+    lines = Lines(_read(folder, _SCHEMA.names), folder)
+    if only is not None:
+        lines = lines.take([number for number, job_id in enumerate(lines.keys.job_ids) if job_id in only])
+    return lines
+
+
+def load_keys(folder: Path) -> Keys:
     """The lines of a run directory's campaign without what they ask for, which is most of the reading.
 
     Raises:
         RunDirectoryError: it has none, or they cannot be read.
     """
-    table = _read(folder, list(Key._fields))
-    return [Key(*values) for values in zip(*(table.column(name).to_pylist() for name in Key._fields), strict=True)]
+    return _keys(_read(folder, list(_KEY)))
 
 
 def _read(folder: Path, columns: list[str]) -> pa.Table:
@@ -160,6 +287,9 @@ def _read(folder: Path, columns: list[str]) -> pa.Table:
         raise _unreadable(folder, error) from None
     if missing := set(columns) - set(table.column_names):
         raise _unreadable(folder, f"it has no column {min(missing)}")
+    for name in columns:
+        if table[name].type != _SCHEMA.field(name).type or table[name].null_count:
+            raise _unreadable(folder, f"its column {name} is none of a run directory's")
     return table
 
 

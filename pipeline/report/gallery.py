@@ -11,6 +11,7 @@ import base64
 import functools
 import hashlib
 import html
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from pipeline.kernel.usd import parse_usd
 from pipeline.ledger.fold import JobRecord, JobState, State
 from pipeline.models import find_model
 from pipeline.report.charts import generation_times, money_over_time
-from pipeline.report.entries import Line
+from pipeline.report.entries import Line, as_lines, keys_of
 from pipeline.report.tables import status_of
 
 MOST_LINES = 20_000
@@ -58,6 +59,10 @@ class _Stand:
     error_class: str | None = None
     says: str | None = None
     advice: str | None = None
+
+
+_WELL = _Stand(STATUSES[0])
+"""A stored job to which nothing else ever happened."""
 
 
 def gallery_page(
@@ -130,8 +135,10 @@ def _facts(
     live: bool,
 ) -> dict[str, Any]:
     latest = {(row["job_id"], row["attempt"]): row for row in errors}
-    stands = _stands(lines, state, latest, summary, live=live)
-    chosen = _chosen(lines, stands)
+    job_ids = keys_of(lines).job_ids
+    stands = _stands(job_ids, state, latest, summary, live=live)
+    chosen = _chosen(stands)
+    mine = list(as_lines(lines).take(chosen))
     money = {each: parse_usd(summary[f"{each}_usd"], zero_allowed=True) for each in _MONEY}
     run = {each: _plain(summary.get(each)) for each in _RUN}
     return {
@@ -140,14 +147,14 @@ def _facts(
         "live": live,
         "money": money,
         "counts": {status: summary[status] for status in STATUSES},
-        "trouble": _troubles(lines, stands, state),
+        "trouble": _troubles(job_ids, stands, state),
         "mended": sorted(_attempts_by_class(latest).items(), key=lambda pair: -pair[1]),
         "series": money_over_time(state, _now_us(summary) if live else None),
         "times": generation_times(state),
         "total": len(lines),
         "statuses": STATUSES,
-        "fields": _fields([lines[index] for index in chosen]),
-        "lines": _columns(lines, chosen, stands, state),
+        "fields": _fields(mine),
+        "lines": _columns(mine, [stands[index] for index in chosen], _bills(job_ids, chosen), state),
     }
 
 
@@ -172,7 +179,7 @@ def _attempts_by_class(latest: Mapping[tuple[str, int], Mapping[str, Any]]) -> d
 
 
 def _stands(
-    lines: Sequence[Line],
+    job_ids: Sequence[str],
     state: State,
     latest: Mapping[tuple[str, int], Mapping[str, Any]],
     summary: Mapping[str, Any],
@@ -183,10 +190,11 @@ def _stands(
     known: dict[str, _Stand] = {}
     # Nothing was said of a job without an attempt, but perhaps of the run.
     waits = f"Not started: {summary['message']}" if summary.get("message") and not live else "Not started yet."
-    for line in lines:
-        if line.job_id not in known:
-            known[line.job_id] = _stand(state, line.job_id, latest, waits, live=live)
-    return [known[line.job_id] for line in lines]
+    for job_id in job_ids:
+        if job_id not in known:
+            is_plain = state.jobs.is_row(job_id)
+            known[job_id] = _WELL if is_plain else _stand(state, job_id, latest, waits, live=live)
+    return [known[job_id] for job_id in job_ids]
 
 
 def _stand(
@@ -215,22 +223,29 @@ _AT_REST = {
 """What to do about a job to which nothing happened but the end of the run."""
 
 
-def _chosen(lines: Sequence[Line], stands: Sequence[_Stand]) -> list[int]:
+def _chosen(stands: Sequence[_Stand]) -> list[int]:
     """Which lines the page holds, in the order of the manifest: those with most to show, if there are too many."""
-    if len(lines) <= MOST_LINES:
-        return list(range(len(lines)))
-    by_worth = sorted(range(len(lines)), key=lambda index: STATUSES.index(stands[index].status))
-    return sorted(by_worth[:MOST_LINES])
+    chosen: list[int] = []
+    for status in STATUSES:
+        others = (index for index, stand in enumerate(stands) if stand.status == status)
+        chosen += itertools.islice(others, MOST_LINES - len(chosen))
+    return sorted(chosen)
 
 
-def _troubles(lines: Sequence[Line], stands: Sequence[_Stand], state: State) -> list[dict[str, Any]]:
+def _bills(job_ids: Sequence[str], chosen: Sequence[int]) -> list[bool]:
+    """Whether each of the chosen lines is the first that asks for its job."""
+    first = dict(zip(reversed(job_ids), range(len(job_ids) - 1, -1, -1), strict=True))
+    return [first[job_ids[index]] == index for index in chosen]
+
+
+def _troubles(job_ids: Sequence[str], stands: Sequence[_Stand], state: State) -> list[dict[str, Any]]:
     """What is not well now, by status and class: how many jobs, how much money is at stake, what to do about it."""
     groups: dict[tuple[str, str | None], dict[str, Any]] = {}
     seen: set[str] = set()
-    for line, stand in zip(lines, stands, strict=True):
-        if line.job_id in seen or line.job_id not in state.jobs or not (stand.error_class or stand.advice):
+    for job_id, stand in zip(job_ids, stands, strict=True):
+        if not (stand.error_class or stand.advice) or job_id in seen or job_id not in state.jobs:
             continue
-        seen.add(line.job_id)
+        seen.add(job_id)
         group = groups.setdefault(
             (stand.status, stand.error_class),
             {
@@ -243,7 +258,7 @@ def _troubles(lines: Sequence[Line], stands: Sequence[_Stand], state: State) -> 
             },
         )
         group["jobs"] += 1
-        group["micro"] += state.jobs[line.job_id].liability_microusd
+        group["micro"] += state.jobs[job_id].liability_microusd
     return sorted(groups.values(), key=lambda group: (STATUSES.index(group["status"]) or 9, -group["jobs"]))
 
 
@@ -271,25 +286,19 @@ def _kinds(lines: Sequence[Line]) -> dict[str, str]:
     return dict(list(variables.items())[: MOST_FIELDS - len(parameters)]) | parameters
 
 
-def _columns(lines: Sequence[Line], chosen: Sequence[int], stands: Sequence[_Stand], state: State) -> dict[str, Column]:
+def _columns(lines: Sequence[Line], stands: Sequence[_Stand], bills: Sequence[bool], state: State) -> dict[str, Column]:
     """What is known of each line, a column for each fact. Money in micro-dollars, times in seconds."""
-    mine = [lines[index] for index in chosen]
-    stood = [stands[index] for index in chosen]
-    records = [state.jobs.get(line.job_id) for line in mine]
-    first: dict[str, int] = {}
-    for index in range(len(lines) - 1, -1, -1):
-        first[lines[index].job_id] = index
-    bills = [first[line.job_id] == index for line, index in zip(mine, chosen, strict=True)]
+    records = [state.jobs.get(line.job_id) for line in lines]
     short = TEXT_LENGTHS[0]
     return {
-        "row": [line.row for line in mine],
-        "id": _coded((line.id for line in mine), short),
-        "take": [line.replicate for line in mine],
-        "job": [line.job_id for line in mine],
-        "status": [STATUSES.index(stand.status) for stand in stood],
-        "class": _coded((stand.error_class for stand in stood), short),
-        "says": _coded((stand.says for stand in stood), short),
-        "advice": _coded((stand.advice for stand in stood), short),
+        "row": [line.row for line in lines],
+        "id": _coded((line.id for line in lines), short),
+        "take": [line.replicate for line in lines],
+        "job": [line.job_id for line in lines],
+        "status": [STATUSES.index(stand.status) for stand in stands],
+        "class": _coded((stand.error_class for stand in stands), short),
+        "says": _coded((stand.says for stand in stands), short),
+        "advice": _coded((stand.advice for stand in stands), short),
         "shares": [int(not pays) for pays in bills],
         **_transposed([_of_record(record, bills=pays) for record, pays in zip(records, bills, strict=True)]),
     }

@@ -14,8 +14,8 @@ from pipeline.kernel.files import read_regular_file, write_file
 from pipeline.kernel.usd import format_usd
 from pipeline.ledger.fold import State
 from pipeline.report.classes import errors_by_class
-from pipeline.report.entries import Key, Line
-from pipeline.report.tables import status_of
+from pipeline.report.entries import Key, Line, keys_of
+from pipeline.report.tables import status_word
 
 FILE = "summary.json"
 
@@ -45,14 +45,17 @@ def summarise(
         requests_sent: submissions of the run that is live, not yet in the ledger; `polls` likewise.
         now_us: the present, where a run is live.
     """
-    jobs = dict.fromkeys(line.job_id for line in lines)
-    counts = Counter(status_of(state, job_id, live=live) for job_id in jobs)
+    keys = keys_of(lines)
+    jobs = set(keys.job_ids)
+    counts: Counter[str] = Counter()
+    for standing, number in Counter(map(state.state_of, jobs)).items():
+        counts[status_word(standing, live=live)] += number
     books = state.books
     first, last = (state.runs[0], state.runs[-1]) if state.runs else (None, None)
     outcome: Mapping[str, Any] = last.outcome if last and not live else {}
     unknown = books.in_doubt if live else books.in_doubt + books.reserved
     return {
-        "rows": len({line.row for line in lines}),
+        "rows": len(set(keys.rows)),
         "jobs": len(jobs),
         **{name: counts[name] for name in ("stored", "failed", "in_doubt", "pending", "running", "unfetched")},
         "posted_usd": format_usd(books.posted),

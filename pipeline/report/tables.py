@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute
 
 from pipeline.kernel.clock import iso
 from pipeline.kernel.errors import ERROR_CLASSES, Charge, Reaction
@@ -11,7 +14,10 @@ from pipeline.kernel.usd import format_usd
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import JobRecord, JobState, State
 from pipeline.models import find_model
-from pipeline.report.entries import Key, Line
+from pipeline.report.entries import Key, Line, as_lines, keys_of
+
+pc: Any = pyarrow.compute
+"""Its types do not say what it takes beside arrays."""
 
 STATUS = {
     JobState.STORED: "stored",
@@ -70,73 +76,127 @@ def status_of(state: State, job_id: str, *, live: bool = False) -> str:
     Args:
         live: whether a run holds the directory now. At rest nobody waits for an answer: what is reserved is in doubt.
     """
-    standing = state.state_of(job_id)
-    return "pending" if standing is None else status_word(standing, live=live)
+    return status_word(state.state_of(job_id), live=live)
 
 
-def status_word(state: JobState, *, live: bool) -> str:
-    """The word of the tables for where a job stands."""
+def status_word(state: JobState | None, *, live: bool) -> str:
+    """The word of the tables for where a job stands; None is before its first attempt."""
+    if state is None:
+        return "pending"
     return STATUS[JobState.IN_DOUBT if state is JobState.RESERVED and not live else state]
 
 
-def results(lines: Sequence[Line], state: State, *, live: bool = False) -> list[dict[str, Any]]:
-    """A line per row and replicate, in the order of the manifest, whatever became of it.
+def outcomes(lines: Sequence[Line], state: State, *, live: bool = False) -> pa.Table:
+    """The fixed columns of results.csv: a row per row and replicate, in the order of the manifest.
 
     Rows that share a job each have their line; the cost stands on the first, so that the column adds up to the bill.
 
     Args:
         live: whether a run holds the directory now.
     """
-    extra = _extra_columns(lines)
-    rows = []
-    costed: set[str] = set()
-    for line in lines:
-        record = state.jobs.get(line.job_id)
-        row: dict[str, Any] = {
-            "row": line.row,
-            "id": line.id,
-            "replicate": line.replicate,
-            "job_id": line.job_id,
-            "status": status_of(state, line.job_id, live=live),
-            "cost_usd": format_usd(0),
-            "attempts": 0,
-        }
-        if record is not None:
-            row |= _outcome(record)
-            if line.job_id in costed:
-                row["cost_usd"] = format_usd(0)
-            costed.add(line.job_id)
-        for name, column in extra.items():
-            row[column] = line.params[name] if name in line.params else line.variables.get(name)
-        rows.append(row)
-    return rows
+    known = as_lines(lines)
+    keys = known.keys
+    facts = state.jobs.columns(_FACTS, keys.job_ids)
+    stands = facts["state"]
+    is_stored = pc.equal(stands, JobState.STORED.name)
+    is_paid = pc.or_kleene(is_stored, pc.equal(stands, JobState.POSTED.name))
+    is_over = pc.or_kleene(is_stored, pc.equal(stands, JobState.FAILED.name))
 
+    def where(holds: object, column: str) -> Any:
+        return pc.if_else(holds, facts[column], None)
 
-def _outcome(record: JobRecord) -> dict[str, Any]:
-    stored = record.state is JobState.STORED
-    paid = record.state in (JobState.STORED, JobState.POSTED)
-    return {
-        "video": record.path if stored else None,
-        "sha256": record.sha256 if stored else None,
-        "bytes": record.bytes if stored else None,
-        "duration_s": record.duration_s if stored else None,
-        "width": (record.width or None) if stored else None,
-        "height": (record.height or None) if stored else None,
-        "cost_usd": format_usd(record.cost_microusd) if paid else format_usd(0),
-        "attempts": record.attempt,
-        "request_id": record.request_id,
-        "submitted_at": iso(record.submitted_us),
-        "finished_at": iso(record.ended_us) if stored or record.state is JobState.FAILED else None,
-        "queue_s": record.queue_s if paid else None,
-        "inference_s": record.inference_s if paid else None,
-        "error_class": record.error_class,
-        "error": record.error if record.error_class else None,
+    bills = pc.and_(pc.fill_null(is_paid, fill_value=False), _first_of_job(keys.job_ids))
+    columns: dict[str, Any] = {
+        "row": pa.array(keys.rows, pa.int64()),
+        "id": pa.array(keys.ids, pa.string()),
+        "replicate": known.replicates,
+        "job_id": pa.array(keys.job_ids, pa.string()),
+        "status": _each(stands, lambda name: status_word(JobState[name] if name else None, live=live)),
+        "video": where(is_stored, "path"),
+        "sha256": where(is_stored, "sha256"),
+        "bytes": where(is_stored, "bytes"),
+        "duration_s": where(is_stored, "duration_s"),
+        "width": _unless_zero(where(is_stored, "width")),
+        "height": _unless_zero(where(is_stored, "height")),
+        "cost_usd": _each(pc.if_else(bills, facts["cost_microusd"], 0), lambda micro: format_usd(micro or 0)),
+        "attempts": pc.fill_null(facts["attempt"], 0),
+        "request_id": facts["request_id"],
+        "submitted_at": _iso(facts["submitted_us"]),
+        "finished_at": _iso(where(is_over, "ended_us")),
+        "queue_s": where(is_paid, "queue_s"),
+        "inference_s": where(is_paid, "inference_s"),
+        "error_class": facts["error_class"],
+        "error": where(pc.is_valid(facts["error_class"]), "error"),
     }
+    return pa.table({name: columns[name] for name in RESULT_COLUMNS})
 
 
-def _extra_columns(lines: Sequence[Line]) -> dict[str, str]:
-    models = dict.fromkeys(line.model for line in lines)
-    return extra_columns(models, dict.fromkeys(name for line in lines for name in line.variables), RESULT_COLUMNS)
+_FACTS = (
+    *("state", "attempt", "cost_microusd", "request_id", "error_class", "error", "submitted_us", "ended_us", "path"),
+    *("sha256", "bytes", "duration_s", "width", "height", "queue_s", "inference_s"),
+)
+
+
+def _first_of_job(job_ids: Sequence[str]) -> pa.Array[Any]:
+    """For each line whether it is the first that asks for its job."""
+    if len(set(job_ids)) == len(job_ids):
+        return pa.array([True] * len(job_ids), pa.bool_())
+    seen: set[str] = set()
+    firsts = []
+    for job_id in job_ids:
+        firsts.append(job_id not in seen)
+        seen.add(job_id)
+    return pa.array(firsts, pa.bool_())
+
+
+def _each(column: Any, word: Callable[[Any], str]) -> Any:
+    """A column with the word for each value, where few values are different."""
+    encoded = column.combine_chunks().dictionary_encode(null_encoding="encode")
+    return pa.array(list(map(word, encoded.dictionary.to_pylist())), pa.string()).take(encoded.indices)
+
+
+def _unless_zero(column: Any) -> Any:
+    return pc.if_else(pc.equal(column, 0), None, column)
+
+
+def _iso(at_us: Any) -> Any:
+    """What `iso` makes of each."""
+    moments = at_us.cast(pa.timestamp("us")).cast(pa.timestamp("ms"), safe=False).cast(pa.string())
+    return pc.binary_join_element_wise(pc.utf8_replace_slice(moments, 10, 11, "T"), "Z", "")
+
+
+def asked(lines: Sequence[Line]) -> dict[str, list[Any]]:
+    """The columns of results.csv beside the fixed ones: every parameter, then every variable, as the rows have it."""
+    known = as_lines(lines)
+    values: dict[str, list[Any]] = {name: [] for model in known.models for name in find_model(model).parameters}
+    parameters, count = set(values), 0
+    for params, variables in known.asked():
+        for name in dict.fromkeys(name for each in variables if each for name in each):
+            values.setdefault(name, [None] * count)
+        for name, column in values.items():
+            column += [
+                mine[name] if name in mine else other.get(name) for mine, other in zip(params, variables, strict=True)
+            ]
+        count += len(params)
+    names = extra_columns(known.models, [name for name in values if name not in parameters], RESULT_COLUMNS)
+    return {column: values[name] for name, column in names.items()}
+
+
+def results(lines: Sequence[Line], state: State, *, live: bool = False) -> list[dict[str, Any]]:
+    """The lines of results.csv as they are before they are text, whatever became of each.
+
+    Args:
+        live: whether a run holds the directory now.
+    """
+    table = outcomes(lines, state, live=live)
+    columns = {name: table[name].to_pylist() for name in table.column_names} | asked(lines)
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def result_columns(lines: Sequence[Line]) -> list[str]:
+    """The name of every column of the results, in order."""
+    known = as_lines(lines)
+    return [*RESULT_COLUMNS, *extra_columns(known.models, known.variables, RESULT_COLUMNS).values()]
 
 
 def extra_columns(models: Iterable[str], variables: Collection[str], fixed: Collection[str]) -> dict[str, str]:
@@ -153,20 +213,13 @@ def extra_columns(models: Iterable[str], variables: Collection[str], fixed: Coll
     return names
 
 
-def result_types(lines: Sequence[Line]) -> dict[str, str]:
-    """Every column of the results with its pandas type; parameters and variables keep what they are."""
-    return RESULT_COLUMNS | dict.fromkeys(_extra_columns(lines).values(), "object")
-
-
 def errors(lines: Sequence[Line] | Sequence[Key], state: State) -> list[dict[str, Any]]:
     """A line per attempt that did not end well, oldest first, with what happened next and what to do."""
-    first_line: dict[str, Line | Key] = {}
-    for line in lines:
-        first_line.setdefault(line.job_id, line)
     latest: dict[tuple[str | None, int], Event] = {}
     for trouble in state.troubles:
         if trouble.event is not EventKind.FAILED:
             latest[trouble.job_id, trouble.attempt] = trouble
+    first_line = _first_lines(lines, {job_id for job_id, _ in latest})
     rows = []
     for trouble in latest.values():
         assert trouble.job_id is not None
@@ -190,6 +243,17 @@ def errors(lines: Sequence[Line] | Sequence[Key], state: State) -> list[dict[str
             }
         )
     return rows
+
+
+def _first_lines(lines: Sequence[Line] | Sequence[Key], job_ids: Collection[str | None]) -> dict[str, Key]:
+    """The first line that asks for each of these jobs."""
+    first: dict[str, Key] = {}
+    if job_ids:
+        keys = keys_of(lines)
+        for number, job_id in enumerate(keys.job_ids):
+            if job_id in job_ids and job_id not in first:
+                first[job_id] = keys[number]
+    return first
 
 
 def _ended_well(record: JobRecord, trouble: Event) -> bool:

@@ -115,7 +115,7 @@ def _fill(
         link=book.add_format({"valign": "top", "font_color": "blue", "underline": 1}),
     )
     rows = tables.results(lines, state, live=live)
-    _results_sheet(book.add_worksheet("results"), desk, folder, rows, list(tables.result_types(lines)), state)
+    _results_sheet(book.add_worksheet("results"), desk, folder, rows, tables.result_columns(lines), state)
     _table_sheet(book.add_worksheet("errors"), desk, tables.errors(lines, state), list(tables.ERROR_COLUMNS))
     by_class = classes.errors_by_class(lines, state)
     _summary_sheet(book.add_worksheet("summary"), desk, summary, by_class, _notes(rows))

@@ -15,7 +15,7 @@ from pipeline.kernel.files import hold_lock
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.segments import GENESIS, encode, link, write_segment
 from pipeline.manifest import load_manifest
-from pipeline.report.entries import save_entries
+from pipeline.report.entries import lines_of
 
 NOW_US = 1_790_000_000_000_000
 QUOTE = 1_750_000
@@ -51,7 +51,7 @@ class Story:
         manifest.write_text("id,prompt\n" + "".join(f"scene-{number},film {number}\n" for number in range(self.jobs)))
         self.entries = load_manifest(manifest).entries
         manifest.unlink()
-        save_entries(self.folder, self.entries)
+        lines_of(self.entries).save(self.folder)
 
     def run(self, ago_s: float, kind: str = "run_started", **facts: Any) -> None:
         said = {**LIMITS, "jobs": self.jobs, "to_start": self.jobs, **facts} if kind == "run_started" else facts

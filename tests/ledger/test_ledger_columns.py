@@ -202,14 +202,14 @@ def test_a_large_ledger_is_tidied_in_parts(folder: Path, monkeypatch: pytest.Mon
 
 
 def test_a_record_is_the_same_however_often_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One by one, or from all values at once: what the events say, and one record from then on."""
+    """One by one, from all values at once, or as columns: what the events say."""
     monkeypatch.setattr(records, "ASKED_SINGLY", 3)
     events = numbered(each for number in range(5) for each in life("stored", f"job-{number}"))
     state = State()
     fold_table(state, table_of(events))
     singly = state.jobs["job-1"]
     assert (singly.reserved_us, singly.bytes, singly.duration_s) == (NOON_US + 5_000, 5, 5.04)
-    assert state.jobs["job-1"] is singly
+    assert state.jobs["job-1"] == singly
     assert list(state.jobs.values()) == list(fold(events).jobs.values())
     assert state.jobs.get("job-9") is None
     assert state.largest_bytes == 5
@@ -240,3 +240,20 @@ def test_a_ledger_with_more_text_than_one_array_holds_is_taken_event_by_event() 
     fold_table(state, torn)  # type: ignore[arg-type]
     assert state == fold(events)
     assert rows_of(state) == 0
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_columns_of_many_records_say_what_each_record_says(seed: int) -> None:
+    """Rows, records and jobs that nobody knows, in any order: a row for each that is asked for."""
+    rng = random.Random(seed)
+    state, events = State(), numbered(history(rng))
+    for first in range(0, len(events), 40):
+        fold_table(state, table_of(events[first : first + 40]))
+    names = list(records.COLUMNS)
+    asked = [f"job-{rng.randint(0, 14)}" for _ in range(rng.randint(0, 40))]
+    for job_ids in (None, asked, list(state.jobs)):
+        found = state.jobs.columns(names, job_ids).to_pylist()
+        wanted = [state.jobs.get(each) for each in (state.jobs if job_ids is None else job_ids)]
+        for row, record in zip(found, wanted, strict=True):
+            said = {name: getattr(record, name, None) for name in names}
+            assert row == said | ({"state": record.state.name} if record else {})
