@@ -35,6 +35,7 @@ from pipeline.kernel.address import address_of
 from pipeline.kernel.clock import Clock, SystemClock, to_datetime
 from pipeline.kernel.errors import InputError, MachineError, RunDirectoryError
 from pipeline.kernel.files import make_folder, remove_leftovers, write_file
+from pipeline.kernel.garbage import no_garbage_collector
 from pipeline.kernel.usd import MicroUsd, format_usd
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import JobRecord, JobState, State
@@ -881,12 +882,13 @@ def rewrite_report(
         MachineError: the disk refused.
     """
     seen = look(folder, (clock or SystemClock()).now_us(), with_events=False)
-    lines, summary = seen.lines(), seen.summary()
-    try:
-        _write_report(folder, lines, seen.state, summary, live=seen.is_held)
-        _write_for_desk(seen, lines, summary, bom=bom, xlsx=xlsx)
-    except OSError as error:
-        raise MachineError(f"{folder / 'report'} cannot be written: {error.strerror}") from None
+    with no_garbage_collector():
+        lines, summary = seen.lines(), seen.summary()
+        try:
+            _write_report(folder, lines, seen.state, summary, live=seen.is_held)
+            _write_for_desk(seen, lines, summary, bom=bom, xlsx=xlsx)
+        except OSError as error:
+            raise MachineError(f"{folder / 'report'} cannot be written: {error.strerror}") from None
     return summary
 
 

@@ -265,6 +265,14 @@ class State:
         """The ids of the jobs in any of `states`, without records being made."""
         return (job_id for job_id in self.jobs if self.state_of(job_id) in states)
 
+    def count(self, job_ids: Iterable[str]) -> Counter[JobState | None]:
+        """How many of these jobs stand where; None are those before their first attempt."""
+        places = list(map(self.jobs.places.get, job_ids))
+        counts: Counter[JobState | None] = Counter(each.state for each in places if isinstance(each, JobRecord))
+        counts[None] = sum(each is None for each in places)
+        counts[JobState.STORED] += len(places) - counts.total()
+        return counts
+
     def state_of(self, job_id: str) -> JobState | None:
         """Where a job stands, without a record being made; None before its first attempt."""
         place = self.jobs.places.get(job_id)

@@ -46,8 +46,8 @@ COLUMNS: dict[str, pa.DataType] = {
 class _Rows:
     """Rows that are the facts of one record each; `make` makes the record of them.
 
-    The columns of `table` are in the order of what `make` takes, and named as the record has them; `same` are facts that
-    all of them have.
+    The columns of `table` are in the order of what `make` takes, and named as the record has them; `same` are facts
+    that all of them have.
     """
 
     def __init__(self, table: pa.Table, make: Callable[..., JobRecord], same: Mapping[str, Any]) -> None:
@@ -130,9 +130,9 @@ class Records(MutableMapping[str, "JobRecord"]):
         at = bisect_right(self._firsts, place) - 1
         return self._rows[at].record(place - self._firsts[at])
 
-    def is_row(self, job_id: str) -> bool:
-        """Whether a job was found stored, after a life without any trouble."""
-        return isinstance(self.places.get(job_id), int)
+    def of_no_row(self, job_ids: Sequence[str]) -> list[int]:
+        """Which of these jobs, by their numbers, were not found stored after a life without any trouble."""
+        return [number for number, place in enumerate(map(self.places.get, job_ids)) if not isinstance(place, int)]
 
     def columns(self, names: Sequence[str], job_ids: Sequence[str] | None = None) -> pa.Table:
         """Some of `COLUMNS` of many records at once, without a record being made: a row for each job.
@@ -142,7 +142,7 @@ class Records(MutableMapping[str, "JobRecord"]):
         """
         # At once: beside a live run, jobs are added while this is read.
         places = list(self.places.values()) if job_ids is None else [self.places.get(each) for each in job_ids]
-        numbers = np.fromiter((each if isinstance(each, int) else -1 for each in places), np.int64, len(places))
+        numbers = np.array([each if isinstance(each, int) else -1 for each in places], dtype=np.int64)
         records = [each for each in places if not isinstance(each, int)]
         others = pa.Table.from_arrays([_column(records, name) for name in names], names=list(names))
         rows = np.flatnonzero(numbers >= 0)

@@ -129,7 +129,7 @@ class Lines(Sequence[Line]):
         try:
             params = list(map(_params, _values(table, "params")))
             variables = [{} if text == _NOTHING else json.loads(text) for text in _values(table, "variables")]
-            if not all(type(each) is dict for each in (*params, *variables)):
+            if not {*map(type, params), *map(type, variables)} <= {dict}:
                 raise TypeError("no JSON object")
         except (ValueError, TypeError) as error:
             raise _unreadable(self._folder or Path(), error) from None

@@ -190,11 +190,13 @@ def _stands(
     known: dict[str, _Stand] = {}
     # Nothing was said of a job without an attempt, but perhaps of the run.
     waits = f"Not started: {summary['message']}" if summary.get("message") and not live else "Not started yet."
-    for job_id in job_ids:
+    stands = [_WELL] * len(job_ids)
+    for number in state.jobs.of_no_row(job_ids):
+        job_id = job_ids[number]
         if job_id not in known:
-            is_plain = state.jobs.is_row(job_id)
-            known[job_id] = _WELL if is_plain else _stand(state, job_id, latest, waits, live=live)
-    return [known[job_id] for job_id in job_ids]
+            known[job_id] = _stand(state, job_id, latest, waits, live=live)
+        stands[number] = known[job_id]
+    return stands
 
 
 def _stand(

@@ -48,7 +48,7 @@ def summarise(
     keys = keys_of(lines)
     jobs = set(keys.job_ids)
     counts: Counter[str] = Counter()
-    for standing, number in Counter(map(state.state_of, jobs)).items():
+    for standing, number in state.count(jobs).items():
         counts[status_word(standing, live=live)] += number
     books = state.books
     first, last = (state.runs[0], state.runs[-1]) if state.runs else (None, None)

@@ -9,6 +9,7 @@ import io
 import json
 import logging
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +24,7 @@ from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import State
 from pipeline.report.entries import Line, lines_of, load_lines
 from pipeline.report.summary import summarise
-from pipeline.report.write import harmless, write_report
+from pipeline.report.write import csv_bytes, harmless, write_report
 from pipeline.runlog import RunLog
 
 RESULT_COLUMNS = [
@@ -253,3 +254,55 @@ def test_a_log_that_cannot_be_closed_costs_nothing(tmp_path: Path, monkeypatch: 
     log.close()
     monkeypatch.undo()
     log.close()
+
+
+NASTY = [
+    *(
+        "",
+        "a",
+        "a, b",
+        'say "a"',
+        "two\nlines",
+        "a\r\nb",
+        "=1+1",
+        " =1",
+        "＋1",
+        "-5",
+        "5",
+        "é",
+        "東京",
+        "a\ud800b",
+        "'",
+        "@x",
+    ),
+    *("a\x00", "~", "A~ b", "x" * 300),
+]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_columns_become_the_csv_that_a_writer_of_rows_makes(seed: int) -> None:
+    """Whatever a column holds, of one kind or of several: each cell harmless, quoted as Python's own writer does."""
+    rng = random.Random(seed)
+    kinds = [
+        (lambda: rng.choice(NASTY), "object"),
+        (lambda: rng.choice(["plain", "text 5", None]), "string"),
+        (lambda: rng.choice([text for text in NASTY if "\ud800" not in text] + [None]), "string"),
+        (lambda: rng.choice([None, -3, 0, 2**62]), "Int64"),
+        (lambda: rng.choice([None, 0.5, 5.0, 1e-7, 1e22, -0.1]), "Float64"),
+        (lambda: rng.choice([None, True, False]), "boolean"),
+        (lambda: rng.choice([1, 2.5, -1, None, "=x", True, 10**30]), "object"),
+        (lambda: rng.choice([0.5, 5.0, None]), "object"),
+        (lambda: rng.choice([-1, 10**30]), "object"),
+        (lambda: None, "object"),
+    ]
+    count = rng.randint(0, 40)
+    chosen = rng.sample(kinds, rng.randint(2, len(kinds)))
+    table = pd.DataFrame(
+        {f"c, {n}": pd.Series([make() for _ in range(count)], dtype=kind) for n, (make, kind) in enumerate(chosen)}
+    )
+    rows = io.StringIO()
+    writer = csv.writer(rows, lineterminator="\n")
+    writer.writerow(list(table))
+    plain = [[None if pd.isna(value) else value for value in table[name].astype(object)] for name in table]
+    writer.writerows([harmless(value) for value in row] for row in zip(*plain, strict=True))
+    assert csv_bytes(table).decode() == rows.getvalue()

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import random
 from decimal import Decimal
 
 import pytest
 from report_doubles import LIVES, NOON_US, event, life, line, run_event, state_of
 
+from pipeline.kernel.clock import iso
 from pipeline.kernel.errors import ErrorClass
+from pipeline.ledger import columns
+from pipeline.ledger.columns import fold_table
 from pipeline.ledger.events import Event
 from pipeline.ledger.fold import State, fold
+from pipeline.ledger.segments import table_of
+from pipeline.report.gallery import gallery_page
 from pipeline.report.summary import summarise
 from pipeline.report.tables import errors, results
 
@@ -166,3 +172,31 @@ def test_every_life_can_be_told() -> None:
         errors([], state)
         errors([line(1, "a")], state)
         results([line(1, "a")], state)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_ledger_that_was_read_by_columns_is_reported_as_one_that_was_read_by_events(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same tables, summary and page, also where rows share jobs, jobs are unknown, and moments lie anywhere."""
+    monkeypatch.setattr(columns, "FEW", 1)
+    rng = random.Random(seed)
+    fates = {f"job-{number}": rng.choice([*LIVES, "stored", "stored"]) for number in range(rng.randint(0, 12))}
+    events = [run_event("run_started"), *(each for job, fate in fates.items() for each in life(fate, job))]
+    moment_us, stamped = NOON_US, []
+    for seq, each in enumerate(events, start=1):
+        moment_us += rng.choice([0, 1, 999, 1_001, 61_000_000, rng.randint(0, 10**10)])
+        stamped.append(each._replace(seq=seq, at_us=moment_us))
+    one_by_one, together = fold(stamped), State()
+    fold_table(together, table_of(stamped))
+    jobs = [*fates, "job-99"]
+    lines = [line(n, rng.choice(jobs), variables=rng.choice([{}, {"mood": n}])) for n in range(rng.randint(0, 15))]
+    seen = []
+    for state in (one_by_one, together):
+        summary = summarise(lines, state, cap_microusd=CAP, live=False)
+        page = gallery_page("night", lines, state, summary, errors(lines, state))
+        seen.append((results(lines, state), errors(lines, state), summary, page))
+    assert seen[0] == seen[1]
+    for row, each in zip(seen[0][0], lines, strict=True):
+        record = one_by_one.jobs.get(each.job_id)
+        assert row["submitted_at"] == (iso(record.submitted_us) if record else None)
