@@ -881,7 +881,7 @@ def rewrite_report(
         RunDirectoryError: it is none, or it is damaged.
         MachineError: the disk refused.
     """
-    seen = look(folder, (clock or SystemClock()).now_us(), with_events=False)
+    seen = look(folder, (clock or SystemClock()).now_us())
     with no_garbage_collector():
         lines, summary = seen.lines(), seen.summary()
         try:

@@ -12,7 +12,7 @@ import errno
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
@@ -229,48 +229,67 @@ def read_segments(
     folder: Path,
     names: Iterable[SegmentName],
     replaced: Iterable[SegmentName] = (),
-    *,
-    reached: str = GENESIS,
-    points: dict[int, str] | None = None,
 ) -> tuple[list[Event], str]:
     """Read and check segments in order; returns their events and the hash that the chain has reached.
 
-    `replaced` are those that a merged one stands for: each must hold the very same events. `reached` is where the chain
-    stands before the first of `names`, for a reader who goes on from there; `points` is told where it stands after
-    the last event of each.
+    `replaced` are those that a merged one stands for: each must hold the very same events.
 
     Raises:
         RunDirectoryError: a segment is damaged or does not fit the chain; says which.
         FileNotFoundError: a segment went away since it was listed (a merge beside a reader: list again).
     """
     events: list[Event] = []
+    reached = GENESIS
     for name in names:
         more, before, after = _read_segment(folder, name)
         if before != reached:
             raise _not_next(folder, name)
         events += more
         reached = after
-        if points is not None:
-            points[name.last] = after
     for name in replaced:
         more, _, _ = _read_segment(folder, name)
         if link(GENESIS, more) != link(GENESIS, events[name.first - 1 : name.last]):
-            raise _damage(folder, str(name), "contradicts another segment that holds the same events")
+            raise _contradiction(folder, name)
     return events, reached
 
 
-def read_table(folder: Path, name: SegmentName, reached: str) -> tuple[pa.Table, str]:
-    """Read and check one segment that follows where the chain has `reached`: its events, and where it is after them.
+def _contradiction(folder: Path, name: SegmentName) -> RunDirectoryError:
+    return _damage(folder, str(name), "contradicts another segment that holds the same events")
+
+
+def read_tables(folder: Path, names: Iterable[SegmentName], reached: str, points: dict[int, str]) -> Iterator[pa.Table]:
+    """Read and check segments in order, the events of each as a table.
+
+    Args:
+        reached: where the chain stands before the first.
+        points: told where it stands after the last event of each.
 
     Raises:
-        RunDirectoryError: it is damaged or does not fit the chain.
-        FileNotFoundError: it went away since it was listed.
+        RunDirectoryError: one is damaged or does not fit the chain.
+        FileNotFoundError: one went away since it was listed.
     """
-    content = _read_content(folder, name)
-    _check_events(folder, name, content.table)
-    if content.before != reached:
-        raise _not_next(folder, name)
-    return content.table, content.after
+    for name in names:
+        content = _read_content(folder, name)
+        _check_events(folder, name, content.table)
+        if content.before != reached:
+            raise _not_next(folder, name)
+        points[name.last] = reached = content.after
+        yield content.table
+
+
+def check_replaced(folder: Path, kept: Sequence[SegmentName], replaced: Iterable[SegmentName]) -> None:
+    """Hold segments that a merged one stands for against it: each must have the very same events.
+
+    Raises:
+        RunDirectoryError: one is damaged, or contradicts it.
+        FileNotFoundError: one went away since it was listed.
+    """
+    for name in replaced:
+        whole = next(each for each in kept if each.first <= name.first and name.last <= each.last)
+        events, _, _ = _read_segment(folder, whole)
+        mine, _, _ = _read_segment(folder, name)
+        if link(GENESIS, mine) != link(GENESIS, events[name.first - whole.first : name.last - whole.first + 1]):
+            raise _contradiction(folder, name)
 
 
 def _check_events(folder: Path, name: SegmentName, table: pa.Table) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import itertools
 import os
 import secrets
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import orjson
 import pyarrow as pa
@@ -24,10 +25,12 @@ from pipeline.ledger import segments
 from pipeline.ledger.ballast import FULL, give_up_ballast, take_ballast
 from pipeline.ledger.columns import fold_table
 from pipeline.ledger.events import Event, mended
-from pipeline.ledger.fold import ImpossibleMoveError, State, fold
+from pipeline.ledger.fold import ImpossibleMoveError, State
 from pipeline.ledger.merging import Merging
-from pipeline.ledger.segments import SegmentName
+from pipeline.ledger.segments import SCHEMA, SegmentName
 from pipeline.ledger.tiers import LARGE
+
+T = TypeVar("T")
 
 MERGE_ABOVE = 64
 """More segments than this are merged into one when the ledger is opened or closed."""
@@ -45,6 +48,7 @@ FOLDED_AT_ONCE = 500_000
 """Events that are folded together when a ledger is opened."""
 
 _LOCK = "_lock"
+_MOMENTS = ["at", "event", "error_class"]
 
 
 class Follower(Protocol):
@@ -325,18 +329,24 @@ def _load(folder: Path) -> tuple[State, str]:
 
 
 def _fold(folder: Path, names: Sequence[SegmentName]) -> tuple[State, str]:
-    """Check and fold segments, some hundred thousand events at a time: all of them would take more room."""
-    state, reached = State(), segments.GENESIS
-    tables: list[pa.Table] = []
-    for number, name in enumerate(names, 1):
-        table, reached = segments.read_table(folder, name, reached)
-        tables.append(table.replace_schema_metadata(None))
-        if number == len(names) or sum(map(len, tables)) >= FOLDED_AT_ONCE:
-            events = pa.concat_tables(tables)
+    """Check and fold segments; returns what they say, and where the chain has come to."""
+    state, points = State(), {0: segments.GENESIS}
+    for table in _in_batches(segments.read_tables(folder, names, segments.GENESIS, points)):
+        fold_table(state, table)
+    return state, points[state.last_seq]
+
+
+def _in_batches(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The same events, some hundred thousand at a time: all of them would take more room, and few more time."""
+    gathered: list[pa.Table] = []
+    for table in itertools.chain(tables, [None]):
+        if table is not None:
+            gathered.append(table.replace_schema_metadata(None))
+        if gathered and (table is None or sum(map(len, gathered)) >= FOLDED_AT_ONCE):
+            events = pa.concat_tables(gathered)
+            gathered = []
             for first in range(0, len(events), FOLDED_AT_ONCE):
-                fold_table(state, events.slice(first, FOLDED_AT_ONCE))
-            tables = []
-    return state, reached
+                yield events.slice(first, FOLDED_AT_ONCE)
 
 
 def _who_holds(lock: Path) -> str:
@@ -368,18 +378,9 @@ def read_state(folder: Path) -> State:
         RunDirectoryError: there is no ledger, or it is damaged.
         ImpossibleMoveError: it contradicts itself.
     """
-    for _ in range(READ_TRIES):
-        if not folder.is_dir():
-            break
-        names = sorted(os.listdir(folder))
-        with contextlib.suppress(FileNotFoundError, RunDirectoryError), no_garbage_collector():
-            kept, replaced = segments.list_segments(folder)
-            if not replaced:
-                return _fold(folder, kept)[0]
-        if names == sorted(os.listdir(folder)):
-            break
-    # Half-merged, damaged, or it keeps changing: the careful way holds files against each other and says what is wrong.
-    return fold(Reader(folder).read())
+    reader = Reader(folder)
+    reader.read()
+    return reader.state
 
 
 def read_events(folder: Path) -> list[Event]:
@@ -388,58 +389,84 @@ def read_events(folder: Path) -> list[Event]:
     Raises:
         RunDirectoryError: there is no ledger, or it is damaged.
     """
-    return Reader(folder).read()
+    return _beside_a_writer(folder, lambda kept, replaced: segments.read_segments(folder, kept, replaced)[0])
+
+
+def _beside_a_writer(folder: Path, read: Callable[[list[SegmentName], list[SegmentName]], T]) -> T:
+    """Read the segments that make up a ledger; `replaced` are those that a merged one among them stands for.
+
+    Raises:
+        RunDirectoryError: there is no ledger, or it is damaged.
+    """
+    if not folder.is_dir():
+        raise RunDirectoryError(f"{folder.parent} holds no ledger: it is not a run directory")
+    damage = RunDirectoryError(f"{folder} keeps changing while it is read; try again")
+    for _ in range(READ_TRIES):
+        names = sorted(os.listdir(folder))
+        try:
+            with no_garbage_collector():
+                return read(*segments.list_segments(folder))
+        except FileNotFoundError:
+            continue  # a merge replaced segments between the listing and the reading
+        except RunDirectoryError as error:
+            # A listing beside a writer is not of one instant and may miss a name: only a quiet folder is believed.
+            if names == sorted(os.listdir(folder)):
+                raise
+            damage = error
+    raise damage
 
 
 class Reader:
-    """Reads a ledger again and again beside a live writer: what was read and checked once is not read again."""
+    """Reads a ledger again and again beside a live writer: what was read and checked once is not read again.
+
+    `state` is what its events say, and `moments` are the columns `at`, `event` and `error_class` of all of them.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._events: list[Event] = []
+        self._forget()
+
+    def _forget(self) -> None:
+        self.state = State()
+        self.moments = pa.Table.from_batches([], SCHEMA).select(_MOMENTS)
         self._names: set[SegmentName] = set()
         self._points = {0: segments.GENESIS}
         """Where the chain stood after the last event of each segment that was read."""
 
-    def read(self) -> list[Event]:
-        """All events so far.
+    def read(self) -> None:
+        """Take in what was recorded since.
 
         Raises:
             RunDirectoryError: there is no ledger, or it is damaged.
+            ImpossibleMoveError: it contradicts itself.
         """
-        folder = self._folder
-        if not folder.is_dir():
-            raise RunDirectoryError(f"{folder.parent} holds no ledger: it is not a run directory")
-        damage = RunDirectoryError(f"{folder} keeps changing while it is read; try again")
-        for _ in range(READ_TRIES):
-            names = sorted(os.listdir(folder))
-            try:
-                with no_garbage_collector():
-                    self._read_on(*segments.list_segments(folder))
-            except FileNotFoundError:
-                continue  # a merge replaced segments between the listing and the reading
-            except RunDirectoryError as error:
-                # A listing beside a writer is not of one instant and may miss a name: only a quiet folder is believed.
-                if names == sorted(os.listdir(folder)):
-                    raise
-                damage = error
-            else:
-                return self._events
-        raise damage
+        try:
+            _beside_a_writer(self._folder, self._read_on)
+        except BaseException:
+            self._forget()
+            raise
 
     def _read_on(self, kept: list[SegmentName], replaced: list[SegmentName]) -> None:
         known = 0
         while known < len(kept) and self._is_known(kept[known]):
             known += 1
         begun = kept[known - 1].last if known else 0
-        points = {0: segments.GENESIS} if not known else dict(self._points)
-        more, _ = segments.read_segments(
-            self._folder, kept[known:], () if known else replaced, reached=points[begun], points=points
-        )
-        # Another list: whoever has the one before may still be reading it.
-        self._events = [*self._events[:begun], *more]
+        if begun != self.state.last_seq:
+            # A merge goes over the end of what was read.
+            self._forget()
+            known = begun = 0
+        if not known:
+            segments.check_replaced(self._folder, kept, replaced)
+        reached, points = self._points[begun], {name.last: "" for name in kept[:known]}
+        points = {last: self._points[last] for last in (0, *points)}
+        read = segments.read_tables(self._folder, kept[known:], reached, points)
+        self.moments = pa.concat_tables([self.moments, *map(self._take_in, _in_batches(read))])
         self._names = set(kept)
         self._points = points
+
+    def _take_in(self, table: pa.Table) -> pa.Table:
+        fold_table(self.state, table)
+        return table.select(_MOMENTS)
 
     def _is_known(self, name: SegmentName) -> bool:
         """Whether what a segment holds was read: itself, or as the segments that a merge has put together in it."""

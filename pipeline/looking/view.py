@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,12 +14,13 @@ from typing import Any, TypeVar
 from pipeline.engine.expiry import expires_us, file_expires_us, record_expires_us
 from pipeline.engine.polling import Durations
 from pipeline.kernel.clock import iso
-from pipeline.kernel.errors import ERROR_CLASSES, MachineError, RunDirectoryError
+from pipeline.kernel.errors import ERROR_CLASSES, ErrorClass, MachineError, RunDirectoryError
 from pipeline.ledger import store
 from pipeline.ledger.events import Event, EventKind
-from pipeline.ledger.fold import ImpossibleMoveError, JobRecord, JobState, RunRecord, State, fold
+from pipeline.ledger.fold import ImpossibleMoveError, JobRecord, JobState, RunRecord, State
 from pipeline.ledger.store import Reader, lock_holder
 from pipeline.looking.estimate import Work, ends_per_s, left_s
+from pipeline.looking.moments import Moments
 from pipeline.report.entries import Keys, Lines, has_entries, load_keys, load_lines
 from pipeline.report.summary import summarise
 from pipeline.report.tables import status_word
@@ -48,11 +49,6 @@ def read_state(folder: Path) -> State:
     return _read(ledger, store.read_state) if ledger.is_dir() else State()
 
 
-def _look(reader: Reader) -> tuple[list[Event], State]:
-    events = reader.read()
-    return events, fold(events)
-
-
 def _read(ledger: Path, read: Callable[[Path], T]) -> T:
     try:
         return read(ledger)
@@ -68,7 +64,7 @@ class Look:
 
     folder: Path
     keys: Keys
-    events: list[Event]
+    moments: Moments
     state: State
     holder: dict[str, Any] | None
     now_us: int
@@ -102,7 +98,7 @@ class Look:
     @property
     def last_activity_us(self) -> int | None:
         """When the latest event was recorded."""
-        return self.events[-1].at_us if self.events else None
+        return self.moments.last_us
 
     @cached_property
     def row_ids(self) -> dict[str, str]:
@@ -175,29 +171,21 @@ class Look:
         """The calls of the last minute that the ledger knows of. It records no polls and no downloads."""
         if self.run is None:
             return None
-        lately = Counter(event.event for event in self._lately(MINUTE_US))
-        refused = sum(event.error_class == "rate_limited" for event in self._lately(MINUTE_US))
+        lately = self.moments.since(self.now_us - MINUTE_US)
         return {
             "requests_per_minute": _number(self.run, "requests_per_minute"),
-            "submissions": lately[EventKind.RESERVED],
-            "results": lately[EventKind.POSTED],
-            "rate_limited": refused,
+            "submissions": lately.count(EventKind.RESERVED),
+            "results": lately.count(EventKind.POSTED),
+            "rate_limited": lately.refused(ErrorClass.RATE_LIMITED),
             "polls": None,
         }
-
-    def _lately(self, for_us: int) -> Iterator[Event]:
-        """The events of the latest time, newest first."""
-        for event in reversed(self.events):
-            if event.at_us <= self.now_us - for_us:
-                return
-            yield event
 
     def _stored_per_hour(self) -> dict[str, Any] | None:
         """How many jobs were stored: in the last hour, and an hour since the run began; None where that is too soon."""
         if self.run is None:
             return None
         began_us = self.run.started_us
-        since_us = [event.at_us for event in self.events if event.event is EventKind.STORED and event.at_us >= began_us]
+        since_us = [at_us for at_us in self.moments.of(EventKind.STORED) if at_us >= began_us]
         ran_s = (self.now_us - began_us) / 1e6
         last_hour = sum(at_us > self.now_us - HOUR_US for at_us in since_us)
         return {
@@ -213,7 +201,7 @@ class Look:
         if run is None or durations is None or slots is None or starts_per_minute is None:
             return None
         began_s, now_s = run.started_us / 1e6, self.now_us / 1e6
-        ended_s = [event.at_us / 1e6 for event in self.events if event.event in (EventKind.STORED, EventKind.FAILED)]
+        ended_s = [at_us / 1e6 for at_us in self.moments.of(EventKind.STORED, EventKind.FAILED)]
         deadline_us = _whole(run, "deadline_us")
         return Work(
             to_start=self._to_start(run),
@@ -316,13 +304,12 @@ def _whole(run: RunRecord | None, name: str) -> int | None:
     return None if value is None else int(value)
 
 
-def look(folder: Path, now_us: int, before: Look | None = None, *, with_events: bool = True) -> Look:
+def look(folder: Path, now_us: int, before: Look | None = None) -> Look:
     """Look at a run directory without disturbing a run that holds it.
 
     Args:
         now_us: the present, microseconds since 1970.
-        before: an earlier look; where nothing has happened since, nothing is read again.
-        with_events: whether single events are wanted, and not only what they come to, which is several times quicker.
+        before: an earlier look, which ends with this one: what was read then is not read again.
 
     Raises:
         RunDirectoryError: it is none, or it is damaged.
@@ -339,13 +326,11 @@ def look(folder: Path, now_us: int, before: Look | None = None, *, with_events: 
     if before is not None and names == before.names:
         return dataclasses.replace(before, holder=holder, now_us=now_us)
     reader = before.reader if before is not None else Reader(ledger)
-    if with_events:
-        events, state = _read(ledger, lambda _ledger: _look(reader))
-    else:
-        events, state = [], _read(ledger, store.read_state)
+    _read(ledger, lambda _ledger: reader.read())
+    state = reader.state
     # A run that died before its first event may not have kept its rows yet.
     keys = load_keys(folder) if state.last_seq or has_entries(folder) else Keys([], [], [])
-    return Look(folder, keys, events, state, holder, now_us, reader, names)
+    return Look(folder, keys, Moments(reader.moments), state, holder, now_us, reader, names)
 
 
 def standing(seen: Look) -> str:

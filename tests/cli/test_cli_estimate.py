@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from looking_doubles import NOW_US, Story
 
 from pipeline.ledger.fold import JobState, State
+from pipeline.ledger.store import read_events
 from pipeline.looking.estimate import Work, ends_per_s, last_end_s, left_s
 from pipeline.looking.tally import Tally
 from pipeline.looking.view import IN_FLIGHT, affordable, look
@@ -121,7 +122,7 @@ def test_a_look_and_the_run_itself_count_the_same(tmp_path: Path) -> None:
     seen = look(story.write(), NOW_US)
     state = State()
     tally = Tally(state, frozenset(each.job.job_id for each in story.entries), 6, 0)
-    for event in seen.events:
+    for event in read_events(story.folder / "ledger"):
         state.apply(event)
         tally.take(event)
     (run,) = seen.state.runs

@@ -16,7 +16,7 @@ from pipeline.kernel.errors import RunDirectoryError
 from pipeline.ledger import merging, segments, tiers
 from pipeline.ledger.events import Event
 from pipeline.ledger.fold import fold
-from pipeline.ledger.segments import SegmentName, list_segments, merge_segments
+from pipeline.ledger.segments import SegmentName, list_segments, merge_segments, table_of
 from pipeline.ledger.store import Ledger, Reader, open_ledger, read_events
 from pipeline.ledger.tiers import Tiers
 
@@ -95,14 +95,16 @@ async def test_a_long_run_has_few_segments_while_it_goes_on(folder: Path) -> Non
 async def test_a_reader_beside_the_merges_reads_only_what_is_new(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it has read and checked, a merge does not make it read again; and it sees every event once."""
     reads: list[SegmentName] = []
-    real = segments._read_segment
+    real = segments._read_content
     with open_ledger(folder, HandClock()) as ledger:
         reader, written = Reader(folder), []
         for _ in range(30):
             written += await write(ledger, 1)
-            monkeypatch.setattr(segments, "_read_segment", lambda at, name: (reads.append(name), real(at, name))[1])
-            assert reader.read() == written
+            monkeypatch.setattr(segments, "_read_content", lambda at, name: (reads.append(name), real(at, name))[1])
+            reader.read()
             monkeypatch.undo()
+            assert reader.state == fold(written)
+            assert reader.moments.to_pylist() == table_of(written).select(reader.moments.column_names).to_pylist()
             monkeypatch.setattr(tiers, "FAN", FAN)
         assert len(segment_paths(folder)) < 30
     assert [name.first for name in reads] == list(range(1, 31))

@@ -1,0 +1,51 @@
+"""When what happened, of all events of a ledger, by columns: a million of them are counted as soon as a few."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+
+from pipeline.kernel.errors import ErrorClass
+from pipeline.ledger.events import EventKind
+
+pc: Any = pyarrow.compute
+"""Its types do not say what it takes beside arrays."""
+
+
+class Moments:
+    """The columns `at`, `event` and `error_class` of events, in their order. Times in microseconds since 1970."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table
+
+    @property
+    def last_us(self) -> int | None:
+        """When the latest event was recorded."""
+        return self._at_us(self._table.slice(len(self._table) - 1))[0] if len(self._table) else None
+
+    def since(self, at_us: int) -> Moments:
+        """The events behind the last one that was not later than this."""
+        earlier = np.flatnonzero(np.array(self._at_us(self._table)) <= at_us)
+        return Moments(self._table.slice(int(earlier[-1]) + 1 if len(earlier) else 0))
+
+    def of(self, *kinds: EventKind) -> list[int]:
+        """When events of these kinds were recorded, in order."""
+        are = (pc.equal(self._table["event"], kind.value) for kind in kinds)
+        return self._at_us(self._table.filter(functools.reduce(pc.or_, are)))
+
+    def count(self, kind: EventKind) -> int:
+        """How many events are of this kind."""
+        return len(self.of(kind))
+
+    def refused(self, error_class: ErrorClass) -> int:
+        """How many events have this error class."""
+        return pc.sum(pc.equal(self._table["error_class"], error_class.label)).as_py() or 0
+
+    @staticmethod
+    def _at_us(table: pa.Table) -> list[int]:
+        at_us: list[Any] = table["at"].cast(pa.int64()).to_pylist()
+        return at_us
