@@ -39,7 +39,7 @@ from pipeline.kernel.garbage import no_garbage_collector
 from pipeline.kernel.usd import MicroUsd, format_usd
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import JobRecord, JobState, State
-from pipeline.ledger.store import Ledger, open_ledger, read_events
+from pipeline.ledger.store import Ledger, Reader, open_ledger, read_events
 from pipeline.looking.view import Look, look
 from pipeline.manifest import Campaign, Entry
 from pipeline.manifest.order import in_order
@@ -322,6 +322,7 @@ async def run(
     clock: Clock | None = None,
     webhook: str | None = None,
     stage: Stage | None = None,
+    known: Reader | None = None,
 ) -> RunResult:
     """Bring a run directory to what a campaign says: always resumes, and does nothing where nothing is left to do.
 
@@ -330,6 +331,7 @@ async def run(
         watcher: told what happens.
         webhook: the address that is told how the run ended, after all else; a secret.
         stage: where it is rehearsed, if it is.
+        known: who has read the ledger for this run already, if somebody has.
 
     Raises:
         InputError: nothing was sent; the directory is held, damaged, or belongs to another provider.
@@ -339,7 +341,7 @@ async def run(
     stopping = Stopping()
     mirror = mirror_of(folder, keep_videos=config.output.keep_videos) if stage is None else None
     # Around everything: a signal while the ledger is opened or closed is a wish as well, and kills no bookkeeping.
-    with signals_to(stopping.interrupt), _open_ledger(folder, clock, stage, mirror) as ledger:
+    with signals_to(stopping.interrupt), _open_ledger(folder, clock, stage, mirror, known) as ledger:
         try:
             check_provider(ledger.state, config, folder)
             check_part(folder, campaign, ledger.state)
@@ -407,9 +409,9 @@ async def _tell(
 
 
 def _open_ledger(
-    folder: Path, clock: Clock, stage: Stage | None, mirror: Mirror | None
+    folder: Path, clock: Clock, stage: Stage | None, mirror: Mirror | None, known: Reader | None
 ) -> contextlib.AbstractContextManager[Ledger]:
-    return open_ledger(folder / "ledger", clock, durable=stage is None, follower=mirror)
+    return open_ledger(folder / "ledger", clock, durable=stage is None, follower=mirror, known=known)
 
 
 def identity(config: Config) -> dict[str, str]:

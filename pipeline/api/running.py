@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pipeline.engine.canary import Trial
     from pipeline.forecast import Plan
     from pipeline.ledger.fold import State
+    from pipeline.ledger.store import Reader
     from pipeline.manifest import Campaign
     from pipeline.rehearsal import Night
     from pipeline.runner import RunOptions, RunResult, Watcher
@@ -59,6 +60,8 @@ class Prepared:
     state: State
     address: str | None = None
     """Where in object storage the run directory is; None where it is on the disk alone."""
+    known: Reader | None = None
+    """Who has read the ledger. A run goes on from there, if nobody else has written since; so does `state`."""
 
     def again(self) -> Prepared:
         """The same, with what the ledger says now.
@@ -66,9 +69,10 @@ class Prepared:
         Raises:
             RunDirectoryError: it is damaged.
         """
-        from pipeline.looking.view import read_state
+        from pipeline.looking.view import read_ledger
 
-        return dataclasses.replace(self, state=read_state(self.folder))
+        known = read_ledger(self.folder)
+        return dataclasses.replace(self, state=known.state, known=known)
 
     def plan(self) -> Plan:
         """What the run would do and cost; amounts in micro-dollars.
@@ -153,6 +157,7 @@ class Prepared:
             options=self.options,
             watcher=Shielded(watcher) if watcher is not None else None,
             webhook=webhook,
+            known=self.known,
         )
 
     def after_canary(self, result: RunResult) -> Prepared | None:
@@ -251,7 +256,7 @@ def prepare(
         RunDirectoryError: the directory is damaged, or belongs to another provider.
     """
     from pipeline import runner
-    from pipeline.looking.view import read_state
+    from pipeline.looking.view import read_ledger
     from pipeline.manifest.parts import parse_part, part_of
 
     wanted = None if part is None else parse_part(part)
@@ -282,11 +287,12 @@ def prepare(
         from pipeline.mirror.mirror import refresh
 
         refresh(folder, address)
-    state = read_state(folder)
+    known = read_ledger(folder)
+    state = known.state
     runner.check_provider(state, said, folder)
     runner.check_part(folder, campaign, state)
     runner.check_ids(folder, campaign, state)
-    return Prepared(campaign, said, folder, options, state, address)
+    return Prepared(campaign, said, folder, options, state, address, known)
 
 
 def _attach(folder: Path, address: str) -> None:

@@ -270,7 +270,12 @@ def _groups(names: Sequence[SegmentName]) -> list[list[SegmentName]]:
 
 @contextlib.contextmanager
 def open_ledger(
-    folder: Path, clock: Clock | None = None, *, durable: bool = True, follower: Follower | None = None
+    folder: Path,
+    clock: Clock | None = None,
+    *,
+    durable: bool = True,
+    follower: Follower | None = None,
+    known: Reader | None = None,
 ) -> Iterator[Ledger]:
     """Take the lock of the ledger in `folder` (made if missing), check and fold what it holds.
 
@@ -279,6 +284,7 @@ def open_ledger(
     Args:
         durable: whether each event must survive whatever happens; False for a rehearsal, whose ledger is thrown away.
         follower: who keeps another copy of it.
+        known: who has read and checked it a moment ago: where it still is the same, its state is taken over.
 
     Raises:
         RunDirectoryError: another process holds it, or it is damaged; says who, or which file.
@@ -303,7 +309,7 @@ def open_ledger(
         if follower is not None:
             stack.callback(follower.close)
             follower.open()
-        state, reached = _load(folder)
+        state, reached = _load(folder, known)
         take_ballast(folder)
         ledger = Ledger(folder, state, reached, clock, name, durable=durable, follower=follower)
         try:
@@ -313,15 +319,18 @@ def open_ledger(
             ledger.let_go()
 
 
-def _load(folder: Path) -> tuple[State, str]:
+def _load(folder: Path, known: Reader | None) -> tuple[State, str]:
     """Check and fold what the folder holds, once it is tidy."""
     try:
         # Whoever wrote the newest segment may have died before its name was durable: nothing may follow from it yet.
         fsync_folder(folder)
         remove_leftovers(folder)
         _tidy(folder)
+        names, _ = segments.list_segments(folder)
+        if known is not None and known.is_of(names):
+            return known.state, known.reached
         with no_garbage_collector():
-            return _fold(folder, segments.list_segments(folder)[0])
+            return _fold(folder, names)
     except ImpossibleMoveError as error:
         raise RunDirectoryError(f"the ledger in {folder} contradicts itself: {error}. Nothing was sent.") from None
     except OSError as error:
@@ -445,6 +454,15 @@ class Reader:
         except BaseException:
             self._forget()
             raise
+
+    def is_of(self, names: Sequence[SegmentName]) -> bool:
+        """Whether what these segments say was read, all of it and no more."""
+        return set(names) == self._names and self.state.last_seq == max((name.last for name in names), default=0)
+
+    @property
+    def reached(self) -> str:
+        """Where the chain stands after the last event."""
+        return self._points[self.state.last_seq]
 
     def _read_on(self, kept: list[SegmentName], replaced: list[SegmentName]) -> None:
         known = 0

@@ -15,7 +15,6 @@ from pipeline.engine.expiry import expires_us, file_expires_us, record_expires_u
 from pipeline.engine.polling import Durations
 from pipeline.kernel.clock import iso
 from pipeline.kernel.errors import ERROR_CLASSES, ErrorClass, MachineError, RunDirectoryError
-from pipeline.ledger import store
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import ImpossibleMoveError, JobRecord, JobState, RunRecord, State
 from pipeline.ledger.store import Reader, lock_holder
@@ -38,15 +37,18 @@ SHORTEST_RATE_S = 60.0
 """A run younger than this has no rate yet: the first job would make it a thousand an hour."""
 
 
-def read_state(folder: Path) -> State:
-    """What the ledger of a run directory says, read beside a live run; empty if there is none yet.
+def read_ledger(folder: Path) -> Reader:
+    """The ledger of a run directory, read beside a live run; one that says nothing if there is none yet.
 
     Raises:
         RunDirectoryError: it is damaged.
         MachineError: the disk refused.
     """
     ledger = folder / "ledger"
-    return _read(ledger, store.read_state) if ledger.is_dir() else State()
+    reader = Reader(ledger)
+    if ledger.is_dir():
+        _read(ledger, lambda _ledger: reader.read())
+    return reader
 
 
 def _read(ledger: Path, read: Callable[[Path], T]) -> T:

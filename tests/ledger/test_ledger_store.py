@@ -544,3 +544,42 @@ def test_two_in_one_process_are_two_writers(folder: Path) -> None:
             assert lock_holder(folder) == {"pid": None, "host": None, "since": None}
     assert lock_holder(folder) is None
     assert reopened(folder).last_seq == 0
+
+
+async def test_what_was_read_a_moment_ago_is_taken_over(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the segments are the same, an opening reads none of them; the chain goes on, and so does the state."""
+    with open_ledger(folder, HandClock()) as ledger:
+        await ledger.record(event("reserved", "a"))
+        await ledger.close()
+    known = store.Reader(folder)
+    known.read()
+    with monkeypatch.context() as patch:
+        patch.setattr(segments, "_read_content", lambda *_: pytest.fail("read again"))
+        with open_ledger(folder, HandClock(), known=known) as ledger:
+            assert ledger.state is known.state
+            await ledger.record(event("submitted", "a"))
+            await ledger.close()
+    assert [each.event.value for each in read_events(folder)] == ["reserved", "submitted"]
+    with open_ledger(folder, HandClock(), known=known) as ledger:
+        assert ledger.state is not known.state
+        assert ledger.state == known.state == fold(read_events(folder))
+
+
+async def test_what_others_wrote_since_it_was_read_is_read(folder: Path) -> None:
+    """Also where a failed run has left its own events in the state, and where nothing was there before."""
+    known = store.Reader(folder)
+    with open_ledger(folder, HandClock(), known=known) as ledger:
+        await ledger.record(event("reserved", "a"))
+        await ledger.close()
+    assert known.state.last_seq == 1
+    folder_of_another = folder.parent / "another" / "ledger"
+    with open_ledger(folder_of_another, HandClock()) as ledger:
+        await ledger.record(event("reserved", "b"))
+        await ledger.close()
+    for path in folder.glob("*"):
+        path.unlink()
+    for path in folder_of_another.glob("0*"):
+        (folder / path.name).write_bytes(path.read_bytes())
+    with open_ledger(folder, HandClock(), known=known) as ledger:
+        assert list(ledger.state.jobs) == ["b"]
+        await ledger.close()
