@@ -6,14 +6,13 @@ import itertools
 import math
 from bisect import bisect
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.jobs import Job
 from pipeline.kernel.usd import MicroUsd
 from pipeline.ledger.fold import JobRecord, JobState, State
 from pipeline.manifest import Entry
-from pipeline.models import find_model
 from pipeline.models.base import Scalar
 
 CALLS_PER_JOB = 6
@@ -89,7 +88,7 @@ class Plan:
 
     def price_of(self, job: Job) -> MicroUsd:
         """What a job of the plan costs at most."""
-        key = find_model(job.model).price_key(job.params)
+        key = job.price_key
         return next(line.price for line in self.lines if line.price_key == key)
 
     @property
@@ -140,28 +139,31 @@ def make_plan(
         time_left_s: seconds until the deadline, if there is one.
         canaries: how many of the jobs to do go first; all others wait until these are done.
     """
-    standing = [_standing(state, job, retried) for job in jobs]
+    standing = [_standing(state, job, retried) for job in jobs] if state.jobs else [None] * len(jobs)
     counts = Counter(standing)
     is_to_do = [where is None for where in standing]
+    del standing
     to_do = tuple(itertools.compress(jobs, is_to_do))
-    keys = [find_model(job.model).price_key(job.params) for job in jobs]
+    keys = [job.price_key for job in jobs]
     quotes = {key: state.books.quote(price(job)) for key, job in dict(zip(keys, jobs, strict=True)).items()}
     costs = [quotes[key] for key in itertools.compress(keys, is_to_do)]
     free = state.books.free(cap)
     fits = _under_the_cap(costs, free, limit)
     allowed, allowed_cost = sum(fits), MicroUsd(sum(itertools.compress(costs, fits)))
-    first = _first_mentions(entries)
+    last = next((job for job, fit in zip(reversed(to_do), reversed(fits), strict=True) if fit), None)
+    held = tuple(itertools.islice(_held(to_do, fits), MAX_HELD))
+    rows, first, is_swept = _look_through(entries, {job.job_id for job in (last, *held) if job is not None})
 
     def takes_s(some: int) -> float:
         batches = min(some, canaries), max(0, some - canaries)
         return sum(_expected_s(batch, requests_per_minute, max_in_flight, expected_s) for batch in batches)
 
     return Plan(
-        rows=len({entry.row for entry in entries}),
+        rows=rows,
         jobs=len(jobs),
         duplicates=len(entries) - len(jobs),
         lines=tuple(_price_lines(Counter(keys), Counter(itertools.compress(keys, is_to_do)), quotes)),
-        axes=tuple(_axes(entries, first, dict(zip((job.job_id for job in to_do), costs, strict=True)))),
+        axes=tuple(_axes(entries, dict(zip((job.job_id for job in to_do), costs, strict=True)))) if is_swept else (),
         stored=counts[JobState.STORED],
         failed=counts[JobState.FAILED],
         in_doubt=counts[JobState.IN_DOUBT] + (0 if live else counts[JobState.RESERVED]),
@@ -169,8 +171,8 @@ def make_plan(
         unfetched=counts[JobState.POSTED],
         to_do=to_do,
         fits=fits,
-        last=next((first[job.job_id] for job, fit in zip(reversed(to_do), reversed(fits), strict=True) if fit), None),
-        held=tuple(first[job.job_id] for job in itertools.islice(_held(to_do, fits), MAX_HELD)),
+        last=None if last is None else first[last.job_id],
+        held=tuple(first[job.job_id] for job in held),
         cost=MicroUsd(sum(costs)),
         allowed=allowed,
         allowed_cost=allowed_cost,
@@ -195,22 +197,16 @@ def _standing(state: State, job: Job, retried: Callable[[JobRecord], bool]) -> J
 def _under_the_cap(costs: Sequence[int], free: int, limit: int | None) -> tuple[bool, ...]:
     """Which jobs fit into `free`, taken in order up to the limit, a job that does not fit being passed over."""
     left, fits = free, []
-    for cost in costs[:limit]:
+    for cost in itertools.islice(costs, limit):
         fit = cost <= left
         fits.append(fit)
         left -= cost if fit else 0
-    return (*fits, *[False] * (len(costs) - len(fits)))
+    fits.extend(itertools.repeat(False, len(costs) - len(fits)))
+    return tuple(fits)
 
 
 def _held(to_do: Sequence[Job], fits: Sequence[bool]) -> Iterator[Job]:
     return (job for job, fit in zip(to_do, fits, strict=True) if not fit)
-
-
-def _first_mentions(entries: Sequence[Entry]) -> dict[str, Entry]:
-    first: dict[str, Entry] = {}
-    for entry in entries:
-        first.setdefault(entry.job.job_id, entry)
-    return first
 
 
 def _price_lines(jobs: Counter[str], to_do: Counter[str], quotes: Mapping[str, MicroUsd]) -> Iterator[PriceLine]:
@@ -218,18 +214,36 @@ def _price_lines(jobs: Counter[str], to_do: Counter[str], quotes: Mapping[str, M
         yield PriceLine(key, quotes[key], jobs[key], to_do[key], MicroUsd(quotes[key] * to_do[key]))
 
 
-def _axes(entries: Sequence[Entry], first: Mapping[str, Entry], costs: Mapping[str, int]) -> Iterator[Axis]:
+def _look_through(entries: Sequence[Entry], wanted: Container[str]) -> tuple[int, dict[str, Entry], bool]:
+    """How many rows there are, the first entry of each of the jobs that are wanted, and whether there is any axis.
+
+    The entries of a row stand together. Nothing is kept for each: there may be a million.
+    """
+    rows, before, is_swept = 0, None, False
+    first: dict[str, Entry] = {}
+    for entry in entries:
+        if entry.row != before:
+            rows, before = rows + 1, entry.row
+        if entry.axes:
+            is_swept = True
+        if entry.job.job_id in wanted:
+            first.setdefault(entry.job.job_id, entry)
+    return rows, first, is_swept
+
+
+def _axes(entries: Sequence[Entry], costs: Mapping[str, int]) -> Iterator[Axis]:
     """Every axis, in order of first mention, with what its values come to.
 
     Args:
         costs: for each job to do the most that it may cost.
     """
     sums: dict[str, dict[tuple[type, Scalar], list[int]]] = {}
+    mentioned: set[str] = set()
     for entry in entries:
-        if not entry.axes:
-            continue
-        is_counted = first[entry.job.job_id] is entry
-        cost = costs.get(entry.job.job_id) if is_counted else None
+        job_id = entry.job.job_id
+        is_counted = job_id not in mentioned
+        mentioned.add(job_id)
+        cost = costs.get(job_id) if is_counted else None
         for name, value in entry.axes.items():
             # With its type: True and 1 are two values.
             line = sums.setdefault(name, {}).setdefault((type(value), value), [0, 0, 0])

@@ -6,12 +6,14 @@ moving, sorting or renaming rows re-buys nothing.
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import orjson
 
+from pipeline.models import find_model
 from pipeline.models.base import Scalar
 from pipeline.models.values import is_image_hash
 
@@ -19,40 +21,77 @@ ID_VERSION = 1
 """Part of every id. Changing what is hashed would buy finished work again: the golden test guards it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
+class Kind:
+    """What jobs can have in common: the model, all parameters but the prompt, and the replicate number."""
+
+    model: str
+    params: Mapping[str, Scalar]
+    replicate: int
+
+
+@dataclass(slots=True, unsafe_hash=True)
 class Job:
     """One generation to be made.
 
-    `params` are the model's parameters in normal form, exactly as they go into the request body; only a local start
-    image, which is its hash there, is sent as the URL that it was uploaded to. `label` is the readable part of the
-    video's file name (the row's id); it is no part of the identity.
+    `prompt` and the parameters of its `kind` are in normal form. A million jobs are held at once, and most are of few
+    kinds: a job has what is its own, and shares the rest. `label` is the readable part of the video's file name (the
+    row's id); it is no part of the identity. Nobody changes one. It is not frozen because making a million takes four
+    times as long then.
     """
 
     job_id: str
-    model: str
-    params: Mapping[str, Scalar] = field(compare=False)
-    replicate: int
+    prompt: str = field(compare=False, repr=False)
+    kind: Kind = field(compare=False)
     label: str = field(compare=False)
+
+    @property
+    def model(self) -> str:
+        """The name of its model."""
+        return self.kind.model
+
+    @property
+    def replicate(self) -> int:
+        """Which of several videos of the same request it is, from 1."""
+        return self.kind.replicate
+
+    @property
+    def params(self) -> dict[str, Scalar]:
+        """The model's parameters in normal form, exactly as they go into the request body; made anew at each call.
+
+        Only a local start image, which is its hash here, is sent as the URL that it was uploaded to.
+        """
+        return {"prompt": self.prompt, **self.kind.params}
+
+    @property
+    def price_key(self) -> str:
+        """Which price of its model holds for it; see `Model.price_key`."""
+        return _price_key(self.kind)
 
     @property
     def body(self) -> bytes:
         """The request body: canonical JSON, the same bytes for the same parameters."""
-        return canonical_json(dict(self.params))
+        return canonical_json(self.params)
 
     @property
     def image(self) -> str | None:
         """The local start image, `sha256:<64 hex>` of its bytes; None without one, also where it is a URL."""
-        value = self.params.get("start_image")
+        value = self.kind.params.get("start_image")
         return str(value) if is_image_hash(value) else None
 
     def with_image_at(self, url: str) -> Job:
         """The same job as it is sent once its local start image is at `url`."""
-        return replace(self, params={**self.params, "start_image": url})
+        return replace(self, kind=replace(self.kind, params={**self.kind.params, "start_image": url}))
 
     @property
     def stem(self) -> str:
         """The file name of its artifacts without the ending: `<label>-<replicate>-<hash8>`."""
         return f"{self.label}-{self.replicate}-{self.job_id[3:11]}"
+
+
+@functools.lru_cache(maxsize=1024)
+def _price_key(kind: Kind) -> str:
+    return find_model(kind.model).price_key(kind.params)
 
 
 def canonical_json(value: object) -> bytes:
@@ -62,9 +101,27 @@ def canonical_json(value: object) -> bytes:
 
 def job_id(model: str, params: Mapping[str, Scalar], replicate: int) -> str:
     """The id of a generation: `k1-` and 24 hex digits of the hash of model, normalised parameters and replicate."""
-    plain = params if type(params) is dict else dict(params)
-    identity = {"version": ID_VERSION, "model": model, "params": plain, "replicate": replicate}
-    return f"k{ID_VERSION}-{hashlib.sha256(canonical_json(identity)).hexdigest()[:24]}"
+    return ids_of(_kind(model, params, replicate))(str(params["prompt"]))
+
+
+def ids_of(kind: Kind) -> Callable[[str], str]:
+    """What gives the id of the job of this kind that has a prompt. All that is hashed besides is written once."""
+    identity = {
+        "version": ID_VERSION,
+        "model": kind.model,
+        "params": {**kind.params, "prompt": ""},
+        "replicate": kind.replicate,
+    }
+    # A quote inside a text has a backslash before it, so this can be nothing but the name and its value.
+    before, name, after = canonical_json(identity).partition(b'"prompt":')
+    begun, after = hashlib.sha256(before + name), after.removeprefix(b'""')
+
+    def identify(prompt: str) -> str:
+        hashed = begun.copy()
+        hashed.update(orjson.dumps(prompt) + after)
+        return f"k{ID_VERSION}-{hashed.hexdigest()[:24]}"
+
+    return identify
 
 
 def is_of_this_scheme(identity: str) -> bool:
@@ -74,4 +131,9 @@ def is_of_this_scheme(identity: str) -> bool:
 
 def make_job(model: str, params: Mapping[str, Scalar], replicate: int, label: str) -> Job:
     """The job for normalised parameters."""
-    return Job(job_id(model, params, replicate), model, params, replicate, label)
+    kind, prompt = _kind(model, params, replicate), str(params["prompt"])
+    return Job(ids_of(kind)(prompt), prompt, kind, label)
+
+
+def _kind(model: str, params: Mapping[str, Scalar], replicate: int) -> Kind:
+    return Kind(model, {name: value for name, value in params.items() if name != "prompt"}, replicate)

@@ -278,7 +278,7 @@ def price_of(config: Config) -> Callable[[Job], MicroUsd]:
 
     def price(job: Job) -> MicroUsd:
         model = find_model(job.model)
-        key = model.name, model.price_key(job.params)
+        key = model.name, job.price_key
         if key not in known:
             known[key] = config.price(key[1], model)
         return known[key]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 from pipeline.jobs import Job
 from pipeline.kernel.errors import Mistake
@@ -34,6 +35,78 @@ class Entry(NamedTuple):
     tags: tuple[str, ...] = ()
 
 
+class Entries(Sequence[Entry]):
+    """The entries of a manifest, in its order.
+
+    They are kept in columns, and each is made when it is asked for: a million objects would take 100 MB more.
+    """
+
+    def __init__(self) -> None:
+        self._rows = array("I")
+        self._row_ids: list[str] = []
+        self._jobs: list[Job] = []
+        self._variables: list[Mapping[str, Scalar]] = []
+        self._priorities = array("i")
+        self._axes: list[Mapping[str, Scalar]] = []
+        self._tags: list[tuple[str, ...]] = []
+
+    def add(
+        self,
+        row: int,
+        row_id: str,
+        job: Job,
+        variables: Mapping[str, Scalar],
+        priority: int,
+        axes: Mapping[str, Scalar],
+        tags: tuple[str, ...],
+    ) -> None:
+        """Put an entry behind the others."""
+        self._rows.append(row)
+        self._row_ids.append(row_id)
+        self._jobs.append(job)
+        self._variables.append(variables)
+        self._priorities.append(priority)
+        self._axes.append(axes)
+        self._tags.append(tags)
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def __eq__(self, other: object) -> bool:
+        return list(self) == list(other) if isinstance(other, Sequence) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @overload
+    def __getitem__(self, at: int) -> Entry: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Entry]: ...
+    def __getitem__(self, at: int | slice) -> Entry | list[Entry]:
+        if isinstance(at, slice):
+            return [self[index] for index in range(*at.indices(len(self)))]
+        return Entry(
+            self._rows[at],
+            self._row_ids[at],
+            self._jobs[at],
+            self._variables[at],
+            self._priorities[at],
+            self._axes[at],
+            self._tags[at],
+        )
+
+    def __iter__(self) -> Iterator[Entry]:
+        return map(
+            Entry,
+            self._rows,
+            self._row_ids,
+            self._jobs,
+            self._variables,
+            self._priorities,
+            self._axes,
+            self._tags,
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Campaign:
     """A manifest without mistakes. `warnings` name what is allowed but probably not meant.
@@ -45,7 +118,7 @@ class Campaign:
 
     name: str
     source: Path
-    entries: tuple[Entry, ...]
+    entries: Sequence[Entry]
     warnings: tuple[Mistake, ...] = ()
     order: str = ORDERS[0]
     seed: int = 0

@@ -5,16 +5,17 @@ from __future__ import annotations
 import itertools
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from pipeline.jobs import Job, job_id
+from pipeline.jobs import Job, Kind, ids_of
 from pipeline.kernel.errors import ManifestError
-from pipeline.manifest.campaign import ORDERS, Campaign, Entry
-from pipeline.manifest.document import MAX_ENTRIES, NO_SWEEP, RESERVED, Document, Row, from_text
+from pipeline.manifest.campaign import ORDERS, Campaign, Entries
+from pipeline.manifest.document import MAX_ENTRIES, NO_SWEEP, RESERVED, Cells, Document, Row, from_text
 from pipeline.manifest.images import LocalImages, is_local
 from pipeline.manifest.mistakes import Mistakes
 from pipeline.manifest.names import Names
@@ -35,6 +36,8 @@ MAX_TAG = 64
 MAX_TAGS = 100
 MAX_SHAPES = 1_000
 """Forms of the top sweep that are remembered, as rows have changed it."""
+MAX_KNOWN = 10_000
+"""Sets of values that are remembered, so that rows that have the same ones share what was made of them."""
 
 Place = int | tuple[int, str]
 """A row, for other rows' messages: its number, and its file where that is not the manifest."""
@@ -74,7 +77,7 @@ def expand(document: Document, source: Path, mistakes: Mistakes) -> Campaign:
     return Campaign(
         name,
         source,
-        tuple(expansion.entries),
+        expansion.entries,
         mistakes.warnings,
         document.order or ORDERS[0],
         document.seed,
@@ -104,12 +107,14 @@ def _model(document: Document, mistakes: Mistakes) -> Model | None:
 # --- id, count and priority of a row ---
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Settings:
-    row_id: str | None
-    count: int
-    priority: int
-    tags: tuple[str, ...]
+    count: int = 1
+    priority: int = 0
+    tags: tuple[str, ...] = ()
+
+
+_NO_SETTINGS = _Settings()
 
 
 def _tags(value: Scalar) -> list[str]:
@@ -119,20 +124,91 @@ def _tags(value: Scalar) -> list[str]:
 # --- rows to entries ---
 
 
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """What the names of a row's cells are. The rows of a table have the same few."""
+
+    texts: tuple[str, ...]
+    """Parameters that are free text, the prompt among them."""
+    others: _Columns
+    """Parameters besides the prompt."""
+    variables: _Columns
+
+
+class _Columns:
+    """Some of a row's names, and the values under them."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = tuple(names)
+        pick = itemgetter(*self.names) if len(self.names) > 1 else self._few
+        self._pick: Callable[[Cells], tuple[Scalar, ...]] = pick
+
+    def _few(self, cells: Cells) -> tuple[Scalar, ...]:
+        return tuple([cells[name] for name in self.names])
+
+    def key(self, cells: Cells) -> Hashable:
+        """What tells the values of a row from those of others. The types are part of it, for true is not 1."""
+        values = self._pick(cells)
+        return self.names, values, tuple(map(type, values))
+
+
+@dataclass(slots=True)
+class _Form:
+    """What requests can have in common: the parameters besides the prompt, in normal form."""
+
+    model: str
+    params: dict[str, Scalar]
+    _kinds: list[tuple[Kind, Callable[[str], str]]] = field(default_factory=list)
+    """For each replicate its kind of job, and what gives the id for a prompt."""
+
+    def kind(self, replicate: int) -> tuple[Kind, Callable[[str], str]]:
+        """The kind of job of a replicate, counted from 1, and what gives the id for a prompt."""
+        while len(self._kinds) < replicate:
+            kind = Kind(self.model, self.params, len(self._kinds) + 1)
+            self._kinds.append((kind, ids_of(kind)))
+        return self._kinds[replicate - 1]
+
+
+@dataclass(slots=True)
+class _FirstRows:
+    """The first row of each key. Nothing is kept of them before two rows have the same key and somebody asks."""
+
+    pair: Callable[[int], tuple[str | None, int]]
+    """The nth key, counted from 0, and its row."""
+    _known: dict[str | None, int] = field(default_factory=dict)
+    _looked_at: int = 0
+
+    def of(self, key: str, pairs: int) -> int:
+        """The first row of a key, if there are so many pairs by now."""
+        for at in range(self._looked_at, pairs):
+            other, row = self.pair(at)
+            self._known.setdefault(other, row)
+        self._looked_at = pairs
+        return self._known[key]
+
+
 @dataclass(slots=True)
 class _Expansion:
     document: Document
     model: Model
     mistakes: Mistakes
     images: LocalImages
-    entries: list[Entry] = field(default_factory=list)
+    entries: Entries = field(default_factory=Entries)
     rows: int = 0
-    _jobs: dict[str, Entry] = field(default_factory=dict)
-    """The first entry of each job."""
-    _ids: dict[str, int] = field(default_factory=dict)
-    """Every id in small letters, and which row it belongs to."""
-    _places: list[Place] = field(default_factory=list)
-    """Where each row stands."""
+    _jobs: dict[str, Job] = field(default_factory=dict)
+    _rows_of_jobs: _FirstRows = field(init=False)
+    _layouts: dict[tuple[str, ...], _Layout] = field(default_factory=dict)
+    _forms: dict[Hashable, _Form] = field(default_factory=dict)
+    """Parameters besides the prompt, by the values that they were written with."""
+    _known: dict[Hashable, Mapping[str, Scalar]] = field(default_factory=dict)
+    """Variables and tags, by the values that they were written with."""
+    _ids: set[str] = field(default_factory=set)
+    """Every id in small letters."""
+    _row_ids: list[str | None] = field(default_factory=list)
+    """The id of each row in small letters, if it has one."""
+    _rows_of_ids: _FirstRows = field(init=False)
+    _places: dict[int, Place] = field(default_factory=dict)
+    """Where those rows stand that are not simply as many in the manifest's own file."""
     _shared: dict[object, list[dict[str, Scalar]]] = field(default_factory=dict)
     _parameters: frozenset[str] = frozenset()
     _characters: int = 0
@@ -142,6 +218,8 @@ class _Expansion:
     _work: int = 0
     _is_plain: bool = True
     """Whether `defaults` say nothing of what a row is asked besides its values."""
+    _is_swept: bool = False
+    """Whether there is a top sweep."""
     _idle: set[int] = field(default_factory=set)
     _brought: frozenset[str] = frozenset()
     """What entries of the top `include` bring: names that are no axes."""
@@ -149,10 +227,13 @@ class _Expansion:
     """The last row that was warned of the shape of its image."""
 
     def __post_init__(self) -> None:
+        self._rows_of_jobs = _FirstRows(self._job_and_row)
+        self._rows_of_ids = _FirstRows(lambda at: (self._row_ids[at], at + 1))
         self._parameters = frozenset(self.model.parameters)
         self._no_variables = self._parameters | frozenset(RESERVED)
         self._is_plain = _SETTINGS.isdisjoint(self.document.shared.cells)
         shared = self.document.shared.sweep
+        self._is_swept = bool(shared)
         self._idle = set(range(len(shared.exclude)))
         if axes := set(shared.names()):
             self._brought = frozenset(name for entry in shared.include for name in entry if name not in axes)
@@ -161,8 +242,13 @@ class _Expansion:
         """All entries of a row."""
         self.rows += 1
         # Of a file of the manifest's own, the number is enough.
-        self._places.append(row.number if row.file in (None, self.mistakes.file) else (row.number, row.file))
+        if row.file not in (None, self.mistakes.file):
+            self._places[self.rows] = row.number, row.file
+        elif row.number != self.rows:
+            self._places[self.rows] = row.number
         settings = self._settings(row)
+        row_id, folded = self._row_id(row)
+        self._row_ids.append(folded)
         found = self._combinations(row)
         self._asked += len(found) * settings.count
         if self._asked > MAX_ENTRIES:
@@ -170,14 +256,16 @@ class _Expansion:
         shared = self.document.shared.cells
         for combination in found:
             cells = {**shared, **row.cells, **combination} if combination or shared else row.cells
-            given = {name: value for name, value in cells.items() if name in self._parameters}
-            variables = self._variables(row, cells, settings.tags)
-            params = self._params(row, given, variables, combination)
-            if params is None:
+            layout = self._layout(cells)
+            variables = self._variables(row, cells, layout, settings.tags)
+            request = self._request(row, cells, layout, variables, combination)
+            if request is None:
                 continue
-            label = settings.row_id or slug(str(params["prompt"]), SLUG_LENGTH) or "row"
+            prompt, form = request
+            label = row_id or slug(prompt, SLUG_LENGTH) or "row"
             for replicate in range(1, settings.count + 1):
-                self._add_entry(row, params, replicate, label, variables, settings, combination)
+                job = self._job(row, prompt, *form.kind(replicate), label)
+                self.entries.add(self.rows, label, job, variables, settings.priority, combination, settings.tags)
 
     def foresee(self, rows: list[Row]) -> None:
         """Count what these rows ask for at least, before the first of them is made: a large `count` is quickly said."""
@@ -199,7 +287,7 @@ class _Expansion:
     def _settings(self, row: Row) -> _Settings:
         cells, shared = row.cells, self.document.shared.cells
         if self._is_plain and _SETTINGS.isdisjoint(cells):
-            return _Settings(self._row_id(row), 1, 0, ())
+            return _NO_SETTINGS
         count = self._setting("count", row, 1, MAX_COUNT, 1)
         priority = self._setting("priority", row, -MAX_PRIORITY, MAX_PRIORITY, 0)
         if (wanted := cells.get("model", self.model.name)) != self.model.name:
@@ -213,7 +301,7 @@ class _Expansion:
             tags = tuple(dict.fromkeys((*_tags(shared.get("tags")), *_tags(cells.get("tags")))))
             if len(tags) > MAX_TAGS or any(len(tag) > MAX_TAG or not tag.isprintable() for tag in tags):
                 self._mistake(row, "tags", f"has at most {MAX_TAGS} tags of at most {MAX_TAG} printable characters")
-        return _Settings(self._row_id(row), count, priority, tags)
+        return _Settings(count, priority, tags)
 
     def _setting(self, name: str, row: Row, least: int, most: int, default: int) -> int:
         shared = self.document.shared
@@ -231,27 +319,27 @@ class _Expansion:
             self.mistakes.add(message, column=name, line=shared.lines.get(name))
         return default
 
-    def _row_id(self, row: Row) -> str | None:
-        """The row's own id. Ids name files, and some file systems do not tell `Hero` from `hero`."""
+    def _row_id(self, row: Row) -> tuple[str | None, str | None]:
+        """The row's id, as written and in small letters. Ids name files, and for some file systems `Hero` is `hero`."""
         value = row.cells.get("id")
         if value is None:
-            return None
+            return None, None
         if isinstance(value, bool) or not _ID.fullmatch(text := str(value)):
             self._mistake(row, "id", f"{str(value)[:70]!r} is no id; use {_ID_RULE}")
-            return None
-        folded = text.casefold()
-        other = self._ids.setdefault(text if folded == text else folded, self.rows)
-        if other != self.rows:
-            place = _said(self._places[other - 1])
+            return None, None
+        folded = text if text == (small := text.casefold()) else small
+        if folded in self._ids:
+            place = self._place(self._rows_of_ids.of(folded, self.rows - 1))
             self._mistake(row, "id", f"{text!r} is the id of {place} already (large and small letters are one)")
-        return text
+        self._ids.add(folded)
+        return text, folded
 
     # --- the combinations of a row ---
 
     def _combinations(self, row: Row) -> list[dict[str, Scalar]]:
         """What the row is made with: the top sweep as the row leaves it, continued by the row's own."""
         shared = self.document.shared.sweep
-        if row.sweep is NO_SWEEP and not shared:
+        if row.sweep is NO_SWEEP and not self._is_swept:
             return _ONCE
         found = self._shared_combinations(row)
         own = replace(
@@ -266,7 +354,7 @@ class _Expansion:
                 if row.record is None:
                     self._warn(row, message, "exclude", line)
                 else:
-                    self.mistakes.warn(f"{message} ({_said(self._places[-1])})", column="exclude", line=line)
+                    self.mistakes.warn(f"{message} ({self._place(self.rows)})", column="exclude", line=line)
             found = combinations(own, found, self._brought)
         if not found:
             self._warn(row, "every combination is excluded: the row asks for nothing")
@@ -317,46 +405,76 @@ class _Expansion:
 
     # --- variables, parameters, jobs ---
 
-    def _variables(self, row: Row, cells: Mapping[str, Scalar], tags: tuple[str, ...]) -> Mapping[str, Scalar]:
-        variables = {name: value for name, value in cells.items() if name not in self._no_variables}
+    def _layout(self, cells: Mapping[str, Scalar]) -> _Layout:
+        names = tuple(cells)
+        if (known := self._layouts.get(names)) is not None:
+            return known
+        layout = _Layout(
+            tuple(name for name in names if name in self.model.text_parameters),
+            _Columns(name for name in names if name in self._parameters and name != "prompt"),
+            _Columns(name for name in names if name not in self._no_variables),
+        )
+        if len(self._layouts) < MAX_SHAPES:
+            self._layouts[names] = layout
+        return layout
+
+    def _variables(
+        self, row: Row, cells: Mapping[str, Scalar], layout: _Layout, tags: tuple[str, ...]
+    ) -> Mapping[str, Scalar]:
+        if not layout.variables.names and not tags:
+            return _NO_VARIABLES
+        key = tags, layout.variables.key(cells)
+        if (known := self._known.get(key)) is not None:
+            return known
+        variables, is_good = {name: cells[name] for name in layout.variables.names}, True
         for name, value in variables.items():
             if not isinstance(value, str):
+                # Equal numbers can look different: 0.0 and -0.0.
+                is_good = is_good and not isinstance(value, float)
                 continue
             if len(value) > MAX_VALUE:
-                self._mistake(row, name, f"is longer than {MAX_VALUE:,} characters")
+                problem = f"is longer than {MAX_VALUE:,} characters"
             elif not value.isprintable() and _UNWANTED.search(value):
-                self._mistake(row, name, "has a control character in it; remove it")
+                problem = "has a control character in it; remove it"
             elif is_template(value):
-                self._mistake(row, name, "is a variable, and a variable is not rendered; templates work in the prompt")
+                problem = "is a variable, and a variable is not rendered; templates work in the prompt"
             else:
                 variables[name] = from_text(value)
+                continue
+            self._mistake(row, name, problem)
+            is_good = False
         if tags:
             variables["tags"] = ", ".join(tags)
-        return variables or _NO_VARIABLES
+        if is_good and len(self._known) < MAX_KNOWN:
+            self._known[key] = variables
+        return variables
 
-    def _params(
-        self, row: Row, given: dict[str, Scalar], variables: Mapping[str, Scalar], combination: Mapping[str, Scalar]
-    ) -> dict[str, Scalar] | None:
-        """The parameters in normal form, or None if there are mistakes."""
-        for name in self.model.text_parameters:
-            text = given.get(name)
-            if isinstance(text, str) and "{" in text:
-                rendered = self._rendered(row, name, text, given, variables, combination)
+    def _request(
+        self,
+        row: Row,
+        cells: Mapping[str, Scalar],
+        layout: _Layout,
+        variables: Mapping[str, Scalar],
+        combination: Mapping[str, Scalar],
+    ) -> tuple[str, _Form] | None:
+        """The prompt and all other parameters in normal form, or None if there are mistakes."""
+        braced = [name for name in layout.texts if isinstance(text := cells[name], str) and "{" in text]
+        given: dict[str, Scalar] | None = None
+        if braced:
+            given = self._given(cells)
+            for name in braced:
+                rendered = self._rendered(row, name, str(given[name]), given, variables, combination)
                 if rendered is None:
                     return None
                 given[name] = rendered
-        unusable = self._with_image(given) if "start_image" in given else []
-        params, problems = self.model.normalise(given)
-        problems += unusable
-        for name, message in problems:
-            self._mistake(row, name, message)
-        if "start_image" in params:
-            self._note_shape(row, params)
-        prompt = str(params["prompt"])
+        if "start_image" in layout.texts or any(name != "prompt" for name in braced):
+            prompt, form = self._looked_through(row, self._given(cells) if given is None else given)
+        else:
+            prompt, form = self._normalised(row, cells, layout, given)
         self._characters += len(prompt)
         if self._characters > MAX_PROMPT_TEXT:
             raise self.mistakes.final(f"asks for prompts of more than {MAX_PROMPT_TEXT:,} characters together")
-        if problems:
+        if form is None:
             return None
         if len(prompt) > self.model.usual_prompt_length:
             self._warn(
@@ -365,7 +483,41 @@ class _Expansion:
                 "prompt",
                 row.line_of("prompt"),
             )
-        return params
+        return prompt, form
+
+    def _given(self, cells: Mapping[str, Scalar]) -> dict[str, Scalar]:
+        return {name: value for name, value in cells.items() if name in self._parameters}
+
+    def _normalised(
+        self, row: Row, cells: Mapping[str, Scalar], layout: _Layout, given: dict[str, Scalar] | None
+    ) -> tuple[str, _Form | None]:
+        """The prompt in normal form, and all other parameters; None for these if there are mistakes.
+
+        Args:
+            given: the parameters of the cells, where the prompt was rendered.
+        """
+        key = layout.others.key(cells)
+        if (known := self._forms.get(key)) is not None:
+            try:
+                return self.model.normal_prompt((cells if given is None else given).get("prompt")), known
+            except ValueError:
+                pass  # all that is wrong with the row is told together
+        prompt, form = self._looked_through(row, self._given(cells) if given is None else given)
+        if form is not None and len(self._forms) < MAX_KNOWN:
+            self._forms[key] = form
+        return prompt, form
+
+    def _looked_through(self, row: Row, given: dict[str, Scalar]) -> tuple[str, _Form | None]:
+        """The same, without looking whether another row has had these values."""
+        unusable = self._with_image(given) if "start_image" in given else []
+        params, problems = self.model.normalise(given)
+        problems += unusable
+        for name, message in problems:
+            self._mistake(row, name, message)
+        if "start_image" in params:
+            self._note_shape(row, params)
+        prompt = str(params.pop("prompt"))
+        return prompt, None if problems else _Form(self.model.name, params)
 
     def _with_image(self, given: dict[str, Scalar]) -> list[Problem]:
         """Put the hash of a start image that is a file in the place of its path; the problem with it, if any."""
@@ -449,47 +601,42 @@ class _Expansion:
         """The row under the name `row`, where a template asks for it."""
         return {"row": scope(row.as_record())["row"]} if "row" in text else {}
 
-    def _add_entry(
-        self,
-        row: Row,
-        params: dict[str, Scalar],
-        replicate: int,
-        label: str,
-        variables: Mapping[str, Scalar],
-        settings: _Settings,
-        combination: Mapping[str, Scalar],
-    ) -> None:
-        identity = job_id(self.model.name, params, replicate)
-        first = self._jobs.get(identity)
-        job = Job(identity, self.model.name, params, replicate, label) if first is None else first.job
-        entry = Entry(self.rows, label, job, variables, settings.priority, combination, settings.tags)
-        self.entries.append(entry)
-        if first is None:
-            self._jobs[identity] = entry
-        elif first.row == self.rows:
+    def _job(self, row: Row, prompt: str, kind: Kind, identify: Callable[[str], str], label: str) -> Job:
+        """The job for a prompt; the one that is there already if it was asked for before."""
+        identity = identify(prompt)
+        job = self._jobs.get(identity)
+        if job is None:
+            job = self._jobs[identity] = Job(identity, prompt, kind, label)
+        elif (first := self._rows_of_jobs.of(identity, len(self.entries))) == self.rows:
             self._warn(row, "two combinations of this row ask for the very same video; they share one job and one bill")
         else:
-            place = _said(self._places[first.row - 1])
+            place = self._place(first)
             self._warn(row, f"asks for the very same video as {place}; they share one job and one bill")
+        return job
+
+    def _job_and_row(self, at: int) -> tuple[str, int]:
+        entry = self.entries[at]
+        return entry.job.job_id, entry.row
+
+    def _place(self, row: int) -> str:
+        """A row, counted through all files, as messages name it."""
+        place = self._places.get(row, row)
+        return f"row {place}" if isinstance(place, int) else f"row {place[0]} of {place[1]}"
 
     def _mistake(self, row: Row, name: str, message: str) -> None:
         shared = name not in row.lines and name in self.document.shared.lines and name not in row.cells
         if (line := row.outright.get(name)) is not None:
-            self.mistakes.add(f"{message} ({_said(self._places[-1])})", column=name, line=line)
+            self.mistakes.add(f"{message} ({self._place(self.rows)})", column=name, line=line)
         elif shared and row.file not in (None, self.mistakes.file):
             # The value stands in the manifest, the row elsewhere: say the one, and name the other.
             line = self.document.shared.lines[name]
-            self.mistakes.add(f"{message} ({_said(self._places[-1])})", column=name, line=line)
+            self.mistakes.add(f"{message} ({self._place(self.rows)})", column=name, line=line)
         else:
             at = self.document.shared.lines[name] if shared else row.line_of(name)
             self.mistakes.add(message, row=row.number, column=name, line=at, file=row.file)
 
     def _warn(self, row: Row, message: str, column: str | None = None, line: int | None = None) -> None:
         self.mistakes.warn(message, row=row.number, column=column, line=line or row.line, file=row.file)
-
-
-def _said(place: Place) -> str:
-    return f"row {place}" if isinstance(place, int) else f"row {place[0]} of {place[1]}"
 
 
 def slug(text: str, length: int) -> str:

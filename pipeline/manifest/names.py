@@ -37,12 +37,14 @@ class Names:
     model: Model
     mistakes: Mistakes
     _known: frozenset[str] = frozenset()
+    _texts: tuple[str, ...] = ()
     _zipped: frozenset[str] = frozenset()
     _variables: dict[str, _Found] = field(default_factory=dict)
     _templates: set[str] = field(default_factory=set)
     _shapes: set[tuple[str, ...]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
+        self._texts = tuple(self.model.text_parameters)
         self._known = frozenset((*self.model.parameters, *RESERVED))
         shared = self.document.shared
         self._zipped = frozenset(name for walked in shared.sweep.zips for name in walked)
@@ -138,8 +140,8 @@ class Names:
             )
 
     def _take_templates(self, cells: Mapping[str, Scalar], sweep: Sweep) -> None:
-        for name in self.model.text_parameters:
-            if isinstance(text := cells.get(name), str) and is_template(text):
+        for name in self._texts:
+            if isinstance(text := cells.get(name), str) and "{" in text and is_template(text):
                 self._templates.add(text)
         if sweep is not NO_SWEEP:
             texts = (value for name, value, _ in sweep.values() if name in self.model.text_parameters)

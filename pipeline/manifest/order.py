@@ -49,6 +49,8 @@ def in_order(entries: Iterable[Entry], order: str, seed: int, price: Callable[[J
     three of four are missing (`SPARSE`), the values of one axis after the other take turns instead, which is even for
     the first axis only. `seed` decides in which order an axis cycles; with 0 that is the written one.
     """
+    if order != "cheapest" and (plain := _as_written(entries, order)) is not None:
+        return plain
     by_priority: dict[int, list[Entry]] = {}
     for entry in entries:
         by_priority.setdefault(entry.priority, []).append(entry)
@@ -60,6 +62,24 @@ def in_order(entries: Iterable[Entry], order: str, seed: int, price: Callable[[J
             arranged = sorted(arranged, key=lambda entry: price(entry.job))
         for entry in arranged:
             jobs.setdefault(entry.job.job_id, entry.job)
+    return tuple(jobs.values())
+
+
+def _as_written(entries: Iterable[Entry], order: str) -> tuple[Job, ...] | None:
+    """Every job once, as a table has them; None where priorities or several entries of a row call for another order.
+
+    Nothing else is held in memory meanwhile: there may be a million.
+    """
+    jobs: dict[str, Job] = {}
+    before = 0
+    priority: int | None = None
+    for entry in entries:
+        if priority is None:
+            priority = entry.priority
+        if entry.priority != priority or (order != "file" and entry.row <= before):
+            return None
+        before = entry.row
+        jobs.setdefault(entry.job.job_id, entry.job)
     return tuple(jobs.values())
 
 

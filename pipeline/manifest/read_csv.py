@@ -32,8 +32,9 @@ def read_csv(path: Path, mistakes: Mistakes, needs_prompt: bool = True) -> Itera
     _check_header(names, line, needs_prompt, mistakes)
     file, width = mistakes.file, len(names)
     for number, (line, record) in enumerate(records, start=1):
-        texts = map(str.strip, record)
-        cells: dict[str, Scalar] = {name: text for name, text in zip(names, texts, strict=False) if text}
+        cells: dict[str, Scalar] = dict(zip(names, map(str.strip, record), strict=False))
+        if "" in cells.values():
+            cells = {name: text for name, text in zip(names, map(str.strip, record), strict=False) if text}
         if len(record) != width:
             cells_of = f"{len(record)} {'cell' if len(record) == 1 else 'cells'}"
             header_of = f"{width} {'column' if width == 1 else 'columns'}"
@@ -89,7 +90,7 @@ def _records(path: Path, mistakes: Mistakes) -> Iterator[tuple[int, list[str]]]:
     try:
         for record in reader:
             # Nothing is made of a blank record, which may be millions of empty cells.
-            if any(record) and not all(map(str.isspace, filter(None, record))):
+            if "".join(record).strip():
                 yield line, record
             line = blank + reader.line_num + 1
     except csv.Error as error:

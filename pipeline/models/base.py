@@ -49,8 +49,16 @@ class Model(Protocol):
         """
         ...
 
+    def normal_prompt(self, prompt: object) -> str:
+        """A prompt in normal form, as `normalise` brings it there.
+
+        Raises:
+            ValueError: there is a problem with it.
+        """
+        ...
+
     def price_key(self, params: Mapping[str, Scalar]) -> str:
-        """Which price holds for parameters in normal form: a key of `budget.prices_usd`."""
+        """Which price holds for parameters in normal form, with or without the prompt: a key of `budget.prices_usd`."""
         ...
 
     def duration_s(self, params: Mapping[str, Scalar]) -> float:

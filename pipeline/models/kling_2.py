@@ -65,6 +65,10 @@ class Kling2:
             problems.append(("prompt", "is missing; every video needs a prompt"))
         return params, problems
 
+    def normal_prompt(self, prompt: object) -> str:
+        """A prompt in normal form (see `Model.normal_prompt`)."""
+        return _prompt(prompt)
+
     def price_key(self, params: Mapping[str, Scalar]) -> str:
         """The price depends on the length alone: "5" or "10"."""
         return str(params["duration"])
@@ -96,8 +100,8 @@ def _text(value: object) -> str:
         raise ValueError(f"{_shown(value)} is not text; put it in quotes")  # noqa: TRY004 - a user's mistake
     # Windows line ends are the same text: the same work must not be bought twice.
     text = value.replace("\r\n", "\n").strip() if "\r" in value else value.strip()
-    unwanted = _UNWANTED.search(text)
-    if unwanted:
+    # Hardly any text has a character that is not printable, and that alone is quickly seen.
+    if not text.isprintable() and (unwanted := _UNWANTED.search(text)):
         raise ValueError(f"has the control character U+{ord(unwanted[0]):04X} in it; remove it")
     if len(text) > MAX_TEXT:
         raise ValueError(f"is {len(text):,} characters long; {MAX_TEXT:,} are the most")

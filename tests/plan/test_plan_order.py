@@ -174,7 +174,7 @@ def test_the_order_of_many_is_found_quickly(rows: int) -> None:
     job = entry(0).job
     sweep = grid(a=range(20), b=range(20), c=range(50)) if rows == 1 else [{}] * rows
     entries = [
-        Entry(row if rows > 1 else 1, "x", Job(str(row), job.model, job.params, 1, "x"), {}, 0, axes)
+        Entry(row if rows > 1 else 1, "x", Job(str(row), job.prompt, job.kind, "x"), {}, 0, axes)
         for row, axes in enumerate(sweep)
     ]
     begun = time.process_time()
