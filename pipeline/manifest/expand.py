@@ -140,11 +140,9 @@ class _Columns:
 
     def __init__(self, names: Iterable[str]) -> None:
         self.names = tuple(names)
-        pick = itemgetter(*self.names) if len(self.names) > 1 else self._few
+        name = self.names[0] if self.names else ""
+        pick = itemgetter(*self.names) if len(self.names) > 1 else lambda cells: (cells[name],) if name else ()
         self._pick: Callable[[Cells], tuple[Scalar, ...]] = pick
-
-    def _few(self, cells: Cells) -> tuple[Scalar, ...]:
-        return tuple([cells[name] for name in self.names])
 
     def key(self, cells: Cells) -> Hashable:
         """What tells the values of a row from those of others. The types are part of it, for true is not 1."""
@@ -158,15 +156,13 @@ class _Form:
 
     model: str
     params: dict[str, Scalar]
-    _kinds: list[tuple[Kind, Callable[[str], str]]] = field(default_factory=list)
+    kinds: list[tuple[Kind, Callable[[str], str]]] = field(default_factory=list)
     """For each replicate its kind of job, and what gives the id for a prompt."""
 
-    def kind(self, replicate: int) -> tuple[Kind, Callable[[str], str]]:
-        """The kind of job of a replicate, counted from 1, and what gives the id for a prompt."""
-        while len(self._kinds) < replicate:
-            kind = Kind(self.model, self.params, len(self._kinds) + 1)
-            self._kinds.append((kind, ids_of(kind)))
-        return self._kinds[replicate - 1]
+    def add_kind(self) -> None:
+        """Make the kind of the next replicate."""
+        kind = Kind(self.model, self.params, len(self.kinds) + 1)
+        self.kinds.append((kind, ids_of(kind)))
 
 
 @dataclass(slots=True)
@@ -246,10 +242,11 @@ class _Expansion:
             self._places[self.rows] = row.number, row.file
         elif row.number != self.rows:
             self._places[self.rows] = row.number
-        settings = self._settings(row)
+        is_plain = self._is_plain and _SETTINGS.isdisjoint(row.cells)
+        settings = _NO_SETTINGS if is_plain else self._settings(row)
         row_id, folded = self._row_id(row)
         self._row_ids.append(folded)
-        found = self._combinations(row)
+        found = self._combinations(row) if self._is_swept or row.sweep is not NO_SWEEP else _ONCE
         self._asked += len(found) * settings.count
         if self._asked > MAX_ENTRIES:
             raise self._too_many(row)
@@ -264,14 +261,15 @@ class _Expansion:
             prompt, form = request
             label = row_id or slug(prompt, SLUG_LENGTH) or "row"
             for replicate in range(1, settings.count + 1):
-                job = self._job(row, prompt, *form.kind(replicate), label)
+                job = self._job(row, prompt, form, replicate, label)
                 self.entries.add(self.rows, label, job, variables, settings.priority, combination, settings.tags)
 
     def foresee(self, rows: list[Row]) -> None:
         """Count what these rows ask for at least, before the first of them is made: a large `count` is quickly said."""
-        default = self.document.shared.cells.get("count", 1)
+        default = self.document.shared.cells.get("count")
         for row in rows:
-            count = whole_number(row.cells.get("count", default))
+            written = row.cells.get("count", default)
+            count = 1 if written is None else whole_number(written)
             self._foreseen += count if count is not None and 0 < count <= MAX_COUNT else 1
             if self._foreseen > MAX_ENTRIES:
                 raise self._too_many(row)
@@ -286,8 +284,6 @@ class _Expansion:
 
     def _settings(self, row: Row) -> _Settings:
         cells, shared = row.cells, self.document.shared.cells
-        if self._is_plain and _SETTINGS.isdisjoint(cells):
-            return _NO_SETTINGS
         count = self._setting("count", row, 1, MAX_COUNT, 1)
         priority = self._setting("priority", row, -MAX_PRIORITY, MAX_PRIORITY, 0)
         if (wanted := cells.get("model", self.model.name)) != self.model.name:
@@ -339,8 +335,6 @@ class _Expansion:
     def _combinations(self, row: Row) -> list[dict[str, Scalar]]:
         """What the row is made with: the top sweep as the row leaves it, continued by the row's own."""
         shared = self.document.shared.sweep
-        if row.sweep is NO_SWEEP and not self._is_swept:
-            return _ONCE
         found = self._shared_combinations(row)
         own = replace(
             row.sweep,
@@ -601,8 +595,11 @@ class _Expansion:
         """The row under the name `row`, where a template asks for it."""
         return {"row": scope(row.as_record())["row"]} if "row" in text else {}
 
-    def _job(self, row: Row, prompt: str, kind: Kind, identify: Callable[[str], str], label: str) -> Job:
+    def _job(self, row: Row, prompt: str, form: _Form, replicate: int, label: str) -> Job:
         """The job for a prompt; the one that is there already if it was asked for before."""
+        if len(form.kinds) < replicate:
+            form.add_kind()
+        kind, identify = form.kinds[replicate - 1]
         identity = identify(prompt)
         job = self._jobs.get(identity)
         if job is None:

@@ -67,7 +67,9 @@ class Kling2:
 
     def normal_prompt(self, prompt: object) -> str:
         """A prompt in normal form (see `Model.normal_prompt`)."""
-        return _prompt(prompt)
+        if not (text := _text(prompt)):
+            raise ValueError("is empty; every video needs a prompt")
+        return text
 
     def price_key(self, params: Mapping[str, Scalar]) -> str:
         """The price depends on the length alone: "5" or "10"."""
@@ -85,7 +87,7 @@ class Kling2:
 def _normal(name: str, value: object) -> Scalar:
     """One parameter in normal form; ValueError with the sentence for the user."""
     if name == "prompt":
-        return _prompt(value)
+        return KLING_2.normal_prompt(value)
     if name in _CHOICES:
         return _choice(name, value) if isinstance(value, str | int | float) else _CHOICES[name](value)
     if name == "negative_prompt":
@@ -105,13 +107,6 @@ def _text(value: object) -> str:
         raise ValueError(f"has the control character U+{ord(unwanted[0]):04X} in it; remove it")
     if len(text) > MAX_TEXT:
         raise ValueError(f"is {len(text):,} characters long; {MAX_TEXT:,} are the most")
-    return text
-
-
-def _prompt(value: object) -> str:
-    text = _text(value)
-    if not text:
-        raise ValueError("is empty; every video needs a prompt")
     return text
 
 
