@@ -222,12 +222,13 @@ def _look_through(entries: Sequence[Entry], wanted: Container[str]) -> tuple[int
     rows, before, is_swept = 0, None, False
     first: dict[str, Entry] = {}
     for entry in entries:
-        if entry.row != before:
-            rows, before = rows + 1, entry.row
-        if entry.axes:
+        row, _, job, _, _, axes, _ = entry
+        if row != before:
+            rows, before = rows + 1, row
+        if axes:
             is_swept = True
-        if entry.job.job_id in wanted:
-            first.setdefault(entry.job.job_id, entry)
+        if job.job_id in wanted:
+            first.setdefault(job.job_id, entry)
     return rows, first, is_swept
 
 

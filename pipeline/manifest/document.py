@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 from pipeline.manifest.sweep import Sweep, shown
@@ -27,7 +26,23 @@ MAX_NAMES = 10_000
 MAX_NUMBER = 40
 """Characters of a variable that may be a number; longer ones are text."""
 
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+class _Nothing(Mapping[str, Any]):
+    """No names at all. A default of many rows' fields, so it is one object, and not made by a call for each."""
+
+    def __getitem__(self, name: str) -> Any:
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+    __hash__ = object.__hash__
+
+
+_NOTHING = _Nothing()
 NO_SWEEP = Sweep()
 """The one of every row that has none."""
 _NUMBER_BEGINNINGS = frozenset("-0123456789")
@@ -40,9 +55,9 @@ class Block:
     Nobody changes one. They are not frozen because a million of them are made, and that takes three times as long.
     """
 
-    cells: Cells = field(default_factory=lambda: _NOTHING)
+    cells: Cells = _NOTHING
     sweep: Sweep = NO_SWEEP
-    lines: Lines = field(default_factory=lambda: _NOTHING)
+    lines: Lines = _NOTHING
 
 
 @dataclass(slots=True)
@@ -59,8 +74,8 @@ class Row(Block):
     file: str | None = None
     columns: tuple[str, ...] = ()
     record: Cells | None = None
-    named: Lines = field(default_factory=lambda: _NOTHING)
-    outright: Lines = field(default_factory=lambda: _NOTHING)
+    named: Lines = _NOTHING
+    outright: Lines = _NOTHING
 
     def line_of(self, name: str) -> int | None:
         """The line of a value, or of the row."""
@@ -89,7 +104,7 @@ class Document:
     model: str | None = None
     order: str | None = None
     seed: int = 0
-    lines: Lines = field(default_factory=lambda: _NOTHING)
+    lines: Lines = _NOTHING
 
 
 def as_written(value: Scalar, text: str) -> Scalar:

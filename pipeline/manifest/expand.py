@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import unicodedata
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from pathlib import Path
@@ -124,30 +124,21 @@ def _tags(value: Scalar) -> list[str]:
 # --- rows to entries ---
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Layout:
     """What the names of a row's cells are. The rows of a table have the same few."""
 
     texts: tuple[str, ...]
     """Parameters that are free text, the prompt among them."""
-    others: _Columns
+    settings: tuple[str, ...]
     """Parameters besides the prompt."""
-    variables: _Columns
+    variables: tuple[str, ...]
+    pick: Callable[[Cells], tuple[Scalar, ...]]
+    """What gives the values of settings and variables, which rows may have in common."""
 
 
-class _Columns:
-    """Some of a row's names, and the values under them."""
-
-    def __init__(self, names: Iterable[str]) -> None:
-        self.names = tuple(names)
-        name = self.names[0] if self.names else ""
-        pick = itemgetter(*self.names) if len(self.names) > 1 else lambda cells: (cells[name],) if name else ()
-        self._pick: Callable[[Cells], tuple[Scalar, ...]] = pick
-
-    def key(self, cells: Cells) -> Hashable:
-        """What tells the values of a row from those of others. The types are part of it, for true is not 1."""
-        values = self._pick(cells)
-        return self.names, values, tuple(map(type, values))
+def _picker(names: tuple[str, ...]) -> Callable[[Cells], tuple[Scalar, ...]]:
+    return itemgetter(*names) if len(names) > 1 else lambda cells: tuple([cells[name] for name in names])
 
 
 @dataclass(slots=True)
@@ -156,6 +147,8 @@ class _Form:
 
     model: str
     params: dict[str, Scalar]
+    is_common: bool
+    """Whether other rows with the same values ask for the same."""
     kinds: list[tuple[Kind, Callable[[str], str]]] = field(default_factory=list)
     """For each replicate its kind of job, and what gives the id for a prompt."""
 
@@ -196,8 +189,8 @@ class _Expansion:
     _layouts: dict[tuple[str, ...], _Layout] = field(default_factory=dict)
     _forms: dict[Hashable, _Form] = field(default_factory=dict)
     """Parameters besides the prompt, by the values that they were written with."""
-    _known: dict[Hashable, Mapping[str, Scalar]] = field(default_factory=dict)
-    """Variables and tags, by the values that they were written with."""
+    _known: dict[Hashable, tuple[_Form, Cells]] = field(default_factory=dict)
+    """The same and the variables, by the values that all of them were written with."""
     _ids: set[str] = field(default_factory=set)
     """Every id in small letters."""
     _row_ids: list[str | None] = field(default_factory=list)
@@ -253,12 +246,10 @@ class _Expansion:
         shared = self.document.shared.cells
         for combination in found:
             cells = {**shared, **row.cells, **combination} if combination or shared else row.cells
-            layout = self._layout(cells)
-            variables = self._variables(row, cells, layout, settings.tags)
-            request = self._request(row, cells, layout, variables, combination)
+            request = self._request(row, cells, combination, settings.tags)
             if request is None:
                 continue
-            prompt, form = request
+            prompt, form, variables = request
             label = row_id or slug(prompt, SLUG_LENGTH) or "row"
             for replicate in range(1, settings.count + 1):
                 job = self._job(row, prompt, form, replicate, label)
@@ -324,10 +315,11 @@ class _Expansion:
             self._mistake(row, "id", f"{str(value)[:70]!r} is no id; use {_ID_RULE}")
             return None, None
         folded = text if text == (small := text.casefold()) else small
-        if folded in self._ids:
+        before = len(self._ids)
+        self._ids.add(folded)
+        if len(self._ids) == before:
             place = self._place(self._rows_of_ids.of(folded, self.rows - 1))
             self._mistake(row, "id", f"{text!r} is the id of {place} already (large and small letters are one)")
-        self._ids.add(folded)
         return text, folded
 
     # --- the combinations of a row ---
@@ -399,32 +391,78 @@ class _Expansion:
 
     # --- variables, parameters, jobs ---
 
-    def _layout(self, cells: Mapping[str, Scalar]) -> _Layout:
+    def _layout(self, cells: Cells) -> _Layout:
         names = tuple(cells)
         if (known := self._layouts.get(names)) is not None:
             return known
-        layout = _Layout(
-            tuple(name for name in names if name in self.model.text_parameters),
-            _Columns(name for name in names if name in self._parameters and name != "prompt"),
-            _Columns(name for name in names if name not in self._no_variables),
-        )
+        texts = tuple(name for name in names if name in self.model.text_parameters)
+        settings = tuple(name for name in names if name in self._parameters and name != "prompt")
+        variables = tuple(name for name in names if name not in self._no_variables)
+        layout = _Layout(texts, settings, variables, _picker(settings + variables))
         if len(self._layouts) < MAX_SHAPES:
             self._layouts[names] = layout
         return layout
 
-    def _variables(
-        self, row: Row, cells: Mapping[str, Scalar], layout: _Layout, tags: tuple[str, ...]
-    ) -> Mapping[str, Scalar]:
-        if not layout.variables.names and not tags:
-            return _NO_VARIABLES
-        key = tags, layout.variables.key(cells)
+    def _request(
+        self, row: Row, cells: Cells, combination: Cells, tags: tuple[str, ...]
+    ) -> tuple[str, _Form, Cells] | None:
+        """The prompt in normal form, the other parameters and the variables, or None if there are mistakes.
+
+        What rows have in common besides the prompt is looked through once, and shared by them.
+        """
+        layout = self._layout(cells)
+        values = layout.pick(cells)
+        # With their types, for true is not 1.
+        types, some = tuple(map(type, values)), len(layout.settings)
+        key, key_of_form = (layout, values, types, tags), (layout, values[:some], types[:some])
+        form: _Form | None
+        is_common = True
         if (known := self._known.get(key)) is not None:
-            return known
-        variables, is_good = {name: cells[name] for name in layout.variables.names}, True
+            form, variables = known
+        else:
+            form = self._forms.get(key_of_form)
+            variables, is_good = self._variables(row, cells, layout, tags)
+            # Equal numbers can look different, as 0.0 and -0.0 do.
+            is_common = is_good and float not in types[some:]
+        prompt = None if form is None else self._prompt(row, cells, combination, variables)
+        if prompt is None:
+            found = self._looked_through(row, cells, layout, combination, variables)
+            if found is None:
+                return None
+            prompt, form = found
+            if form is not None and form.is_common and len(self._forms) < MAX_KNOWN:
+                self._forms[key_of_form] = form
+        self._characters += len(prompt)
+        if self._characters > MAX_PROMPT_TEXT:
+            raise self.mistakes.final(f"asks for prompts of more than {MAX_PROMPT_TEXT:,} characters together")
+        if form is None:
+            return None
+        if known is None and is_common and form.is_common and len(self._known) < MAX_KNOWN:
+            self._known[key] = form, variables
+        if len(prompt) > self.model.usual_prompt_length:
+            self._warn(
+                row,
+                f"is {len(prompt):,} characters long; the model is known to take in {self.model.usual_prompt_length:,}",
+                "prompt",
+                row.line_of("prompt"),
+            )
+        return prompt, form, variables
+
+    def _prompt(self, row: Row, cells: Cells, combination: Cells, variables: Cells) -> str | None:
+        """The prompt in normal form; None if there is anything wrong with it."""
+        text = cells.get("prompt")
+        if isinstance(text, str) and "{" in text:
+            text = self._rendered(row, "prompt", text, self._given(cells), variables, combination)
+        try:
+            return self.model.normal_prompt(text)
+        except ValueError:
+            return None
+
+    def _variables(self, row: Row, cells: Cells, layout: _Layout, tags: tuple[str, ...]) -> tuple[Cells, bool]:
+        """The variables, and whether nothing is wrong with them."""
+        variables, is_good = {name: cells[name] for name in layout.variables}, True
         for name, value in variables.items():
             if not isinstance(value, str):
-                # Equal numbers can look different: 0.0 and -0.0.
-                is_good = is_good and not isinstance(value, float)
                 continue
             if len(value) > MAX_VALUE:
                 problem = f"is longer than {MAX_VALUE:,} characters"
@@ -439,70 +477,23 @@ class _Expansion:
             is_good = False
         if tags:
             variables["tags"] = ", ".join(tags)
-        if is_good and len(self._known) < MAX_KNOWN:
-            self._known[key] = variables
-        return variables
+        return variables or _NO_VARIABLES, is_good
 
-    def _request(
-        self,
-        row: Row,
-        cells: Mapping[str, Scalar],
-        layout: _Layout,
-        variables: Mapping[str, Scalar],
-        combination: Mapping[str, Scalar],
-    ) -> tuple[str, _Form] | None:
-        """The prompt and all other parameters in normal form, or None if there are mistakes."""
-        braced = [name for name in layout.texts if isinstance(text := cells[name], str) and "{" in text]
-        given: dict[str, Scalar] | None = None
-        if braced:
-            given = self._given(cells)
-            for name in braced:
-                rendered = self._rendered(row, name, str(given[name]), given, variables, combination)
-                if rendered is None:
-                    return None
-                given[name] = rendered
-        if "start_image" in layout.texts or any(name != "prompt" for name in braced):
-            prompt, form = self._looked_through(row, self._given(cells) if given is None else given)
-        else:
-            prompt, form = self._normalised(row, cells, layout, given)
-        self._characters += len(prompt)
-        if self._characters > MAX_PROMPT_TEXT:
-            raise self.mistakes.final(f"asks for prompts of more than {MAX_PROMPT_TEXT:,} characters together")
-        if form is None:
-            return None
-        if len(prompt) > self.model.usual_prompt_length:
-            self._warn(
-                row,
-                f"is {len(prompt):,} characters long; the model is known to take in {self.model.usual_prompt_length:,}",
-                "prompt",
-                row.line_of("prompt"),
-            )
-        return prompt, form
-
-    def _given(self, cells: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    def _given(self, cells: Cells) -> dict[str, Scalar]:
         return {name: value for name, value in cells.items() if name in self._parameters}
 
-    def _normalised(
-        self, row: Row, cells: Mapping[str, Scalar], layout: _Layout, given: dict[str, Scalar] | None
-    ) -> tuple[str, _Form | None]:
-        """The prompt in normal form, and all other parameters; None for these if there are mistakes.
-
-        Args:
-            given: the parameters of the cells, where the prompt was rendered.
-        """
-        key = layout.others.key(cells)
-        if (known := self._forms.get(key)) is not None:
-            try:
-                return self.model.normal_prompt((cells if given is None else given).get("prompt")), known
-            except ValueError:
-                pass  # all that is wrong with the row is told together
-        prompt, form = self._looked_through(row, self._given(cells) if given is None else given)
-        if form is not None and len(self._forms) < MAX_KNOWN:
-            self._forms[key] = form
-        return prompt, form
-
-    def _looked_through(self, row: Row, given: dict[str, Scalar]) -> tuple[str, _Form | None]:
-        """The same, without looking whether another row has had these values."""
+    def _looked_through(
+        self, row: Row, cells: Cells, layout: _Layout, combination: Cells, variables: Cells
+    ) -> tuple[str, _Form | None] | None:
+        """The prompt in normal form and the other parameters, None for these or for both if there are mistakes."""
+        given = self._given(cells)
+        braced = [name for name in layout.texts if isinstance(text := given[name], str) and "{" in text]
+        for name in braced:
+            rendered = self._rendered(row, name, str(given[name]), given, variables, combination)
+            if rendered is None:
+                return None
+            given[name] = rendered
+        is_common = "start_image" not in given and all(name == "prompt" for name in braced)
         unusable = self._with_image(given) if "start_image" in given else []
         params, problems = self.model.normalise(given)
         problems += unusable
@@ -511,7 +502,7 @@ class _Expansion:
         if "start_image" in params:
             self._note_shape(row, params)
         prompt = str(params.pop("prompt"))
-        return prompt, None if problems else _Form(self.model.name, params)
+        return prompt, None if problems else _Form(self.model.name, params, is_common)
 
     def _with_image(self, given: dict[str, Scalar]) -> list[Problem]:
         """Put the hash of a start image that is a file in the place of its path; the problem with it, if any."""

@@ -73,13 +73,13 @@ def _as_written(entries: Iterable[Entry], order: str) -> tuple[Job, ...] | None:
     jobs: dict[str, Job] = {}
     before = 0
     priority: int | None = None
-    for entry in entries:
+    for row, _, job, _, mine, _, _ in entries:
         if priority is None:
-            priority = entry.priority
-        if entry.priority != priority or (order != "file" and entry.row <= before):
+            priority = mine
+        if mine != priority or (row <= before and order != "file"):
             return None
-        before = entry.row
-        jobs.setdefault(entry.job.job_id, entry.job)
+        before = row
+        jobs.setdefault(job.job_id, job)
     return tuple(jobs.values())
 
 
