@@ -231,7 +231,7 @@ class _Expansion:
         """All entries of a row."""
         self.rows += 1
         # Of a file of the manifest's own, the number is enough.
-        if row.file not in (None, self.mistakes.file):
+        if row.file is not None and row.file != self.mistakes.file:
             self._places[self.rows] = row.number, row.file
         elif row.number != self.rows:
             self._places[self.rows] = row.number
@@ -413,13 +413,14 @@ class _Expansion:
         layout = self._layout(cells)
         values = layout.pick(cells)
         # With their types, for true is not 1.
-        types, some = tuple(map(type, values)), len(layout.settings)
-        key, key_of_form = (layout, values, types, tags), (layout, values[:some], types[:some])
+        key = layout, values, (types := tuple(map(type, values))), tags
         form: _Form | None
-        is_common = True
+        is_common, key_of_form = True, None
         if (known := self._known.get(key)) is not None:
             form, variables = known
         else:
+            some = len(layout.settings)
+            key_of_form = layout, values[:some], types[:some]
             form = self._forms.get(key_of_form)
             variables, is_good = self._variables(row, cells, layout, tags)
             # Equal numbers can look different, as 0.0 and -0.0 do.
@@ -430,7 +431,7 @@ class _Expansion:
             if found is None:
                 return None
             prompt, form = found
-            if form is not None and form.is_common and len(self._forms) < MAX_KNOWN:
+            if form is not None and form.is_common and key_of_form is not None and len(self._forms) < MAX_KNOWN:
                 self._forms[key_of_form] = form
         self._characters += len(prompt)
         if self._characters > MAX_PROMPT_TEXT:

@@ -90,7 +90,7 @@ def _records(path: Path, mistakes: Mistakes) -> Iterator[tuple[int, list[str]]]:
     try:
         for record in reader:
             # Nothing is made of a blank record, which may be millions of empty cells.
-            if "".join(record).strip():
+            if any(map(str.strip, record)):
                 yield line, record
             line = blank + reader.line_num + 1
     except csv.Error as error:
