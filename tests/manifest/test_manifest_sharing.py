@@ -1,0 +1,116 @@
+"""What rows have in common is looked through once and held once; nobody can tell, except by the memory it takes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pytest
+from conftest import Fail, Load
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.jobs import Kind, canonical_json, ids_of, job_id
+from pipeline.manifest.document import shown
+from pipeline.manifest.expand import MAX_KNOWN
+
+
+def lines(*rows: dict[str, object]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def test_rows_that_share_parameters_share_their_memory(load: Load) -> None:
+    """Of two rows that differ in the prompt alone, and of one that differs in a variable too."""
+    table = "id,prompt,duration,mood\na,one,5,calm\nb,two,5,calm\nc,three,5,wild\nd,four,10,calm\n"
+    first, second, third, fourth = load(table, "m.csv").entries
+    assert first.job.kind is second.job.kind is third.job.kind is not fourth.job.kind
+    assert first.variables is second.variables
+    assert [dict(entry.variables) for entry in (second, third, fourth)] == [
+        {"mood": "calm"},
+        {"mood": "wild"},
+        {"mood": "calm"},
+    ]
+    assert [entry.job.params["prompt"] for entry in (first, second, third, fourth)] == ["one", "two", "three", "four"]
+
+
+def test_rows_share_what_is_written_around_a_template(load: Load) -> None:
+    """A prompt from a template is a row's own; its other parameters are not."""
+    first, second = load("prompt,mood,duration\na {{ mood }} mug,calm,10\na {{ mood }} mug,wild,10\n", "m.csv").entries
+    assert (first.job.prompt, second.job.prompt) == ("a calm mug", "a wild mug")
+    assert first.job.kind is second.job.kind
+
+
+def test_a_negative_prompt_from_a_template_is_shared_by_nobody(load: Load) -> None:
+    """The same template gives another text for another row."""
+    table = "prompt,negative_prompt,mood\na,no {{ mood }},calm\nb,no {{ mood }},wild\nc,no {{ mood }},calm\n"
+    made = load(table, "m.csv").entries
+    assert [entry.job.params["negative_prompt"] for entry in made] == ["no calm", "no wild", "no calm"]
+
+
+def test_values_that_are_equal_and_do_not_look_it_are_not_taken_for_each_other(load: Load) -> None:
+    """For Python 1 is true and 0.0 is -0.0; in a prompt they are not."""
+    values = [1, True, 1.0, 0, False, 0.0, -0.0, 0.0, "1", "true"]
+    rows = ({"prompt": "{{ n }} of it", "n": value} for value in values)
+    entries = load(lines(*rows), "m.jsonl").entries
+    assert [entry.job.prompt for entry in entries] == [f"{shown(value)} of it" for value in values]
+
+
+def test_a_mistake_is_told_of_every_row_that_makes_it(fail: Fail) -> None:
+    """Also where the rows have all else in common, with each other and with rows that are right."""
+    table = "prompt,duration,mood\na,5,calm\n,5,calm\na,7,calm\nb,7,calm\nc,5,{{ x }}\nd,5,{{ x }}\n{{ y }},5,calm\n"
+    assert [(mistake.row, mistake.column) for mistake in fail(table, "m.csv")] == [
+        (2, "prompt"),
+        (3, "duration"),
+        (4, "duration"),
+        (5, "mood"),
+        (6, "mood"),
+        (7, "prompt"),
+    ]
+
+
+def test_more_sets_of_values_than_are_remembered_change_nothing(load: Load) -> None:
+    """A column with a value of its own in every row is what most tables have."""
+    rows = MAX_KNOWN + 3
+    table = "prompt,sku\n" + "".join(f"mug {number},s{number}\n" for number in range(rows))
+    entries = load(table, "m.csv").entries
+    assert [entry.variables["sku"] for entry in entries] == [f"s{number}" for number in range(rows)]
+    assert entries[0].job.kind is entries[-1].job.kind
+
+
+def test_the_row_that_was_first_is_named_however_many_follow(load: Load, fail: Fail) -> None:
+    """Of ids and of jobs, with new ones in between."""
+    ids = "".join(f"- {{id: {name}, prompt: mug {number}}}\n" for number, name in enumerate("abAcBCa"))
+    named = [mistake.message.split("the id of ")[1].split(" already")[0] for mistake in fail(ids)]
+    assert named == ["row 1", "row 2", "row 4", "row 1"]
+    warnings = load("".join(f"- prompt: {name}\n" for name in "abacbca")).warnings
+    named = [warning.message.split("video as ")[1].split(";")[0] for warning in warnings]
+    assert named == ["row 1", "row 2", "row 4", "row 1"]
+
+
+def test_entries_are_a_sequence_as_any_other(load: Load) -> None:
+    """From both ends, in slices, and equal to another reading of the same manifest."""
+    text = "- {id: a, prompt: a, priority: 2, tags: x, matrix: {n: [1, 2]}}\n- {id: b, prompt: b, count: 2}\n"
+    entries = load(text).entries
+    assert [entry.row_id for entry in entries] == ["a", "a", "b", "b"]
+    assert (len(entries), entries[-1], entries[1:3]) == (4, list(entries)[3], list(entries)[1:3])
+    assert [(entry.priority, entry.axes, entry.tags) for entry in entries[::2]] == [(2, {"n": 1}, ("x",)), (0, {}, ())]
+    assert entries == load(text).entries != load("- prompt: a\n").entries
+    with pytest.raises(IndexError):
+        entries[4]
+
+
+@given(
+    st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from('"\\:,{}')),
+    st.dictionaries(
+        st.sampled_from(["aspect_ratio", "negative_prompt", "start_image"]),
+        st.text(st.sampled_from('prompt":\\{},x')) | st.just('"prompt":""'),
+    ),
+    st.integers(1, 10_000),
+)
+def test_an_id_is_the_hash_of_all_that_is_asked(prompt: str, params: dict[str, str], replicate: int) -> None:
+    """Whatever quotes are in the texts: what is written once for many jobs is what would be written for each."""
+    whole = {"version": 1, "model": "kling-2", "params": {"prompt": prompt, **params}, "replicate": replicate}
+    identity = f"k1-{hashlib.sha256(canonical_json(whole)).hexdigest()[:24]}"
+    assert job_id("kling-2", {"prompt": prompt, **params}, replicate) == identity
+    identify = ids_of(Kind("kling-2", params, replicate))
+    assert (identify("another"), identify(prompt))[1] == identity
