@@ -62,6 +62,9 @@ class Change:
     spent: MicroUsd
 
 
+_NOTHING = Change(rows=0, jobs=0, to_do=0, cost=MicroUsd(0), videos=0, on_their_way=0, spent=MicroUsd(0))
+
+
 @dataclass(frozen=True, slots=True)
 class Difference:
     """What became of the rows: those with a new id, those that kept theirs and ask for other jobs, those gone."""
@@ -72,6 +75,10 @@ class Difference:
 
     def __bool__(self) -> bool:
         return bool(self.added.rows or self.changed.rows or self.removed.rows)
+
+
+NO_DIFFERENCE = Difference(_NOTHING, _NOTHING, _NOTHING)
+"""What a manifest that asks for the same jobs comes to."""
 
 
 def difference(
@@ -128,11 +135,8 @@ class Rebought:
 def paid_and_unasked(jobs: Mapping[str, Job], state: State) -> dict[str, JobRecord]:
     """The records that hold money and whose ids are not among `jobs`: removed rows, or ids made differently."""
     unpaid = (JobState.VOIDED, JobState.FAILED)
-    return {
-        job_id: state.jobs[job_id]
-        for job_id in state.jobs
-        if job_id not in jobs and state.state_of(job_id) not in unpaid
-    }
+    unasked = [job_id for job_id in state.jobs if job_id not in jobs]
+    return {job_id: state.jobs[job_id] for job_id in unasked if state.state_of(job_id) not in unpaid}
 
 
 def bought_again(

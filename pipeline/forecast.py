@@ -139,7 +139,7 @@ def make_plan(
         time_left_s: seconds until the deadline, if there is one.
         canaries: how many of the jobs to do go first; all others wait until these are done.
     """
-    standing = [_standing(state, job, retried) for job in jobs] if state.jobs else [None] * len(jobs)
+    standing = _standing(state, jobs, retried)
     counts = Counter(standing)
     is_to_do = [where is None for where in standing]
     del standing
@@ -186,11 +186,12 @@ def make_plan(
     )
 
 
-def _standing(state: State, job: Job, retried: Callable[[JobRecord], bool]) -> JobState | None:
-    """Where a job stands; None if it is still to be made."""
-    standing = state.state_of(job.job_id)
-    if standing is JobState.VOIDED or (standing is JobState.FAILED and retried(state.jobs[job.job_id])):
-        return None
+def _standing(state: State, jobs: Sequence[Job], retried: Callable[[JobRecord], bool]) -> list[JobState | None]:
+    """Where each job stands; None if it is still to be made."""
+    standing = state.states_of(job.job_id for job in jobs)
+    for number, where in enumerate(standing):
+        if where is JobState.VOIDED or (where is JobState.FAILED and retried(state.jobs[jobs[number].job_id])):
+            standing[number] = None
     return standing
 
 

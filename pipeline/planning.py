@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from pipeline.config import Config
-from pipeline.difference import Difference, difference
+from pipeline.difference import NO_DIFFERENCE, Difference, difference
 from pipeline.forecast import Plan
 from pipeline.kernel.clock import Clock, SystemClock
 from pipeline.kernel.errors import ErrorClass, InputError, MachineError, Reaction
@@ -16,6 +16,7 @@ from pipeline.kernel.files import write_file
 from pipeline.kernel.usd import MicroUsd
 from pipeline.ledger.fold import State
 from pipeline.manifest import Campaign
+from pipeline.manifest.campaign import jobs_of
 from pipeline.provider.replies import Refused
 from pipeline.report.entries import has_entries, load_keys
 from pipeline.runner import SANDBOX_FOLDER, RunOptions, chosen_entries, open_provider, price_of
@@ -29,8 +30,11 @@ def changes_since(folder: Path, campaign: Campaign, config: Config, state: State
     """
     if not has_entries(folder):
         return None
+    before = load_keys(folder)
+    if before.job_ids == [job.job_id for job in jobs_of(campaign.entries)]:
+        return NO_DIFFERENCE
     price = price_of(config)
-    return difference(load_keys(folder), campaign.entries, state, lambda job: state.books.quote(price(job)))
+    return difference(before, campaign.entries, state, lambda job: state.books.quote(price(job)))
 
 
 async def ask_credits(config: Config, folder: Path, key: str, clock: Clock | None = None) -> MicroUsd:

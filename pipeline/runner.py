@@ -42,6 +42,7 @@ from pipeline.ledger.fold import JobRecord, JobState, State
 from pipeline.ledger.store import Ledger, Reader, open_ledger, read_events
 from pipeline.looking.view import Look, look
 from pipeline.manifest import Campaign, Entry
+from pipeline.manifest.campaign import jobs_of
 from pipeline.manifest.order import in_order
 from pipeline.media import Collector, collector_for
 from pipeline.mirror.mirror import ENDS, ROWS, Mirror, mirror_of
@@ -243,7 +244,7 @@ def check_ids(folder: Path, campaign: Campaign, state: State) -> None:
     """
     if not state.jobs:
         return
-    jobs = {entry.job.job_id: entry.job for entry in campaign.entries}
+    jobs = {job.job_id: job for job in jobs_of(campaign.entries)}
     paid = paid_and_unasked(jobs, state)
     if not paid:
         return
@@ -546,17 +547,19 @@ async def _run_engine(
     state = context.ledger.state
     context.pace.pause(pace_owed_s(state, context.pace.interval_s, context.clock.now_us()))
     chosen = choose(campaign, options, context.price)
-    to_start = min(sum(_may_start(state, job, options) for job in chosen), options.limit or len(chosen))
+    left = _left(state, chosen)
+    to_start = min(sum(_may_start(state, job, options) for job in left), options.limit or len(chosen))
     await context.record(_run_started(config, campaign, context.settings, len(chosen), to_start, tells=tells))
     begun_seq, before_seq = state.last_seq, state.last_seq - 1
     asked = frozenset(job.job_id for job in chosen)
-    over = state.ids_in_state(JobState.STORED, JobState.FAILED)
-    live = LiveRun(context, lines, asked, sum(job_id not in asked for job_id in over), to_start)
+    over, of_these = state.counts, state.count(asked)
+    done_elsewhere = sum(over[each] - of_these[each] for each in (JobState.STORED, JobState.FAILED))
+    live = LiveRun(context, lines, asked, done_elsewhere, to_start)
     watcher.started(live)
     with _calm_garbage_collector():
         housekeeping = asyncio.create_task(_keep_house(live, reports=not rehearsed))
         try:
-            await _make_jobs(context, chosen, options, trial_of(campaign, config, state, options))
+            await _make_jobs(context, left, options, trial_of(campaign, config, state, options))
         finally:
             housekeeping.cancel()
             await asyncio.wait([housekeeping])
@@ -663,12 +666,18 @@ def _run_started(
     return Event(event=EventKind.RUN_STARTED, detail=orjson.dumps(facts).decode())
 
 
-async def _make_jobs(context: RunContext, chosen: Sequence[Job], options: RunOptions, tried: Trial) -> None:
+def _left(state: State, jobs: Sequence[Job]) -> list[Job]:
+    """The jobs that are not stored yet, in their order: what is left of a million is looked at again and again."""
+    states = state.states_of(job.job_id for job in jobs)
+    return [job for job, standing in zip(jobs, states, strict=True) if standing is not JobState.STORED]
+
+
+async def _make_jobs(context: RunContext, left: Sequence[Job], options: RunOptions, tried: Trial) -> None:
     """Recover, then make what is left, up to the limit. A ledger that fails ends it; everything else is recorded."""
     state = context.ledger.state
-    startable = tried.first(job for job in chosen if _may_start(state, job, options))
+    startable = tried.first(job for job in left if _may_start(state, job, options))
     allowed = startable[: options.limit]
-    on_their_way = [job for job in chosen if _may_come_back(state, job)]
+    on_their_way = [job for job in left if _may_come_back(state, job)]
     canary = tried.canary(options.limit, needs_approval=options.canary_approve)
     dispatcher = Dispatcher(context, {job.job_id: job for job in [*allowed, *on_their_way]}, canary)
     try:

@@ -6,6 +6,7 @@ quote, whichever run has made them.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -78,7 +79,8 @@ def trial(
         may_start: whether a job may get an attempt now.
         price: the list price of a job; where there are enough jobs, each price is tried.
     """
-    proven = [job for job in manifest if job.job_id in known and is_proven(known[job.job_id])][:size]
+    all_proven = (job for job in manifest if job.job_id in known and is_proven(known[job.job_id]))
+    proven = list(itertools.islice(all_proven, size))
     sent = [job for job in asked if job.job_id in known and known[job.job_id].state in _UNDER_WAY]
     under_way = sent[: size - len(proven)]
     seen = {price(job) for job in [*proven, *under_way]}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Collection
 
 from pipeline.ledger.events import Event, EventKind
@@ -22,7 +22,7 @@ class Tally:
         self._state = state
         self._asked = asked
         self._to_start = to_start
-        standing = Counter(map(state.state_of, asked))
+        standing = state.count(asked)
         self.stored, self.failed = standing[JobState.STORED], standing[JobState.FAILED]
         self.accepted_us: dict[str, int] = {
             record.job_id: record.submitted_us or record.reserved_us

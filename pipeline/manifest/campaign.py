@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -95,16 +96,19 @@ class Entries(Sequence[Entry]):
         )
 
     def __iter__(self) -> Iterator[Entry]:
-        return map(
-            Entry,
-            self._rows,
-            self._row_ids,
-            self._jobs,
-            self._variables,
-            self._priorities,
-            self._axes,
-            self._tags,
-        )
+        columns = (self._rows, self._row_ids, self._jobs, self._variables, self._priorities, self._axes, self._tags)
+        # As tuples are made, without a call for each.
+        return map(tuple.__new__, itertools.repeat(Entry), zip(*columns, strict=True))
+
+    @property
+    def jobs(self) -> Sequence[Job]:
+        """The job of each."""
+        return self._jobs
+
+
+def jobs_of(entries: Sequence[Entry]) -> Sequence[Job]:
+    """The job of each entry, in their order."""
+    return entries.jobs if isinstance(entries, Entries) else [entry.job for entry in entries]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +137,9 @@ class Campaign:
     @property
     def jobs(self) -> tuple[Job, ...]:
         """Every job once, in order of first mention."""
-        return tuple({entry.job.job_id: entry.job for entry in self.entries}.values())
+        return tuple({job.job_id: job for job in jobs_of(self.entries)}.values())
 
     @property
     def duplicates(self) -> int:
         """How many entries share the job of an earlier one."""
-        return len(self.entries) - len({entry.job.job_id for entry in self.entries})
+        return len(self.entries) - len({job.job_id for job in jobs_of(self.entries)})

@@ -173,9 +173,11 @@ class Lines(Sequence[Line]):
         return True
 
 
-def lines_of(entries: Collection[Entry]) -> Lines:
+def lines_of(entries: Sequence[Entry]) -> Lines:
     """The lines of a campaign, in the order of its manifest."""
-    jobs = [entry.job for entry in entries]
+    from pipeline.manifest.campaign import jobs_of
+
+    jobs = jobs_of(entries)
     return _from_columns(
         {
             "row": [entry.row for entry in entries],
