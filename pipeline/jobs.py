@@ -19,7 +19,6 @@ from pipeline.models.values import is_image_hash
 
 ID_VERSION = 1
 """Part of every id. Changing what is hashed would buy finished work again: the golden test guards it."""
-_PREFIX = f"k{ID_VERSION}-"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,14 +119,14 @@ def ids_of(kind: Kind) -> Callable[[str], str]:
     def identify(prompt: str) -> str:
         hashed = begun.copy()
         hashed.update(orjson.dumps(prompt) + after)
-        return _PREFIX + hashed.hexdigest()[:24]
+        return f"k{ID_VERSION}-{hashed.hexdigest()[:24]}"
 
     return identify
 
 
 def is_of_this_scheme(identity: str) -> bool:
     """Whether an id was made as this version makes them."""
-    return identity.startswith(_PREFIX)
+    return identity.startswith(f"k{ID_VERSION}-")
 
 
 def make_job(model: str, params: Mapping[str, Scalar], replicate: int, label: str) -> Job:
