@@ -135,7 +135,8 @@ class Rebought:
 def paid_and_unasked(jobs: Mapping[str, Job], state: State) -> dict[str, JobRecord]:
     """The records that hold money and whose ids are not among `jobs`: removed rows, or ids made differently."""
     unpaid = (JobState.VOIDED, JobState.FAILED)
-    unasked = [job_id for job_id in state.jobs if job_id not in jobs]
+    gone = state.jobs.places.keys() - jobs.keys()
+    unasked = [job_id for job_id in state.jobs if job_id in gone] if gone else []
     return {job_id: state.jobs[job_id] for job_id in unasked if state.state_of(job_id) not in unpaid}
 
 

@@ -263,7 +263,9 @@ class State:
 
     def states_of(self, job_ids: Iterable[str]) -> list[JobState | None]:
         """Where each of these jobs stands, as `state_of`; in a fifth of the time."""
-        places, stored = map(self.jobs.places.get, job_ids), JobState.STORED
+        places, stored = list(map(self.jobs.places.get, job_ids)), JobState.STORED
+        if set(map(type, places)) == {int}:
+            return [stored] * len(places)
         return [stored if isinstance(place, int) else None if place is None else place.state for place in places]
 
     def count(self, job_ids: Iterable[str]) -> Counter[JobState | None]:

@@ -105,6 +105,16 @@ class Entries(Sequence[Entry]):
         """The job of each."""
         return self._jobs
 
+    @property
+    def rows(self) -> Sequence[int]:
+        """The row of each."""
+        return self._rows
+
+    @property
+    def priorities(self) -> Sequence[int]:
+        """The priority of each."""
+        return self._priorities
+
 
 def jobs_of(entries: Sequence[Entry]) -> Sequence[Job]:
     """The job of each entry, in their order."""

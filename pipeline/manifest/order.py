@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 from pipeline.jobs import Job
-from pipeline.manifest.campaign import Entry
+from pipeline.manifest.campaign import Entries, Entry, jobs_of
 
 T = TypeVar("T")
 
@@ -37,7 +38,7 @@ class _Shape(NamedTuple):
     """For each axis, and there for each combination: the number of its value, in order of first appearance."""
 
 
-def in_order(entries: Iterable[Entry], order: str, seed: int, price: Callable[[Job], int]) -> tuple[Job, ...]:
+def in_order(entries: Sequence[Entry], order: str, seed: int, price: Callable[[Job], int]) -> tuple[Job, ...]:
     """Every job once, in the order in which a run starts them: higher priorities first, and inside a priority by
     `order`, one of `ORDERS`: `file` as written, `balanced` over rows and variants evenly, `cheapest` by list price and
     then balanced.
@@ -65,22 +66,19 @@ def in_order(entries: Iterable[Entry], order: str, seed: int, price: Callable[[J
     return tuple(jobs.values())
 
 
-def _as_written(entries: Iterable[Entry], order: str) -> tuple[Job, ...] | None:
+def _as_written(entries: Sequence[Entry], order: str) -> tuple[Job, ...] | None:
     """Every job once, as a table has them; None where priorities or several entries of a row call for another order.
 
     Nothing else is held in memory meanwhile: there may be a million.
     """
-    jobs: dict[str, Job] = {}
-    before = 0
-    priority: int | None = None
-    for row, _, job, _, mine, _, _ in entries:
-        if priority is None:
-            priority = mine
-        if mine != priority or (row <= before and order != "file"):
-            return None
-        before = row
-        jobs.setdefault(job.job_id, job)
-    return tuple(jobs.values())
+    if isinstance(entries, Entries):
+        rows, priorities = entries.rows, entries.priorities
+    else:
+        rows, priorities = [entry.row for entry in entries], [entry.priority for entry in entries]
+    is_table = order == "file" or all(map(operator.lt, rows, itertools.islice(rows, 1, None)))
+    if not is_table or len(set(priorities)) > 1:
+        return None
+    return tuple({job.job_id: job for job in jobs_of(entries)}.values())
 
 
 def _balanced(entries: list[Entry], seed: int) -> Iterable[Entry]:
