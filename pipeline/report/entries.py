@@ -19,6 +19,7 @@ from pipeline.kernel.files import read_regular_file, write_file
 
 if TYPE_CHECKING:
     # At run time whoever only looks at a run directory need not wait for what reads manifests.
+    from pipeline.jobs import Job, Kind
     from pipeline.manifest import Entry
 
 FILE = "jobs.parquet"
@@ -186,7 +187,7 @@ def lines_of(entries: Sequence[Entry]) -> Lines:
             "job_id": [job.job_id for job in jobs],
             "model": [job.model for job in jobs],
             "priority": [entry.priority for entry in entries],
-            "params": [_params_text(job.params) for job in jobs],
+            "params": _params_texts(jobs),
             "variables": [_variables_text(entry.variables) for entry in entries],
         }
     )
@@ -227,6 +228,19 @@ def _keys(table: pa.Table) -> Keys:
 def _values(table: pa.Table, name: str) -> list[Any]:
     values: list[Any] = table.column(name).to_pylist()
     return values
+
+
+def _params_texts(jobs: Sequence[Job]) -> list[str]:
+    """What `_params_text` makes of the parameters of each; what jobs of a kind share is written once."""
+    endings: dict[Kind, str] = {}
+    texts = []
+    for job in jobs:
+        ending = endings.get(job.kind)
+        if ending is None:
+            others = _params_text(job.kind.params)
+            ending = endings[job.kind] = f",{others[1:]}" if job.kind.params else "}"
+        texts.append(f'{{"prompt":{orjson.dumps(job.prompt).decode()}{ending}')
+    return texts
 
 
 def _params_text(params: Mapping[str, Any]) -> str:

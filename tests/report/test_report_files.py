@@ -20,8 +20,10 @@ import pandas as pd
 import pytest
 from report_doubles import NOON_US, event, life, line, state_of
 
+from pipeline.jobs import make_job
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import State
+from pipeline.manifest import Entry
 from pipeline.report.entries import Line, lines_of, load_lines
 from pipeline.report.summary import summarise
 from pipeline.report.write import csv_bytes, harmless, write_report
@@ -164,9 +166,6 @@ def test_a_column_of_parquet_is_of_one_kind(tmp_path: Path, values: list[Any], k
 
 def test_rows_are_kept_as_they_were(tmp_path: Path) -> None:
     """The run directory's own copy of the rows gives back variables of any size and kind."""
-    from pipeline.jobs import make_job
-    from pipeline.manifest import Entry
-
     variables = {"huge": 10**30, "half": "a\ud800", "none": None, "yes": True, "text": "東京"}
     entry = Entry(3, "x", make_job("kling-2", {"prompt": "p"}, 2, "x"), variables, 0)
     lines_of([entry]).save(tmp_path)
@@ -224,9 +223,6 @@ async def test_the_log_writes_the_events_of_a_commit_together(tmp_path: Path, mo
 
 def test_rows_are_read_without_threads(tmp_path: Path) -> None:
     """A short command that ends while Arrow's threads are still being started would be aborted at its exit."""
-    from pipeline.jobs import make_job
-    from pipeline.manifest import Entry
-
     job = make_job("kling-2", {"prompt": "p"}, 1, "x")
     lines_of([Entry(row, "x", job, {}, 0) for row in range(1_000)]).save(tmp_path)
     code = (
@@ -306,3 +302,16 @@ def test_columns_become_the_csv_that_a_writer_of_rows_makes(seed: int) -> None:
     plain = [[None if pd.isna(value) else value for value in table[name].astype(object)] for name in table]
     writer.writerows([harmless(value) for value in row] for row in zip(*plain, strict=True))
     assert csv_bytes(table).decode() == rows.getvalue()
+
+
+def test_the_lines_of_jobs_that_share_a_kind_keep_the_parameters_of_each(tmp_path: Path) -> None:
+    """The text that is kept is that of all parameters in their order, whatever a prompt has in it."""
+    kinds = [{"duration": 5, "negative_prompt": 'a "b"'}, {"duration": 10}]
+    prompts = ['say "hi"', "東京", "a\nb", "\\"]
+    jobs = [
+        make_job("kling-2", {"prompt": text, **kind}, n, "x") for text in prompts for n, kind in enumerate(kinds, 1)
+    ]
+    lines_of([Entry(row, "x", job, {}, 0) for row, job in enumerate(jobs, start=1)]).save(tmp_path)
+    assert [each.params for each in load_lines(tmp_path)] == [job.params for job in jobs]
+    texts = pd.read_parquet(tmp_path / "jobs.parquet")["params"]
+    assert list(texts) == [orjson.dumps(job.params).decode() for job in jobs]
