@@ -132,7 +132,10 @@ class Records(MutableMapping[str, "JobRecord"]):
 
     def of_no_row(self, job_ids: Sequence[str]) -> list[int]:
         """Which of these jobs, by their numbers, were not found stored after a life without any trouble."""
-        return [number for number, place in enumerate(map(self.places.get, job_ids)) if not isinstance(place, int)]
+        places = list(map(self.places.get, job_ids))
+        if _are_rows(places):
+            return []
+        return [number for number, place in enumerate(places) if not isinstance(place, int)]
 
     def columns(self, names: Sequence[str], job_ids: Sequence[str] | None = None) -> pa.Table:
         """Some of `COLUMNS` of many records at once, without a record being made: a row for each job.
@@ -142,8 +145,11 @@ class Records(MutableMapping[str, "JobRecord"]):
         """
         # At once: beside a live run, jobs are added while this is read.
         places = list(self.places.values()) if job_ids is None else [self.places.get(each) for each in job_ids]
-        numbers = np.array([each if isinstance(each, int) else -1 for each in places], dtype=np.int64)
-        records = [each for each in places if not isinstance(each, int)]
+        if _are_rows(places):
+            numbers, records = np.array(places, dtype=np.int64), []
+        else:
+            numbers = np.array([each if isinstance(each, int) else -1 for each in places], dtype=np.int64)
+            records = [each for each in places if not isinstance(each, int)]
         others = pa.Table.from_arrays([_column(records, name) for name in names], names=list(names))
         rows = np.flatnonzero(numbers >= 0)
         if not len(rows):
@@ -173,6 +179,11 @@ class Records(MutableMapping[str, "JobRecord"]):
 
     def __repr__(self) -> str:
         return f"Records({len(self)} jobs)"
+
+
+def _are_rows(places: Sequence[JobRecord | int | None]) -> bool:
+    """Whether there is nothing else among them, as in most large ledgers; seen without a look at each by Python."""
+    return set(map(type, places)) == {int}
 
 
 def _column(records: Sequence[JobRecord | None], name: str) -> pa.Array[Any]:

@@ -236,6 +236,8 @@ def _chosen(stands: Sequence[_Stand]) -> list[int]:
 
 def _bills(job_ids: Sequence[str], chosen: Sequence[int]) -> list[bool]:
     """Whether each of the chosen lines is the first that asks for its job."""
+    if len(set(job_ids)) == len(job_ids):
+        return [True] * len(chosen)
     first = dict(zip(reversed(job_ids), range(len(job_ids) - 1, -1, -1), strict=True))
     return [first[job_ids[index]] == index for index in chosen]
 
