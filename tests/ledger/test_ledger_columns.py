@@ -184,6 +184,15 @@ async def test_a_reader_sees_the_same_state_beside_a_writer(folder: Path) -> Non
             (folder / name).write_bytes(data)
         assert list_segments(folder)[1], "a merge died before it removed what it replaced"
         assert read_state(folder) == ledger.state
+        other = folder.parent / "other"
+        with open_ledger(other, HandClock()) as another:
+            await another.record(*life("stored", "another"))
+        (foreign,) = list_segments(other)[0]
+        (folder / str(small[0])).unlink()
+        (folder / str(foreign)).write_bytes((other / str(foreign)).read_bytes())
+        with pytest.raises(RunDirectoryError, match="contradicts another segment"):
+            read_state(folder)
+        (folder / str(foreign)).unlink()
     (folder / str(small[3])).unlink()
     with pytest.raises(RunDirectoryError, match="is missing"):
         read_state(folder)

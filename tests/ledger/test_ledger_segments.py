@@ -43,7 +43,7 @@ from pipeline.ledger.segments import (
     remove_segments,
     write_segment,
 )
-from pipeline.ledger.store import open_ledger, read_events
+from pipeline.ledger.store import open_ledger, read_events, read_state
 
 FIVE = [[each] for each in [*life("stored"), event("reserved", "b")]]
 
@@ -60,6 +60,8 @@ def refusal(folder: Path) -> str:
     before = contents(folder)
     with pytest.raises(RunDirectoryError) as reader:
         read_events(folder)
+    with pytest.raises(RunDirectoryError):
+        read_state(folder)
     with pytest.raises(RunDirectoryError) as writer, open_ledger(folder, HandClock()):
         pass
     assert str(writer.value) == str(reader.value)

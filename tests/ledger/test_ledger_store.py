@@ -583,3 +583,16 @@ async def test_what_others_wrote_since_it_was_read_is_read(folder: Path) -> None
     with open_ledger(folder, HandClock(), known=known) as ledger:
         assert list(ledger.state.jobs) == ["b"]
         await ledger.close()
+
+
+async def test_a_state_that_went_further_than_the_disk_is_not_taken_over(folder: Path) -> None:
+    """What a run that could not write has applied in memory alone never counts for the next."""
+    with open_ledger(folder, HandClock()) as ledger:
+        await ledger.record(event("reserved", "a"))
+        await ledger.close()
+    known = store.Reader(folder)
+    known.read()
+    known.state.apply(event("submitted", "a")._replace(seq=2))
+    with open_ledger(folder, HandClock(), known=known) as ledger:
+        assert ledger.state == fold(read_events(folder)) != known.state
+        await ledger.close()

@@ -110,6 +110,19 @@ async def test_a_reader_beside_the_merges_reads_only_what_is_new(folder: Path, m
     assert [name.first for name in reads] == list(range(1, 31))
 
 
+async def test_a_merge_over_the_end_of_what_was_read_is_read_from_the_start(folder: Path) -> None:
+    """Each event counts once, also where a merged segment holds some that are known and some that are not."""
+    with open_ledger(folder, HandClock()) as ledger:
+        written = await write(ledger, 3)
+        reader = Reader(folder)
+        reader.read()
+        written += await write(ledger, 2)
+        merge_segments(folder, list_segments(folder)[0][1:], sealed=False)
+        reader.read()
+        assert reader.state == fold(written)
+        assert len(reader.moments) == len(written)
+
+
 async def test_a_reader_does_not_take_another_segment_of_the_same_events_for_known(folder: Path) -> None:
     """A file that was swapped for one of the same range is read, and its place in the chain found wrong."""
     with open_ledger(folder, HandClock()) as ledger:
