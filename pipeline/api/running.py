@@ -50,7 +50,7 @@ class Asked(TypedDict, total=False):
 class Prepared:
     """A manifest, a configuration and a run directory that fit together: all is checked, and nothing is sent yet.
 
-    `state` is what the directory's ledger said when it was prepared; `again` reads it anew.
+    `state` is what the directory's ledger said when it was prepared, until it is run; `again` reads it anew.
     """
 
     campaign: Campaign
