@@ -255,7 +255,7 @@ def test_a_live_run_that_may_only_retry_is_confirmed_too(
 
     monkeypatch.setenv("SEGMIND_API_KEY", "SG_0123456789abcdef")
     monkeypatch.setattr(forecast.Plan, "may_spend", property(lambda _plan: True))
-    monkeypatch.setattr(forecast, "_standing", lambda *_: forecast.JobState.SUBMITTED)
+    monkeypatch.setattr(forecast, "_standing", lambda _state, jobs, _retried: [forecast.JobState.SUBMITTED] * len(jobs))
     ended = command("run", manifest, "--set", "provider.kind=segmind", "--budget-usd", "9")
     assert (ended.code, "needs --yes" in ended.err) == (2, True)
 
