@@ -19,7 +19,7 @@ from pipeline.kernel.errors import ERROR_CLASSES, ErrorClass, Reaction
 from pipeline.ledger.budget import Books
 from pipeline.ledger.budget import ImpossibleMoveError as ImpossibleMoveError
 from pipeline.ledger.events import RUN_EVENTS, Event, EventKind
-from pipeline.ledger.records import Records
+from pipeline.ledger.records import Records, are_rows
 from pipeline.models.values import is_image_hash
 
 
@@ -262,9 +262,9 @@ class State:
         return (record for record in among if record.state in states)
 
     def states_of(self, job_ids: Iterable[str]) -> list[JobState | None]:
-        """Where each of these jobs stands, as `state_of`; in a fifth of the time."""
+        """Where each of these jobs stands, as `state_of`, without a call for each."""
         places, stored = list(map(self.jobs.places.get, job_ids)), JobState.STORED
-        if set(map(type, places)) == {int}:
+        if are_rows(places):
             return [stored] * len(places)
         return [stored if isinstance(place, int) else None if place is None else place.state for place in places]
 

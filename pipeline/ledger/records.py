@@ -133,7 +133,7 @@ class Records(MutableMapping[str, "JobRecord"]):
     def of_no_row(self, job_ids: Sequence[str]) -> list[int]:
         """Which of these jobs, by their numbers, were not found stored after a life without any trouble."""
         places = list(map(self.places.get, job_ids))
-        if _are_rows(places):
+        if are_rows(places):
             return []
         return [number for number, place in enumerate(places) if not isinstance(place, int)]
 
@@ -145,7 +145,7 @@ class Records(MutableMapping[str, "JobRecord"]):
         """
         # At once: beside a live run, jobs are added while this is read.
         places = list(self.places.values()) if job_ids is None else [self.places.get(each) for each in job_ids]
-        if _are_rows(places):
+        if are_rows(places):
             numbers, records = np.array(places, dtype=np.int64), []
         else:
             numbers = np.array([each if isinstance(each, int) else -1 for each in places], dtype=np.int64)
@@ -181,7 +181,7 @@ class Records(MutableMapping[str, "JobRecord"]):
         return f"Records({len(self)} jobs)"
 
 
-def _are_rows(places: Sequence[JobRecord | int | None]) -> bool:
+def are_rows(places: Sequence[JobRecord | int | None]) -> bool:
     """Whether there is nothing else among them, as in most large ledgers; seen without a look at each by Python."""
     return set(map(type, places)) == {int}
 

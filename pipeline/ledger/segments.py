@@ -225,14 +225,8 @@ def _read_file(folder: Path, name: str) -> bytes:
     return path.read_bytes()
 
 
-def read_segments(
-    folder: Path,
-    names: Iterable[SegmentName],
-    replaced: Iterable[SegmentName] = (),
-) -> tuple[list[Event], str]:
+def read_segments(folder: Path, names: Iterable[SegmentName]) -> tuple[list[Event], str]:
     """Read and check segments in order; returns their events and the hash that the chain has reached.
-
-    `replaced` are those that a merged one stands for: each must hold the very same events.
 
     Raises:
         RunDirectoryError: a segment is damaged or does not fit the chain; says which.
@@ -246,15 +240,7 @@ def read_segments(
             raise _not_next(folder, name)
         events += more
         reached = after
-    for name in replaced:
-        more, _, _ = _read_segment(folder, name)
-        if link(GENESIS, more) != link(GENESIS, events[name.first - 1 : name.last]):
-            raise _contradiction(folder, name)
     return events, reached
-
-
-def _contradiction(folder: Path, name: SegmentName) -> RunDirectoryError:
-    return _damage(folder, str(name), "contradicts another segment that holds the same events")
 
 
 def read_tables(folder: Path, names: Iterable[SegmentName], reached: str, points: dict[int, str]) -> Iterator[pa.Table]:
@@ -284,12 +270,15 @@ def check_replaced(folder: Path, kept: Sequence[SegmentName], replaced: Iterable
         RunDirectoryError: one is damaged, or contradicts it.
         FileNotFoundError: one went away since it was listed.
     """
+    merged: SegmentName | None = None
+    events: list[Event] = []
     for name in replaced:
         whole = next(each for each in kept if each.first <= name.first and name.last <= each.last)
-        events, _, _ = _read_segment(folder, whole)
+        if whole != merged:
+            merged, (events, _, _) = whole, _read_segment(folder, whole)
         mine, _, _ = _read_segment(folder, name)
         if link(GENESIS, mine) != link(GENESIS, events[name.first - whole.first : name.last - whole.first + 1]):
-            raise _contradiction(folder, name)
+            raise _damage(folder, str(name), "contradicts another segment that holds the same events")
 
 
 def _check_events(folder: Path, name: SegmentName, table: pa.Table) -> None:

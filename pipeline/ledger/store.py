@@ -250,7 +250,8 @@ def _tidy(folder: Path) -> None:
         kept, replaced = segments.list_segments(folder)
         if replaced:
             # Nothing is deleted before what stands for it was read and found equal.
-            segments.read_segments(folder, kept, replaced)
+            segments.read_segments(folder, kept)
+            segments.check_replaced(folder, kept, replaced)
             segments.remove_segments(folder, replaced)
         if len(kept) > MERGE_ABOVE:
             for group in _groups(kept):
@@ -398,7 +399,13 @@ def read_events(folder: Path) -> list[Event]:
     Raises:
         RunDirectoryError: there is no ledger, or it is damaged.
     """
-    return _beside_a_writer(folder, lambda kept, replaced: segments.read_segments(folder, kept, replaced)[0])
+
+    def read(kept: list[SegmentName], replaced: list[SegmentName]) -> list[Event]:
+        events, _ = segments.read_segments(folder, kept)
+        segments.check_replaced(folder, kept, replaced)
+        return events
+
+    return _beside_a_writer(folder, read)
 
 
 def _beside_a_writer(folder: Path, read: Callable[[list[SegmentName], list[SegmentName]], T]) -> T:
@@ -475,9 +482,8 @@ class Reader:
             known = begun = 0
         if not known:
             segments.check_replaced(self._folder, kept, replaced)
-        reached, points = self._points[begun], {name.last: "" for name in kept[:known]}
-        points = {last: self._points[last] for last in (0, *points)}
-        read = segments.read_tables(self._folder, kept[known:], reached, points)
+        points = {last: self._points[last] for last in (0, *(name.last for name in kept[:known]))}
+        read = segments.read_tables(self._folder, kept[known:], points[begun], points)
         self.moments = pa.concat_tables([self.moments, *map(self._take_in, _in_batches(read))])
         self._names = set(kept)
         self._points = points

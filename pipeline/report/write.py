@@ -158,6 +158,7 @@ def _of_one_kind(column: pd.Series[Any]) -> Any:
 
 
 def _text_cells(texts: Any) -> Any:
+    """Texts as cells: what is plain as it is, other ASCII quoted, and only what is neither looked at one by one."""
     is_plain = pc.match_substring_regex(texts, _PLAIN)
     if pc.all(is_plain).as_py():
         return texts
