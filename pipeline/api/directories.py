@@ -39,17 +39,19 @@ class RunDirectory:
 
         `cost_usd` is text with exact cents; parameters and variables have the types of the manifest.
         """
-        from pipeline.report.write import results_frame, typed
+        from pipeline.report.columns import in_pandas, typed
+        from pipeline.report.tables import results_by_columns
 
         seen = self._look()
-        return typed(results_frame(seen.lines(), seen.state, live=seen.is_held))
+        return in_pandas(typed(results_by_columns(seen.lines(), seen.state, live=seen.is_held)))
 
     def errors(self) -> pd.DataFrame:
         """A line per attempt that did not end well: errors.csv with its types."""
-        from pipeline.report.write import errors_frame
+        from pipeline.report.columns import by_columns, in_pandas, typed
+        from pipeline.report.tables import ERROR_COLUMNS, errors
 
         seen = self._look()
-        return errors_frame(seen.lines(), seen.state)
+        return in_pandas(typed(by_columns(errors(seen.lines(), seen.state), ERROR_COLUMNS)))
 
     def ledger(self) -> pd.DataFrame:
         """Every event, each once and checked, in order: the ledger's columns. Money is micro-dollars."""

@@ -152,11 +152,16 @@ def _stems(records: Iterable[JobRecord], *, dots: bool) -> list[str]:
     return stems
 
 
-def row_of(clip: Clip, extra: Mapping[str, str]) -> dict[str, Any]:
-    """What is said of a clip; `extra` are the columns of parameters and variables, by their names."""
+def row_of(clip: Clip, extra: Mapping[str, str], lead: str) -> dict[str, Any]:
+    """What is said of a clip.
+
+    Args:
+        extra: the columns of parameters and variables, by their names.
+        lead: what the path of the video begins with.
+    """
     line, record = clip.line, clip.record
     fixed = {
-        "video": clip.stem,
+        "video": f"{lead}{clip.stem}.mp4",
         "id": line.id,
         "replicate": line.replicate,
         "job_id": line.job_id,

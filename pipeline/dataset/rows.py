@@ -2,54 +2,63 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import orjson
-import pandas as pd
+import pyarrow as pa
 
 from pipeline.dataset.clips import COLUMNS, Clip, extra_columns, row_of
-from pipeline.report.write import csv_bytes, frame, frame_of, uniform
+from pipeline.report.columns import Column, by_columns, csv_bytes, parquet_bytes, typed
 
 Row = Mapping[str, Any]
 
 
-def table_of(clips: Sequence[Clip]) -> pd.DataFrame:
-    """A line for each clip; every column is of one type, so that every reader finds the same one."""
+def table_of(clips: Sequence[Clip], lead: str) -> pa.Table:
+    """A line for each clip; every column is of one type, so that every reader finds the same one.
+
+    Args:
+        lead: what the path of each video begins with.
+    """
     extra = extra_columns(clips)
     types = COLUMNS | dict.fromkeys(extra.values(), "object")
-    made = frame([row_of(clip, extra) for clip in clips], types)
-    return frame_of(uniform(made[name]) for name in made)
+    return typed(by_columns([row_of(clip, extra, lead) for clip in clips], types))
 
 
-def rows_of(table: pd.DataFrame) -> list[dict[str, Any]]:
+def without(table: pa.Table, job_ids: Collection[str]) -> pa.Table:
+    """The lines of other jobs than these."""
+    return table.filter(pa.array([job_id not in job_ids for job_id in table["job_id"].to_pylist()], pa.bool_()))
+
+
+def rows_of(table: pa.Table) -> list[dict[str, Any]]:
     """The lines of a table as plain values, None where there is none."""
-    plain = {str(name): [None if pd.isna(value) else value for value in table[name].astype(object)] for name in table}
-    return [dict(zip(plain, values, strict=True)) for values in zip(*plain.values(), strict=True)]
+    return table.to_pylist()
 
 
-def as_csv(table: pd.DataFrame) -> bytes:
+def as_csv(table: pa.Table) -> bytes:
     """CSV that a spreadsheet may open: a text that it would run as a formula has a `'` in front."""
-    return csv_bytes(table)
+    return csv_bytes(_columns_of(table))
 
 
-def as_parquet(table: pd.DataFrame) -> bytes:
+def as_parquet(table: pa.Table) -> bytes:
     """Parquet, with every text as it is."""
-    sink = io.BytesIO()
-    table.to_parquet(sink, index=False)
-    return sink.getvalue()
+    return parquet_bytes(_columns_of(table))
 
 
-def as_metadata(table: pd.DataFrame) -> bytes:
+def _columns_of(table: pa.Table) -> dict[str, Column]:
+    return dict(zip(table.column_names, table.columns, strict=True))
+
+
+def as_metadata(table: pa.Table) -> bytes:
     """The `metadata.jsonl` of a Hugging Face folder of videos; the videos lie beside it."""
     # It is read in pieces of some 10 MB, each of which must tell the same types: a piece of nothing but null does not.
-    filled = frame_of(table[name].fillna("") if _has_texts(table[name]) else table[name] for name in table)
+    columns = _columns_of(table).items()
+    filled = pa.table({name: column.fill_null("") if _has_texts(column) else column for name, column in columns})
     return b"".join(orjson.dumps(_for_hugging_face(row)) + b"\n" for row in rows_of(filled))
 
 
-def _has_texts(column: pd.Series[Any]) -> bool:
-    return isinstance(column.dtype, pd.StringDtype) and bool(column.notna().any())
+def _has_texts(column: pa.ChunkedArray[Any]) -> bool:
+    return pa.types.is_string(column.type) and column.null_count < len(column)
 
 
 def _for_hugging_face(row: Row) -> dict[str, Any]:

@@ -194,10 +194,8 @@ def _names(clips: Iterable[Clip], form: str) -> list[str]:
 
 
 def _fill(folder: Path, place: Place, choice: Choice, state: State, asked: Asked) -> Exported:
-    table = described.table_of(choice.clips)
     # A path counts from where the table is.
-    lead = "videos/" if _FOLDER.get(asked.format) == "videos" else ""
-    table["video"] = lead + table["video"] + ".mp4"
+    table = described.table_of(choice.clips, "videos/" if _FOLDER.get(asked.format) == "videos" else "")
     rows = described.rows_of(table)
     shards = 0
     if asked.format == "webdataset":
@@ -207,7 +205,7 @@ def _fill(folder: Path, place: Place, choice: Choice, state: State, asked: Asked
     gone = {each.job_id for each in left_out}
     if asked.format != "webdataset":
         name, written = _TABLE[asked.format]
-        place.add_bytes(name, written(table[~table["job_id"].isin(gone)]))
+        place.add_bytes(name, written(described.without(table, gone)))
     rows = [row for row in rows if row["job_id"] not in gone]
     done = Exported(
         path=place.path,

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
 import orjson
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet as pq
 
 from pipeline.kernel.errors import RunDirectoryError
 from pipeline.kernel.files import read_regular_file, write_file
+from pipeline.report.columns import Column, column_of, joined, taken
 
 if TYPE_CHECKING:
     # At run time whoever only looks at a run directory need not wait for what reads manifests.
     from pipeline.jobs import Job, Kind
     from pipeline.manifest import Entry
+
+T = TypeVar("T")
+
+pc: Any = pyarrow.compute
+"""Its types do not say what it takes beside arrays."""
 
 FILE = "jobs.parquet"
 
@@ -37,6 +45,9 @@ _FIELDS: list[pa.Field[Any]] = [
 _SCHEMA = pa.schema(_FIELDS)
 _KEY = ("row", "id", "job_id")
 _NOTHING = "{}"
+_BEFORE_PROMPT = '{"prompt":"'
+_PLAIN_PROMPT = '^{"prompt":"[^"\\\\\\x00-\\x1f]*"(,"|}$)'
+"""Parameters that begin with a prompt in which JSON has nothing to mask."""
 _AT_ONCE = 50_000
 """Lines whose parameters are taken out together."""
 
@@ -109,36 +120,42 @@ class Lines(Sequence[Line]):
 
     @cached_property
     def variables(self) -> list[str]:
-        """The name of each variable, in order of first mention."""
-        return list(dict.fromkeys(name for _, variables in self.asked() for each in variables for name in each))
+        """The name of each variable, in order of first mention.
+
+        Raises:
+            RunDirectoryError: they cannot be read.
+        """
+        found = self._read(lambda: _objects(json.loads, self._table["variables"].unique()))
+        return list(dict.fromkeys(name for each in found for name in each))
 
     @property
     def models(self) -> list[str]:
         """Each different model, in order of first mention."""
         return [str(name) for name in self._table["model"].unique().to_pylist()]
 
-    def asked(self) -> Iterator[tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
-        """The parameters and the variables of the lines, some ten thousand at a time.
+    def asked(self, names: Iterable[str]) -> dict[str, Column]:
+        """The values of parameters and variables; a parameter hides a variable of its name.
 
         Raises:
             RunDirectoryError: they cannot be read.
         """
-        for first in range(0, len(self), _AT_ONCE):
-            yield self._asked(self._table.slice(first, _AT_ONCE))
+        parts = [
+            self._read(functools.partial(_asked, self._table.slice(first, _AT_ONCE), names))
+            for first in range(0, len(self), _AT_ONCE)
+        ]
+        return {name: joined([part[name] for part in parts]) for name in names}
 
-    def _asked(self, table: pa.Table) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    def _read(self, read: Callable[[], T]) -> T:
         try:
-            params = list(map(_params, _values(table, "params")))
-            variables = [{} if text == _NOTHING else json.loads(text) for text in _values(table, "variables")]
-            if not {*map(type, params), *map(type, variables)} <= {dict}:
-                raise TypeError("no JSON object")
+            return read()
         except (ValueError, TypeError) as error:
             raise _unreadable(self._folder or Path(), error) from None
-        return params, variables
 
     def _lines(self, table: pa.Table) -> Iterator[Line]:
         columns = (_values(table, name) for name in (*_KEY[:2], "replicate", "job_id", "model"))
-        return map(Line, *columns, *self._asked(table))
+        params = self._read(lambda: _objects(_params, table["params"]))
+        variables = self._read(lambda: _objects(json.loads, table["variables"]))
+        return map(Line, *columns, params, variables)
 
     def take(self, numbers: Sequence[int]) -> Lines:
         """Some of the lines, by their numbers from 0."""
@@ -249,6 +266,51 @@ def _params_text(params: Mapping[str, Any]) -> str:
         return orjson.dumps(plain).decode()
     except TypeError:
         return json.dumps(plain)
+
+
+def _asked(table: pa.Table, names: Iterable[str]) -> dict[str, Column]:
+    """The values of parameters and variables in a part of the lines.
+
+    What lines have in common is read once, and most are alike in all but the prompt.
+    """
+    texts = table["params"].combine_chunks()
+    is_plain = pc.match_substring_regex(texts, _PLAIN_PROMPT)
+    # The prompt and the rest in turns.
+    halves = pc.split_pattern(
+        pc.utf8_slice_codeunits(texts.filter(is_plain), len(_BEFORE_PROMPT)), '"', max_splits=1
+    ).flatten()
+    prompts = pc.replace_with_mask(pa.nulls(len(texts), pa.string()), is_plain, halves[::2])
+    params = pc.replace_with_mask(texts, is_plain, halves[1::2]).dictionary_encode()
+    variables = table["variables"].combine_chunks().dictionary_encode()
+    known_params = _objects(lambda text: _params(_without_prompt(text)), params.dictionary)
+    known_variables = _objects(json.loads, variables.dictionary)
+    count = max(1, len(known_variables))
+    pairs = pc.add(pc.multiply(params.indices.cast(pa.int64()), count), variables.indices).dictionary_encode()
+    forms = [{**known_variables[pair % count], **known_params[pair // count]} for pair in pairs.dictionary.to_pylist()]
+    columns = {name: taken(column_of([form.get(name) for form in forms]), pairs.indices) for name in names}
+    if "prompt" in columns:
+        columns["prompt"] = _either(prompts, columns["prompt"])
+    return columns
+
+
+def _without_prompt(text: str) -> str:
+    """The JSON object that a text is, or that is left where the prompt was taken from its beginning."""
+    return text if text.startswith("{") else f"{{{text.removeprefix(',')}"
+
+
+def _either(texts: Any, others: Column) -> Column:
+    """The texts, and the others where there is none."""
+    if not isinstance(others, list) and others.type in (pa.string(), pa.null()):
+        return pc.coalesce(texts, others.cast(pa.string()))
+    pairs = zip(texts.to_pylist(), others if isinstance(others, list) else others.to_pylist(), strict=True)
+    return [other if text is None else text for text, other in pairs]
+
+
+def _objects(read: Callable[[str], Any], texts: Any) -> list[dict[str, Any]]:
+    values = list(map(read, texts.to_pylist()))
+    if not set(map(type, values)) <= {dict}:
+        raise TypeError("no JSON object")
+    return values
 
 
 def _params(text: str) -> Any:

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import pandas as pd
+import pyarrow as pa
 
 from pipeline.jobs import Job
 from pipeline.kernel.usd import format_usd
 from pipeline.ledger.fold import State
 from pipeline.manifest import Entry
+from pipeline.report.columns import Column, column_of, csv_bytes, parquet_bytes
 from pipeline.report.tables import extra_columns, status_of
-from pipeline.report.write import csv_bytes, uniform
 
 COLUMNS = {
-    "start": "Int64",
-    "row": "Int64",
-    "id": "string",
-    "replicate": "Int64",
-    "job_id": "string",
-    "status": "string",
-    "allowed": "string",
-    "price_usd": "string",
-    "tags": "string",
+    "start": pa.int64(),
+    "row": pa.int64(),
+    "id": pa.string(),
+    "replicate": pa.int64(),
+    "job_id": pa.string(),
+    "status": pa.string(),
+    "allowed": pa.string(),
+    "price_usd": pa.string(),
+    "tags": pa.string(),
 }
-"""The fixed columns of an expansion, in order, with their pandas types."""
+"""The fixed columns of an expansion, in order, with their types."""
 
 FORMATS = (".csv", ".parquet")
 
@@ -50,12 +49,8 @@ def expansion_bytes(
         price: the most that a job may cost, in micro-dollars.
         live: whether a run holds the directory now.
     """
-    table = pd.DataFrame(_fixed(entries, state, starts, price, live=live) | _asked(entries))
-    if ending == ".csv":
-        return csv_bytes(table)
-    parquet = io.BytesIO()
-    pd.DataFrame({name: uniform(table[name]) for name in table}).to_parquet(parquet, index=False)
-    return parquet.getvalue()
+    table = _fixed(entries, state, starts, price, live=live) | _asked(entries)
+    return csv_bytes(table) if ending == ".csv" else parquet_bytes(table)
 
 
 def _fixed(
@@ -65,7 +60,7 @@ def _fixed(
     price: Callable[[Job], int],
     *,
     live: bool,
-) -> dict[str, pd.Series[Any]]:
+) -> dict[str, Column]:
     ids = [entry.job.job_id for entry in entries]
     found = [starts.get(job_id) for job_id in ids]
     first = dict(zip(reversed(ids), range(len(ids) - 1, -1, -1), strict=True))
@@ -85,10 +80,10 @@ def _fixed(
         "price_usd": prices,
         "tags": [", ".join(entry.tags) for entry in entries],
     }
-    return {name: pd.Series(columns[name], dtype=kind) for name, kind in COLUMNS.items()}
+    return {name: pa.array(columns[name], kind) for name, kind in COLUMNS.items()}
 
 
-def _asked(entries: Sequence[Entry]) -> dict[str, pd.Series[Any]]:
+def _asked(entries: Sequence[Entry]) -> dict[str, Column]:
     """Every parameter, then every variable."""
     names = extra_columns(
         dict.fromkeys(entry.job.model for entry in entries),
@@ -98,9 +93,8 @@ def _asked(entries: Sequence[Entry]) -> dict[str, pd.Series[Any]]:
     params = [entry.job.params for entry in entries]
     variables = [entry.variables for entry in entries]
     return {
-        column: pd.Series(
-            [mine[name] if name in mine else other.get(name) for mine, other in zip(params, variables, strict=True)],
-            dtype="object",
+        column: column_of(
+            [mine[name] if name in mine else other.get(name) for mine, other in zip(params, variables, strict=True)]
         )
         for name, column in names.items()
     }

@@ -14,6 +14,7 @@ from pipeline.kernel.usd import format_usd
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import JobRecord, JobState, State
 from pipeline.models import find_model
+from pipeline.report.columns import Column
 from pipeline.report.entries import Key, Line, as_lines, keys_of
 
 pc: Any = pyarrow.compute
@@ -165,21 +166,17 @@ def _iso(at_us: Any) -> Any:
     return pc.binary_join_element_wise(pc.utf8_replace_slice(moments, 10, 11, "T"), "Z", "")
 
 
-def asked(lines: Sequence[Line]) -> dict[str, list[Any]]:
-    """The columns of results.csv beside the fixed ones: every parameter, then every variable, as the rows have it."""
+def results_by_columns(lines: Sequence[Line], state: State, *, live: bool = False) -> dict[str, Column]:
+    """The columns of results.csv: the fixed ones, then every parameter, then every variable, as the rows have it.
+
+    Args:
+        live: whether a run holds the directory now.
+    """
+    fixed = outcomes(lines, state, live=live)
     known = as_lines(lines)
-    values: dict[str, list[Any]] = {name: [] for model in known.models for name in find_model(model).parameters}
-    parameters, count = set(values), 0
-    for params, variables in known.asked():
-        for name in dict.fromkeys(name for each in variables if each for name in each):
-            values.setdefault(name, [None] * count)
-        for name, column in values.items():
-            column += [
-                mine[name] if name in mine else other.get(name) for mine, other in zip(params, variables, strict=True)
-            ]
-        count += len(params)
-    names = extra_columns(known.models, [name for name in values if name not in parameters], RESULT_COLUMNS)
-    return {column: values[name] for name, column in names.items()}
+    names = extra_columns(known.models, known.variables, RESULT_COLUMNS)
+    values = known.asked(names)
+    return {name: fixed[name] for name in fixed.column_names} | {names[name]: values[name] for name in names}
 
 
 def results(lines: Sequence[Line], state: State, *, live: bool = False) -> list[dict[str, Any]]:
@@ -188,9 +185,9 @@ def results(lines: Sequence[Line], state: State, *, live: bool = False) -> list[
     Args:
         live: whether a run holds the directory now.
     """
-    table = outcomes(lines, state, live=live)
-    columns = {name: table[name].to_pylist() for name in table.column_names} | asked(lines)
-    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    columns = results_by_columns(lines, state, live=live)
+    values = [column if isinstance(column, list) else column.to_pylist() for column in columns.values()]
+    return [dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True)]
 
 
 def result_columns(lines: Sequence[Line]) -> list[str]:

@@ -1,0 +1,209 @@
+"""A table by columns: as CSV that is safe to open in a spreadsheet, and as Parquet. Pure.
+
+A column is an Arrow array where its values are of one kind, and a list of plain values where they are not: a variable
+may be a number in one row and text in another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.parquet as pq
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+pc: Any = pyarrow.compute
+"""Its types do not say what it takes beside arrays."""
+
+Column = Any
+Table = Mapping[str, Column]
+
+_KINDS: dict[str, pa.DataType] = {"Int64": pa.int64(), "Float64": pa.float64(), "string": pa.string()}
+"""Arrow's types by the names that pandas has for them."""
+_ARROW_TYPES: dict[frozenset[type], pa.DataType] = {
+    frozenset(): pa.null(),
+    frozenset([str]): pa.string(),
+    frozenset([int]): pa.int64(),
+    frozenset([float]): pa.float64(),
+    frozenset([bool]): pa.bool_(),
+}
+_FORMULA = re.compile(r"[\s\x00\u200b\ufeff]*[=+\-@＝＋－＠]|[\t\r\n\x00]")
+"""A cell that a spreadsheet would take for a formula (in any locale), or whose start it would swallow."""
+
+_PRINTABLE = "^([A-Za-z0-9][ -~]*)?$"
+"""ASCII with nothing to make harmless."""
+_PLAIN = "^([A-Za-z0-9][ !#-+--~]*)?$"
+"""The same with nothing to quote: no quotation mark and no comma."""
+_IS_PLAIN = np.array([chr(byte).isprintable() and byte < 128 and chr(byte) not in '",' for byte in range(256)])
+_IS_FIRST = np.array([byte < 128 and chr(byte).isalnum() for byte in range(256)])
+"""The same by bytes: those that a plain cell has, and those that it begins with."""
+_QUOTED = re.compile(r'[",\n]')
+_LINE_ENDS = re.compile(r"\r\n?")
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+_ROWS_AT_ONCE = 50_000
+
+
+def by_columns(rows: Sequence[Mapping[str, Any]], types: Mapping[str, str]) -> dict[str, Column]:
+    """Rows as a table with exactly these columns, whether or not there are any rows.
+
+    Args:
+        types: the type of each column as pandas names it; `object` where it is whatever its values are.
+    """
+    columns = {name: [row.get(name) for row in rows] for name in types}
+    return {
+        name: column_of(columns[name]) if kind == "object" else pa.array(columns[name], _KINDS[kind])
+        for name, kind in types.items()
+    }
+
+
+def column_of(values: list[Any]) -> Column:
+    """The values as an array where they are of one kind; else as they are."""
+    kind = _ARROW_TYPES.get(frozenset(map(type, values)) - {type(None)})
+    if kind is not None:
+        # Half a character fits no array, and neither does a number of more than 64 bits.
+        with contextlib.suppress(UnicodeEncodeError, OverflowError):
+            return pa.array(values, kind, from_pandas=True)
+    return values
+
+
+def taken(column: Column, numbers: Any) -> Column:
+    """The values with these numbers, counted from 0."""
+    if isinstance(column, list):
+        return [column[number] for number in numbers.to_pylist()]
+    return column.take(numbers)
+
+
+def joined(parts: Sequence[Column]) -> Column:
+    """One column of several, one after the other."""
+    types = {None if isinstance(part, list) else part.type for part in parts} - {pa.null()}
+    kind = types.pop() if types else pa.null()
+    if kind is None or types:
+        return [value for part in parts for value in (part if isinstance(part, list) else part.to_pylist())]
+    return pa.chunked_array([part.cast(kind) for part in parts], kind)
+
+
+# --- Parquet and pandas ---
+
+
+def parquet_bytes(table: Table) -> bytes:
+    """The table as Parquet, every column of one type; pandas finds its own types there."""
+    arrow = typed(table)
+    sink = pa.BufferOutputStream()
+    pq.write_table(arrow.cast(pa.Schema.from_pandas(in_pandas(arrow.slice(0, 0)), preserve_index=False)), sink)
+    return sink.getvalue().to_pybytes()
+
+
+def in_pandas(table: pa.Table) -> pd.DataFrame:
+    """The table in pandas, in types that know nothing from zero."""
+    import pandas as pd
+
+    types = {
+        pa.int64(): pd.Int64Dtype(),
+        pa.float64(): pd.Float64Dtype(),
+        pa.string(): pd.StringDtype(),
+        pa.bool_(): pd.BooleanDtype(),
+    }
+    frame: pd.DataFrame = table.to_pandas(types_mapper=types.get)
+    return frame
+
+
+def typed(table: Table) -> pa.Table:
+    """The table with one type for each column."""
+    return pa.table({name: _of_one_type(column) for name, column in table.items()})
+
+
+def _of_one_type(column: Column) -> Any:
+    """Numbers where all are numbers, else texts in the manifest's spelling."""
+    if not isinstance(column, list):
+        return column.cast(pa.string()) if pa.types.is_null(column.type) else column
+    if set(map(type, column)) - {type(None)} == {int, float}:
+        with contextlib.suppress(OverflowError):
+            return pa.array([value if value is None else float(value) for value in column], pa.float64())
+    return pa.array([value if value is None else _text(value) for value in column], pa.string())
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value).encode("utf-8", "replace").decode()
+
+
+# --- CSV ---
+
+
+def csv_bytes(table: Table) -> bytes:
+    """The table as CSV, with text that a spreadsheet would run as a formula made harmless by a leading `'`."""
+    parts = [_lines_of(pa.array([",".join(map(_cell, table))]))]
+    count = max(map(len, table.values()), default=0)
+    for first in range(0, count, _ROWS_AT_ONCE):
+        # Column by column: a million rows one by one take half a minute, most of it for texts with nothing to quote.
+        cells = [_cells(column[first : first + _ROWS_AT_ONCE]) for column in table.values()]
+        parts.append(_lines_of(pc.binary_join_element_wise(*cells, ",")))
+    return b"".join(parts)
+
+
+def _cells(column: Column) -> Any:
+    """A column's cells as texts: nothing where there is none, made harmless and quoted where needed."""
+    if isinstance(column, list):
+        return pa.array(list(map(_cell, column)), pa.string())
+    values = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if pa.types.is_string(values.type):
+        return _text_cells(pc.fill_null(values, ""))
+    if pa.types.is_integer(values.type):
+        return pc.fill_null(values.cast(pa.string()), "")
+    # Not by a cast: Arrow writes 5.0 as 5, and true as Python does not.
+    encoded = values.dictionary_encode(null_encoding="encode")
+    return pa.array(list(map(_cell, encoded.dictionary.to_pylist())), pa.string()).take(encoded.indices)
+
+
+def _text_cells(texts: Any) -> Any:
+    """Texts as cells: what is plain as it is, other ASCII quoted, and only what is neither looked at one by one."""
+    if _are_plain(texts):
+        return texts
+    is_plain = pc.match_substring_regex(texts, _PLAIN)
+    quoted = pc.binary_join_element_wise('"', pc.replace_substring(texts, '"', '""'), '"', "")
+    is_odd = pc.invert(pc.match_substring_regex(texts, _PRINTABLE))
+    odd = pa.array(list(map(_cell, texts.filter(is_odd).to_pylist())), pa.string())
+    return pc.replace_with_mask(pc.if_else(is_plain, texts, quoted), is_odd, odd)
+
+
+def _are_plain(texts: Any) -> bool:
+    """Whether all of them are, by their bytes: most columns are, and a regular expression takes ten times as long."""
+    _, offsets, data = texts.buffers()
+    if data is None:
+        return True
+    ends = np.frombuffer(offsets, dtype=np.int32)[texts.offset : texts.offset + len(texts) + 1]
+    characters = np.frombuffer(data, dtype=np.uint8)
+    firsts = characters[ends[:-1][ends[:-1] < ends[1:]]]
+    return bool(_IS_FIRST[firsts].all() and _IS_PLAIN[characters[ends[0] : ends[-1]]].all())
+
+
+def _cell(value: object) -> str:
+    """A value as a cell, quoted as Python's own writer of CSV would."""
+    if not isinstance(value, str):
+        return "" if value is None else str(value)
+    text = str(harmless(value))
+    return '"' + text.replace('"', '""') + '"' if _QUOTED.search(text) else text
+
+
+def _lines_of(rows: pa.Array[Any]) -> bytes:
+    together = pa.ListArray.from_arrays(pa.array([0, len(rows)], pa.int32()), rows)
+    text: bytes = pc.binary_join(together, "\n")[0].as_buffer().to_pybytes()
+    return text + b"\n"
+
+
+def harmless(value: Any) -> Any:
+    """A cell's text, with `'` in front if a spreadsheet would take it for a formula. Numbers stay numbers.
+
+    What is no writing (control characters, half characters) is shown as such, and a line ends in one way only: a lone
+    carriage return would end the row for some readers.
+    """
+    if not isinstance(value, str) or not value or (value[0].isalnum() and value.isprintable()):
+        return value
+    shown = _UNPRINTABLE.sub("�", _LINE_ENDS.sub("\n", value))
+    return f"'{shown}" if _FORMULA.match(value) else shown

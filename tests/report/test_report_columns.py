@@ -1,0 +1,96 @@
+"""What rows ask for, taken out by columns, is what each of them asks for; and a column has one type."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from pipeline.kernel.errors import RunDirectoryError
+from pipeline.report import entries
+from pipeline.report.columns import column_of, in_pandas, joined, parquet_bytes, typed
+from pipeline.report.entries import Line, Lines, as_lines
+
+PROMPTS = (
+    "a mug",
+    "",
+    'say "hi"',
+    "back\\slash",
+    "a\nb",
+    "東京",
+    "half \ud800",
+    '","duration":9,"x":"',
+    "}",
+    None,
+    5,
+    1.5,
+)
+VALUES = (None, "text", "", 5, 10**30, 0.5, True, "half \ud800", "{", "\x00")
+NAMES = ("prompt", "duration", "mood", "seed", "nobody's")
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 50_000])
+@pytest.mark.parametrize("seed", range(40))
+def test_what_rows_ask_for_is_the_same_by_columns(seed: int, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the values are, however many rows share them, and wherever one part of the rows ends."""
+    monkeypatch.setattr(entries, "_AT_ONCE", at_once)
+    rng = random.Random(seed)
+    values = rng.sample(VALUES, rng.randint(1, 4))
+    lines = as_lines([_line(rng, number, values) for number in range(rng.randint(0, 30))])
+    found = lines.asked(NAMES)
+    assert list(found) == list(NAMES)
+    for name, column in found.items():
+        wanted = [line.params[name] if name in line.params else line.variables.get(name) for line in lines]
+        plain = column if isinstance(column, list) else column.to_pylist()
+        assert list(map(_with_type, plain)) == list(map(_with_type, wanted)), name
+
+
+def _line(rng: random.Random, number: int, values: list[Any]) -> Line:
+    """A row whose prompt comes first, as in all that we write, or not at all, or last."""
+    others: dict[str, Any] = {name: rng.choice(values) for name in ("duration", "mood") if rng.random() < 0.7}
+    prompt: dict[str, Any] = {"prompt": rng.choice(PROMPTS)}
+    params = rng.choice([prompt | others] * 3 + [others | prompt, others])
+    variables = {name: rng.choice(values) for name in ("mood", "seed") if rng.random() < 0.5}
+    return Line(number, "x", 1, f"k1-{number}", "kling-2", params, variables)
+
+
+def _with_type(value: object) -> tuple[type, object]:
+    return type(value), value
+
+
+@pytest.mark.parametrize("text", ['{"prompt":"a"', '{"prompt":"a",}', "[]", "5", '{"prompt":"a"}{}', "{'a':1}", ""])
+@pytest.mark.parametrize("name", ["params", "variables"])
+def test_rows_that_are_no_rows_are_refused_in_either_way(text: str, name: str) -> None:
+    """A directory whose rows cannot be read says so, and nothing is made up for them."""
+    whole = as_lines([Line(1, "x", 1, "k1-1", "kling-2", {"prompt": "a"}, {})])._table
+    broken = Lines(whole.set_column(whole.column_names.index(name), name, pa.array([text])))
+    with pytest.raises(RunDirectoryError):
+        broken.asked(NAMES)
+    with pytest.raises(RunDirectoryError):
+        list(broken)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "wanted"),
+    [
+        ([None, None], pa.string(), [None, None]),
+        ([1, None], pa.int64(), [1, None]),
+        ([1, 0.5], pa.float64(), [1.0, 0.5]),
+        ([1, 10**30], pa.string(), ["1", str(10**30)]),
+        ([True, None], pa.bool_(), [True, None]),
+        ([True, 1, "x", 2.5], pa.string(), ["true", "1", "x", "2.5"]),
+        (["half \ud800", None], pa.string(), ["half ?", None]),
+    ],
+)
+def test_a_column_has_one_type_in_parquet(values: list[Any], kind: pa.DataType, wanted: list[Any]) -> None:
+    """Numbers where all are numbers, and texts in the manifest's spelling where they are not."""
+    parts = [[value] for value in values]
+    for column in (column_of(values), joined([column_of(part) for part in parts])):
+        table = typed({"column": column})
+        assert table["column"].type == kind
+        assert table["column"].to_pylist() == wanted
+    read = pa.parquet.read_table(pa.BufferReader(parquet_bytes({"column": column})))
+    assert read["column"].to_pylist() == wanted
+    assert read.to_pandas().dtypes.equals(in_pandas(table).dtypes)
