@@ -6,13 +6,14 @@ import itertools
 import math
 from bisect import bisect
 from collections import Counter
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.jobs import Job
 from pipeline.kernel.usd import MicroUsd
 from pipeline.ledger.fold import JobRecord, JobState, State
 from pipeline.manifest import Entry
+from pipeline.manifest.campaign import count_rows, has_axes, jobs_of
 from pipeline.models.base import Scalar
 
 CALLS_PER_JOB = 6
@@ -144,15 +145,18 @@ def make_plan(
     is_to_do = [where is None for where in standing]
     del standing
     to_do = tuple(itertools.compress(jobs, is_to_do))
-    keys = [job.price_key for job in jobs]
-    quotes = {key: state.books.quote(price(job)) for key, job in dict(zip(keys, jobs, strict=True)).items()}
+    kinds = [job.kind for job in jobs]
+    of_kind = dict(zip(kinds, jobs, strict=True))
+    keys = list(map({kind: job.price_key for kind, job in of_kind.items()}.__getitem__, kinds))
+    quotes = {job.price_key: state.books.quote(price(job)) for job in of_kind.values()}
     costs = [quotes[key] for key in itertools.compress(keys, is_to_do)]
     free = state.books.free(cap)
     fits = _under_the_cap(costs, free, limit)
     allowed, allowed_cost = sum(fits), MicroUsd(sum(itertools.compress(costs, fits)))
     last = next((job for job, fit in zip(reversed(to_do), reversed(fits), strict=True) if fit), None)
     held = tuple(itertools.islice(_held(to_do, fits), MAX_HELD))
-    rows, first, is_swept = _look_through(entries, {job.job_id for job in (last, *held) if job is not None})
+    rows, is_swept = count_rows(entries), has_axes(entries)
+    first = _first_entries(entries, {job.job_id for job in (last, *held) if job is not None})
 
     def takes_s(some: int) -> float:
         batches = min(some, canaries), max(0, some - canaries)
@@ -188,7 +192,9 @@ def make_plan(
 
 def _standing(state: State, jobs: Sequence[Job], retried: Callable[[JobRecord], bool]) -> list[JobState | None]:
     """Where each job stands; None if it is still to be made."""
-    standing = state.states_of(job.job_id for job in jobs)
+    standing = state.states_of([job.job_id for job in jobs])
+    if {JobState.VOIDED, JobState.FAILED}.isdisjoint(standing):
+        return standing
     for number, where in enumerate(standing):
         if where is JobState.VOIDED or (where is JobState.FAILED and retried(state.jobs[jobs[number].job_id])):
             standing[number] = None
@@ -215,22 +221,14 @@ def _price_lines(jobs: Counter[str], to_do: Counter[str], quotes: Mapping[str, M
         yield PriceLine(key, quotes[key], jobs[key], to_do[key], MicroUsd(quotes[key] * to_do[key]))
 
 
-def _look_through(entries: Sequence[Entry], wanted: Container[str]) -> tuple[int, dict[str, Entry], bool]:
-    """How many rows there are, the first entry of each of the jobs that are wanted, and whether there is any axis.
-
-    The entries of a row stand together. Nothing is kept for each: there may be a million.
-    """
-    rows, before, is_swept = 0, None, False
+def _first_entries(entries: Sequence[Entry], wanted: Collection[str]) -> dict[str, Entry]:
+    """The first entry of each of the jobs that are wanted."""
     first: dict[str, Entry] = {}
-    for entry in entries:
-        row, _, job, _, _, axes, _ = entry
-        if row != before:
-            rows, before = rows + 1, row
-        if axes:
-            is_swept = True
-        if job.job_id in wanted:
-            first.setdefault(job.job_id, entry)
-    return rows, first, is_swept
+    if wanted:
+        for number, job in enumerate(jobs_of(entries)):
+            if job.job_id in wanted:
+                first.setdefault(job.job_id, entries[number])
+    return first
 
 
 def _axes(entries: Sequence[Entry], costs: Mapping[str, int]) -> Iterator[Axis]:

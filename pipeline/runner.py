@@ -10,7 +10,7 @@ import logging
 import os
 import random
 import signal
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -126,7 +126,7 @@ class LiveRun:
 
     context: RunContext
     lines: Lines
-    asked: frozenset[str]
+    asked: Set[str]
     """The ids of the jobs that were asked for."""
     done_elsewhere: int
     """Jobs of the directory that are done and were not asked for now."""
@@ -244,10 +244,11 @@ def check_ids(folder: Path, campaign: Campaign, state: State) -> None:
     """
     if not state.jobs:
         return
-    jobs = {job.job_id: job for job in jobs_of(campaign.entries)}
-    paid = paid_and_unasked(jobs, state)
+    asked = jobs_of(campaign.entries)
+    paid = paid_and_unasked([job.job_id for job in asked], state)
     if not paid:
         return
+    jobs = {job.job_id: job for job in asked}
     lines: Sequence[Line] = []
     # Rows that cannot be read keep nobody from what is paid: then the ledger alone must tell.
     with contextlib.suppress(RunDirectoryError):
@@ -551,7 +552,8 @@ async def _run_engine(
     to_start = min(sum(_may_start(state, job, options) for job in left), options.limit or len(chosen))
     await context.record(_run_started(config, campaign, context.settings, len(chosen), to_start, tells=tells))
     begun_seq, before_seq = state.last_seq, state.last_seq - 1
-    asked = frozenset(job.job_id for job in chosen)
+    # In the order of the jobs, in which they are quicker looked up than in any other.
+    asked = dict.fromkeys([job.job_id for job in chosen]).keys()
     over, of_these = state.counts, state.count(asked)
     done_elsewhere = sum(over[each] - of_these[each] for each in (JobState.STORED, JobState.FAILED))
     live = LiveRun(context, lines, asked, done_elsewhere, to_start)
@@ -668,7 +670,9 @@ def _run_started(
 
 def _left(state: State, jobs: Sequence[Job]) -> list[Job]:
     """The jobs that are not stored yet, in their order: what is left of a million is looked at again and again."""
-    states = state.states_of(job.job_id for job in jobs)
+    states = state.states_of([job.job_id for job in jobs])
+    if set(states) == {JobState.STORED}:
+        return []
     return [job for job, standing in zip(jobs, states, strict=True) if standing is not JobState.STORED]
 
 

@@ -8,7 +8,7 @@ follow what; `docs/design.md` draws it, and a test holds the two equal.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -261,16 +261,16 @@ class State:
         among = self.jobs.values() if JobState.STORED in states else self.jobs.unsettled()
         return (record for record in among if record.state in states)
 
-    def states_of(self, job_ids: Iterable[str]) -> list[JobState | None]:
+    def states_of(self, job_ids: Sequence[str]) -> list[JobState | None]:
         """Where each of these jobs stands, as `state_of`, without a call for each."""
-        places, stored = list(map(self.jobs.places.get, job_ids)), JobState.STORED
+        places, stored = self.jobs.places_of(job_ids), JobState.STORED
         if are_rows(places):
             return [stored] * len(places)
         return [stored if isinstance(place, int) else None if place is None else place.state for place in places]
 
-    def count(self, job_ids: Iterable[str]) -> Counter[JobState | None]:
+    def count(self, job_ids: Collection[str]) -> Counter[JobState | None]:
         """How many of these jobs stand where; None are those before their first attempt."""
-        return Counter(self.states_of(job_ids))
+        return Counter(self.states_of(list(job_ids)))
 
     def state_of(self, job_id: str) -> JobState | None:
         """Where a job stands, without a record being made; None before its first attempt."""

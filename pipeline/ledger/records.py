@@ -114,7 +114,8 @@ class Records(MutableMapping[str, "JobRecord"]):
 
     def unsettled(self) -> Iterator[JobRecord]:
         """The records that are objects: all but those of jobs that were found stored."""
-        return (place for place in list(self.places.values()) if not isinstance(place, int))
+        places = list(self.places.values())
+        return iter(()) if are_rows(places) else (place for place in places if not isinstance(place, int))
 
     def __getitem__(self, job_id: str) -> JobRecord:
         return self._record(self.places[job_id])
@@ -130,9 +131,17 @@ class Records(MutableMapping[str, "JobRecord"]):
         at = bisect_right(self._firsts, place) - 1
         return self._rows[at].record(place - self._firsts[at])
 
+    def are(self, job_ids: Sequence[str]) -> bool:
+        """Whether these are all the jobs, in their order: most often true of a finished run, and seen at a glance."""
+        return len(job_ids) == len(self.places) and list(self.places) == list(job_ids)
+
+    def places_of(self, job_ids: Sequence[str]) -> list[JobRecord | int | None]:
+        """For each job its record or the number of its row; None without either."""
+        return list(self.places.values()) if self.are(job_ids) else list(map(self.places.get, job_ids))
+
     def of_no_row(self, job_ids: Sequence[str]) -> list[int]:
         """Which of these jobs, by their numbers, were not found stored after a life without any trouble."""
-        places = list(map(self.places.get, job_ids))
+        places = self.places_of(job_ids)
         if are_rows(places):
             return []
         return [number for number, place in enumerate(places) if not isinstance(place, int)]
@@ -144,7 +153,7 @@ class Records(MutableMapping[str, "JobRecord"]):
             job_ids: the jobs, in the order that is wanted; one without a record is a row of nulls. All without it.
         """
         # At once: beside a live run, jobs are added while this is read.
-        places = list(self.places.values()) if job_ids is None else [self.places.get(each) for each in job_ids]
+        places = list(self.places.values()) if job_ids is None else self.places_of(job_ids)
         if are_rows(places):
             numbers, records = np.array(places, dtype=np.int64), []
         else:

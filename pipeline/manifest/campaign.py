@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import operator
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -50,6 +51,8 @@ class Entries(Sequence[Entry]):
         self._priorities = array("i")
         self._axes: list[Mapping[str, Scalar]] = []
         self._tags: list[tuple[str, ...]] = []
+        self.distinct: int | None = None
+        """How many different jobs there are, where whoever made the entries has said so."""
 
     def add(
         self,
@@ -106,19 +109,55 @@ class Entries(Sequence[Entry]):
         return self._jobs
 
     @property
-    def rows(self) -> Sequence[int]:
+    def rows(self) -> array[int]:
         """The row of each."""
         return self._rows
 
     @property
-    def priorities(self) -> Sequence[int]:
+    def row_ids(self) -> Sequence[str]:
+        """The id of the row of each."""
+        return self._row_ids
+
+    @property
+    def variables(self) -> Sequence[Mapping[str, Scalar]]:
+        """The variables of each."""
+        return self._variables
+
+    @property
+    def priorities(self) -> array[int]:
         """The priority of each."""
         return self._priorities
+
+    @property
+    def axes(self) -> Sequence[Mapping[str, Scalar]]:
+        """The values of each on the axes of its sweep."""
+        return self._axes
+
+
+def by_columns(entries: Sequence[Entry]) -> Entries:
+    """Entries by columns, whatever they were before."""
+    if isinstance(entries, Entries):
+        return entries
+    columns = Entries()
+    for entry in entries:
+        columns.add(*entry)
+    return columns
 
 
 def jobs_of(entries: Sequence[Entry]) -> Sequence[Job]:
     """The job of each entry, in their order."""
     return entries.jobs if isinstance(entries, Entries) else [entry.job for entry in entries]
+
+
+def count_rows(entries: Sequence[Entry]) -> int:
+    """How many rows these are of. The entries of a row stand together."""
+    rows = by_columns(entries).rows
+    return sum(map(operator.ne, rows, itertools.islice(rows, 1, None)), start=1) if rows else 0
+
+
+def has_axes(entries: Sequence[Entry]) -> bool:
+    """Whether there is any axis."""
+    return any(by_columns(entries).axes)
 
 
 @dataclass(frozen=True, slots=True)

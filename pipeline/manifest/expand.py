@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import unicodedata
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from pathlib import Path
@@ -66,14 +66,16 @@ def expand(document: Document, source: Path, mistakes: Mistakes) -> Campaign:
     rows = iter(document.rows)
     while batch := list(itertools.islice(rows, BATCH_ROWS)):
         expansion.foresee(batch)
-        for row in batch:
-            names.check(row)
-            expansion.add_row(row)
+        if not names.are_known(batch) or not expansion.add_plain(batch):
+            for row in batch:
+                names.check(row)
+                expansion.add_row(row)
     if not expansion.rows and not len(mistakes):
         mistakes.add("asks for nothing; it needs a row with a prompt at least")
     names.finish()
     expansion.warn_idle()
     mistakes.raise_if_any()
+    expansion.entries.distinct = len(expansion._jobs)
     return Campaign(
         name,
         source,
@@ -239,6 +241,10 @@ class _Expansion:
         settings = _NO_SETTINGS if is_plain else self._settings(row)
         row_id, folded = self._row_id(row)
         self._row_ids.append(folded)
+        self._add_entries(row, row_id, settings)
+
+    def _add_entries(self, row: Row, row_id: str | None, settings: _Settings) -> None:
+        """All entries of the latest row."""
         found = self._combinations(row) if self._is_swept or row.sweep is not NO_SWEEP else _ONCE
         self._asked += len(found) * settings.count
         if self._asked > MAX_ENTRIES:
@@ -254,6 +260,74 @@ class _Expansion:
             for replicate in range(1, settings.count + 1):
                 job = self._job(row, prompt, form, replicate, label)
                 self.entries.add(self.rows, label, job, variables, settings.priority, combination, settings.tags)
+
+    def add_plain(self, rows: Sequence[Row]) -> bool:
+        """All entries of many rows at once, as `add_row` makes them, if they are as plain as those of most tables.
+
+        `Names` knows them, they have values and nothing else, and nothing is to be said of their numbers and ids.
+        Returns whether they are so; nothing has happened if not.
+        """
+        if (
+            not self._is_plain
+            or self._is_swept
+            or self.document.shared.cells
+            or self._asked + len(rows) > MAX_ENTRIES
+            or any(row.file is not None and row.file != self.mistakes.file for row in rows)
+            or any(row.number != number for number, row in enumerate(rows, start=self.rows + 1))
+            or not all(_SETTINGS.isdisjoint(row.cells) for row in rows)
+            or (ids := self._new_ids(rows)) is None
+        ):
+            return False
+        for row, row_id in zip(rows, ids, strict=True):
+            self.rows += 1
+            if not self._add_known(row.cells, row_id):
+                self._add_entries(row, row_id, _NO_SETTINGS)
+        return True
+
+    def _add_known(self, cells: Cells, row_id: str | None) -> bool:
+        """The entry of the latest row, if another row had the same values besides its prompt and its id.
+
+        Returns whether that is so, and nothing is to be said of its prompt.
+        """
+        layout = self._layout(cells)
+        values = layout.pick(cells)
+        known = self._known.get((layout, values, tuple(map(type, values)), ()))
+        text = cells.get("prompt")
+        if known is None or not isinstance(text, str) or "{" in text:
+            return False
+        form, variables = known
+        try:
+            prompt = self.model.normal_prompt(text)
+        except ValueError:
+            return False
+        kind, identify = form.kinds[0]
+        length = len(prompt)
+        if length > self.model.usual_prompt_length or self._characters + length > MAX_PROMPT_TEXT:
+            return False
+        label = row_id or slug(prompt, SLUG_LENGTH) or "row"
+        job = Job(identify(prompt), prompt, kind, label)
+        if self._jobs.setdefault(job.job_id, job) is not job:
+            return False
+        self._asked += 1
+        self._characters += length
+        self.entries.add(self.rows, label, job, variables, 0, _ONCE[0], ())
+        return True
+
+    def _new_ids(self, rows: Sequence[Row]) -> Sequence[str | None] | None:
+        """The id of each row, none for all, or None where anything is to be said of any; then nothing has happened."""
+        values = [row.cells.get("id") for row in rows]
+        if all(value is None for value in values):
+            self._row_ids += [None] * len(rows)
+            return [None] * len(rows)
+        ids = [value for value in values if isinstance(value, str)]
+        if len(ids) < len(rows) or not all(map(_ID.fullmatch, ids)):
+            return None
+        folded = [text if text == (small := text.casefold()) else small for text in ids]
+        if len(set(folded)) < len(folded) or not self._ids.isdisjoint(folded):
+            return None
+        self._ids.update(folded)
+        self._row_ids += folded
+        return ids
 
     def foresee(self, rows: list[Row]) -> None:
         """Count what these rows ask for at least, before the first of them is made: a large `count` is quickly said."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.manifest.document import MAX_NAMES, NO_SWEEP, RESERVED, Document, Row
@@ -55,6 +55,15 @@ class Names:
         for name in (*shared.cells, *_swept(shared.sweep)):
             self._meet(name, _Found(None, shared.lines.get(name), None, is_written=True))
         self._take_templates(shared.cells, shared.sweep)
+
+    def are_known(self, rows: Sequence[Row]) -> bool:
+        """Whether `check` has nothing new to see in any of these rows, as in most of a table."""
+        if self._zipped or any(row.sweep is not NO_SWEEP for row in rows):
+            return False
+        cells = [row.cells for row in rows]
+        if not self._shapes.issuperset(map(tuple, cells)):
+            return False
+        return all("{" not in "".join([str(each.get(name, "")) for each in cells]) for name in self._texts)
 
     def check(self, row: Row) -> None:
         """Look at the names of a row."""

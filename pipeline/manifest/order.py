@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 from pipeline.jobs import Job
-from pipeline.manifest.campaign import Entries, Entry, jobs_of
+from pipeline.manifest.campaign import Entry, by_columns
 
 T = TypeVar("T")
 
@@ -71,14 +71,13 @@ def _as_written(entries: Sequence[Entry], order: str) -> tuple[Job, ...] | None:
 
     Nothing else is held in memory meanwhile: there may be a million.
     """
-    if isinstance(entries, Entries):
-        rows, priorities = entries.rows, entries.priorities
-    else:
-        rows, priorities = [entry.row for entry in entries], [entry.priority for entry in entries]
-    is_table = order == "file" or all(map(operator.lt, rows, itertools.islice(rows, 1, None)))
-    if not is_table or len(set(priorities)) > 1:
+    columns = by_columns(entries)
+    is_table = order == "file" or all(map(operator.lt, columns.rows, itertools.islice(columns.rows, 1, None)))
+    if not is_table or len(set(columns.priorities)) > 1:
         return None
-    return tuple({job.job_id: job for job in jobs_of(entries)}.values())
+    if columns.distinct == len(columns):
+        return tuple(columns.jobs)
+    return tuple({job.job_id: job for job in columns.jobs}.values())
 
 
 def _balanced(entries: list[Entry], seed: int) -> Iterable[Entry]:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.manifest.document import MAX_ENTRIES, MAX_NAMES, Row
+from pipeline.manifest.document import MAX_ENTRIES, MAX_NAMES, NO_SWEEP, Row
 from pipeline.manifest.mistakes import Mistakes, near_miss
 from pipeline.manifest.sources import read_lines
 from pipeline.models.base import Scalar
@@ -16,6 +16,7 @@ from pipeline.models.base import Scalar
 MAX_CELL = 1_000_000
 _DELIMITERS = ",;\t|:^~\x1f"
 _SAMPLE_LINES = 30
+_NO_LINES: dict[str, int] = {}
 _SEPARATOR = re.compile(f"sep=([{re.escape(_DELIMITERS)}])", re.IGNORECASE)
 """The line before the header in which Excel is told the delimiter."""
 
@@ -48,7 +49,7 @@ def read_csv(path: Path, mistakes: Mistakes, needs_prompt: bool = True) -> Itera
         elif "" in cells:
             mistakes.add("has a value in a column without a name", row=number, line=line)
         cells.pop("", None)
-        yield Row(cells, number=number, line=line, file=file, columns=names)
+        yield Row(cells, NO_SWEEP, _NO_LINES, number, line, file, names)
         if number > MAX_ENTRIES:
             mistakes.add(f"has more than {MAX_ENTRIES:,} rows; split it", line=line)
             break
@@ -89,8 +90,8 @@ def _records(path: Path, mistakes: Mistakes) -> Iterator[tuple[int, list[str]]]:
     line = blank + 1
     try:
         for record in reader:
-            # Nothing is made of a blank record, which may be millions of empty cells.
-            if any(map(str.strip, record)):
+            # Nothing is made of a blank record, which may be millions of empty cells. Most begin with something.
+            if record and (record[0].strip() or any(map(str.strip, record))):
                 yield line, record
             line = blank + reader.line_num + 1
     except csv.Error as error:

@@ -193,19 +193,21 @@ class Lines(Sequence[Line]):
 
 def lines_of(entries: Sequence[Entry]) -> Lines:
     """The lines of a campaign, in the order of its manifest."""
-    from pipeline.manifest.campaign import jobs_of
+    from pipeline.manifest.campaign import by_columns
 
-    jobs = jobs_of(entries)
+    columns = by_columns(entries)
+    jobs = columns.jobs
+    kinds = [job.kind for job in jobs]
     return _from_columns(
         {
-            "row": [entry.row for entry in entries],
-            "id": [entry.row_id for entry in entries],
-            "replicate": [job.replicate for job in jobs],
+            "row": columns.rows,
+            "id": columns.row_ids,
+            "replicate": [kind.replicate for kind in kinds],
             "job_id": [job.job_id for job in jobs],
-            "model": [job.model for job in jobs],
-            "priority": [entry.priority for entry in entries],
+            "model": [kind.model for kind in kinds],
+            "priority": columns.priorities,
             "params": _params_texts(jobs),
-            "variables": [_variables_text(entry.variables) for entry in entries],
+            "variables": _variables_texts(columns.variables),
         }
     )
 
@@ -233,7 +235,7 @@ def keys_of(lines: Sequence[Line] | Sequence[Key]) -> Keys:
     return Keys([line.row for line in lines], [line.id for line in lines], [line.job_id for line in lines])
 
 
-def _from_columns(columns: Mapping[str, list[Any]]) -> Lines:
+def _from_columns(columns: Mapping[str, Sequence[Any]]) -> Lines:
     arrays = [pa.array(columns[field.name], type=field.type) for field in _FIELDS]
     return Lines(pa.Table.from_arrays(arrays, schema=_SCHEMA))
 
@@ -318,6 +320,13 @@ def _params(text: str) -> Any:
         return orjson.loads(text)
     except ValueError:
         return json.loads(text)
+
+
+def _variables_texts(variables: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What `_variables_text` makes of each; those that rows share are written once."""
+    each = dict(zip(map(id, variables), variables, strict=True))
+    texts = {number: _variables_text(mine) for number, mine in each.items()}
+    return list(map(texts.__getitem__, map(id, variables)))
 
 
 def _variables_text(variables: Mapping[str, Any]) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
+import random
+from pathlib import Path
 
 import pytest
 from conftest import Fail, Load
@@ -11,8 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.jobs import Kind, canonical_json, ids_of, job_id
+from pipeline.kernel.errors import ManifestError
+from pipeline.manifest import load_manifest
 from pipeline.manifest.document import shown
 from pipeline.manifest.expand import MAX_KNOWN
+
+EXPAND = importlib.import_module("pipeline.manifest.expand")
+"""The module: in its package, the name is the function's."""
 
 
 def lines(*rows: dict[str, object]) -> str:
@@ -75,6 +83,59 @@ def test_more_sets_of_values_than_are_remembered_change_nothing(load: Load) -> N
     entries = load(table, "m.csv").entries
     assert [entry.variables["sku"] for entry in entries] == [f"s{number}" for number in range(rows)]
     assert entries[0].job.kind is entries[-1].job.kind
+
+
+TEXTS = ("a mug", "a {{ mood }} mug", "a {mood} mug", "", " b mug ", "a\x00b", "x" * 2_600, "it's {# #}odd", "東京")
+CELLS: dict[str, tuple[object, ...]] = {
+    "id": (*(f"r{number}" for number in range(40)), "R1", "no id!", None, 5),
+    "prompt": (*(f"mug {number}" for number in range(40)), *TEXTS, None, 5),
+    "negative_prompt": ("", "people", "{{ mood }}"),
+    "duration": (5, 10, 7, "5", None),
+    "mood": ("calm", "wild", "{{ x }}", 1, True, 1.0, None),
+    "tags": (None, "a, b"),
+    "count": (None, None, None, 2),
+    "model": (None, "kling-2", "kling-9"),
+}
+"""What a row can say, right and wrong."""
+
+
+@pytest.mark.parametrize("batch_rows", [1, 7])
+@pytest.mark.parametrize("seed", range(25))
+def test_rows_taken_together_are_what_they_are_one_by_one(
+    seed: int, batch_rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever a batch ends and whatever is wrong in it: the same entries and warnings, or the same mistakes."""
+    rng = random.Random(seed)
+    names = rng.sample(list(CELLS), rng.randint(1, 3))
+    mostly_right = rng.random() < 0.7
+    rows = [{"prompt": f"mug {number}"} | _some_cells(rng, names, number, mostly_right) for number in range(30)]
+    path = tmp_path / "m.jsonl"
+    path.write_text(lines(*rows))
+
+    def outcome() -> object:
+        try:
+            campaign = load_manifest(path)
+        except ManifestError as error:
+            return error.mistakes
+        made = [(entry, entry.job.params, entry.job.label, dict(entry.variables)) for entry in campaign.entries]
+        return made, campaign.warnings, campaign.entries == list(campaign.entries)
+
+    monkeypatch.setattr(EXPAND, "BATCH_ROWS", batch_rows)
+    together = outcome()
+    monkeypatch.setattr(EXPAND._Expansion, "add_plain", lambda *_: False)
+    assert together == outcome()
+
+
+def _some_cells(rng: random.Random, names: list[str], number: int, mostly_right: bool) -> dict[str, object]:
+    cells: dict[str, object] = {}
+    for name in names:
+        values = CELLS[name]
+        # Ids and prompts of their own in most rows, else the first values, which are right.
+        at = number if len(values) > 40 else rng.randrange(2)
+        value = values[at if mostly_right and rng.random() < 0.97 else rng.randrange(len(values))]
+        if value is not None:
+            cells[name] = value
+    return cells
 
 
 def test_the_row_that_was_first_is_named_however_many_follow(load: Load, fail: Fail) -> None:

@@ -71,7 +71,7 @@ def kept(each: Job, row_id: str = "x") -> Line:
 
 def rebought(now: Sequence[Job], state: State, lines: Sequence[Line], requests: dict[str, str] | None = None) -> Any:
     by_id = {each.job_id: each for each in now}
-    found = bought_again(by_id, state, paid_and_unasked(by_id, state), lines, requests or {})
+    found = bought_again(by_id, state, paid_and_unasked(list(by_id), state), lines, requests or {})
     return [(each.name, each.liability) for each in found]
 
 
