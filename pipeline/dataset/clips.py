@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -13,9 +14,9 @@ from typing import Any
 from pipeline.kernel.clock import iso
 from pipeline.kernel.errors import InputError
 from pipeline.kernel.usd import format_usd
-from pipeline.ledger.fold import JobRecord, JobState, State
+from pipeline.ledger.fold import JobRecord, State
 from pipeline.report import tables
-from pipeline.report.entries import Line
+from pipeline.report.entries import Line, Lines, as_lines
 
 MAX_STEM = 90
 """Characters of a file's stem: with its ending it fits the plain header of a tar archive, 100 bytes."""
@@ -88,24 +89,42 @@ def choose(lines: Sequence[Line], state: State, where: Conditions, *, dots: bool
     Raises:
         InputError: a condition names a column that the results do not have.
     """
-    # The model stands in no column of the results, since there is one; yet who asks for it may have it.
-    rows = [row | {"model": line.model} for row, line in zip(tables.results(lines, state), lines, strict=True)]
-    _check_columns(where, {"model", *tables.result_columns(lines)})
-    first: dict[str, Line] = {}
+    known = as_lines(lines)
+    _check_columns(where, {"model", *tables.result_columns(known)})
+    job_ids = known.keys.job_ids
+    first: dict[str, int] = {}
     passed_over: set[str] = set()
-    for line, row in zip(lines, rows, strict=True):
-        if _is_wanted(row, where):
-            first.setdefault(line.job_id, line)
+    for number, (job_id, is_wanted) in enumerate(zip(job_ids, _are_wanted(known, state, where), strict=True)):
+        if is_wanted:
+            first.setdefault(job_id, number)
         else:
-            passed_over.add(line.job_id)
-    statuses = {job_id: tables.status_of(state, job_id) for job_id in {*first, *passed_over}}
-    stored = [line for line in first.values() if statuses[line.job_id] == tables.STATUS[JobState.STORED]]
-    records = [state.jobs[line.job_id] for line in stored]
+            passed_over.add(job_id)
+    stored = [job_id for job_id in first if tables.status_of(state, job_id) == "stored"]
+    records = [state.jobs[job_id] for job_id in stored]
+    mine = known.take([first[job_id] for job_id in stored])
     return Choice(
-        clips=tuple(map(Clip, stored, records, _stems(records, dots=dots))),
-        not_stored=Counter(statuses[job_id] for job_id in first if statuses[job_id] != "stored"),
-        passed_over=sum(statuses[job_id] == "stored" for job_id in passed_over - first.keys()),
+        clips=tuple(map(Clip, mine, records, _stems(records, dots=dots))),
+        not_stored=Counter(status for job_id in first if (status := tables.status_of(state, job_id)) != "stored"),
+        passed_over=sum(tables.status_of(state, job_id) == "stored" for job_id in passed_over - first.keys()),
     )
+
+
+def _are_wanted(lines: Lines, state: State, where: Conditions) -> Iterable[bool]:
+    """For each line whether every condition is true; of several for one column, one is enough."""
+    if not where:
+        return itertools.repeat(True, len(lines))
+    columns = tables.results_by_columns(lines, state)
+    # The model stands in no column of the results, since there is one; yet who asks for it may have it.
+    columns["model"] = lines.model_names
+    cells = [columns[name] if isinstance(columns[name], list) else columns[name].to_pylist() for name in where]
+    return [
+        all(_is_one_of(name, cell, texts) for (name, texts), cell in zip(where.items(), row, strict=True))
+        for row in zip(*cells, strict=True)
+    ]
+
+
+def _is_one_of(column: str, cell: object, texts: Sequence[str]) -> bool:
+    return any(_is_equal(column, cell, text) for text in texts)
 
 
 def _check_columns(where: Conditions, known: Collection[str]) -> None:
@@ -114,11 +133,6 @@ def _check_columns(where: Conditions, known: Collection[str]) -> None:
             near = difflib.get_close_matches(column, known, n=1)
             advice = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))[:300]}"
             raise InputError(f"--where: the results have no column {column[:60]!r}; {advice}")
-
-
-def _is_wanted(row: Mapping[str, Any], where: Conditions) -> bool:
-    """Whether every condition is true; of several for one column, one is enough."""
-    return all(any(_is_equal(column, row.get(column), text) for text in texts) for column, texts in where.items())
 
 
 def _is_equal(column: str, cell: object, text: str) -> bool:

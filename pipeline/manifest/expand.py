@@ -293,7 +293,7 @@ class _Expansion:
         values = layout.pick(cells)
         known = self._known.get((layout, values, tuple(map(type, values)), ()))
         text = cells.get("prompt")
-        if known is None or not isinstance(text, str) or "{" in text:
+        if known is None or not isinstance(text, str):
             return False
         form, variables = known
         try:

@@ -129,6 +129,11 @@ class Lines(Sequence[Line]):
         return list(dict.fromkeys(name for each in found for name in each))
 
     @property
+    def model_names(self) -> pa.ChunkedArray[Any]:
+        """The model of each line."""
+        return self._table["model"]
+
+    @property
     def models(self) -> list[str]:
         """Each different model, in order of first mention."""
         return [str(name) for name in self._table["model"].unique().to_pylist()]

@@ -85,7 +85,18 @@ def test_more_sets_of_values_than_are_remembered_change_nothing(load: Load) -> N
     assert entries[0].job.kind is entries[-1].job.kind
 
 
-TEXTS = ("a mug", "a {{ mood }} mug", "a {mood} mug", "", " b mug ", "a\x00b", "x" * 2_600, "it's {# #}odd", "東京")
+TEXTS = (
+    "a mug",
+    "a {{ mood }} mug",
+    "a {mood} mug",
+    "",
+    " b mug ",
+    "a\x00b",
+    "x" * 2_600,
+    "it's {# #}odd",
+    "東京",
+    "x" * 2_600,
+)
 CELLS: dict[str, tuple[object, ...]] = {
     "id": (*(f"r{number}" for number in range(40)), "R1", "no id!", None, 5),
     "prompt": (*(f"mug {number}" for number in range(40)), *TEXTS, None, 5),
@@ -107,8 +118,8 @@ def test_rows_taken_together_are_what_they_are_one_by_one(
     """Wherever a batch ends and whatever is wrong in it: the same entries and warnings, or the same mistakes."""
     rng = random.Random(seed)
     names = rng.sample(list(CELLS), rng.randint(1, 3))
-    mostly_right = rng.random() < 0.7
-    rows = [{"prompt": f"mug {number}"} | _some_cells(rng, names, number, mostly_right) for number in range(30)]
+    odd = rng.choice([0.0, 0.03, 0.1, 1.0])
+    rows = [{"prompt": f"mug {number}"} | _some_cells(rng, names, number, odd) for number in range(30)]
     path = tmp_path / "m.jsonl"
     path.write_text(lines(*rows))
 
@@ -126,13 +137,27 @@ def test_rows_taken_together_are_what_they_are_one_by_one(
     assert together == outcome()
 
 
-def _some_cells(rng: random.Random, names: list[str], number: int, mostly_right: bool) -> dict[str, object]:
+def test_rows_of_several_places_are_told_apart_in_batches(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows in the manifest that come behind those of a table are counted for themselves, wherever a batch ends."""
+    (tmp_path / "t.csv").write_text("prompt\na\nb\n")
+    for batch_rows in (1, 2, 3, 1_000):
+        monkeypatch.setattr(EXPAND, "BATCH_ROWS", batch_rows)
+        found = load("rows_from: t.csv\nrows:\n- prompt: c\n- prompt: d\n- prompt: d\n- prompt: b\n").warnings
+        assert [warning.message.split("video as ")[1].split(";")[0] for warning in found] == [
+            "row 2",
+            f"row 2 of {tmp_path / 't.csv'}",
+        ]
+
+
+def _some_cells(rng: random.Random, names: list[str], number: int, odd: float) -> dict[str, object]:
     cells: dict[str, object] = {}
     for name in names:
         values = CELLS[name]
         # Ids and prompts of their own in most rows, else the first values, which are right.
         at = number if len(values) > 40 else rng.randrange(2)
-        value = values[at if mostly_right and rng.random() < 0.97 else rng.randrange(len(values))]
+        value = values[rng.randrange(len(values)) if rng.random() < odd else at]
         if value is not None:
             cells[name] = value
     return cells
