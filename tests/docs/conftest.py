@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from docs_support import Done, lay_out, run_all
+from worlds import close_nursery
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +22,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def done(folder: Path) -> dict[str, Done]:
     """What every command of the documents really did."""
     return run_all(folder)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nursery() -> Iterator[None]:
+    """The process that commands are forked from goes with the session."""
+    yield
+    close_nursery()

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from pipeline.config import load_config
 from pipeline.kernel.virtual_time import run_virtually
@@ -158,24 +161,37 @@ def lay_out(folder: Path) -> None:
 
 
 def run_command(command: Command, folder: Path) -> Done:
-    """Run a command as a reader would. `make` prints its recipe's last line and runs it; what is before is set up."""
+    """Run a command as a reader would. `make` prints its recipe's last line and runs it; what is before is set up.
+
+    A command of ours that asks nothing of the shell is forked with everything imported: starting Python and importing
+    takes longer than most of them. `make` and what has more on its line begin where a reader's begin.
+    """
     text = command.text
+    if text.startswith("kling-batch ") and not _ASKS_THE_SHELL.search(text):
+        return run_forked(_be_the_command, shlex.split(text), folder)
     echoed: list[str] = []
     if text.startswith("make "):
         text = recipe(text.removeprefix("make "))[-1]
         echoed = [text]
-    done = run_in([shutil.which("bash") or "bash", "-c", text], folder)
+    done = _run_in_shell(text, folder)
     return Done(done.exit_code, (*echoed, *done.output))
 
 
-def run_in(arguments: list[str], folder: Path) -> Done:
-    """Run a program in the reader's folder, with the project's commands on the path and none of our settings."""
+_ASKS_THE_SHELL = re.compile(r"[|&;<>()$`\\*?\[#~]")
+
+
+def _environment() -> dict[str, str]:
+    """A reader's: the project's commands on the path, and none of our settings."""
     keep = {name: value for name, value in os.environ.items() if not name.startswith(("KLING_BATCH_", "SEGMIND_"))}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return keep | {"PATH": path, "COLUMNS": "120"}
+
+
+def _run_in_shell(text: str, folder: Path) -> Done:
     done = subprocess.run(
-        arguments,
+        [shutil.which("bash") or "bash", "-c", text],
         cwd=folder,
-        env=keep | {"PATH": path, "COLUMNS": "120"},
+        env=_environment(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -183,14 +199,56 @@ def run_in(arguments: list[str], folder: Path) -> Done:
         timeout=COMMAND_S,
         check=False,
     )
+    return _done(done.returncode, done.stdout)
+
+
+def run_forked(program: Callable[[Any], None], asked: Any, folder: Path) -> Done:
+    """Run `program(asked)` in a process of its own in the reader's folder, forked with everything imported."""
+    from worlds import exit_code, fork  # not for those who only read the documents
+
+    with tempfile.NamedTemporaryFile() as said:
+        process = fork(_in_readers_place, program, asked, folder, said.name, _environment())
+        code = exit_code(process, COMMAND_S)
+        if code is None:
+            process.kill()
+            raise AssertionError(f"{asked} was not over after {COMMAND_S} s")
+        return _done(code, Path(said.name).read_text())
+
+
+def _in_readers_place(program: Callable[[Any], None], asked: Any, folder: Path, said: str, env: dict[str, str]) -> None:
+    """The main function of such a process."""
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(env)
+    silence, screen = os.open(os.devnull, os.O_RDONLY), os.open(said, os.O_WRONLY | os.O_APPEND)
+    for descriptor, file in ((0, silence), (1, screen), (2, screen)):
+        os.dup2(file, descriptor)
+    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - as long as the process
+    sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
+    program(asked)
+
+
+def _be_the_command(arguments: list[str]) -> None:
+    from pipeline.cli import main
+
+    sys.argv = arguments
+    main()
+
+
+def _be_python(text: str) -> None:
+    warnings.simplefilter("error")
+    exec(compile(text, "<string>", "exec"), {"__name__": "__main__"})
+
+
+def _done(code: int, output: str) -> Done:
     # What bash itself says of a killed child names a process and is no output of the command; and a busy machine takes
     # so long that it tells of its progress.
     passing = r"(/\S*)?bash: line \d+:|\d+/\d+ done, "
-    lines = [line.rstrip() for line in done.stdout.split("\n") if not re.match(passing, line)]
+    lines = [line.rstrip() for line in output.split("\n") if not re.match(passing, line)]
     while lines and not lines[-1]:
         lines.pop()
     # A shell says 137 for a child that was killed, also where it let the child take its own place.
-    return Done(done.returncode if done.returncode >= 0 else 128 - done.returncode, tuple(lines))
+    return Done(code if code >= 0 else 128 - code, tuple(lines))
 
 
 def run_all(folder: Path) -> dict[str, Done]:
@@ -337,8 +395,8 @@ def output_behind(block: Block) -> Block | None:
 
 
 def run_python(block: Block, folder: Path) -> Done:
-    """Run a `python` block as it stands; a warning is a mistake."""
-    return run_in([sys.executable, "-W", "error", "-c", block.text], folder)
+    """Run a `python` block as it stands, forked with everything imported; a warning is a mistake."""
+    return run_forked(_be_python, block.text, folder)
 
 
 def rewrite() -> None:
@@ -362,4 +420,5 @@ def rewrite() -> None:
 
 
 if __name__ == "__main__":
+    sys.path[:0] = [str(ROOT / "tests" / name) for name in ("torture", "system", "engine")]
     rewrite()

@@ -1,14 +1,10 @@
-"""A client that kills itself with SIGKILL at its n-th ledger append, `before` or `after` the segment is durable.
-
-python killed_client.py BASE_URL CAMPAIGN RUN_DIRECTORY N before|after
-"""
+"""A client that kills itself with SIGKILL at its n-th ledger append, `before` or `after` the segment is durable."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +32,7 @@ def kill_at(nth: int, when: str) -> None:
     segments.write_segment = deadly
 
 
-if __name__ == "__main__":
-    url, manifest, folder, nth, when = sys.argv[1:]
-    kill_at(int(nth), when)
-    asyncio.run(run_once(load_manifest(Path(manifest)), fast_config(url), Path(folder)))
+def live_and_die(url: str, manifest: Path, folder: Path, nth: int, when: str) -> None:
+    """The main function of its process."""
+    kill_at(nth, when)
+    asyncio.run(run_once(load_manifest(manifest), fast_config(url), folder))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
-import sys
 from pathlib import Path
 
 import pytest
+from killed_client import live_and_die
 from support import (
     campaign,
     check_bodies,
@@ -20,20 +19,17 @@ from support import (
     quick_provider,
     run_until_done,
 )
+from worlds import end_of, fork
 
 from pipeline.ledger.store import read_events
 from pipeline.sandbox import Sandbox
 
 JOBS = 5
 BILL_MICROUSD = 2 * 3_500_000 + 3 * 1_750_000
-CLIENT = Path(__file__).with_name("killed_client.py")
 
 
-async def _run_and_die(url: str, made: Path, folder: Path, nth: int, when: str) -> int:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, str(CLIENT), url, str(made), str(folder), str(nth), when
-    )
-    return await process.wait()
+async def _run_and_die(url: str, made: Path, folder: Path, nth: int, when: str) -> int | None:
+    return await end_of(fork(live_and_die, url, made, folder, nth, when))
 
 
 async def _trial(tmp_path: Path, nth: int, when: str) -> bool:

@@ -344,16 +344,7 @@ def _certain(night: Night, moment: int, scratch: Path) -> list[Event]:
 
 @pytest.fixture
 def _quick_to_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ledgers are opened by the thousand: the bytes of a segment are decoded once, and nothing need survive."""
-    decode, known = segments._read_segment, {}
-
-    def read(folder: Path, name: segments.SegmentName) -> Any:
-        key = (name, (folder / str(name)).read_bytes())
-        if key not in known:
-            known[key] = decode(folder, name)
-        return known[key]
-
-    monkeypatch.setattr(segments, "_read_segment", read)
+    """Ledgers are opened by the thousand, and nothing of them need survive."""
     monkeypatch.setattr(os, "fsync", lambda _descriptor: None)
 
 

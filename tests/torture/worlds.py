@@ -14,6 +14,7 @@ instruction leaves what a kill of the client alone would leave; the next life go
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import functools
@@ -165,8 +166,8 @@ def _nursery() -> multiprocessing.context.ForkServerContext:
 
 def fork(target: Callable[..., None], *args: Any) -> BaseProcess:
     """A process that runs `target(*args)`; both must be picklable by name. Starts in a few milliseconds."""
-    process = _nursery().Process(target=target, args=args, daemon=True)
-    with _one_at_a_time:
+    with _one_at_a_time:  # of two that start the nursery, one would find it half made
+        process = _nursery().Process(target=target, args=args, daemon=True)
         process.start()
     return process
 
@@ -180,6 +181,11 @@ def exit_code(process: BaseProcess, at_most_s: float) -> int | None:
             process.join()
             code = process.exitcode
     return code
+
+
+async def end_of(process: BaseProcess, at_most_s: float = 120.0) -> int | None:
+    """As `exit_code`, while this loop goes on: for who is the provider of that process."""
+    return await asyncio.to_thread(exit_code, process, at_most_s)
 
 
 def close_nursery() -> None:
@@ -321,7 +327,6 @@ def make_world(folder: Path, *, rows: int = 3, changes: Mapping[str, str] | None
 
 def side_by_side(trial: Callable[[T], object], items: Iterable[T], hands: int = 2) -> None:
     """Make the trials of all `items`, `hands` at a time: each waits for processes, so both cores are used."""
-    _nursery()  # before there are two that could both start it
     with ThreadPoolExecutor(hands) as pool:
         try:
             for done in [pool.submit(trial, item) for item in items]:
