@@ -11,7 +11,7 @@ import pytest
 from cancels import CancelAtAwait
 from score import LONG, Score
 from support import durable_state
-from worlds import KILLED, make_world, side_by_side
+from worlds import KILLED, Unreported, make_world, side_by_side
 
 from pipeline.engine.stopping import StopReason
 from pipeline.ledger.fold import JobState
@@ -41,7 +41,7 @@ def test_a_cancel_at_any_await_leaves_the_bill_covered_and_the_next_life_clean(
             if told.exists():
                 score.fired[f"cancelled {told.read_text()}"] += 1
             world.check_exposure()
-            world.live_on()
+            world.live_on([Unreported()])
             world.check_rest()
             shutil.rmtree(world.folder)
 

@@ -26,7 +26,7 @@ from powerloss import DATA_LOST, DATA_TORN, DATA_ZEROED, NAME_LOST, ForgetfulDis
 from score import FIRST, LONG, Score
 from support import check_liability
 from traced import Call, Night, Story, trace
-from worlds import make_world, side_by_side
+from worlds import Unreported, make_world, side_by_side
 
 from pipeline.kernel import files
 from pipeline.ledger import segments, store
@@ -381,7 +381,7 @@ def test_after_a_power_loss_the_next_lives_come_to_rest_with_equal_books(
             with score.trial(crash.label):
                 score.kills += 1
                 world.check_exposure()
-                world.live_on()
+                world.live_on([Unreported()])
                 world.check_rest()
             score.fired.update(crash.loss.faults)
 
