@@ -14,7 +14,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from score import LONG, Score, table
@@ -74,21 +73,12 @@ def new_score(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Score]
 
 @pytest.fixture(autouse=True)
 def _decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Checks read the same ledgers again and again: a segment of the same name and bytes is decoded once in a test.
+    """Only here, where it is checked: lives are processes of their own, and read as they always do."""
+    from reading import decoded_once
 
-    Only here, where it is checked: lives are processes of their own, and read as they always do.
-    """
     from pipeline.ledger import segments
 
-    decode, known = segments._read_segment, {}
-
-    def read(folder: Path, name: segments.SegmentName) -> Any:
-        key = (name, segments._read_file(folder, str(name)))
-        if key not in known:
-            known[key] = decode(folder, name)
-        return known[key]
-
-    monkeypatch.setattr(segments, "_read_segment", read)
+    monkeypatch.setattr(segments, "_read_segment", decoded_once(segments._read_segment))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -16,11 +16,14 @@ from typing import Any
 
 from hostile_provider import PRICE_USD, Canary, HostileProvider, WatchedLoop
 from hostile_replies import Reply, corpus
+from reading import decoded_once
 from support import KEY, check_liability, durable_state, fast_config
 from traces import found_below
 from virtual_time import VirtualClock
+from worlds import report_once
 
 from pipeline.config import Config
+from pipeline.ledger import segments
 from pipeline.ledger.fold import JobState
 from pipeline.manifest import Campaign, load_manifest
 from pipeline.media.settings import FetchSettings
@@ -59,6 +62,8 @@ MICRO = 1_000_000
 def assail(pairs: Sequence[tuple[str, str]], folder: Path) -> None:
     """The main function of a life that fights one battle after the other; writes a line for each to `told.jsonl`."""
     replies = corpus()
+    report_once()
+    segments._read_segment = decoded_once(segments._read_segment)
     room = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + ROOM_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (room, room))
     with (folder / "told.jsonl").open("w") as told:
