@@ -20,10 +20,10 @@ test: .venv/ready  ## Run the linters, the type checker and all tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2 --dist loadfile -m "not mistakes"
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not mistakes"
 
 torture: .venv/ready  ## Attack the promise: kills, lies, broken disks; TORTURE=long for hours of it
-	$(BIN)/pytest -n 2 --dist loadfile -m "not mistakes" tests/torture
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not mistakes" tests/torture
 
 mistakes: .venv/ready  ## Test the attacks themselves: make 17 mistakes on purpose, each must be found
 	$(BIN)/pytest -n 2 --dist load -m mistakes tests/torture
