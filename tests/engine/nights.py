@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from support import check_books, check_liability, check_nothing_bought_twice, check_videos, fast_config
+from support import check_books, check_liability, check_nothing_bought_twice, check_videos, fast_config, report_once
 from virtual_time import VirtualClock
 
 from pipeline.config import Config
@@ -60,15 +60,16 @@ class Night:
     async def run(
         self, made: Campaign, config: Config | None = None, watcher: Watcher | None = None, **options: Any
     ) -> RunResult:
-        return await run(
-            made,
-            config or self.config(),
-            self.folder,
-            key=KEY,
-            options=RunOptions(**options),
-            watcher=watcher,
-            clock=self.clock,
-        )
+        with report_once():
+            return await run(
+                made,
+                config or self.config(),
+                self.folder,
+                key=KEY,
+                options=RunOptions(**options),
+                watcher=watcher,
+                clock=self.clock,
+            )
 
     def posts(self) -> int:
         return int(self.provider.state()["submissions"])

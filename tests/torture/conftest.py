@@ -78,6 +78,7 @@ def _decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     from pipeline.ledger import segments
 
+    monkeypatch.setattr(segments, "_read_content", decoded_once(segments._read_content))
     monkeypatch.setattr(segments, "_read_segment", decoded_once(segments._read_segment))
 
 

@@ -17,10 +17,9 @@ from typing import Any
 from hostile_provider import PRICE_USD, Canary, HostileProvider, WatchedLoop
 from hostile_replies import Reply, corpus
 from reading import decoded_once
-from support import KEY, check_liability, durable_state, fast_config
+from support import KEY, check_liability, durable_state, fast_config, report_once
 from traces import found_below
 from virtual_time import VirtualClock
-from worlds import report_once
 
 from pipeline.config import Config
 from pipeline.ledger import segments
@@ -62,7 +61,7 @@ MICRO = 1_000_000
 def assail(pairs: Sequence[tuple[str, str]], folder: Path) -> None:
     """The main function of a life that fights one battle after the other; writes a line for each to `told.jsonl`."""
     replies = corpus()
-    report_once()
+    report_once().start()
     segments._read_segment = decoded_once(segments._read_segment)
     room = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + ROOM_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (room, room))

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
-from pipeline.ledger.events import Event
-from pipeline.ledger.segments import SegmentName, _read_file
+from pipeline.ledger import segments
+from pipeline.ledger.segments import SegmentName
 
-Read = tuple[list[Event], str, str]
+T = TypeVar("T")
 
 
-def decoded_once(decode: Callable[[Path, SegmentName], Read]) -> Callable[[Path, SegmentName], Read]:
-    """`segments._read_segment` as it is, but for bytes that it has read under that name before: they are known."""
-    known: dict[tuple[SegmentName, bytes], Read] = {}
+def decoded_once(read: Callable[[Path, SegmentName], T]) -> Callable[[Path, SegmentName], T]:
+    """A reader of segments as it is, but for bytes that it has read under that name before: they are known."""
+    known: dict[tuple[SegmentName, bytes], T] = {}
 
-    def read(folder: Path, name: SegmentName) -> Read:
-        key = (name, _read_file(folder, str(name)))
+    def once(folder: Path, name: SegmentName) -> T:
+        key = (name, segments._read_file(folder, str(name)))
         if key not in known:
-            known[key] = decode(folder, name)
+            known[key] = read(folder, name)
         return known[key]
 
-    return read
+    return once

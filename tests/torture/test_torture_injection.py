@@ -14,7 +14,8 @@ from injections import PAYLOADS, SCREENS
 from inspection import call, check_screen, forbid_network, warm_command
 from loudspeaker import STOPPED, WAYS, hear
 from score import LONG, Score
-from worlds import fork, report_once, side_by_side
+from support import report_once
+from worlds import fork, side_by_side
 
 from pipeline.kernel.errors import ManifestError
 from pipeline.manifest import load_manifest
@@ -53,7 +54,7 @@ def test_no_text_is_obeyed(new_score: NewScore, tmp_path: Path) -> None:
 def _inject(place: str, folder: Path) -> None:
     """The main function of a life that brings every payload in at one place; tells what is wrong, by its number."""
     warm_command()
-    report_once()
+    report_once().start()
     if place in WAYS:
         wrong = _said(place, folder)
     elif place == "last-word":

@@ -46,6 +46,7 @@ from support import (
     check_nothing_bought_twice,
     check_videos,
     fast_config,
+    report_once,
 )
 from virtual_time import STARTED_US, VirtualClock, run_virtually
 
@@ -105,20 +106,6 @@ class Life:
 PORT_TRIES = 300
 
 
-def report_once() -> None:
-    """From now on this process writes a report of a run that goes on only where there is none yet.
-
-    A life of hours in virtual time would write one for each of their minutes, and do little else.
-    """
-    write = runner._write_report
-
-    def once(folder: Path, *arguments: Any, live: bool = False) -> None:
-        if not (live and (folder / "report" / "summary.json").exists()):
-            write(folder, *arguments, live=live)
-
-    runner._write_report = once
-
-
 @dataclass(frozen=True, slots=True)
 class Unreported:
     """No doom: a life that leaves out the report, which takes a third of its time, where nobody will read it."""
@@ -158,7 +145,7 @@ async def _alive(life: Life) -> tuple[RunResult, float]:
 
 def _live(life: Life) -> None:
     """The main function of a life's process. What ends a command with one sentence ends a life with it too."""
-    report_once()
+    report_once().start()
     for doom in life.doom:
         doom.arm()
     told: dict[str, Any]
