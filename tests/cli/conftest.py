@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import runner
 from pipeline.cli import main
 
 FAST = ("--set", "provider.time_scale=1000", "--set", "limits.requests_per_minute=60000")
@@ -25,6 +27,15 @@ class Ended:
 
 
 Command = Callable[..., Ended]
+
+
+@pytest.fixture(autouse=True)
+def _tiny_clips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The embedded sandbox has the smallest clips at hand: to draw one takes longer than all else of a command."""
+    settings = runner._sandbox_settings
+    monkeypatch.setattr(
+        runner, "_sandbox_settings", lambda *asked, **more: dataclasses.replace(settings(*asked, **more), clips="tiny")
+    )
 
 
 @pytest.fixture
