@@ -44,7 +44,7 @@ GATHER_S = 0.02
 UNHURRIED = 2_000
 """So many events share a segment of a ledger that need not be durable."""
 
-FOLDED_AT_ONCE = 500_000
+FOLDED_AT_ONCE = 200_000
 """Events that are folded together when a ledger is opened."""
 
 _LOCK = "_lock"

@@ -270,7 +270,6 @@ class _Expansion:
         if (
             not self._is_plain
             or self._is_swept
-            or self.document.shared.cells
             or self._asked + len(rows) > MAX_ENTRIES
             or any(row.file is not None and row.file != self.mistakes.file for row in rows)
             or any(row.number != number for number, row in enumerate(rows, start=self.rows + 1))
@@ -278,9 +277,10 @@ class _Expansion:
             or (ids := self._new_ids(rows)) is None
         ):
             return False
+        shared = self.document.shared.cells
         for row, row_id in zip(rows, ids, strict=True):
             self.rows += 1
-            if not self._add_known(row.cells, row_id):
+            if not self._add_known({**shared, **row.cells} if shared else row.cells, row_id):
                 self._add_entries(row, row_id, _NO_SETTINGS)
         return True
 
@@ -293,7 +293,7 @@ class _Expansion:
         values = layout.pick(cells)
         known = self._known.get((layout, values, tuple(map(type, values)), ()))
         text = cells.get("prompt")
-        if known is None or not isinstance(text, str):
+        if known is None or not isinstance(text, str) or "{" in text:
             return False
         form, variables = known
         try:

@@ -85,43 +85,57 @@ def test_more_sets_of_values_than_are_remembered_change_nothing(load: Load) -> N
     assert entries[0].job.kind is entries[-1].job.kind
 
 
-TEXTS = (
-    "a mug",
-    "a {{ mood }} mug",
-    "a {mood} mug",
-    "",
-    " b mug ",
-    "a\x00b",
-    "x" * 2_600,
-    "it's {# #}odd",
-    "東京",
-    "x" * 2_600,
-)
-CELLS: dict[str, tuple[object, ...]] = {
-    "id": (*(f"r{number}" for number in range(40)), "R1", "no id!", None, 5),
-    "prompt": (*(f"mug {number}" for number in range(40)), *TEXTS, None, 5),
-    "negative_prompt": ("", "people", "{{ mood }}"),
-    "duration": (5, 10, 7, "5", None),
-    "mood": ("calm", "wild", "{{ x }}", 1, True, 1.0, None),
-    "tags": (None, "a, b"),
-    "count": (None, None, None, 2),
-    "model": (None, "kling-2", "kling-9"),
+RIGHT: dict[str, tuple[object, ...]] = {
+    "id": (*(f"r{number}" for number in range(40)), None),
+    "prompt": (
+        *(f"mug {number}" for number in range(40)),
+        " mug 1 ",
+        "東京",
+        "it's odd",
+        "x" * 2_600,
+        "a {{ mood }} b",
+    ),
+    "negative_prompt": ("", "people", "people", "no {{ mood }}"),
+    "duration": (5, 10, "5", None),
+    "mood": ("calm", "wild", 1, True, 1.0, "1"),
+    "tags": (None, None, "a, b"),
+    "count": (None, None, 2),
+    "model": (None, "kling-2"),
 }
-"""What a row can say, right and wrong."""
+"""What a row can say."""
+WRONG: dict[str, tuple[object, ...]] = {
+    "id": ("R1", "no id!", 5, True),
+    "prompt": ("", "a\x00b", "a {mood} mug", None, 5, "{{ y }}"),
+    "duration": (7,),
+    "mood": ("{{ x }}",),
+    "model": ("kling-9",),
+}
+"""What makes a mistake of it, mostly."""
+SHARED: dict[str, object] = {
+    "defaults": {"duration": 10, "mood": "dark", "negative_prompt": "people"},
+    "matrix": {"mood": ["calm", "wild"]},
+}
+"""What a manifest can say of all its rows."""
 
 
 @pytest.mark.parametrize("batch_rows", [1, 7])
-@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("seed", range(40))
 def test_rows_taken_together_are_what_they_are_one_by_one(
     seed: int, batch_rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Wherever a batch ends and whatever is wrong in it: the same entries and warnings, or the same mistakes."""
     rng = random.Random(seed)
-    names = rng.sample(list(CELLS), rng.randint(1, 3))
-    odd = rng.choice([0.0, 0.03, 0.1, 1.0])
-    rows = [{"prompt": f"mug {number}"} | _some_cells(rng, names, number, odd) for number in range(30)]
+    names = rng.sample(list(RIGHT), rng.randint(1, 4))
+    usual = {name: rng.sample(RIGHT[name][-5:], 2) for name in names}
+    wrong = rng.choice([0.0, 0.0, 0.03, 0.2])
+    rows = [{"prompt": f"mug {number}"} | _some_cells(rng, usual, number, wrong) for number in range(40)]
     path = tmp_path / "m.jsonl"
     path.write_text(lines(*rows))
+    if rng.random() < 0.5:
+        # JSON is YAML as well.
+        shared = {name: said for name, said in SHARED.items() if rng.random() < 0.4}
+        path = tmp_path / "m.yaml"
+        path.write_text(json.dumps(shared | {"rows": rows}))
 
     def outcome() -> object:
         try:
@@ -151,16 +165,37 @@ def test_rows_of_several_places_are_told_apart_in_batches(
         ]
 
 
-def _some_cells(rng: random.Random, names: list[str], number: int, odd: float) -> dict[str, object]:
+def _some_cells(rng: random.Random, usual: dict[str, list[object]], number: int, wrong: float) -> dict[str, object]:
+    """Most rows are as plain as most rows of a table; some are not, and some say what another has said."""
     cells: dict[str, object] = {}
-    for name in names:
-        values = CELLS[name]
-        # Ids and prompts of their own in most rows, else the first values, which are right.
-        at = number if len(values) > 40 else rng.randrange(2)
-        value = values[rng.randrange(len(values)) if rng.random() < odd else at]
-        if value is not None:
+    for name, choice in usual.items():
+        values = RIGHT[name]
+        if rng.random() < wrong:
+            values = WRONG.get(name, values)
+        elif rng.random() < 0.9:
+            values = (values[number],) if len(values) > 40 else tuple(choice)
+        elif name == "id":
+            values = (f"R{number}", f"r{number}.x") if rng.random() < 0.8 else (f"r{max(0, number - 1)}",)
+        elif name == "prompt":
+            values = values[rng.choice((0, 40)) :]
+        if (value := rng.choice(values)) is not None:
             cells[name] = value
     return cells
+
+
+def test_what_is_too_much_is_so_in_batches_too(load: Load, fail: Fail, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that were taken in at once count as much as any other."""
+    monkeypatch.setattr(EXPAND, "BATCH_ROWS", 2)
+    rows = "".join(f"- prompt: mug {number}\n" for number in range(10))
+    swept = "- {prompt: '{{ n }}', matrix: {n: [1, 2, 3]}}\n"
+    monkeypatch.setattr(EXPAND, "MAX_ENTRIES", 13)
+    assert len(load(rows + swept).entries) == 13
+    monkeypatch.setattr(EXPAND, "MAX_ENTRIES", 12)
+    assert "more than 12 videos" in fail(rows + swept)[-1].message
+    monkeypatch.setattr(EXPAND, "MAX_PROMPT_TEXT", 50)
+    assert len(load(rows).entries) == 10
+    monkeypatch.setattr(EXPAND, "MAX_PROMPT_TEXT", 49)
+    assert "more than 49 characters" in fail(rows)[-1].message
 
 
 def test_the_row_that_was_first_is_named_however_many_follow(load: Load, fail: Fail) -> None:
