@@ -137,9 +137,7 @@ class RunContext:
         Raises:
             LeavingError: the run is being left.
         """
-        if not has_turn:
-            await self.stopping.unless_leaving(self.pace.turn(turn))
-        reply = await self.stopping.unless_leaving(question())
+        reply = await self.stopping.unless_leaving(question() if has_turn else self._in_turn(question, turn))
         if isinstance(reply, Refused):
             self.heed(reply)
         elif isinstance(reply, Unavailable):
@@ -147,6 +145,10 @@ class RunContext:
         else:
             self.note_answer()
         return reply
+
+    async def _in_turn(self, question: Callable[[], Awaitable[T]], turn: Turn) -> T:
+        await self.pace.turn(turn)
+        return await question()
 
     def note_answer(self) -> None:
         """The provider has answered as it should: it is there, and not overrun."""

@@ -49,9 +49,18 @@ class Durations:
     """
 
     expected_s: float
+    median_s: float = field(init=False)
+    """Half of all generations take longer."""
+    sigma: float = field(init=False)
+    """The spread of the logarithm, in steps that make a curve worth keeping."""
+    mean_s: float = field(init=False)
+    """The mean generation time."""
     _seen: float = 0.0
     _sum: float = 0.0
     _squares: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._learn()
 
     def note(self, seconds: float) -> None:
         """Take in how long a generation took."""
@@ -60,26 +69,17 @@ class Durations:
             self._seen = KEPT_OF_OLD * self._seen + 1
             self._sum = KEPT_OF_OLD * self._sum + far
             self._squares = KEPT_OF_OLD * self._squares + far * far
+            self._learn()
 
-    @property
-    def median_s(self) -> float:
-        """Half of all generations take longer."""
+    def _learn(self) -> None:
         prior = -USUAL_SIGMA * USUAL_SIGMA / 2
-        return self.expected_s * math.exp((PRIOR_WEIGHT * prior + self._sum) / (PRIOR_WEIGHT + self._seen))
-
-    @property
-    def sigma(self) -> float:
-        """The spread of the logarithm, in steps that make a curve worth keeping."""
-        centre = math.log(self.median_s / self.expected_s)
+        centre = (PRIOR_WEIGHT * prior + self._sum) / (PRIOR_WEIGHT + self._seen)
         spread = self._squares - 2 * centre * self._sum + self._seen * centre * centre
         variance = (PRIOR_WEIGHT * USUAL_SIGMA**2 + spread) / (PRIOR_WEIGHT + self._seen)
         sigma = min(MOST_SIGMA, max(LEAST_SIGMA, math.sqrt(max(0.0, variance))))
-        return round(sigma / _SIGMA_STEP) * _SIGMA_STEP
-
-    @property
-    def mean_s(self) -> float:
-        """The mean generation time."""
-        return self.median_s * math.exp(self.sigma**2 / 2)
+        self.sigma = round(sigma / _SIGMA_STEP) * _SIGMA_STEP
+        self.median_s = self.expected_s * math.exp(centre)
+        self.mean_s = self.median_s * math.exp(self.sigma**2 / 2)
 
     @property
     def outlook(self) -> Outlook:

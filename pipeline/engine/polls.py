@@ -58,7 +58,8 @@ class Polls:
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[job_id] = waiting = _Waiting(job_id, now_s - age_s, asked_s, place)
         heapq.heappush(self._later, (due_s, next(self._order), waiting))
-        self._changed.set()
+        if self._later[0][2] is waiting:
+            self._changed.set()
         if self._conductor is None or self._conductor.done():
             self._conductor = asyncio.create_task(self._conduct())
             self._conductor.add_done_callback(self._ended)
@@ -66,8 +67,8 @@ class Polls:
             await place
         finally:
             del self._waiting[job_id]
-            self._due.pop(job_id, None)
-            self._changed.set()
+            if self._due.pop(job_id, None) is not None or place.cancelled():
+                self._changed.set()  # it left without having been let go
 
     def _ended(self, conductor: asyncio.Task[None]) -> None:
         pass_on(conductor, (each.place for each in self._waiting.values()))
@@ -82,7 +83,8 @@ class Polls:
                 if (best := self._best()) is not None:
                     del self._due[best.job_id]
                     best.place.set_result(None)
-                await asyncio.sleep(0)  # let it go, or let those leave that were cancelled
+                else:
+                    await asyncio.sleep(0)  # let those leave that were cancelled
             elif self._later:
                 await self._until(self._later[0][0])
             else:

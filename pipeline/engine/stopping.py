@@ -7,7 +7,7 @@ and what runs is left to the next run. Neither cancels bookkeeping: a worker not
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -55,7 +55,8 @@ class Stopping:
         """Set whenever the dispatcher should look again."""
         self._leaving = asyncio.Event()
         self._interrupted = False
-        self._waiting: set[asyncio.Task[Any]] = set()
+        self._waiting: dict[asyncio.Task[Any], float] = {}
+        """Who stands at a wait that may be abandoned, and how long it may still take then, in seconds."""
 
     @property
     def is_stopping(self) -> bool:
@@ -86,7 +87,14 @@ class Stopping:
             return  # a task that is cancelled twice would take the second for a stranger's
         self._leaving.set()
         # A cancel reaches only tasks that stand at a wait which may be abandoned, never one that keeps books.
-        for task in self._waiting:
+        for task, grace_s in self._waiting.items():
+            if grace_s:
+                task.get_loop().call_later(grace_s, self._abandon, task)
+            else:
+                task.cancel()
+
+    def _abandon(self, task: asyncio.Task[Any]) -> None:
+        if task in self._waiting:  # at the wait of then: nobody begins another one when all are leaving
             task.cancel()
 
     def interrupt(self) -> None:
@@ -97,8 +105,11 @@ class Stopping:
             self._interrupted = True
             self.stop(StopReason.INTERRUPTED, "interrupted: nothing new starts, what runs is finished")
 
-    async def unless_leaving(self, waiting: Awaitable[T]) -> T:
+    async def unless_leaving(self, waiting: Awaitable[T], grace_s: float = 0.0) -> T:
         """Await something that may safely be abandoned, such as a wait or a free question.
+
+        Args:
+            grace_s: how long it may still take when the run is being left, where its outcome should not be lost.
 
         Raises:
             LeavingError: the run is being left; what was awaited is cancelled.
@@ -109,7 +120,7 @@ class Stopping:
             if asyncio.iscoroutine(waiting):
                 waiting.close()
             raise LeavingError
-        self._waiting.add(task)
+        self._waiting[task] = grace_s
         try:
             return await waiting
         except asyncio.CancelledError:
@@ -117,21 +128,4 @@ class Stopping:
                 raise LeavingError from None
             raise
         finally:
-            self._waiting.discard(task)
-
-    async def see_through(self, work: Coroutine[Any, Any, T], grace_s: float) -> T:
-        """Await something whose outcome must not be lost if it comes; being left gives it `grace_s` more.
-
-        Raises:
-            LeavingError: it was cancelled after that, and had no outcome.
-        """
-        task = asyncio.ensure_future(work)
-        try:
-            return await self.unless_leaving(asyncio.shield(task))
-        except LeavingError:
-            await asyncio.wait({task}, timeout=grace_s)
-            task.cancel()
-            await asyncio.wait({task})
-            if task.cancelled():
-                raise
-            return task.result()
+            del self._waiting[task]

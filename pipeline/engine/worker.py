@@ -147,7 +147,7 @@ async def submit(run: RunContext, job: Job) -> Accepted | Delivered | Refused | 
     """Send it, once. Being left in the middle is silence, like any other."""
     call = run.provider.submit_blocking(job) if run.settings.api == "v1" else run.provider.submit(job)
     try:
-        reply = await run.stopping.see_through(call, LEAVING_GRACE_S)
+        reply = await run.stopping.unless_leaving(call, LEAVING_GRACE_S)
     except LeavingError:
         return Uncertain(ErrorClass.INTERRUPTED, "the run was left before an answer came")
     if isinstance(reply, Accepted | Delivered) and reply.request_id in run.ledger.state.request_ids:

@@ -89,7 +89,8 @@ class Ledger:
         self._clock = clock
         self._reached = reached
         self._pending: list[Event] = []
-        self._durable: asyncio.Future[None] | None = None
+        self._waiting: list[asyncio.Future[None]] = []
+        """Who waits for what is pending to be durable."""
         self._committing: asyncio.Task[None] | None = None
         self._failure: MachineError | None = None
         self._is_short = False
@@ -135,8 +136,7 @@ class Ledger:
             # Others have their turn here as well, as they have while a disk is busy.
             await asyncio.sleep(0)
         elif durable is not None:
-            # The shield keeps one cancelled waiter from cancelling the future of all the others.
-            await asyncio.shield(durable)
+            await durable
         return recorded
 
     @property
@@ -144,13 +144,13 @@ class Ledger:
         return self._is_durable or len(self._pending) >= UNHURRIED
 
     def _begin_commit(self) -> asyncio.Future[None]:
-        """Have what is pending written; the future is done when it is durable."""
+        """Have what is pending written; the future, which is the caller's own, is done when it is durable."""
         loop = asyncio.get_running_loop()
-        if self._durable is None:
-            self._durable = loop.create_future()
+        durable: asyncio.Future[None] = loop.create_future()
+        self._waiting.append(durable)
         if self._committing is None:
             self._committing = loop.create_task(self._commit())
-        return self._durable
+        return durable
 
     async def _commit(self) -> None:
         """Write what is pending, group after group, until nothing is."""
@@ -163,16 +163,17 @@ class Ledger:
                     await self._clock.sleep(GATHER_S)
                 busy = True
                 batch, self._pending = self._pending, []
-                durable, self._durable = self._durable, None
+                waiting, self._waiting = self._waiting, []
                 try:
                     await loop.run_in_executor(self._disk, self._write, batch)
                 except BaseException as error:  # every failure to write poisons the ledger, whatever its type
-                    self._poison(error, durable)
+                    self._poison(error, waiting)
                     if not isinstance(error, Exception):
                         raise
                     return
-                if durable is not None:
-                    durable.set_result(None)
+                for each in waiting:
+                    if not each.done():  # who was cancelled has left
+                        each.set_result(None)
         finally:
             self._committing = None
 
@@ -205,7 +206,7 @@ class Ledger:
         if lock.read_bytes() != self._holder:
             raise OSError(errno.EBUSY, f"the lock does not work here: {_who_holds(lock)}")
 
-    def _poison(self, error: BaseException, durable: asyncio.Future[None] | None) -> None:
+    def _poison(self, error: BaseException, waiting: list[asyncio.Future[None]]) -> None:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
         self._failure = (
             error
@@ -215,10 +216,10 @@ class Ledger:
                 "what is paid is kept for the next run. Cure the disk and run again."
             )
         )
-        for waiting in (durable, self._durable):
-            if waiting is not None:
-                waiting.set_exception(self._failure)
-                waiting.exception()  # retrieved here, so that a waiter that is gone makes no noise
+        for each in (*waiting, *self._waiting):
+            if not each.done():
+                each.set_exception(self._failure)
+                each.exception()  # retrieved here, so that a waiter that is gone makes no noise
 
     async def close(self) -> None:
         """Let every commit finish, and leave few segments behind."""

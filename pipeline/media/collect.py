@@ -117,11 +117,12 @@ class Collector:
         """Run `work` in the pool; if cancelled, tell the thread and wait until it has let go of the file."""
         future = asyncio.get_running_loop().run_in_executor(self._pool, work)
         try:
-            return await asyncio.shield(future)
+            await asyncio.wait([future])  # which leaves it alone when it is cancelled itself
         except asyncio.CancelledError:
             landing.abandon()
             await until_done(future)
             raise
+        return future.result()
 
 
 async def until_done(future: asyncio.Future[T]) -> None:

@@ -72,7 +72,7 @@ MISTAKES = (
         (
             (
                 "pipeline/ledger/store.py",
-                "            await asyncio.shield(durable)\n",
+                "            await durable\n",
                 "            await asyncio.sleep(0)\n",
             ),
         ),
