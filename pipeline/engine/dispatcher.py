@@ -165,18 +165,18 @@ class Dispatcher:
         while True:
             run.stopping.changed.clear()
             run.pace.starts_left = len(self.queue) if self._lacks_calls() else 0
-            match self.decide():
+            match decision := self.decide():
                 case End():
                     return
                 case Wait(at_most_s):
                     await _wait_for(run.stopping.changed, at_most_s)
                 case Start():
                     try:
-                        await run.stopping.unless_leaving(run.pace.turn(Turn.START))
+                        if await run.stopping.unless_leaving(run.pace.turn(Turn.START)):
+                            decision = self.decide()  # what may start can have changed in the meantime
                     except LeavingError:
                         return
-                    # What may start can have changed while the pace was waited for: decide anew.
-                    if isinstance(decision := self.decide(), Start):
+                    if isinstance(decision, Start):
                         self._start(decision.job)
                         # The worker reserves its money in its first step: let it, before deciding about the next.
                         await asyncio.sleep(0)

@@ -108,20 +108,24 @@ class Pace:
         """When the last one was."""
         self._found = FoundPace(limits.requests_per_minute)
 
-    async def turn(self, kind: Turn = Turn.COLLECT) -> None:
-        """Wait for the next free place in the pace, and take it. One that is free is taken at once."""
+    async def turn(self, kind: Turn = Turn.COLLECT) -> bool:
+        """Take the next free place in the pace; returns whether it had to be waited for."""
         if kind is not Turn.START and not self._counts_polls:
+            waited = False
             while (closed_s := self._opens_s - self._clock.monotonic_s()) > 0:
                 await self._clock.sleep(closed_s)
-            return
+                waited = True
+            return waited
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[kind].append(_Place(self._clock.monotonic_s(), place))
         if self._keeper is None or self._keeper.done():
             self._let_through()
-            if not place.done():
-                self._keeper = asyncio.create_task(self._keep())
-                self._keeper.add_done_callback(self._ended)
+            if place.done():
+                return False
+            self._keeper = asyncio.create_task(self._keep())
+            self._keeper.add_done_callback(self._ended)
         await place
+        return True
 
     def _ended(self, keeper: asyncio.Task[None]) -> None:
         pass_on(keeper, (each.future for each in itertools.chain.from_iterable(self._waiting.values())))

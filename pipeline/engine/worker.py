@@ -408,8 +408,8 @@ async def _take_in(run: RunContext, record: JobRecord, collected: Clip | Trouble
     await run.record(
         record.event(
             EventKind.STORED,
-            path=_relative(run, collected.path),
-            poster=_relative(run, collected.poster) if collected.poster else None,
+            path=record.path,
+            poster=_poster_of(record) if collected.poster else None,
             sha256=collected.sha256,
             bytes=collected.bytes,
             duration_s=collected.duration_s,
@@ -427,12 +427,12 @@ async def _take_in(run: RunContext, record: JobRecord, collected: Clip | Trouble
 def _targets(run: RunContext, record: JobRecord) -> tuple[Path, Path]:
     """The final names of a job's video and poster, fixed when its money was reserved."""
     assert record.path is not None
-    video = run.folder / record.path
-    return video, run.folder / "posters" / f"{video.stem}.jpg"
+    return run.folder / record.path, run.folder / _poster_of(record)
 
 
-def _relative(run: RunContext, path: Path) -> str:
-    return path.relative_to(run.folder).as_posix()
+def _poster_of(record: JobRecord) -> str:
+    assert record.path is not None
+    return f"posters/{record.path.removeprefix('videos/').removesuffix('.mp4')}.jpg"
 
 
 def _expectation(record: JobRecord) -> Expectation:

@@ -6,6 +6,7 @@ A run asks its `Clock`, never `time` or `asyncio.sleep`, so that a test or a reh
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -59,4 +60,11 @@ def iso(at_us: int | None) -> str | None:
     """Microseconds since 1970 as ISO 8601 in UTC with a `Z`, or None."""
     if at_us is None:
         return None
-    return to_datetime(at_us).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    seconds, us = divmod(at_us, 1_000_000)
+    return f"{_second(seconds)}.{us // 1_000:03d}Z"
+
+
+@functools.lru_cache(maxsize=64)
+def _second(seconds: int) -> str:
+    """A whole second in ISO 8601; remembered, as most events of a second follow each other."""
+    return to_datetime(seconds * 1_000_000).isoformat(timespec="seconds").removesuffix("+00:00")

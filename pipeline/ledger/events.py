@@ -7,6 +7,7 @@ text and floats, and 0 for integers, so that pandas reads the integers as intege
 from __future__ import annotations
 
 from enum import StrEnum
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 
@@ -100,15 +101,18 @@ FIELD_OF_COLUMN = {column: "at_us" if column == "at" else column for column in C
 """The field of `Event` that a column holds."""
 
 _TEXTS = tuple(name for name, kind in COLUMNS.items() if kind == "string" and name != "event")
+_texts = itemgetter(*map(Event._fields.index, _TEXTS))
 
 
-def mended(event: Event) -> Event:
-    """`event` with every text fit for UTF-8: half a character, from somebody's JSON, becomes a question mark."""
+def stamped(event: Event, seq: int, at_us: int) -> Event:
+    """`event` with its number and its time, and every text fit for UTF-8."""
+    return _mended(Event(event.event, seq, at_us, *event[3:]))
+
+
+def _mended(event: Event) -> Event:
+    """Half a character, from somebody's JSON, becomes a question mark."""
     changed: dict[str, Any] = {}
-    for name in _TEXTS:
-        text: str | None = getattr(event, name)
+    for name, text in zip(_TEXTS, _texts(event), strict=True):
         if text is not None and not text.isascii():
-            sound = text.encode("utf-8", "replace").decode()
-            if sound != text:
-                changed[name] = sound
+            changed[name] = text.encode("utf-8", "replace").decode()
     return event._replace(**changed) if changed else event

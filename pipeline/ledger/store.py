@@ -24,7 +24,7 @@ from pipeline.kernel.garbage import no_garbage_collector
 from pipeline.ledger import segments
 from pipeline.ledger.ballast import FULL, give_up_ballast, take_ballast
 from pipeline.ledger.columns import fold_table
-from pipeline.ledger.events import Event, mended
+from pipeline.ledger.events import Event, stamped
 from pipeline.ledger.fold import ImpossibleMoveError, State
 from pipeline.ledger.merging import Merging
 from pipeline.ledger.segments import SCHEMA, SegmentName
@@ -124,11 +124,10 @@ class Ledger:
         recorded = []
         try:
             for event in events:
-                seq, at_us = self.state.last_seq + 1, self._clock.now_us()
-                stamped = mended(event)._replace(seq=seq, at_us=at_us)
-                self.state.apply(stamped)
-                self._pending.append(stamped)
-                recorded.append(stamped)
+                fact = stamped(event, self.state.last_seq + 1, self._clock.now_us())
+                self.state.apply(fact)
+                self._pending.append(fact)
+                recorded.append(fact)
         finally:
             # Also when a later event is impossible: what the state has taken in must reach the disk.
             durable = self._begin_commit() if recorded and self._is_due else None

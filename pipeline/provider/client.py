@@ -352,7 +352,8 @@ class Client:
         return self._provider_ahead_us + int(self._clock.monotonic_s() * 1e6) - self._clock.now_us()
 
     def _note_clock(self, headers: Mapping[str, str]) -> None:
-        said_us = replies.moment_us(headers.get("Date", ""))
+        said = headers.get("Date")
+        said_us = replies.moment_us(said) if said else None
         if said_us is not None:
             # The header cuts the fraction of its second off: half a second is the best guess at it.
             self._provider_ahead_us = said_us + 500_000 - int(self._clock.monotonic_s() * 1e6)

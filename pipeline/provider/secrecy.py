@@ -17,10 +17,13 @@ class Eraser:
 
     def __init__(self, key: str) -> None:
         self._pattern = re.compile(_spellings(key), re.IGNORECASE) if len(key) >= SHORTEST_KEY else None
+        data = key.encode()
+        own = [_own_base64(data, offset).encode() for offset in range(3)]
+        self._unescaped = tuple(map(_alike, (data, data.hex().encode(), *own)))
 
     def strike_out(self, body: bytes) -> bytes:
         """The body without the key, in UTF-8; one that no JSON reader could read either stays as it is."""
-        if self._pattern is None:
+        if self._pattern is None or self._is_clean(body):
             return body
         try:
             text = body.decode(json.detect_encoding(body), "surrogatepass")
@@ -28,6 +31,28 @@ class Eraser:
             return body
         struck = self._pattern.sub(_STRUCK_OUT, text)
         return body if struck == text else struck.encode("utf-8", "surrogatepass")
+
+    def _is_clean(self, body: bytes) -> bool:
+        """Whether it certainly has no spelling of the key: plain text without any escape, and without the key in it.
+
+        Most answers are that, and the pattern costs as much as reading them.
+        """
+        if not body.isascii() or any(sign in body for sign in _ESCAPING):
+            return False
+        text = _alike(body)
+        return not any(key in text for key in self._unescaped)
+
+
+_ESCAPING = (b"\\", b"%", b"&", b"\0")
+"""One of these begins every escape; the last one is half of an ASCII letter in UTF-16."""
+
+
+def _alike(data: bytes) -> bytes:
+    """In any case of letters, and in either alphabet of base64."""
+    return data.lower().translate(_ONE_ALPHABET)
+
+
+_ONE_ALPHABET = bytes.maketrans(b"-_", b"+/")
 
 
 def _spellings(key: str) -> str:

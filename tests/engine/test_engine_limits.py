@@ -345,7 +345,7 @@ async def order_of_calls(starts_left: int, starts: int, results: int, questions:
     """In which order so many of each are let through, at fifty calls a minute, if all wait from the beginning."""
     pace = Pace(Limits(50, 40), VirtualClock())
     pace.starts_left = starts_left
-    await pace.turn()  # the place that is free now is taken
+    await pace.turn(Turn.URGENT)  # the place that is free now is taken
     order: list[Turn] = []
 
     async def call(kind: Turn) -> None:
