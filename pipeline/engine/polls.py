@@ -114,12 +114,14 @@ class Polls:
                 if self._due.get((best := self._next.pop()).job_id) is best and not best.place.done():
                     return best
         self._bring_due(now_s)
+        waiting = [each for each in self._due.values() if not each.place.done()]
+        if len(waiting) == 1:
+            return waiting[0]
         outlook = self.durations.outlook
 
         def rank(each: _Waiting) -> tuple[bool, float]:
             return self._is_urgent(each, now_s), outlook.saving_s(each.asked_s, now_s - each.accepted_s)
 
-        waiting = [each for each in self._due.values() if not each.place.done()]
         self._next = heapq.nlargest(max(1, len(waiting) // RANKED_AT_ONCE), waiting, key=rank)[::-1]
         return self._next.pop() if waiting else None
 

@@ -40,10 +40,12 @@ LARGEST_EXPONENT = 30
 """Numbers are read from 1e-30 to 1e30. Arithmetic with an exponent of a stranger's choice can take for ever."""
 
 _DATA = re.compile(r"data:\S+|[A-Za-z0-9+/=]{64,}")
+_HTTP_URL = re.compile(r"https?://", re.IGNORECASE)
 _PLAIN_URL = re.compile(r"[\x21-\x7e]{1,2048}")
 _REQUEST_ID = re.compile(r"[0-9A-Za-z_-]{8,64}")
 _PLAIN_AMOUNT = re.compile(r"[0-9]{1,10}(\.[0-9]{1,30})?")
 _NUMBER_AS_TEXT = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,15})?")
+_EPOCH = re.compile(r"[0-9]{10,13}(\.[0-9]{1,9})?")
 _UNDER_WAY = frozenset({"QUEUED", "PROCESSING", "COMPLETED"})
 
 _NO_MONEY = re.compile(
@@ -313,7 +315,7 @@ def _first_url(value: object, depth: int) -> str | None:
     if isinstance(value, str):
         # It goes into the ledger: one line that any encoder can write.
         fit = len(value) <= 4096 and value.isprintable() and " " not in value
-        return value if fit and re.match(r"https?://", value, re.IGNORECASE) else None
+        return value if fit and _HTTP_URL.match(value) else None
     if depth == 0:
         return None
     if isinstance(value, list):
@@ -455,7 +457,7 @@ def moment_us(value: object) -> int | None:
         return None
     if isinstance(value, str):
         value = value.strip()
-        if not re.fullmatch(r"[0-9]{10,13}(\.[0-9]{1,9})?", value):
+        if not _EPOCH.fullmatch(value):
             return _parse_date(value)
         value = Decimal(value)
     if not isinstance(value, int | Decimal):
