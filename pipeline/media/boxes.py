@@ -76,7 +76,7 @@ def _top_level(read: Read, size: int) -> list[Box]:
             raise Damaged(_what_else(header))
         if len(boxes) == MAX_BOXES:
             raise Damaged("it has too many boxes")
-        box = _parse_header(header, at, size, may_be_open=True)
+        box = _parse_header(header, 0, at, size, may_be_open=True)
         boxes.append(box)
         at = box.end
     return boxes
@@ -95,16 +95,16 @@ def _what_else(header: bytes) -> str:
     return "it does not begin as an MP4 file"
 
 
-def _parse_header(header: bytes | memoryview, at: int, limit: int, *, may_be_open: bool) -> Box:
-    """The box whose first bytes are `header`, at `at` in a parent that ends at `limit`."""
-    if len(header) < 8:
+def _parse_header(data: bytes, offset: int, at: int, limit: int, *, may_be_open: bool) -> Box:
+    """The box at `at`, in a parent that ends at `limit`; its first bytes stand at `offset` in `data`."""
+    if limit - at < 8:
         raise Damaged("it ends within a box header")
-    size, kind = _HEADER.unpack_from(header)
+    size, kind = _HEADER.unpack_from(data, offset)
     start = at + 8
     if size == 1:
-        if len(header) < 16:
+        if limit - at < 16:
             raise Damaged("it ends within a box header")
-        (size,) = _U64.unpack_from(header, 8)
+        (size,) = _U64.unpack_from(data, offset + 8)
         start = at + 16
     elif size == 0 and may_be_open:
         size = limit - at
@@ -134,7 +134,7 @@ def _children(data: bytes, parent: Box) -> Iterator[Box]:
         count += 1
         if count > MAX_BOXES:
             raise Damaged("it has too many boxes")
-        box = _parse_header(data[at : min(at + 16, parent.end)], at, parent.end, may_be_open=False)
+        box = _parse_header(data, at, at, parent.end, may_be_open=False)
         yield box
         at = box.end
 

@@ -19,6 +19,9 @@ DURATION_TOLERANCE_S = 0.3
 """Seconds by which a video may differ from the length asked for: a clip of n frames is rarely a round number."""
 WANTED_CODEC = "h264"
 
+READ_AT_ONCE = 2**17
+"""So much of a file's beginning is read in one go: of a small clip all, of most others all that is looked at."""
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -53,7 +56,14 @@ def _walk(path: Path) -> boxes.Facts:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         size = os.fstat(descriptor).st_size
-        return boxes.walk(lambda offset, length: os.pread(descriptor, length, offset), size)
+        begin = os.pread(descriptor, READ_AT_ONCE, 0)
+
+        def read(offset: int, length: int) -> bytes:
+            if offset + length <= len(begin):
+                return begin[offset : offset + length]
+            return os.pread(descriptor, length, offset)
+
+        return boxes.walk(read, size)
     finally:
         os.close(descriptor)
 
