@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -52,6 +53,16 @@ def test_a_key_of_odd_characters_is_struck_out() -> None:
         struck = Eraser(ODD_KEY).strike_out(f"no: {said} after".encode()).decode()
         assert "(the key)" in struck, said
         assert "canary" not in struck
+
+
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
+@pytest.mark.parametrize("before", range(3))
+def test_both_alphabets_of_base64_are_known(encode: Callable[[bytes], bytes], before: int) -> None:
+    """Also where the key's own characters make the signs that they differ in."""
+    key = "SG_>>>???~~~>>>???"
+    said = encode(bytes(before) + key.encode())
+    assert {*said.decode()} & {*"+/-_"}
+    assert b"(the key)" in Eraser(key).strike_out(said)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
