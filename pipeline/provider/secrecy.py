@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import re
 
@@ -16,14 +17,14 @@ class Eraser:
     """Strikes one key out: as it is, in JSON's, URLs' and HTML's escapes, as UTF-16, in hex and in base64."""
 
     def __init__(self, key: str) -> None:
-        self._pattern = re.compile(_spellings(key), re.IGNORECASE) if len(key) >= SHORTEST_KEY else None
+        self._key = key
         data = key.encode()
         own = [_own_base64(data, offset).encode() for offset in range(3)]
         self._unescaped = tuple(map(_alike, (data, data.hex().encode(), *own)))
 
     def strike_out(self, body: bytes) -> bytes:
         """The body without the key, in UTF-8; one that no JSON reader could read either stays as it is."""
-        if self._pattern is None or self._is_clean(body):
+        if len(self._key) < SHORTEST_KEY or self._is_clean(body):
             return body
         try:
             text = body.decode(json.detect_encoding(body), "surrogatepass")
@@ -31,6 +32,11 @@ class Eraser:
             return body
         struck = self._pattern.sub(_STRUCK_OUT, text)
         return body if struck == text else struck.encode("utf-8", "surrogatepass")
+
+    @functools.cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        """Every spelling. It takes long to make, and few runs need it."""
+        return re.compile(_spellings(self._key), re.IGNORECASE)
 
     def _is_clean(self, body: bytes) -> bool:
         """Whether it certainly has no spelling of the key: plain text without any escape, and without the key in it.
