@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import math
 import sys
 from collections import deque
 from collections.abc import Iterable
 from enum import IntEnum
 from typing import NamedTuple
+
+from aiolimiter import AsyncLimiter
 
 from pipeline.engine.crowding import Crowding
 from pipeline.engine.settings import Limits, Retry
@@ -95,6 +96,8 @@ class Pace:
         self.interval_s = (WINDOW_S + JITTER_S) / limits.requests_per_minute
         self._is_adaptive = limits.adaptive
         self._counts_polls = limits.count_polls
+        # A burst of one: `AsyncLimiter(n, 60)` would let almost 2n calls through in one window.
+        self._limiter = AsyncLimiter(1, self.interval_s)
         self._clock = clock
         self._opens_s = 0.0
         self.starts_left = 0
@@ -104,49 +107,46 @@ class Pace:
         self._keeper: asyncio.Task[None] | None = None
         self._passed: deque[float] = deque()
         """When the calls of the last window were let through."""
-        self._passed_s = -math.inf
-        """When the last one was."""
         self._found = FoundPace(limits.requests_per_minute)
 
     async def turn(self, kind: Turn = Turn.COLLECT) -> bool:
         """Take the next free place in the pace; returns whether it had to be waited for."""
         if kind is not Turn.START and not self._counts_polls:
-            waited = False
-            while (closed_s := self._opens_s - self._clock.monotonic_s()) > 0:
-                await self._clock.sleep(closed_s)
-                waited = True
-            return waited
+            is_open = self.is_open
+            await self._until_open()
+            return not is_open
+        if self._keeper is None or self._keeper.done():
+            if self._is_free():
+                await self._limiter.acquire()
+                self._note_passed()
+                return False
+            self._keeper = asyncio.create_task(self._let_through())
+            self._keeper.add_done_callback(self._ended)
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[kind].append(_Place(self._clock.monotonic_s(), place))
-        if self._keeper is None or self._keeper.done():
-            self._let_through()
-            if place.done():
-                return False
-            self._keeper = asyncio.create_task(self._keep())
-            self._keeper.add_done_callback(self._ended)
         await place
         return True
+
+    def _is_free(self) -> bool:
+        """Whether a call could leave at once."""
+        return self.is_open and self._limiter.has_capacity() and self._lowered_wait_s() <= 0
 
     def _ended(self, keeper: asyncio.Task[None]) -> None:
         pass_on(keeper, (each.future for each in itertools.chain.from_iterable(self._waiting.values())))
 
-    async def _keep(self) -> None:
+    async def _let_through(self) -> None:
         """Let one through after another, as long as somebody waits."""
         while self._is_wanted():
-            await self._clock.sleep(self._wait_s())
-            self._let_through()
+            await self._until_open()
+            await self._limiter.acquire()
+            await self._clock.sleep(self._lowered_wait_s())
+            if self.is_open and (place := self._take_next()) is not None:
+                self._note_passed()
+                place.set_result(None)
 
-    def _let_through(self) -> None:
-        """Let one through if a place is free: one at a time, or almost twice the limit would fit into a window."""
-        if self._wait_s() <= 0 and (place := self._take_next()) is not None:
-            self._note_passed()
-            place.set_result(None)
-
-    def _wait_s(self) -> float:
-        """Seconds until the next call may leave."""
-        now_s = self._clock.monotonic_s()
-        interval_s = (WINDOW_S + JITTER_S) / self._found.per_minute(now_s)
-        return max(0.0, self._opens_s - now_s, self._passed_s + interval_s - now_s)
+    async def _until_open(self) -> None:
+        while (closed_s := self._opens_s - self._clock.monotonic_s()) > 0:
+            await self._clock.sleep(closed_s)
 
     def _is_wanted(self) -> bool:
         for queue in self._waiting.values():
@@ -206,8 +206,14 @@ class Pace:
         """It was not the pace."""
         self._found.forget()
 
+    def _lowered_wait_s(self) -> float:
+        """How long the next call still waits at the lowered pace; 0 at the configured one."""
+        if not self._found.is_lowered or not self._passed:
+            return 0.0
+        return max(0.0, self._passed[-1] + (WINDOW_S + JITTER_S) / self.per_minute - self._clock.monotonic_s())
+
     def _note_passed(self) -> None:
-        now_s = self._passed_s = self._clock.monotonic_s()
+        now_s = self._clock.monotonic_s()
         self._passed.append(now_s)
         self._found.taken(now_s, self._passed_lately())
 
@@ -234,6 +240,10 @@ class FoundPace:
         self._refused_at: int | None = None
         self._proven, self._proven_s = 0, -PROVEN_FOR_S
         self._ignored = 0
+
+    @property
+    def is_lowered(self) -> bool:
+        return self._lowered is not None
 
     def per_minute(self, now_s: float) -> float:
         """The pace now; one that has climbed back is forgotten."""
