@@ -2,7 +2,7 @@
 
 Each command is a process of its own on one core, start and imports included; `plan` of the same manifest stands beside
 them, as a run expands it too. The directory is written by the real ledger, four events a job. Only `export` opens the
-videos, which are a few bytes each: it is measured up to 100,000 of them. Nothing is deleted between the commands.
+videos, which are a few bytes each. Nothing is deleted between the commands.
 
     python -m benchmarks.resuming --rows 1000,100000,1000000
 """
@@ -24,9 +24,6 @@ from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.store import open_ledger
 from pipeline.manifest import load_manifest
 
-MOST_VIDEOS = 100_000
-"""Rows up to which there are videos to be exported."""
-
 COMMIT = 2_000
 """Events that are recorded at once."""
 
@@ -43,10 +40,9 @@ def main() -> None:
         manifest, directory = map(Path, arguments.prepare)
         jobs = [entry.job for entry in load_manifest(manifest).entries]
         asyncio.run(_store(directory, jobs))
-        if len(jobs) <= MOST_VIDEOS:
-            (directory / "videos").mkdir()
-            for job in jobs:
-                (directory / "videos" / f"{job.stem}.mp4").write_bytes(_video(job))
+        (directory / "videos").mkdir()
+        for job in jobs:
+            (directory / "videos" / f"{job.stem}.mp4").write_bytes(_video(job))
         return
     root = Path(tempfile.mkdtemp(prefix="kling-batch-bench-"))
     print(f"one run each; files in {root}")
@@ -72,15 +68,13 @@ def _measure(folder: Path, rows: int) -> dict[str, Costs]:
     subprocess.run(prepare, check=True)
     run = ["run", str(manifest), "-o", str(directory), "--budget-usd", "100000000"]
     _command(*run)  # the first writes down whose directory this is
-    costs = {
+    return {
         "plan": _command("plan", str(manifest), "--budget-usd", "100000000"),
         "run": _command(*run),
         "status": _command("status", str(directory)),
         "report": _command("report", str(directory)),
+        "export": _command("export", str(directory), "--format", "parquet", "--to", str(folder / "exported")),
     }
-    if rows <= MOST_VIDEOS:
-        costs["export"] = _command("export", str(directory), "--format", "parquet", "--to", str(folder / "exported"))
-    return costs
 
 
 def _video(job: Job) -> bytes:

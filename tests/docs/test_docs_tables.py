@@ -241,7 +241,17 @@ def test_more_segments_than_the_design_says_are_merged() -> None:
     assert f"more than {MERGE_ABOVE} segments become one" in read(DESIGN)
 
 
-OWN_OPTIONS = {"--now", "--user", "--unit", "--working-directory", "--signal", "--quiet", "--editable", "--constraint"}
+OWN_OPTIONS = {
+    "--no-loadscope-reorder",
+    "--now",
+    "--user",
+    "--unit",
+    "--working-directory",
+    "--signal",
+    "--quiet",
+    "--editable",
+    "--constraint",
+}
 """Options of other programs in the documents."""
 
 

@@ -260,9 +260,11 @@ def test_columns_of_many_records_say_what_each_record_says(seed: int) -> None:
         fold_table(state, table_of(events[first : first + 40]))
     names = list(records.COLUMNS)
     asked = [f"job-{rng.randint(0, 14)}" for _ in range(rng.randint(0, 40))]
-    for job_ids in (None, asked, list(state.jobs)):
+    known = list(state.jobs)
+    for job_ids in (None, asked, known, known[::-1], rng.sample(known, len(known))):
         found = state.jobs.columns(names, job_ids).to_pylist()
         wanted = [state.jobs.get(each) for each in (state.jobs if job_ids is None else job_ids)]
         for row, record in zip(found, wanted, strict=True):
             said = {name: getattr(record, name, None) for name in names}
             assert row == said | ({"state": record.state.name} if record else {})
+        assert state.states_of(known if job_ids is None else job_ids) == [each and each.state for each in wanted]

@@ -123,6 +123,18 @@ def test_each_value_of_an_axis_says_what_it_comes_to() -> None:
     assert made.duplicates == 1
 
 
+def test_a_job_is_named_by_the_row_that_asks_for_it_first() -> None:
+    """However many entries a row has, and whoever asks for the same job later."""
+    jobs = [job("a"), job("b")]
+    entries = [
+        Entry(row, name, each, {}, 0) for row, name, each in zip((1, 1, 2, 3), "xxyz", [*jobs, *jobs], strict=True)
+    ]
+    made = plan(jobs, cap=FIVE, entries=entries)
+    assert (made.rows, made.jobs, made.duplicates) == (3, 2, 2)
+    assert made.last is not None
+    assert (made.last.row_id, [each.row_id for each in made.held]) == ("x", ["x"])
+
+
 def test_the_screen_shows_some_values_and_counts_the_rest() -> None:
     """At most six axes with twelve values each on the screen; a thousand values for scripts, and how many more."""
     jobs = [job(f"job {n}") for n in range(1_030)]
