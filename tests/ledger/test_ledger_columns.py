@@ -261,6 +261,8 @@ def test_columns_of_many_records_say_what_each_record_says(seed: int) -> None:
     names = list(records.COLUMNS)
     asked = [f"job-{rng.randint(0, 14)}" for _ in range(rng.randint(0, 40))]
     known = list(state.jobs)
+    going_on = {each for each in known if state.jobs[each].state is not JobState.STORED}
+    assert going_on <= {record.job_id for record in state.jobs.unsettled()}
     for job_ids in (None, asked, known, known[::-1], rng.sample(known, len(known))):
         found = state.jobs.columns(names, job_ids).to_pylist()
         wanted = [state.jobs.get(each) for each in (state.jobs if job_ids is None else job_ids)]

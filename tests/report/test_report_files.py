@@ -319,7 +319,11 @@ def test_the_lines_of_jobs_that_share_a_kind_keep_the_parameters_of_each(tmp_pat
     jobs = [
         make_job("kling-2", {"prompt": text, **kind}, n, "x") for text in prompts for n, kind in enumerate(kinds, 1)
     ]
-    lines_of([Entry(row, "x", job, {}, 0) for row, job in enumerate(jobs, start=1)]).save(tmp_path)
+    shared, none = {"mood": "calm"}, {}
+    variables = [(shared, none, {"mood": row})[row % 3] for row, _ in enumerate(jobs)]
+    entries = [Entry(row, "x", job, mine, 0) for row, (job, mine) in enumerate(zip(jobs, variables, strict=True))]
+    lines_of(entries).save(tmp_path)
     assert [each.params for each in load_lines(tmp_path)] == [job.params for job in jobs]
+    assert [each.variables for each in load_lines(tmp_path)] == variables
     texts = pd.read_parquet(tmp_path / "jobs.parquet")["params"]
     assert list(texts) == [orjson.dumps(job.params).decode() for job in jobs]
