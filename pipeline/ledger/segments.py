@@ -284,7 +284,7 @@ def check_replaced(folder: Path, kept: Sequence[SegmentName], replaced: Iterable
 def _check_events(folder: Path, name: SegmentName, table: pa.Table) -> None:
     try:
         _check_columns(table)
-        first, last = (_whole_numbers(table["seq"].slice(at, 1).combine_chunks()) for at in (0, len(table) - 1))
+        first, last = (_whole_numbers(table["seq"].slice(at, 1).combine_chunks()) for at in (0, max(0, len(table) - 1)))
     except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
         raise _damage(folder, str(name), f"cannot be read ({type(error).__name__})") from None
     if (first, last) != ([name.first], [name.last]):

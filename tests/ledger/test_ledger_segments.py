@@ -202,14 +202,28 @@ def test_whole_parquet_that_is_no_ledger_is_refused_by_name(folder: Path, column
     [path] = segment_paths(folder)
     table = pq.read_table(path, partitioning=None)
     table = table.set_column(table.column_names.index(column), column, values)
+    path = put_in_place(path, table)
+    assert f"{path.name} cannot be read" in refusal(folder)
+
+
+def test_a_segment_without_any_event_is_refused_by_name(folder: Path) -> None:
+    """Nothing is not what its name says, and no crash of whoever looks for its first and its last event."""
+    write_ledger(folder, [[event("reserved")]])
+    [path] = segment_paths(folder)
+    path = put_in_place(path, pq.read_table(path, partitioning=None).slice(0, 0))
+    assert f"{path.name} does not hold the events that its name says" in refusal(folder)
+
+
+def put_in_place(path: Path, table: pa.Table) -> Path:
+    """Replace the one segment of a ledger by a table, under a name that has its checksum."""
     path.unlink()
-    (folder / "_head").unlink()
+    (path.parent / "_head").unlink()
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
     data = sink.getvalue().to_pybytes()
-    path = folder / str(SegmentName(1, 1, segments.hashlib.sha256(data).hexdigest()[:32]))
-    path.write_bytes(data)
-    assert f"{path.name} cannot be read" in refusal(folder)
+    forged = path.parent / str(SegmentName(1, 1, segments.hashlib.sha256(data).hexdigest()[:32]))
+    forged.write_bytes(data)
+    return forged
 
 
 @pytest.mark.parametrize("length", [0, 1, 4, 1_000, -1, -8])
