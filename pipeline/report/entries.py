@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -138,7 +138,7 @@ class Lines(Sequence[Line]):
         """Each different model, in order of first mention."""
         return [str(name) for name in self._table["model"].unique().to_pylist()]
 
-    def asked(self, names: Iterable[str]) -> dict[str, Column]:
+    def asked(self, names: Collection[str]) -> dict[str, Column]:
         """The values of parameters and variables; a parameter hides a variable of its name.
 
         Raises:
@@ -275,7 +275,7 @@ def _params_text(params: Mapping[str, Any]) -> str:
         return json.dumps(plain)
 
 
-def _asked(table: pa.Table, names: Iterable[str]) -> dict[str, Column]:
+def _asked(table: pa.Table, names: Collection[str]) -> dict[str, Column]:
     """The values of parameters and variables in a part of the lines.
 
     What lines have in common is read once, and most are alike in all but the prompt.
