@@ -16,6 +16,7 @@ from pipeline.kernel.errors import InputError
 from pipeline.kernel.usd import format_usd
 from pipeline.ledger.fold import JobRecord, State
 from pipeline.report import tables
+from pipeline.report.columns import values_of
 from pipeline.report.entries import Line, Lines, as_lines
 
 MAX_STEM = 90
@@ -116,7 +117,7 @@ def _are_wanted(lines: Lines, state: State, where: Conditions) -> Iterable[bool]
     columns = tables.results_by_columns(lines, state)
     # The model stands in no column of the results, since there is one; yet who asks for it may have it.
     columns["model"] = lines.model_names
-    cells = [columns[name] if isinstance(columns[name], list) else columns[name].to_pylist() for name in where]
+    cells = [values_of(columns[name]) for name in where]
     return [
         all(_is_one_of(name, cell, texts) for (name, texts), cell in zip(where.items(), row, strict=True))
         for row in zip(*cells, strict=True)

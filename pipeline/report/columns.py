@@ -73,6 +73,12 @@ def column_of(values: list[Any]) -> Column:
     return values
 
 
+def values_of(column: Column) -> list[Any]:
+    """The values of a column, whatever it is."""
+    values: list[Any] = column if isinstance(column, list) else column.to_pylist()
+    return values
+
+
 def taken(column: Column, numbers: Any) -> Column:
     """The values with these numbers, counted from 0."""
     if isinstance(column, list):
@@ -85,7 +91,7 @@ def joined(parts: Sequence[Column]) -> Column:
     types = {None if isinstance(part, list) else part.type for part in parts} - {pa.null()}
     kind = types.pop() if types else pa.null()
     if kind is None or types:
-        return [value for part in parts for value in (part if isinstance(part, list) else part.to_pylist())]
+        return [value for part in parts for value in values_of(part)]
     return pa.chunked_array([part.cast(kind) for part in parts], kind)
 
 

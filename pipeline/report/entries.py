@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from pipeline.kernel.errors import RunDirectoryError
 from pipeline.kernel.files import read_regular_file, write_file
-from pipeline.report.columns import Column, column_of, joined, taken
+from pipeline.report.columns import Column, column_of, joined, taken, values_of
 
 if TYPE_CHECKING:
     # At run time whoever only looks at a run directory need not wait for what reads manifests.
@@ -286,10 +286,11 @@ def _asked(table: pa.Table, names: Collection[str]) -> dict[str, Column]:
     halves = pc.split_pattern(
         pc.utf8_slice_codeunits(texts.filter(is_plain), len(_BEFORE_PROMPT)), '"', max_splits=1
     ).flatten()
+    others = pc.binary_join_element_wise("{", pc.utf8_ltrim(halves[1::2], ","), "")
     prompts = pc.replace_with_mask(pa.nulls(len(texts), pa.string()), is_plain, halves[::2])
-    params = pc.replace_with_mask(texts, is_plain, halves[1::2]).dictionary_encode()
+    params = pc.replace_with_mask(texts, is_plain, others).dictionary_encode()
     variables = table["variables"].combine_chunks().dictionary_encode()
-    known_params = _objects(lambda text: _params(_without_prompt(text)), params.dictionary)
+    known_params = _objects(_params, params.dictionary)
     known_variables = _objects(json.loads, variables.dictionary)
     count = max(1, len(known_variables))
     pairs = pc.add(pc.multiply(params.indices.cast(pa.int64()), count), variables.indices).dictionary_encode()
@@ -300,16 +301,11 @@ def _asked(table: pa.Table, names: Collection[str]) -> dict[str, Column]:
     return columns
 
 
-def _without_prompt(text: str) -> str:
-    """The JSON object that a text is, or that is left where the prompt was taken from its beginning."""
-    return text if text.startswith("{") else f"{{{text.removeprefix(',')}"
-
-
 def _either(texts: Any, others: Column) -> Column:
     """The texts, and the others where there is none."""
     if not isinstance(others, list) and others.type in (pa.string(), pa.null()):
         return pc.coalesce(texts, others.cast(pa.string()))
-    pairs = zip(texts.to_pylist(), others if isinstance(others, list) else others.to_pylist(), strict=True)
+    pairs = zip(texts.to_pylist(), values_of(others), strict=True)
     return [other if text is None else text for text, other in pairs]
 
 

@@ -14,7 +14,7 @@ from pipeline.kernel.usd import format_usd
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import JobRecord, JobState, State
 from pipeline.models import find_model
-from pipeline.report.columns import Column
+from pipeline.report.columns import Column, values_of
 from pipeline.report.entries import Key, Line, as_lines, keys_of
 
 pc: Any = pyarrow.compute
@@ -186,8 +186,7 @@ def results(lines: Sequence[Line], state: State, *, live: bool = False) -> list[
         live: whether a run holds the directory now.
     """
     columns = results_by_columns(lines, state, live=live)
-    values = [column if isinstance(column, list) else column.to_pylist() for column in columns.values()]
-    return [dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True)]
+    return [dict(zip(columns, row, strict=True)) for row in zip(*map(values_of, columns.values()), strict=True)]
 
 
 def result_columns(lines: Sequence[Line]) -> list[str]:

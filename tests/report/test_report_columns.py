@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.kernel.errors import RunDirectoryError
 from pipeline.report import entries
-from pipeline.report.columns import column_of, in_pandas, joined, parquet_bytes, typed
+from pipeline.report.columns import column_of, in_pandas, joined, parquet_bytes, typed, values_of
 from pipeline.report.entries import Line, Lines, as_lines
 
 PROMPTS = (
@@ -43,8 +43,7 @@ def test_what_rows_ask_for_is_the_same_by_columns(seed: int, at_once: int, monke
     assert list(found) == list(NAMES)
     for name, column in found.items():
         wanted = [line.params[name] if name in line.params else line.variables.get(name) for line in lines]
-        plain = column if isinstance(column, list) else column.to_pylist()
-        assert list(map(_with_type, plain)) == list(map(_with_type, wanted)), name
+        assert list(map(_with_type, values_of(column))) == list(map(_with_type, wanted)), name
 
 
 def _line(rng: random.Random, number: int, values: list[Any]) -> Line:
@@ -60,7 +59,9 @@ def _with_type(value: object) -> tuple[type, object]:
     return type(value), value
 
 
-@pytest.mark.parametrize("text", ['{"prompt":"a"', '{"prompt":"a",}', "[]", "5", '{"prompt":"a"}{}', "{'a':1}", ""])
+@pytest.mark.parametrize(
+    "text", ['{"prompt":"a"', '{"prompt":"a",}', "[]", "5", '{"prompt":"a"}{}', "{'a':1}", "", '"a":1}', ',"a":1}', "}"]
+)
 @pytest.mark.parametrize("name", ["params", "variables"])
 def test_rows_that_are_no_rows_are_refused_in_either_way(text: str, name: str) -> None:
     """A directory whose rows cannot be read says so, and nothing is made up for them."""
