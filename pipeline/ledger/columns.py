@@ -143,7 +143,7 @@ class _Columns:
         kinds = np.array([_PLAIN_LIFE.index(word) if word in _PLAIN_LIFE else -1 for word in words.to_pylist()])[kinds]
         good = (kinds[lives] == steps).all(axis=1)
         good &= (self.numbers("attempt")[lives] == 1).all(axis=1)
-        good &= self._is_null("error_class")[lives].all(axis=1)
+        good &= _is_null(self._column("error_class"))[lives].all(axis=1)
         quotes = self.numbers("quote_microusd")[lives[:, _RESERVED]]
         costs = self.numbers("cost_microusd")[lives[:, _POSTED]]
         good &= (quotes > 0) & (costs >= 0) & (costs <= quotes)
@@ -154,7 +154,7 @@ class _Columns:
     def _has_own_request(self, submitted: Numbers) -> npt.NDArray[np.bool_]:
         """For each row, whether it names a request that no other of the `submitted` names."""
         codes, names = _encode(self._column("request_id").take(_array(submitted)))
-        is_name = np.array([bool(name) for name in names.to_pylist()], dtype=bool)
+        is_name = (_numbers(pc.binary_length(names)) > 0) & ~_is_null(names)
         is_own = np.zeros(len(self.table), dtype=bool)
         is_own[submitted] = (np.bincount(codes, minlength=len(names))[codes] == 1) & is_name[codes]
         return is_own
@@ -170,10 +170,6 @@ class _Columns:
             if job_id and job_id not in state.jobs and request_id not in state.request_ids
         ]
         return _Plain(lives[new], [jobs[number] for number in new], [requests[number] for number in new])
-
-    def _is_null(self, name: str) -> npt.NDArray[np.bool_]:
-        is_null: npt.NDArray[np.bool_] = _numbers(pc.cast(pc.is_null(self._column(name)), pa.int64())) != 0
-        return is_null
 
     def facts(self, lives: Numbers, looks: Numbers) -> pa.Table:
         """A row for each life with what `_maker` makes a record of."""
@@ -281,6 +277,11 @@ def _encode(column: pa.Array[Any]) -> tuple[Numbers, pa.Array[Any]]:
     """A number for each value, null included, and the value of each number."""
     encoded = column.dictionary_encode(null_encoding="encode")
     return _numbers(encoded.indices), encoded.dictionary
+
+
+def _is_null(column: pa.Array[Any]) -> npt.NDArray[np.bool_]:
+    is_null: npt.NDArray[np.bool_] = _numbers(pc.cast(pc.is_null(column), pa.int64())) != 0
+    return is_null
 
 
 def _numbers(column: pa.Array[Any]) -> Numbers:

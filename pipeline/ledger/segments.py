@@ -313,16 +313,12 @@ def _read_content(folder: Path, name: SegmentName) -> Content:
     if hashlib.sha256(data).hexdigest()[:32] != name.checksum:
         raise _damage(folder, str(name), "is damaged: its bytes do not match the checksum in its name")
     try:
-        table = _open(data).read(use_threads=False)
+        # Neither page checksums nor threads that read ahead: it is in memory, and proven whole.
+        table = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False).read(use_threads=False)
         chain = orjson.loads((table.schema.metadata or {})[_METADATA_KEY])
         return Content(table, str(chain["before"]), str(chain["after"]))
     except (pa.ArrowException, KeyError, ValueError, TypeError, OSError) as error:
         raise _damage(folder, str(name), f"cannot be read ({type(error).__name__})") from None
-
-
-def _open(data: bytes) -> pq.ParquetFile:
-    # Nothing is read ahead by threads of Arrow's: it is in memory already.
-    return pq.ParquetFile(pa.BufferReader(data), pre_buffer=False, page_checksum_verification=True)
 
 
 def _check_columns(table: pa.Table) -> None:
