@@ -42,7 +42,7 @@ def as_csv(table: pa.Table) -> bytes:
 
 def as_parquet(table: pa.Table) -> bytes:
     """Parquet, with every text as it is."""
-    return parquet_bytes(_columns_of(table))
+    return bytes(parquet_bytes(_columns_of(table)))
 
 
 def _columns_of(table: pa.Table) -> dict[str, Column]:

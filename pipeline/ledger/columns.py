@@ -154,7 +154,7 @@ class _Columns:
     def _has_own_request(self, submitted: Numbers) -> npt.NDArray[np.bool_]:
         """For each row, whether it names a request that no other of the `submitted` names."""
         codes, names = _encode(self._column("request_id").take(_array(submitted)))
-        is_name = (_numbers(pc.binary_length(names)) > 0) & ~_is_null(names)
+        is_name = (_numbers(pc.binary_length(cast(pa.StringArray, names))) > 0) & ~_is_null(names)
         is_own = np.zeros(len(self.table), dtype=bool)
         is_own[submitted] = (np.bincount(codes, minlength=len(names))[codes] == 1) & is_name[codes]
         return is_own

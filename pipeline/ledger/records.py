@@ -65,6 +65,10 @@ class _Rows:
             return self._make(*self._values[row])
         return self._make(*[column[row].as_py() for column in self.table.columns])
 
+    def records(self, rows: npt.NDArray[np.int64]) -> Iterator[JobRecord]:
+        """The records of many rows, read together."""
+        return map(self._make, *(column.to_pylist() for column in _take(self.table, rows).columns))
+
     def columns(self, names: Sequence[str]) -> pa.Table:
         """Some of `COLUMNS` of all rows."""
         arrays = [
@@ -130,6 +134,19 @@ class Records(MutableMapping[str, "JobRecord"]):
             return place
         at = bisect_right(self._firsts, place) - 1
         return self._rows[at].record(place - self._firsts[at])
+
+    def many(self, job_ids: Sequence[str]) -> list[JobRecord | None]:
+        """The records of these jobs, None without one. Only they are read, and together."""
+        places = self.places_of(job_ids)
+        found = [None if isinstance(place, int) else place for place in places]
+        numbers = np.array([place if isinstance(place, int) else -1 for place in places], dtype=np.int64)
+        tables = np.searchsorted(self._firsts, numbers, side="right") - 1
+        for at in np.unique(tables[numbers >= 0]).tolist():
+            mine = np.flatnonzero(tables == at)
+            records = self._rows[at].records(numbers[mine] - self._firsts[at])
+            for number, record in zip(mine.tolist(), records, strict=True):
+                found[number] = record
+        return found
 
     def are(self, job_ids: Sequence[str]) -> bool:
         """Whether these are all the jobs, in their order: most often true of a finished run, and seen at a glance."""

@@ -42,6 +42,8 @@ _NEVER_NULL = tuple(name for name, kind in COLUMNS.items() if name == "event" or
 
 _NAME = re.compile(r"([0-9]{12})-([0-9]{12})-([0-9a-f]{32})\.parquet")
 _METADATA_KEY = b"kling-batch.chain"
+_UNREADABLE = (pa.ArrowException, KeyError, ValueError, TypeError, OSError)
+"""All that reading a file's bytes as a segment can raise."""
 _HEAD = "_head"
 ROWS_PER_GROUP = 2**16
 """Events in a row group of a merged segment: whoever asks for one job passes over the groups that do not have it."""
@@ -255,12 +257,29 @@ def read_tables(folder: Path, names: Iterable[SegmentName], reached: str, points
         FileNotFoundError: one went away since it was listed.
     """
     for name in names:
-        content = _read_content(folder, name)
-        _check_events(folder, name, content.table)
-        if content.before != reached:
+        file, before, after = _open(folder, name)
+        if before != reached:
             raise _not_next(folder, name)
-        points[name.last] = reached = content.after
-        yield content.table
+        first = name.first
+        for table in _parts(folder, name, file):
+            if _whole_numbers(table["seq"].slice(0, 1).combine_chunks()) != [first]:
+                raise _other_events(folder, name)
+            first += len(table)
+            yield table
+        if first != name.last + 1:
+            raise _other_events(folder, name)
+        points[name.last] = reached = after
+
+
+def _parts(folder: Path, name: SegmentName, file: pq.ParquetFile) -> Iterator[pa.Table]:
+    """The checked events of a segment, some ten thousand at a time: a large one need not be in memory as a whole."""
+    try:
+        for batch in file.iter_batches(ROWS_PER_GROUP, use_threads=False):
+            table = pa.Table.from_batches([batch]).replace_schema_metadata(None)
+            _check_columns(table)
+            yield table
+    except _UNREADABLE as error:
+        raise _unreadable(folder, name, error) from None
 
 
 def check_replaced(folder: Path, kept: Sequence[SegmentName], replaced: Iterable[SegmentName]) -> None:
@@ -281,44 +300,51 @@ def check_replaced(folder: Path, kept: Sequence[SegmentName], replaced: Iterable
             raise _damage(folder, str(name), "contradicts another segment that holds the same events")
 
 
-def _check_events(folder: Path, name: SegmentName, table: pa.Table) -> None:
-    try:
-        _check_columns(table)
-        first, last = (_whole_numbers(table["seq"].slice(at, 1).combine_chunks()) for at in (0, max(0, len(table) - 1)))
-    except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
-        raise _damage(folder, str(name), f"cannot be read ({type(error).__name__})") from None
-    if (first, last) != ([name.first], [name.last]):
-        raise _damage(folder, str(name), "does not hold the events that its name says")
-
-
 def _not_next(folder: Path, name: SegmentName) -> RunDirectoryError:
     what = "does not continue the segment before it: one was swapped or is foreign"
     return _damage(folder, str(name), what)
+
+
+def _other_events(folder: Path, name: SegmentName) -> RunDirectoryError:
+    return _damage(folder, str(name), "does not hold the events that its name says")
+
+
+def _unreadable(folder: Path, name: SegmentName, error: Exception) -> RunDirectoryError:
+    return _damage(folder, str(name), f"cannot be read ({type(error).__name__})")
 
 
 def _read_segment(folder: Path, name: SegmentName) -> tuple[list[Event], str, str]:
     content = _read_content(folder, name)
     try:
         events = decode(content.table)
-    except (pa.ArrowException, KeyError, ValueError, TypeError) as error:
-        raise _damage(folder, str(name), f"cannot be read ({type(error).__name__})") from None
+    except _UNREADABLE as error:
+        raise _unreadable(folder, name, error) from None
     if not events or events[0].seq != name.first or events[-1].seq != name.last:
-        raise _damage(folder, str(name), "does not hold the events that its name says")
+        raise _other_events(folder, name)
     return events, content.before, content.after
 
 
 def _read_content(folder: Path, name: SegmentName) -> Content:
     """What a segment holds, its bytes held against its name."""
+    file, before, after = _open(folder, name)
+    try:
+        return Content(file.read(use_threads=False), before, after)
+    except _UNREADABLE as error:
+        raise _unreadable(folder, name, error) from None
+
+
+def _open(folder: Path, name: SegmentName) -> tuple[pq.ParquetFile, str, str]:
+    """A segment whose bytes were held against its name, and its place in the chain."""
     data = _read_file(folder, str(name))
     if hashlib.sha256(data).hexdigest()[:32] != name.checksum:
         raise _damage(folder, str(name), "is damaged: its bytes do not match the checksum in its name")
     try:
         # Neither page checksums nor threads that read ahead: it is in memory, and proven whole.
-        table = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False).read(use_threads=False)
-        chain = orjson.loads((table.schema.metadata or {})[_METADATA_KEY])
-        return Content(table, str(chain["before"]), str(chain["after"]))
-    except (pa.ArrowException, KeyError, ValueError, TypeError, OSError) as error:
-        raise _damage(folder, str(name), f"cannot be read ({type(error).__name__})") from None
+        file = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False)
+        chain = orjson.loads((file.schema_arrow.metadata or {})[_METADATA_KEY])
+        return file, str(chain["before"]), str(chain["after"])
+    except _UNREADABLE as error:
+        raise _unreadable(folder, name, error) from None
 
 
 def _check_columns(table: pa.Table) -> None:
@@ -422,7 +448,7 @@ def _joined(folder: Path, names: Sequence[SegmentName], known: Mapping[SegmentNa
         if not content.table.schema.equals(SCHEMA):
             raise _damage(folder, str(name), "cannot be read (its columns are not those of a ledger)")
         if content.table["seq"].to_pylist() != list(range(name.first, name.last + 1)):
-            raise _damage(folder, str(name), "does not hold the events that its name says")
+            raise _other_events(folder, name)
         if tables and content.before != reached:
             raise _not_next(folder, name)
         begin, reached = begin or content.before, content.after

@@ -44,7 +44,7 @@ GATHER_S = 0.02
 UNHURRIED = 2_000
 """So many events share a segment of a ledger that need not be durable."""
 
-FOLDED_AT_ONCE = 200_000
+FOLDED_AT_ONCE = 2**16
 """Events that are folded together when a ledger is opened."""
 
 _LOCK = "_lock"
@@ -343,6 +343,7 @@ def _fold(folder: Path, names: Sequence[SegmentName]) -> tuple[State, str]:
     state, points = State(), {0: segments.GENESIS}
     for table in _in_batches(segments.read_tables(folder, names, segments.GENESIS, points)):
         fold_table(state, table)
+    _give_back_memory()
     return state, points[state.last_seq]
 
 
@@ -351,12 +352,15 @@ def _in_batches(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     gathered: list[pa.Table] = []
     for table in itertools.chain(tables, [None]):
         if table is not None:
-            gathered.append(table.replace_schema_metadata(None))
+            gathered.append(table)
         if gathered and (table is None or sum(map(len, gathered)) >= FOLDED_AT_ONCE):
-            events = pa.concat_tables(gathered)
+            yield pa.concat_tables(gathered)
             gathered = []
-            for first in range(0, len(events), FOLDED_AT_ONCE):
-                yield events.slice(first, FOLDED_AT_ONCE)
+
+
+def _give_back_memory() -> None:
+    """What the tables took, of which the allocator would keep much: a third of all that stands there after a fold."""
+    pa.default_memory_pool().release_unused()
 
 
 def _who_holds(lock: Path) -> str:
@@ -485,6 +489,8 @@ class Reader:
         points = {last: self._points[last] for last in (0, *(name.last for name in kept[:known]))}
         read = segments.read_tables(self._folder, kept[known:], points[begun], points)
         self.moments = pa.concat_tables([self.moments, *map(self._take_in, _in_batches(read))])
+        if self.state.last_seq - begun > FOLDED_AT_ONCE:
+            _give_back_memory()
         self._names = set(kept)
         self._points = points
 

@@ -38,7 +38,7 @@ def expansion_bytes(
     starts: Mapping[str, tuple[int, bool]],
     price: Callable[[Job], int],
     live: bool,
-) -> bytes:
+) -> bytes | memoryview:
     """The content of a `.csv` or `.parquet` file with a line for every entry, as written.
 
     Entries that share a job each have their line; the price stands on the first, so that the column adds up.

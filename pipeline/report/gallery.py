@@ -292,7 +292,7 @@ def _kinds(lines: Sequence[Line]) -> dict[str, str]:
 
 def _columns(lines: Sequence[Line], stands: Sequence[_Stand], bills: Sequence[bool], state: State) -> dict[str, Column]:
     """What is known of each line, a column for each fact. Money in micro-dollars, times in seconds."""
-    records = [state.jobs.get(line.job_id) for line in lines]
+    records = state.jobs.many([line.job_id for line in lines])
     short = TEXT_LENGTHS[0]
     return {
         "row": [line.row for line in lines],

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.kernel.files import make_folder, write_file
+from pipeline.kernel.files import make_folder, write_file, write_parts
 from pipeline.ledger.fold import State
 from pipeline.report import classes, tables
-from pipeline.report.columns import by_columns, csv_bytes, parquet_bytes
+from pipeline.report.columns import by_columns, csv_bytes, csv_parts, parquet_bytes
 from pipeline.report.entries import Line
 from pipeline.report.gallery import gallery_page
 from pipeline.report.summary import write_summary
@@ -32,7 +32,7 @@ def write_report(
     write_file(report / classes.FILE, csv_bytes(by_columns(classes.errors_by_class(lines, state), classes.COLUMNS)))
     results = tables.results_by_columns(lines, state, live=live)
     write_file(report / "results.parquet", parquet_bytes(results))
-    write_file(report / "results.csv", csv_bytes(results))
+    write_parts(report / "results.csv", csv_parts(results))
     del results  # a million rows of it are most of a gigabyte
     errors = tables.errors(lines, state)
     write_file(report / "errors.csv", csv_bytes(by_columns(errors, tables.ERROR_COLUMNS)))
