@@ -1,6 +1,31 @@
-"""`python -m pipeline` is `kling-batch`."""
+"""`kling-batch`, and `python -m pipeline`: a process of our own, made ready before anything heavy is imported."""
 
-from pipeline.cli import main
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+from pipeline import cli
+
+
+def main() -> NoReturn:
+    """Run the command and exit with its code."""
+    # Arrow's own pool keeps what it was given back: a fifth of the memory of whoever reads a large ledger.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+    sys.meta_path.insert(0, _WithoutPandas())
+    cli.main()
+
+
+class _WithoutPandas:
+    """Arrow loads pandas to see that a list is no data frame: 33 MiB and a third of a second. No verb makes one."""
+
+    @staticmethod
+    def find_spec(name: str, *_: object) -> None:
+        """Say of pandas that it is not there, and nothing of other modules."""
+        if name == "pandas":
+            raise ModuleNotFoundError(name, name=name)
+
 
 if __name__ == "__main__":
     main()

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import NoReturn
 
 
 def main() -> NoReturn:
     """Run `kling-batch` and exit with its code."""
-    # Arrow's own pool keeps what it was given back: a fifth of the memory of whoever reads a large ledger.
-    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     from pipeline.cli.app import app
     from pipeline.kernel.errors import KlingBatchError, MachineError
 

@@ -116,7 +116,7 @@ def _are_wanted(lines: Lines, state: State, where: Conditions) -> Iterable[bool]
         return itertools.repeat(True, len(lines))
     columns = tables.results_by_columns(lines, state)
     # The model stands in no column of the results, since there is one; yet who asks for it may have it.
-    columns["model"] = lines.model_names
+    columns["model"] = lines.column("model")
     cells = [values_of(columns[name]) for name in where]
     return [
         all(_is_one_of(name, cell, texts) for (name, texts), cell in zip(where.items(), row, strict=True))

@@ -10,11 +10,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import os
 import secrets
 import stat
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 TEMPORARY_PREFIX = "."
@@ -178,16 +179,17 @@ def put_in_place(temporary: Path, final: Path) -> None:
 
 def write_file(path: Path, data: bytes | memoryview) -> None:
     """Write `data` to `path` durably and in one step, replacing what was there."""
-    write_parts(path, [data])
+    with replacing(path) as write:
+        write(data)
 
 
-def write_parts(path: Path, parts: Iterable[bytes | memoryview]) -> None:
-    """Write a file as `write_file` does, of parts that need not be in memory together."""
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Callable[[bytes | memoryview], None]]:
+    """What writes a file in parts for the block; it has its name, durably, once the block has ended well."""
     descriptor, temporary = open_temporary(path.parent)
     try:
         try:
-            for part in parts:
-                write_all(descriptor, part)
+            yield functools.partial(write_all, descriptor)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from pipeline.ledger.events import EventKind
 from pipeline.ledger.fold import Account, JobRecord, JobState, State
-from pipeline.ledger.segments import decode
+from pipeline.ledger.segments import SCHEMA, decode
 
 FEW = 1_000
 """Fewer events than this are quicker taken one by one."""
@@ -106,6 +106,31 @@ def _take_in(
     state.counts[JobState.STORED] += len(jobs)
     state.attempts += len(jobs)
     state.largest_bytes = max(state.largest_bytes, int(events.numbers("bytes")[lives[:, _STORED]].max()))
+
+
+def shelve(state: State) -> None:
+    """Keep jobs that a live run has stored after a plain life as rows instead of objects, as `fold_table` does."""
+    records = [record for record in state.jobs.unsettled() if _was_plain(record)]
+    numbers: dict[tuple[int, Account | None], int] = {}
+    looks = [numbers.setdefault((record.skew_us, record.account), len(numbers)) for record in records]
+    columns: dict[str, pa.Array[Any]] = {
+        fact: pa.array([getattr(record, fact) for record in records], _fact_type(column))
+        for fact, (column, _) in _FACTS.items()
+    }
+    columns["look"] = pa.array(looks, pa.int64())
+    make = _maker([(0, skew_us, account) for skew_us, account in numbers])
+    state.jobs.shelve([record.job_id for record in records], pa.table(columns), make, _SAME)
+
+
+def _was_plain(record: JobRecord) -> bool:
+    """Whether a row says all of a record: stored at the first try, without any trouble on the way."""
+    is_calm = record.error_class is None and record.doubted_us is None and not record.fetch_failures
+    return record.state is JobState.STORED and record.attempt == 1 and is_calm
+
+
+def _fact_type(column: str) -> pa.DataType:
+    kind = SCHEMA.field(column).type
+    return pa.int64() if pa.types.is_timestamp(kind) else kind
 
 
 class _Columns:

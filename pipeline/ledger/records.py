@@ -1,7 +1,7 @@
 """The jobs of a state by their ids, where most of them are stored for good: rows of tables, until somebody asks.
 
-A million records as objects take a gigabyte, and seconds to make. A stored job never changes again, so its row says all
-about it: a record is made of it when somebody asks.
+A million records as objects take two gigabytes, and seconds to make. A stored job never changes again, so its row says
+all about it: a record is made of it when somebody asks.
 """
 
 from __future__ import annotations
@@ -107,14 +107,25 @@ class Records(MutableMapping[str, "JobRecord"]):
             late: the last that came before them, but belong among them.
             order: the order of `[*late, *jobs]`, by their numbers; nothing where it is this one.
         """
-        self._firsts.append(self._count)
-        self._rows.append(_Rows(table.combine_chunks(), make, same))
-        rows = range(self._count, self._count + len(jobs))
-        self._count += len(jobs)
+        rows = self._add(table, make, same)
         names, places = [*late, *jobs], [*map(self.places.pop, late), *rows]
         if order:
             names, places = [names[number] for number in order], [places[number] for number in order]
         self.places.update(zip(names, places, strict=True))
+
+    def shelve(
+        self, jobs: Sequence[str], table: pa.Table, make: Callable[..., JobRecord], same: Mapping[str, Any]
+    ) -> None:
+        """Keep the records of jobs that are here as rows from now on, as `take_in` does; their order stays."""
+        self.places.update(zip(jobs, self._add(table, make, same), strict=True))
+
+    def _add(self, table: pa.Table, make: Callable[..., JobRecord], same: Mapping[str, Any]) -> range:
+        """The numbers of the rows of a table, over all tables."""
+        first = self._count
+        self._rows.append(_Rows(table.combine_chunks(), make, same))
+        self._firsts.append(first)
+        self._count += len(table)
+        return range(first, self._count)
 
     def unsettled(self) -> Iterator[JobRecord]:
         """The records that are objects: all but those of jobs that were found stored."""

@@ -23,9 +23,9 @@ from pipeline.kernel.files import fsync_folder, hold_lock, is_held, make_folder,
 from pipeline.kernel.garbage import no_garbage_collector
 from pipeline.ledger import segments
 from pipeline.ledger.ballast import FULL, give_up_ballast, take_ballast
-from pipeline.ledger.columns import fold_table
+from pipeline.ledger.columns import fold_table, shelve
 from pipeline.ledger.events import Event, stamped
-from pipeline.ledger.fold import ImpossibleMoveError, State
+from pipeline.ledger.fold import ImpossibleMoveError, JobState, State
 from pipeline.ledger.merging import Merging
 from pipeline.ledger.segments import SCHEMA, SegmentName
 from pipeline.ledger.tiers import LARGE
@@ -46,6 +46,9 @@ UNHURRIED = 2_000
 
 FOLDED_AT_ONCE = 2**16
 """Events that are folded together when a ledger is opened."""
+
+SHELVED_AT_ONCE = 4_096
+"""So many jobs that a run has stored become rows together."""
 
 _LOCK = "_lock"
 _MOMENTS = ["at", "event", "error_class"]
@@ -94,6 +97,8 @@ class Ledger:
         self._committing: asyncio.Task[None] | None = None
         self._failure: MachineError | None = None
         self._is_short = False
+        self._shelved = state.counts[JobState.STORED]
+        """How many jobs were stored when such were last made rows."""
         # One thread of its own: a hung DNS look-up in the shared pool must never hold up a commit.
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._merging = Merging(folder, self._check_still_ours)
@@ -173,8 +178,16 @@ class Ledger:
                 for each in waiting:
                     if not each.done():  # who was cancelled has left
                         each.set_result(None)
+                self._shelve()
         finally:
             self._committing = None
+
+    def _shelve(self) -> None:
+        """Have what is stored take less room, once it has come to much."""
+        stored = self.state.counts[JobState.STORED]
+        if stored - self._shelved >= SHELVED_AT_ONCE:
+            self._shelved = stored
+            shelve(self.state)
 
     def _write(self, batch: list[Event]) -> None:
         self._check_still_ours()

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
@@ -102,8 +103,29 @@ def parquet_bytes(table: Table) -> memoryview:
     """The table as Parquet, every column of one type; pandas finds its own types there."""
     arrow = typed(table)
     sink = pa.BufferOutputStream()
-    pq.write_table(arrow.cast(pa.Schema.from_pandas(in_pandas(arrow.slice(0, 0)), preserve_index=False)), sink)
+    pq.write_table(arrow.replace_schema_metadata(for_pandas(arrow.schema).metadata), sink)
     return memoryview(sink.getvalue())
+
+
+def for_pandas(schema: pa.Schema) -> pa.Schema:
+    """The schema with what pandas finds its types by, those that know nothing from zero. As pandas documents it:
+
+    https://pandas.pydata.org/docs/development/developer.html#storing-pandas-dataframe-objects-in-apache-parquet-format
+    """
+    columns = [
+        {"name": field.name, "field_name": field.name, "metadata": None, **_IN_PANDAS[field.type]} for field in schema
+    ]
+    said = {"index_columns": [], "column_indexes": [], "columns": columns}
+    return schema.with_metadata({"pandas": orjson.dumps(said)})
+
+
+_IN_PANDAS = {
+    pa.int64(): {"pandas_type": "int64", "numpy_type": "Int64"},
+    pa.float64(): {"pandas_type": "float64", "numpy_type": "Float64"},
+    pa.string(): {"pandas_type": "unicode", "numpy_type": "string"},
+    pa.bool_(): {"pandas_type": "bool", "numpy_type": "boolean"},
+}
+"""What pandas calls each type, as values and as a column."""
 
 
 def in_pandas(table: pa.Table) -> pd.DataFrame:
@@ -144,12 +166,16 @@ def _text(value: object) -> str:
 
 def csv_bytes(table: Table) -> bytes:
     """The table as CSV, with text that a spreadsheet would run as a formula made harmless by a leading `'`."""
-    return b"".join(csv_parts(table))
+    return b"".join([csv_head(table), *csv_lines(table)])
 
 
-def csv_parts(table: Table) -> Iterator[bytes]:
-    """The same, some ten thousand rows at a time."""
-    yield _lines_of(pa.array([",".join(map(_cell, table))]))
+def csv_head(names: Iterable[str]) -> bytes:
+    """The first line of a table."""
+    return f"{','.join(map(_cell, names))}\n".encode()
+
+
+def csv_lines(table: Table) -> Iterator[bytes]:
+    """The other lines, some ten thousand at a time."""
     count = max(map(len, table.values()), default=0)
     for first in range(0, count, _ROWS_AT_ONCE):
         # Column by column: a million rows one by one take half a minute, most of it for texts with nothing to quote.

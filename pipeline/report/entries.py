@@ -48,8 +48,8 @@ _NOTHING = "{}"
 _BEFORE_PROMPT = '{"prompt":"'
 _PLAIN_PROMPT = '^{"prompt":"[^"\\\\\\x00-\\x1f]*"(,"|}$)'
 """Parameters that begin with a prompt in which JSON has nothing to mask."""
-_AT_ONCE = 50_000
-"""Lines whose parameters are taken out together."""
+LINES_AT_ONCE = 2**16
+"""Lines of which something is made together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +113,13 @@ class Lines(Sequence[Line]):
         """Which row asked for which job, in the order of the lines."""
         return _keys(self._table)
 
-    @property
-    def replicates(self) -> pa.ChunkedArray[Any]:
-        """Which replicate of its row each line is, from 1."""
-        return self._table["replicate"].cast(pa.int64())
+    def column(self, name: str) -> pa.ChunkedArray[Any]:
+        """A column of jobs.parquet: `row`, `id`, `replicate`, `job_id` or `model`."""
+        return self._table[name]
+
+    def part(self, first: int) -> Lines:
+        """`LINES_AT_ONCE` of the lines, from number `first` on."""
+        return Lines(self._table.slice(first, LINES_AT_ONCE), self._folder)
 
     @cached_property
     def variables(self) -> list[str]:
@@ -127,11 +130,6 @@ class Lines(Sequence[Line]):
         """
         found = self._read(lambda: _objects(json.loads, self._table["variables"].unique()))
         return list(dict.fromkeys(name for each in found for name in each))
-
-    @property
-    def model_names(self) -> pa.ChunkedArray[Any]:
-        """The model of each line."""
-        return self._table["model"]
 
     @property
     def models(self) -> list[str]:
@@ -145,8 +143,8 @@ class Lines(Sequence[Line]):
             RunDirectoryError: they cannot be read.
         """
         parts = [
-            self._read(functools.partial(_asked, self._table.slice(first, _AT_ONCE), names))
-            for first in range(0, len(self), _AT_ONCE)
+            self._read(functools.partial(_asked, self._table.slice(first, LINES_AT_ONCE), names))
+            for first in range(0, len(self), LINES_AT_ONCE)
         ]
         return {name: joined([part[name] for part in parts]) for name in names}
 
@@ -170,8 +168,8 @@ class Lines(Sequence[Line]):
         return len(self._table)
 
     def __iter__(self) -> Iterator[Line]:
-        for first in range(0, len(self), _AT_ONCE):
-            yield from self._lines(self._table.slice(first, _AT_ONCE))
+        for first in range(0, len(self), LINES_AT_ONCE):
+            yield from self._lines(self._table.slice(first, LINES_AT_ONCE))
 
     @overload
     def __getitem__(self, index: int) -> Line: ...

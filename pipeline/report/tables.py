@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
@@ -14,8 +15,8 @@ from pipeline.kernel.usd import format_usd
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import JobRecord, JobState, State
 from pipeline.models import find_model
-from pipeline.report.columns import Column, values_of
-from pipeline.report.entries import Key, Line, as_lines, keys_of
+from pipeline.report.columns import Column, joined, typed, values_of
+from pipeline.report.entries import LINES_AT_ONCE, Key, Line, Lines, as_lines, keys_of
 
 pc: Any = pyarrow.compute
 """Its types do not say what it takes beside arrays."""
@@ -87,17 +88,15 @@ def status_word(state: JobState | None, *, live: bool) -> str:
     return STATUS[JobState.IN_DOUBT if state is JobState.RESERVED and not live else state]
 
 
-def outcomes(lines: Sequence[Line], state: State, *, live: bool = False) -> pa.Table:
+def _outcomes(lines: Lines, bills: Any, state: State, *, live: bool) -> pa.Table:
     """The fixed columns of results.csv: a row per row and replicate, in the order of the manifest.
 
-    Rows that share a job each have their line; the cost stands on the first, so that the column adds up to the bill.
-
     Args:
+        bills: for each line whether it is the first that asks for its job: the cost stands there, so that the column
+            adds up to the bill.
         live: whether a run holds the directory now.
     """
-    known = as_lines(lines)
-    keys = known.keys
-    facts = state.jobs.columns(_FACTS, keys.job_ids)
+    facts = state.jobs.columns(_FACTS, lines.keys.job_ids)
     stands = facts["state"]
     is_stored = pc.equal(stands, JobState.STORED.name)
     is_paid = pc.or_kleene(is_stored, pc.equal(stands, JobState.POSTED.name))
@@ -106,12 +105,12 @@ def outcomes(lines: Sequence[Line], state: State, *, live: bool = False) -> pa.T
     def where(holds: object, column: str) -> Any:
         return pc.if_else(holds, facts[column], None)
 
-    bills = pc.and_(pc.fill_null(is_paid, fill_value=False), _first_of_job(keys.job_ids))
+    paid_here = pc.and_(pc.fill_null(is_paid, fill_value=False), bills)
     columns: dict[str, Any] = {
-        "row": pa.array(keys.rows, pa.int64()),
-        "id": pa.array(keys.ids, pa.string()),
-        "replicate": known.replicates,
-        "job_id": pa.array(keys.job_ids, pa.string()),
+        "row": lines.column("row"),
+        "id": lines.column("id"),
+        "replicate": lines.column("replicate").cast(pa.int64()),
+        "job_id": lines.column("job_id"),
         "status": _each(stands, lambda name: status_word(JobState[name] if name else None, live=live)),
         "video": where(is_stored, "path"),
         "sha256": where(is_stored, "sha256"),
@@ -119,7 +118,7 @@ def outcomes(lines: Sequence[Line], state: State, *, live: bool = False) -> pa.T
         "duration_s": where(is_stored, "duration_s"),
         "width": _unless_zero(where(is_stored, "width")),
         "height": _unless_zero(where(is_stored, "height")),
-        "cost_usd": _each(pc.if_else(bills, facts["cost_microusd"], 0), lambda micro: format_usd(micro or 0)),
+        "cost_usd": _each(pc.if_else(paid_here, facts["cost_microusd"], 0), lambda micro: format_usd(micro or 0)),
         "attempts": pc.fill_null(facts["attempt"], 0),
         "request_id": facts["request_id"],
         "submitted_at": _iso(facts["submitted_us"]),
@@ -138,16 +137,12 @@ _FACTS = (
 )
 
 
-def _first_of_job(job_ids: Sequence[str]) -> pa.Array[Any]:
+def _are_first(job_ids: pa.ChunkedArray[Any]) -> pa.Array[Any]:
     """For each line whether it is the first that asks for its job."""
-    if len(set(job_ids)) == len(job_ids):
-        return pa.array([True] * len(job_ids), pa.bool_())
-    seen: set[str] = set()
-    firsts = []
-    for job_id in job_ids:
-        firsts.append(job_id not in seen)
-        seen.add(job_id)
-    return pa.array(firsts, pa.bool_())
+    # Numbered in the order of first mention: the first of each is the highest so far.
+    numbers = np.asarray(job_ids.combine_chunks().dictionary_encode().indices)
+    highest_before = np.concatenate([[-1], np.maximum.accumulate(numbers)[:-1]])
+    return pa.array(numbers > highest_before[: len(numbers)], pa.bool_())
 
 
 def _each(column: Any, word: Callable[[Any], str]) -> Any:
@@ -166,17 +161,43 @@ def _iso(at_us: Any) -> Any:
     return pc.binary_join_element_wise(pc.utf8_replace_slice(moments, 10, 11, "T"), "Z", "")
 
 
-def results_by_columns(lines: Sequence[Line], state: State, *, live: bool = False) -> dict[str, Column]:
-    """The columns of results.csv: the fixed ones, then every parameter, then every variable, as the rows have it.
+def results_in_parts(
+    lines: Sequence[Line], state: State, *, live: bool = False
+) -> Iterator[tuple[dict[str, Column], pa.Table]]:
+    """The columns of results.csv, some ten thousand lines at a time: as they are, and each of one type.
+
+    The fixed ones come first, then every parameter, then every variable, as the rows have it. There is always a part.
 
     Args:
         live: whether a run holds the directory now.
     """
-    fixed = outcomes(lines, state, live=live)
     known = as_lines(lines)
     names = extra_columns(known.models, known.variables, RESULT_COLUMNS)
-    values = known.asked(names)
-    return {name: fixed[name] for name in fixed.column_names} | {names[name]: values[name] for name in names}
+    asked = {names[name]: column for name, column in known.asked(list(names)).items()}
+    of_one_type = typed(asked)
+    bills = _are_first(known.column("job_id"))
+    for first in range(0, max(1, len(known)), LINES_AT_ONCE):
+        fixed = _outcomes(known.part(first), bills[first : first + LINES_AT_ONCE], state, live=live)
+        others = {name: column[first : first + LINES_AT_ONCE] for name, column in asked.items()}
+        typed_others = of_one_type.slice(first, LINES_AT_ONCE)
+        yield (
+            _by_name(fixed) | others,
+            pa.table(_by_name(fixed) | _by_name(typed_others)),
+        )
+
+
+def _by_name(table: pa.Table) -> dict[str, Column]:
+    return dict(zip(table.column_names, table.columns, strict=True))
+
+
+def results_by_columns(lines: Sequence[Line], state: State, *, live: bool = False) -> dict[str, Column]:
+    """The columns of `results_in_parts`, as they are, of all lines.
+
+    Args:
+        live: whether a run holds the directory now.
+    """
+    parts = [columns for columns, _ in results_in_parts(lines, state, live=live)]
+    return {name: joined([part[name] for part in parts]) for name in parts[0]}
 
 
 def results(lines: Sequence[Line], state: State, *, live: bool = False) -> list[dict[str, Any]]:

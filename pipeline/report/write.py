@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Mapping, Sequence
+import contextlib
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.kernel.files import make_folder, write_file, write_parts
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.kernel.files import make_folder, replacing, write_file
 from pipeline.ledger.fold import State
 from pipeline.report import classes, tables
-from pipeline.report.columns import by_columns, csv_bytes, csv_parts, parquet_bytes
+from pipeline.report.columns import Table, by_columns, csv_bytes, csv_head, csv_lines, for_pandas
 from pipeline.report.entries import Line
 from pipeline.report.gallery import gallery_page
 from pipeline.report.summary import write_summary
@@ -30,16 +35,49 @@ def write_report(
     report = folder / "report"
     make_folder(report)
     write_file(report / classes.FILE, csv_bytes(by_columns(classes.errors_by_class(lines, state), classes.COLUMNS)))
-    results = tables.results_by_columns(lines, state, live=live)
-    write_file(report / "results.parquet", parquet_bytes(results))
-    write_parts(report / "results.csv", csv_parts(results))
-    del results  # a million rows of it are most of a gigabyte
+    _write_results(report, tables.results_in_parts(lines, state, live=live))
     errors = tables.errors(lines, state)
     write_file(report / "errors.csv", csv_bytes(by_columns(errors, tables.ERROR_COLUMNS)))
     name = folder.absolute().name
     write_file(report / "index.html", gallery_page(name, lines, state, summary, errors, live=live))
     # Last: by what it says of itself, the next run may leave all the others as they are.
     write_summary(report, summary)
+
+
+def _write_results(report: Path, parts: Iterable[tuple[Table, pa.Table]]) -> None:
+    """Write results.csv and results.parquet, part by part, of which the first is never missing."""
+    with contextlib.ExitStack() as stack:
+        as_csv, as_parquet = (
+            stack.enter_context(replacing(report / name)) for name in ("results.csv", "results.parquet")
+        )
+        parquet: pq.ParquetWriter | None = None
+        for rows, table in parts:
+            if parquet is None:
+                as_csv(csv_head(rows))
+                file = pa.PythonFile(_Sink(as_parquet), mode="w")
+                parquet = stack.enter_context(pq.ParquetWriter(file, for_pandas(table.schema)))
+            parquet.write_table(table)
+            for lines in csv_lines(rows):
+                as_csv(lines)
+
+
+class _Sink(io.RawIOBase):
+    """A file for Arrow to write to."""
+
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        self._write = write
+        self._at = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def write(self, data: Any) -> int:
+        self._write(data)
+        self._at += len(data)
+        return len(data)
 
 
 def mark_utf8(folder: Path) -> None:

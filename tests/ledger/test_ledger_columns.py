@@ -13,7 +13,8 @@ from pipeline.kernel.errors import RunDirectoryError
 from pipeline.ledger import columns, records, segments, store
 from pipeline.ledger.columns import fold_table
 from pipeline.ledger.events import Event, EventKind
-from pipeline.ledger.fold import ImpossibleMoveError, JobState, State, fold
+from pipeline.ledger.fold import ImpossibleMoveError, JobRecord, JobState, State, fold
+from pipeline.ledger.records import COLUMNS
 from pipeline.ledger.segments import list_segments, table_of
 from pipeline.ledger.store import open_ledger, read_events, read_state
 
@@ -161,10 +162,12 @@ def test_a_plain_life_that_cannot_be_true_is_refused(first: list[Event], second:
 def test_what_is_folded_by_columns_can_be_gone_on_with(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A ledger in pieces of any size opens to the same state, and the next event is checked against it."""
     written = write_ledger(folder, [life("stored", f"job-{number}") for number in range(9)])
+    segments.merge_segments(folder, list_segments(folder)[0])
     for at_once in (1, 5, 100):
+        monkeypatch.setattr(segments, "ROWS_PER_GROUP", at_once)
         monkeypatch.setattr(store, "FOLDED_AT_ONCE", at_once)
         with open_ledger(folder) as ledger:
-            assert rows_of(ledger.state) == {1: 0, 5: 5, 100: 9}[at_once]
+            assert rows_of(ledger.state) == {1: 0, 5: 3, 100: 9}[at_once]
             assert ledger.state == fold(written)
             again = event("stored", "job-3")._replace(seq=ledger.state.last_seq + 1)
             with pytest.raises(ImpossibleMoveError, match="stored of job-3, which is stored"):
@@ -208,6 +211,58 @@ def test_a_large_ledger_is_tidied_in_parts(folder: Path, monkeypatch: pytest.Mon
             assert ledger.state == fold(written)
         assert [(name.first, name.last) for name in list_segments(folder)[0]] == [(1, 12), (13, 24), (25, 36)]
     assert read_events(folder) == written
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_what_a_run_keeps_as_rows_is_what_it_knew_as_objects(seed: int) -> None:
+    """At any moment, again and again: the same jobs in the same order, and what may not follow is still refused."""
+    rng = random.Random(seed)
+    state, told, plain = State(), State(), 0
+    for each in numbered(spoilt(rng, events) if (events := history(rng)) and seed % 2 else history(rng)):
+        words = []
+        for one in (state, told):
+            try:
+                one.apply(each)
+                words.append("")
+            except ImpossibleMoveError as error:
+                words.append(str(error))
+        assert words[0] == words[1]
+        if words[0]:
+            break
+        if rng.random() < 0.2:
+            columns.shelve(state)
+            assert state == told
+            assert list(state.jobs) == list(told.jobs)
+            plain = max(plain, rows_of(state))
+    columns.shelve(state)
+    assert state == told
+    assert state.jobs.columns(COLUMNS) == told.jobs.columns(COLUMNS)
+    assert state.jobs.many(list(state.jobs)) == list(told.jobs.values())
+    assert rows_of(state) >= plain
+    assert {name for name, place in state.jobs.places.items() if isinstance(place, int)} == {
+        record.job_id for record in told.jobs.values() if record.state is JobState.STORED and was_calm(record)
+    }
+
+
+def was_calm(record: JobRecord) -> bool:
+    """Whether nothing ever went wrong with a job, in this test's own words."""
+    usual = {"attempt": 1, "error_class": None, "doubted_us": None, "counted_failures": 0, "fetch_failures": 0}
+    return all(getattr(record, name) == value for name, value in usual.items())
+
+
+async def test_a_long_run_keeps_what_it_has_stored_as_rows(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every so many stored jobs, and never one that may still change; what the disk says later is the same."""
+    monkeypatch.setattr(store, "SHELVED_AT_ONCE", 4)
+    with open_ledger(folder, HandClock()) as ledger:
+        kept = []
+        for number in range(11):
+            await ledger.record(*life("stored" if number % 3 else "posted", f"job-{number}"))
+            kept.append(rows_of(ledger.state))
+        assert kept == [0, 0, 0, 0, 0, 4, 4, 4, 4, 4, 4]
+        expected = fold(read_events(folder))
+        assert ledger.state == expected
+        await ledger.close()
+    assert read_state(folder) == expected
 
 
 def test_a_record_is_the_same_however_often_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,12 +95,12 @@ async def test_a_long_run_has_few_segments_while_it_goes_on(folder: Path) -> Non
 async def test_a_reader_beside_the_merges_reads_only_what_is_new(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it has read and checked, a merge does not make it read again; and it sees every event once."""
     reads: list[SegmentName] = []
-    real = segments._read_content
+    real = segments._open
     with open_ledger(folder, HandClock()) as ledger:
         reader, written = Reader(folder), []
         for _ in range(30):
             written += await write(ledger, 1)
-            monkeypatch.setattr(segments, "_read_content", lambda at, name: (reads.append(name), real(at, name))[1])
+            monkeypatch.setattr(segments, "_open", lambda at, name: (reads.append(name), real(at, name))[1])
             reader.read()
             monkeypatch.undo()
             assert reader.state == fold(written)
@@ -174,8 +174,8 @@ async def test_what_was_just_written_is_merged_from_memory(
 ) -> None:
     """Only the merged segment is read back, while there is room to remember the others; every event is there."""
     read: list[SegmentName] = []
-    real = segments._read_content
-    monkeypatch.setattr(segments, "_read_content", lambda at, name: (read.append(name), real(at, name))[1])
+    real = segments._open
+    monkeypatch.setattr(segments, "_open", lambda at, name: (read.append(name), real(at, name))[1])
     monkeypatch.setattr(merging, "KNOWN_BYTES", room)
     with open_ledger(folder, HandClock()) as ledger:
         written = await write(ledger, FAN + 1)

@@ -35,7 +35,7 @@ NAMES = ("prompt", "duration", "mood", "seed", "nobody's")
 @pytest.mark.parametrize("seed", range(40))
 def test_what_rows_ask_for_is_the_same_by_columns(seed: int, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the values are, however many rows share them, and wherever one part of the rows ends."""
-    monkeypatch.setattr(entries, "_AT_ONCE", at_once)
+    monkeypatch.setattr(entries, "LINES_AT_ONCE", at_once)
     rng = random.Random(seed)
     values = rng.sample(VALUES, rng.randint(1, 4))
     lines = as_lines([_line(rng, number, values) for number in range(rng.randint(0, 30))])
