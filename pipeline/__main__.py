@@ -11,10 +11,15 @@ from pipeline import cli
 
 def main() -> NoReturn:
     """Run the command and exit with its code."""
+    make_ready()
+    cli.main()
+
+
+def make_ready() -> None:
+    """Make this process a small one."""
     # Arrow's own pool keeps what it was given back: a fifth of the memory of whoever reads a large ledger.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     sys.meta_path.insert(0, _WithoutPandas())
-    cli.main()
 
 
 class _WithoutPandas:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from conftest import Command
 from looking_doubles import NOW_US, Story, held, rough_night
@@ -197,7 +198,7 @@ def watch(event, args):
         wrote.append((event, *args))
 sys.dont_write_bytecode = True
 sys.addaudithook(watch)
-from pipeline.cli import main
+from pipeline.__main__ import main
 for extra in ([], ["--json"]):
     sys.argv = ["kling-batch", "status", {str(night)!r}, *extra]
     try: main()
@@ -210,6 +211,23 @@ print(wrote, heavy, pyarrow.default_memory_pool().backend_name, file=sys.stderr)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
     assert done.stderr == "[] set() system\n"
     assert snapshot(night) == before
+
+
+def test_no_verb_waits_for_pandas(night: Path) -> None:
+    """Arrow would load it for every list: 33 MiB. What it needs to find its types stands in the files all the same."""
+    code = f"""
+import sys
+from pipeline.__main__ import main
+sys.argv = ["kling-batch", "report", {str(night)!r}]
+try: main()
+except SystemExit as ended: assert not ended.code
+print("pyarrow" in sys.modules, "pandas" in sys.modules, file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stderr == "True False\n"
+    types = pd.read_parquet(night / "report" / "results.parquet").dtypes
+    assert {str(types[name]) for name in ("row", "bytes", "attempts")} == {"Int64"}
+    assert (str(types["cost_usd"]), str(types["duration_s"])) == ("string", "Float64")
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, int, int]]:
@@ -232,8 +250,8 @@ def test_a_watch_reads_only_what_is_new(tmp_path: Path, monkeypatch: pytest.Monk
     ledger, events = story.folder / "ledger", story.ordered
     ledger.mkdir()
     reached, looks, read = GENESIS, [], []
-    whole = segments._read_content
-    monkeypatch.setattr(segments, "_read_content", lambda folder, name: read.append(name.last) or whole(folder, name))
+    whole = segments._open
+    monkeypatch.setattr(segments, "_open", lambda folder, name: read.append(name.last) or whole(folder, name))
     for number, event in enumerate(events, start=1):
         before, reached = reached, segments.link(reached, [event])
         segments.write_segment(ledger, [event], segments.encode([event], before, reached))
