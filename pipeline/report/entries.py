@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     # At run time whoever only looks at a run directory need not wait for what reads manifests.
     from pipeline.jobs import Job, Kind
     from pipeline.manifest import Entry
+    from pipeline.manifest.campaign import Entries
 
 T = TypeVar("T")
 
@@ -199,18 +200,27 @@ def lines_of(entries: Sequence[Entry]) -> Lines:
     from pipeline.manifest.campaign import by_columns
 
     columns = by_columns(entries)
-    jobs = columns.jobs
+    parts = [
+        _part_of(columns, slice(first, first + LINES_AT_ONCE))
+        for first in range(0, max(1, len(columns.jobs)), LINES_AT_ONCE)
+    ]
+    return Lines(pa.concat_tables(parts))
+
+
+def _part_of(columns: Entries, part: slice) -> pa.Table:
+    """Some of the lines: the texts of a million at once take a quarter of a gigabyte."""
+    jobs = columns.jobs[part]
     kinds = [job.kind for job in jobs]
-    return _from_columns(
+    return _table_of(
         {
-            "row": columns.rows,
-            "id": columns.row_ids,
+            "row": columns.rows[part],
+            "id": columns.row_ids[part],
             "replicate": [kind.replicate for kind in kinds],
             "job_id": [job.job_id for job in jobs],
             "model": [kind.model for kind in kinds],
-            "priority": columns.priorities,
+            "priority": columns.priorities[part],
             "params": _params_texts(jobs),
-            "variables": _variables_texts(columns.variables),
+            "variables": _variables_texts(columns.variables[part]),
         }
     )
 
@@ -219,13 +229,15 @@ def as_lines(lines: Sequence[Line]) -> Lines:
     """Lines by columns, whatever they were before."""
     if isinstance(lines, Lines):
         return lines
-    return _from_columns(
-        {
-            **{name: [getattr(line, name) for line in lines] for name in (*_KEY, "replicate", "model")},
-            "priority": [0] * len(lines),
-            "params": [_params_text(line.params) for line in lines],
-            "variables": [_variables_text(line.variables) for line in lines],
-        }
+    return Lines(
+        _table_of(
+            {
+                **{name: [getattr(line, name) for line in lines] for name in (*_KEY, "replicate", "model")},
+                "priority": [0] * len(lines),
+                "params": [_params_text(line.params) for line in lines],
+                "variables": [_variables_text(line.variables) for line in lines],
+            }
+        )
     )
 
 
@@ -238,9 +250,9 @@ def keys_of(lines: Sequence[Line] | Sequence[Key]) -> Keys:
     return Keys([line.row for line in lines], [line.id for line in lines], [line.job_id for line in lines])
 
 
-def _from_columns(columns: Mapping[str, Sequence[Any]]) -> Lines:
+def _table_of(columns: Mapping[str, Sequence[Any]]) -> pa.Table:
     arrays = [pa.array(columns[field.name], type=field.type) for field in _FIELDS]
-    return Lines(pa.Table.from_arrays(arrays, schema=_SCHEMA))
+    return pa.Table.from_arrays(arrays, schema=_SCHEMA)
 
 
 def _keys(table: pa.Table) -> Keys:
