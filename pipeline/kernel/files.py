@@ -207,13 +207,12 @@ def discard(temporary: Path) -> None:
 
 def remove_leftovers(folder: Path) -> int:
     """Delete temporary files that a process which died has left in `folder`; returns how many."""
-    removed = 0
-    # By names alone: as paths, those of a million videos take seconds.
-    for name in os.listdir(folder) if folder.is_dir() else ():
-        if name.startswith(TEMPORARY_PREFIX) and name.endswith(TEMPORARY_SUFFIX):
-            (folder / name).unlink(missing_ok=True)
-            removed += 1
-    return removed
+    # By names alone, and the rarer half of them first: beside a million videos, anything more takes seconds.
+    names = [name for name in os.listdir(folder) if name[0] == TEMPORARY_PREFIX] if folder.is_dir() else []
+    left = [name for name in names if name.endswith(TEMPORARY_SUFFIX)]
+    for name in left:
+        (folder / name).unlink(missing_ok=True)
+    return len(left)
 
 
 LOCK_TRIES = 5

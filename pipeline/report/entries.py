@@ -47,6 +47,8 @@ _SCHEMA = pa.schema(_FIELDS)
 _KEY = ("row", "id", "job_id")
 _NOTHING = "{}"
 _BEFORE_PROMPT = '{"prompt":"'
+_NOTHING_TO_MASK = '^[^"\\\\\\x00-\\x1f]*$'
+"""Text that stands in JSON as it is."""
 _PLAIN_PROMPT = '^{"prompt":"[^"\\\\\\x00-\\x1f]*"(,"|}$)'
 """Parameters that begin with a prompt in which JSON has nothing to mask."""
 LINES_AT_ONCE = 2**16
@@ -104,15 +106,19 @@ class Lines(Sequence[Line]):
     As objects, a million lines take a gigabyte, and seconds to make.
     """
 
-    def __init__(self, table: pa.Table, folder: Path | None = None) -> None:
+    def __init__(self, table: pa.Table, folder: Path | None = None, keys: Keys | None = None) -> None:
         self._table = table
         self._folder = folder
         """The run directory that they were read from."""
+        self._keys = keys
+        """Where they are known already: those of a million lines take a sixth of a gigabyte."""
 
-    @cached_property
+    @property
     def keys(self) -> Keys:
         """Which row asked for which job, in the order of the lines."""
-        return _keys(self._table)
+        if self._keys is None:
+            self._keys = _keys(self._table)
+        return self._keys
 
     def column(self, name: str) -> pa.ChunkedArray[Any]:
         """A column of jobs.parquet: `row`, `id`, `replicate`, `job_id` or `model`."""
@@ -204,7 +210,8 @@ def lines_of(entries: Sequence[Entry]) -> Lines:
         _part_of(columns, slice(first, first + LINES_AT_ONCE))
         for first in range(0, max(1, len(columns.jobs)), LINES_AT_ONCE)
     ]
-    return Lines(pa.concat_tables(parts))
+    keys = Keys(list(columns.rows), list(columns.row_ids), [job.job_id for job in columns.jobs])
+    return Lines(pa.concat_tables(parts), keys=keys)
 
 
 def _part_of(columns: Entries, part: slice) -> pa.Table:
@@ -264,17 +271,18 @@ def _values(table: pa.Table, name: str) -> list[Any]:
     return values
 
 
-def _params_texts(jobs: Sequence[Job]) -> list[str]:
+def _params_texts(jobs: Sequence[Job]) -> Any:
     """What `_params_text` makes of the parameters of each; what jobs of a kind share is written once."""
     endings: dict[Kind, str] = {}
-    texts = []
-    for job in jobs:
-        ending = endings.get(job.kind)
-        if ending is None:
-            others = _params_text(job.kind.params)
-            ending = endings[job.kind] = f",{others[1:]}" if job.kind.params else "}"
-        texts.append(f'{{"prompt":{orjson.dumps(job.prompt).decode()}{ending}')
-    return texts
+    for kind in {job.kind: None for job in jobs}:
+        endings[kind] = f",{_params_text(kind.params)[1:]}" if kind.params else "}"
+    prompts = pa.array([job.prompt for job in jobs], pa.string())
+    is_plain = pc.match_substring_regex(prompts, _NOTHING_TO_MASK)
+    masked = [orjson.dumps(prompt).decode() for prompt in prompts.filter(pc.invert(is_plain)).to_pylist()]
+    quoted = pc.binary_join_element_wise('"', prompts, '"', "")
+    texts = pc.replace_with_mask(quoted, pc.invert(is_plain), pa.array(masked, pa.string()))
+    ends = pa.array([endings[job.kind] for job in jobs], pa.string())
+    return pc.binary_join_element_wise('{"prompt":', texts, ends, "")
 
 
 def _params_text(params: Mapping[str, Any]) -> str:

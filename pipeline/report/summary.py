@@ -46,7 +46,8 @@ def summarise(
         now_us: the present, where a run is live.
     """
     keys = keys_of(lines)
-    jobs = dict.fromkeys(keys.job_ids)  # in their order, which is quicker to look up than any other
+    # In their order, which is quicker to look up than any other.
+    jobs = keys.job_ids if state.jobs.are(keys.job_ids) else dict.fromkeys(keys.job_ids)
     counts: Counter[str] = Counter()
     for standing, number in state.count(jobs).items():
         counts[status_word(standing, live=live)] += number
