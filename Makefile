@@ -1,6 +1,7 @@
 # Two commands for a newcomer: `make demo` and `make test`. Each sets up what it needs first.
 
 PYTHON ?= python3
+TORTURE ?= full
 BIN := .venv/bin
 
 .PHONY: help demo test torture mistakes lint schema lock bench bench-dispatch clean
@@ -22,8 +23,8 @@ test: .venv/ready  ## Run the linters, the type checker and all tests
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not mistakes"
 
-torture: .venv/ready  ## Attack the promise: kills, lies, broken disks; TORTURE=long for hours of it
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not mistakes" tests/torture
+torture: .venv/ready  ## Attack the promise longer than `make test` does: kills, lies, broken disks; TORTURE=long for hours
+	TORTURE=$(TORTURE) $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not mistakes" tests/torture
 
 mistakes: .venv/ready  ## Test the attacks themselves: make 17 mistakes on purpose, each must be found
 	$(BIN)/pytest -n 2 --dist load -m mistakes tests/torture

@@ -1,7 +1,7 @@
 """The torture suite's table, and its worlds.
 
-Each scenario counts into its own `Score`; when the session ends, one table tells them all. `make torture` runs the
-quick tier alone, `TORTURE=long make torture` the long one.
+Each scenario counts into its own `Score`; when the session ends, one table tells them all. `make test` runs
+the quick tier, `make torture` the full one, `TORTURE=long make torture` the long one.
 
 Temporary folders are in memory where there is enough of it: thousands of ledgers are written, and no test asks a real
 disk to forget anything (a power loss is rebuilt from the calls). `TMPDIR` puts them elsewhere.
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from score import LONG, Score, table
+from score import LONG, TIER, Score, table
 
 HERE = Path(__file__).parent
 
@@ -45,7 +45,7 @@ class _Scoreboard:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self._scores:
-            terminalreporter.section(f"torture, {'long' if LONG else 'quick'} tier")
+            terminalreporter.section(f"torture, {TIER} tier")
             for line in table(sorted(self._scores, key=lambda score: score.scenario)):
                 terminalreporter.write_line(line)
 

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from worlds import build_command_line
+
 MOST_CPU_S = 2.0
 MOST_MEMORY_MB = 240
 """Beyond what the process began with, which is at most 60 MB in a command of its own."""
@@ -49,13 +51,22 @@ def check_screen(text: str) -> None:
     assert not found, f"U+{ord(found[0]):04X} on the screen: {text[max(0, found.start() - 60) : found.end()]!r}"
 
 
-_NEEDED = ("pipeline.cli.app", "pipeline.cli.progress", "pipeline.runner", "pipeline.forecast", "jinja2.sandbox")
+_NEEDED = (
+    "pipeline.cli.app",
+    "pipeline.cli.progress",
+    "pipeline.runner",
+    "pipeline.forecast",
+    "pipeline.planning",
+    "pipeline.manifest.parts",
+    "jinja2.sandbox",
+)
 
 
 def warm_command() -> None:
     """Import what the command needs before the first fork: then each call costs a few milliseconds."""
     for name in _NEEDED:
         importlib.import_module(name)
+    build_command_line()
 
 
 def call(arguments: list[str], folder: Path, before: Callable[[], None] = lambda: None) -> Ended:

@@ -8,10 +8,24 @@ import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
-LONG = os.environ.get("TORTURE") == "long"
-"""The long tier, by hand: every opcode instead of every line, thousands of seeds instead of a hundred."""
+T = TypeVar("T")
+
+TIERS = ("quick", "full", "long")
+TIER = os.environ.get("TORTURE") or "quick"
+"""`make test` runs the quick tier, `make torture` the full one, with more of what is drawn. All enumerate the same."""
+if TIER not in TIERS:
+    raise ValueError(f"TORTURE={TIER}: a tier is one of {', '.join(TIERS)}")
+
+LONG = TIER == "long"
+"""By hand: every opcode instead of every line, thousands of seeds instead of tens."""
+
+
+def in_tier(*, quick: T, full: T, long: T) -> T:
+    """What this session's tier has."""
+    return {"quick": quick, "full": full, "long": long}[TIER]
+
 
 FIRST = os.environ.get("TORTURE_FIRST") == "1"
 """End at the first violation: for whoever only wants to know whether there is one."""

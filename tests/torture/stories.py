@@ -126,6 +126,22 @@ def crash_state(world: World) -> str:
     return hashlib.sha256(repr((told, files, sold)).encode()).hexdigest()
 
 
+def whole_state(world: World) -> str:
+    """As `crash_state`, for lives that were not killed: a bad disk may have cut any file short, so sizes count too."""
+    sizes = {
+        path.name: path.stat().st_size
+        for path in world.run_folder.rglob("*")
+        if path.is_file()
+        and path.parent.name != "report"
+        and path.suffix not in (".log", ".part")
+        and path.name != "_lock"
+        and not (path.parent.name == "ledger" and path.suffix == ".parquet")
+    }
+    head = world.run_folder / "ledger" / "_head"
+    told = re.sub(r"[0-9a-f]{32}", "", head.read_text(errors="replace")) if head.exists() else ""
+    return f"{crash_state(world)} {sorted(sizes.items())} {told}"
+
+
 def _file_state(path: Path, folder: Path) -> tuple[str, str]:
     """A file's name and content, where the next life looks at them."""
     name = path.relative_to(folder).as_posix()

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from hunting import PATIENCE
-from score import LONG, Score
+from score import LONG, Score, in_tier
 from support import KEY
 from worlds import World, make_world
 
@@ -129,7 +129,10 @@ def read_alone(path: Path) -> None:
         raise AssertionError("a damaged segment was read")
 
 
-@pytest.mark.parametrize(("form", "every"), [("segments", 20 if LONG else 240), ("merged", 1 if LONG else 8)])
+@pytest.mark.parametrize(
+    ("form", "every"),
+    [("segments", in_tier(quick=480, full=240, long=20)), ("merged", in_tier(quick=32, full=8, long=1))],
+)
 def test_each_flipped_byte(
     form: str, every: int, specimens: dict[str, Specimen], new_score: Callable[[str], Score]
 ) -> None:

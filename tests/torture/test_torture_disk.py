@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 from faulty_disk import SHORT, Diary, FaultyDisk, FillingDisk, Told, fill_up
 from score import LONG, Score
+from stories import whole_state
 from support import KEY, fast_config
 from virtual_time import STARTED_US
 from worlds import Life, Unreported, World, fork, make_world, side_by_side
@@ -101,8 +102,8 @@ class Sweep:
             yield nth
             nth = nth + 1 if LONG or self.step == 1 else nth * self.step
 
-    def make(self, score: Score, folder: Path) -> None:
-        """Make a trial of each call."""
+    def make(self, score: Score, folder: Path, seen: set[str]) -> None:
+        """Make a trial of each call. The same lives follow from what is `seen` already: they are lived once."""
         for nth in self.calls():
             met = False
             with score.trial(f"{self}, number {nth}"):
@@ -119,7 +120,9 @@ class Sweep:
                 assert met or code == 0
                 if met:
                     check_end(world, code, told, os.strerror(self.error))
-                if code:
+                state = f"{changes} {self.rows} {whole_state(world)}"
+                if code and state not in seen:
+                    seen.add(state)
                     check_cured(world)
             if not met:
                 return
@@ -130,7 +133,8 @@ def test_any_call_on_the_ledger_and_on_the_videos_may_fail(tmp_path: Path, new_s
     score = new_score("disk: every call on ledger and videos fails")
     troubles = ((errno.EIO, False), (errno.ENOSPC, True), *([(errno.ENOSPC, False)] if LONG else []))
     sweeps = [Sweep(part, *trouble) for part in ("ledger", "videos") for trouble in troubles]
-    side_by_side(lambda sweep: sweep.make(score, tmp_path), sweeps)
+    seen: set[str] = set()
+    side_by_side(lambda sweep: sweep.make(score, tmp_path, seen), sweeps)
     score.conclude(map(str, sweeps))
 
 
@@ -153,7 +157,8 @@ def test_every_other_part_may_fail_in_every_other_way(tmp_path: Path, new_score:
         errors = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, SHORT)
         every = itertools.product((*parts, "ledger", "videos", "all"), errors, (False, True))
         sweeps = [sweep for sweep in sweeps if sweep.call] + [Sweep(*each) for each in every]
-    side_by_side(lambda sweep: sweep.make(score, tmp_path), sweeps)
+    seen: set[str] = set()
+    side_by_side(lambda sweep: sweep.make(score, tmp_path, seen), sweeps)
     score.conclude(map(str, sweeps))
 
 
@@ -162,7 +167,8 @@ def test_nothing_is_sent_once_a_commit_has_failed(tmp_path: Path, new_score: Cal
     score = new_score("disk: nothing is sent after a failed commit")
     troubles = ((errno.EIO, False), (errno.ENOSPC, False), (errno.ENOSPC, True))
     sweeps = [Sweep("ledger", error, lasting, step=3, rows=2, in_flight=1) for error, lasting in troubles]
-    side_by_side(lambda sweep: sweep.make(score, tmp_path), sweeps)
+    seen: set[str] = set()
+    side_by_side(lambda sweep: sweep.make(score, tmp_path, seen), sweeps)
     score.conclude(map(str, sweeps))
 
 

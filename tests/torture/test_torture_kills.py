@@ -18,14 +18,14 @@ from queue import SimpleQueue
 
 import pytest
 from kill_points import KillAtLine, KillAtStep, LeaveTracks, Line, Step, function_of, read_tracks
-from score import LONG, Score
+from score import LONG, Score, in_tier
 from stories import STORIES, Stage, Story, crash_state
 from worlds import KILLED, Doom, Unreported, World, side_by_side
 
-LATER = 8
+LATER = in_tier(quick=4, full=8, long=8)
 """Kills of each story at lines that an earlier one has executed too, upon disks on which no line of its own was."""
 
-PAIRS = 1_000 if LONG else 8
+PAIRS = in_tier(quick=4, full=8, long=1_000)
 """Double kills of each story."""
 
 CHUNK = 256

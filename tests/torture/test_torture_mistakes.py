@@ -14,8 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from mistakes import MISTAKES, Mistake
+from mistakes import MISTAKES, STORM, Mistake
 from score import Score
+from storm import QUICK_SEEDS
 from worlds import side_by_side
 
 ROOT = Path(__file__).parents[2]
@@ -70,6 +71,11 @@ def run_with(mistake: Mistake, copy: Path) -> tuple[int, str]:
         check=False,
     )
     return ended.returncode, ended.stdout + ended.stderr
+
+
+def test_the_quick_storm_would_meet_what_the_storm_finds() -> None:
+    """The seed that shows a mistake first is among those of `make test`."""
+    assert {mistake.first_seed for mistake in MISTAKES if mistake.scenario == STORM} <= set(QUICK_SEEDS)
 
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.name)

@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 from powerloss import DATA_LOST, DATA_TORN, DATA_ZEROED, NAME_LOST, ForgetfulDisk, Loss, Tree
-from score import FIRST, LONG, Score
+from score import FIRST, LONG, Score, in_tier
 from support import check_liability
 from traced import Call, Night, Story, trace
 from worlds import Unreported, make_world, side_by_side
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.timeout(0 if LONG else 300)
 
 STATES_A_MOMENT = 100 if LONG else 4
 ROUGH_NIGHTS = 20 if LONG else 1
-LIVES = 6000 if LONG else 18
+LIVES = in_tier(quick=9, full=18, long=6000)
 """How many of the crash states are lived in to the end."""
 
 FAULTS = (NAME_LOST, DATA_LOST, DATA_ZEROED, DATA_TORN)

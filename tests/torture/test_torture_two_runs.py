@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from score import LONG, Score
+from score import LONG, Score, in_tier
 from wires import Client, Wire, command
 from worlds import fork, side_by_side, warm
 
@@ -24,8 +24,8 @@ from pipeline.ledger.store import lock_holder, open_ledger, read_events
 
 pytestmark = pytest.mark.timeout(0 if LONG else 600)
 
-PAIRS = 2000 if LONG else 20
-UNLOCKED_PAIRS = 200 if LONG else 6
+PAIRS = in_tier(quick=range(0, 21, 3), full=range(20), long=range(2000))
+UNLOCKED_PAIRS = in_tier(quick=4, full=6, long=200)
 HANDS = 4
 SEGMENT = re.compile(r"\d{12}-\d{12}-[0-9a-f]{32}\.parquet")
 IN_USE = re.compile(r"is in use: process (\d+) on (\S+) has held it since 2\d{3}-\d\d-\d\dT\S+\. Nothing was sent\.")
@@ -63,7 +63,7 @@ def test_of_two_runs_on_one_directory_one_wins(new_score: Callable[[str], Score]
         with score.trial(f"pair {number}"):
             asyncio.run(compete(score, number % 21 / 1000, tmp_path / str(number)))
 
-    side_by_side(trial, range(PAIRS), HANDS)
+    side_by_side(trial, PAIRS, HANDS)
     score.conclude(["refused"])
 
 

@@ -36,7 +36,7 @@ from support import (
     quick_provider,
 )
 from support import campaign as make_campaign
-from worlds import check_final_names, exit_code, fork
+from worlds import Unreported, check_final_names, exit_code, fork
 
 from pipeline.manifest import Campaign
 from pipeline.sandbox import Sandbox
@@ -62,6 +62,12 @@ def command(arguments: Sequence[str], said: Path) -> None:
     os.environ["SEGMIND_API_KEY"] = KEY
     sys.argv = ["kling-batch", *arguments]
     main()
+
+
+def command_without_report(arguments: Sequence[str], said: Path) -> None:
+    """The same for a client whose report nobody will read."""
+    Unreported().arm()
+    command(arguments, said)
 
 
 @dataclass(slots=True)
@@ -224,11 +230,11 @@ class Wire:
         self._clients.append(Client(fork(target, arguments, said), said))
         return self._clients[-1]
 
-    async def run(self, fate: At | None = None) -> tuple[int, str]:
+    async def run(self, fate: At | None = None, target: Callable[..., None] = command) -> tuple[int, str]:
         """Run a client to its end, or to its fate; exit code and output. -9 is the code of one that was killed."""
         self._seen = 0
         self._fate = fate
-        client = self.start()
+        client = self.start(target=target)
         code = await client.over()
         # What the dead have said is still taken in: it lies in the sockets.
         await self._quiet.wait()

@@ -362,12 +362,26 @@ def free_port() -> int:
     raise AssertionError("no free port")
 
 
+def build_command_line() -> None:
+    """Build the tree of verbs and options once: every process would build it anew, for longer than most verbs take."""
+    from typer import main
+
+    from pipeline.cli.app import app
+
+    tree = main.get_command(app)
+    for verb in tree.commands.values():  # type: ignore[attr-defined]
+        for parameter in verb.params:
+            parameter.get_runtime_param()
+    main.get_command = lambda _app: tree
+
+
 def warm() -> None:
     """Import what lives need, and draw the clips of every shape, before the first fork."""
     for name in ("pipeline.cli.app", "pipeline.cli.progress", "pipeline.report.write", "pipeline.sandbox.server",
                  "pyarrow.pandas_compat", "pandas.io.formats.csvs", "pandas.core.arrays.arrow.extension_types",
                  "encodings.utf_8_sig", "encodings.ascii", "pyarrow.vendored.version"):  # fmt: skip
         importlib.import_module(name)
+    build_command_line()
     from pipeline.provider.secrecy import Eraser
     from pipeline.sandbox import studio
     from pipeline.sandbox.clips import tiny_clip
