@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kill_points import KillAtCall, KillOnceDurable, MergeAbove, NoteFaults
+from score import in_tier
 from worlds import Doom, World, make_world
 
 from pipeline.ledger.store import read_events
@@ -52,7 +53,11 @@ class Story:
 
 
 STORIES = (
-    Story("a calm night", purpose=("make", "finish", "collect", "_write", "put_in_place", "_close_run")),
+    Story(
+        "a calm night",
+        rows=in_tier(quick=2, full=3, long=3),
+        purpose=("make", "finish", "collect", "_write", "put_in_place", "_close_run"),
+    ),
     Story(
         "after a death",
         rows=4,

@@ -88,7 +88,7 @@ class Sweep:
     lasting: bool = False
     call: str | None = None
     step: int = 1
-    """In the quick tier, ever fewer calls: each so many times as far on as the one before; 1 for every call."""
+    """But in the long tier, ever fewer calls: each so many times as far on as the one before; 1 for every call."""
     rows: int = 1
     in_flight: int = 60
 

@@ -38,7 +38,7 @@ def test_no_file_is_obeyed_or_waited_for(new_score: NewScore, tmp_path: Path) ->
 
 
 def _is_small(name: str) -> bool:
-    """Whether a file belongs to the quick tier in any case; of the others every second does."""
+    """Whether a file is tried in every tier; of the others every second is, and in the long tier all."""
     return name.startswith(("template-", "manifest-is-", "config-is-"))
 
 

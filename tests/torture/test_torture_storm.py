@@ -21,7 +21,9 @@ from worlds import BETWEEN_LIVES_S, KILLED, World, side_by_side
 from pipeline.ledger.fold import JobState
 
 CHOSEN = os.environ.get("TORTURE_SEEDS", "")
-SEEDS = seeds(CHOSEN) if CHOSEN else in_tier(quick=QUICK_SEEDS, full=range(60), long=range(5_000))
+SEEDS = (
+    seeds(CHOSEN) if CHOSEN else in_tier(quick=QUICK_SEEDS, full=sorted({*range(60), *QUICK_SEEDS}), long=range(5_000))
+)
 
 LONGEST_LIFE_S = 600.0
 
