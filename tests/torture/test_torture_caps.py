@@ -45,7 +45,7 @@ def test_cap_fights(tmp_path: Path, new_score: Callable[[str], Score]) -> None:
 
 
 def fight(seed: int, folder: Path, score: Score) -> None:
-    """One campaign through lives of ever other caps and prices, and then to its end (every other, but in the long tier)."""
+    """One campaign through lives of ever other caps and prices; every second one (in the long tier each) to its end."""
     rng = random.Random(f"fight {seed}")
     durations = [rng.choice([5, 5, 10]) for _ in range(rng.randint(4, 9))]
     world = make_world(folder, seed=seed, history_lag_s=rng.choice([0.0, 30.0]))

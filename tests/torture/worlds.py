@@ -377,7 +377,9 @@ def build_command_line() -> None:
 
 def warm() -> None:
     """Import what lives need, and draw the clips of every shape, before the first fork."""
-    for name in ("pipeline.cli.app", "pipeline.cli.progress", "pipeline.report.write", "pipeline.sandbox.server",
+    for name in ("pipeline.cli.app", "pipeline.cli.lines", "pipeline.cli.progress", "pipeline.api.shield",
+                 "pipeline.looking.tally", "pipeline.manifest.parts", "pipeline.planning", "pipeline.report.write",
+                 "pipeline.sandbox.server", "pandas.core.arrays.arrow._arrow_utils", "typer._click.decorators",
                  "pyarrow.pandas_compat", "pandas.io.formats.csvs", "pandas.core.arrays.arrow.extension_types",
                  "encodings.utf_8_sig", "encodings.ascii", "pyarrow.vendored.version"):  # fmt: skip
         importlib.import_module(name)
