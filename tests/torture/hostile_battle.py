@@ -62,6 +62,7 @@ def assail(pairs: Sequence[tuple[str, str]], folder: Path) -> None:
     """The main function of a life that fights one battle after the other; writes a line for each to `told.jsonl`."""
     replies = corpus()
     report_once().start()
+    segments._read_content = decoded_once(segments._read_content)
     segments._read_segment = decoded_once(segments._read_segment)
     room = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + ROOM_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (room, room))
