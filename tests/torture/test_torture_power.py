@@ -16,7 +16,7 @@ import shutil
 import signal
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.timeout(0 if LONG else 300)
 
 STATES_A_MOMENT = 100 if LONG else 4
 ROUGH_NIGHTS = 20 if LONG else 1
-LIVES = in_tier(quick=9, full=18, long=6000)
+LIVES = in_tier(quick=12, full=18, long=6000)
 """How many of the crash states are lived in to the end."""
 
 FAULTS = (NAME_LOST, DATA_LOST, DATA_ZEROED, DATA_TORN)
@@ -372,8 +372,7 @@ def test_after_a_power_loss_the_next_lives_come_to_rest_with_equal_books(
 
     def go_on(night: Night) -> None:
         chance = random.Random(night.name)
-        states = list(crashes(night))
-        for crash in chance.sample(states, min(len(states), LIVES // len(lived_in))):
+        for crash in drawn(list(crashes(night)), LIVES // len(lived_in), chance):
             # In a folder of its own, but at the same port: a run directory belongs to one provider.
             world = dataclasses.replace(night.world, folder=tmp_path / night.name, lives=0)
             world.now_s += chance.choice(OUTAGES_S)
@@ -387,6 +386,13 @@ def test_after_a_power_loss_the_next_lives_come_to_rest_with_equal_books(
 
     side_by_side(go_on, lived_in)
     score.conclude(FAULTS)
+
+
+def drawn(states: Sequence[Crash], number: int, chance: random.Random) -> list[Crash]:
+    """So many of them at random, but first of all one for each fault that there is among them."""
+    shuffled = chance.sample(states, len(states))
+    firsts = [next((at for at, crash in enumerate(shuffled) if fault in crash.loss.faults), 0) for fault in FAULTS]
+    return [shuffled[at] for at in dict.fromkeys([*firsts, *range(len(shuffled))])][:number]
 
 
 @pytest.mark.parametrize("rule", CARELESS)
