@@ -9,10 +9,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute
 import yaml
 
 from pipeline.dataset.clips import COLUMNS
 from pipeline.kernel.usd import format_usd
+
+pc: Any = pyarrow.compute
+"""Its types do not say what it takes beside arrays."""
 
 NO_LICENSE = "other"
 """What Hugging Face calls a licence that is none of its list."""
@@ -57,24 +62,26 @@ class Facts:
     left_out: Sequence[LeftOut]
 
 
-Rows = Sequence[Mapping[str, Any]]
-
-
-def card(rows: Rows, facts: Facts) -> bytes:
-    """The file README.md."""
+def card(clips: pa.Table, facts: Facts) -> bytes:
+    """The file README.md; `clips` is what the data set says of each."""
     parts = [
-        _front_matter(rows, facts),
+        _front_matter(clips, facts),
         f"# {shown(facts.name)}",
-        *_what_it_is(rows, facts),
+        *_what_it_is(clips, facts),
         "## Load it",
         f"```python\n{facts.how_to_load}\n```",
         "`sha256sum -c SHA256SUMS` checks every file.",
-        *_prompts(rows),
-        *_axes(rows),
-        *_how_it_was_made(rows, facts),
+        *_prompts(clips),
+        *_axes(clips),
+        *_how_it_was_made(clips, facts),
         *_not_in_it(facts),
     ]
     return ("\n\n".join(parts) + "\n").encode()
+
+
+def total(column: Any) -> Any:
+    """What the numbers of a column add up to."""
+    return pc.sum(column).as_py() or 0
 
 
 def shown(text: str, most: int = MAX_SHOWN) -> str:
@@ -84,33 +91,37 @@ def shown(text: str, most: int = MAX_SHOWN) -> str:
     return _MARKUP.sub(lambda found: f"&#{ord(found[0][0])};{found[0][1:]}", cut)
 
 
-def _front_matter(rows: Rows, facts: Facts) -> str:
-    tasks = ["text-to-video"] + (["image-to-video"] if any(row.get("start_image") for row in rows) else [])
+def _front_matter(clips: pa.Table, facts: Facts) -> str:
+    tasks = ["text-to-video"] + (["image-to-video"] if _has_images(clips) else [])
     said = {
         "license": facts.license,
         **({"license_name": "unknown"} if facts.license == NO_LICENSE else {}),
         "pretty_name": _UNPRINTABLE.sub(" ", facts.name)[:MAX_SHOWN],
         "task_categories": tasks,
         "tags": ["video", "synthetic"],
-        "size_categories": [next((size for most, size in _SIZES if len(rows) < most), "n>1M")],
+        "size_categories": [next((size for most, size in _SIZES if len(clips) < most), "n>1M")],
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": facts.data_files}]}],
     }
     return f"---\n{yaml.safe_dump(said, sort_keys=False, allow_unicode=True)}---"
 
 
-def _what_it_is(rows: Rows, facts: Facts) -> Iterable[str]:
+def _has_images(clips: pa.Table) -> bool:
+    return "start_image" in clips.column_names and any(clips["start_image"].to_pylist())
+
+
+def _what_it_is(clips: pa.Table, facts: Facts) -> Iterable[str]:
     if facts.is_sandbox:
         yield (
             "**These videos are drawn by the sandbox of kling-batch, for rehearsal. No model made them, and the costs "
             "below were never paid.**"
         )
-    seconds = sum(row["duration_s"] or 0 for row in rows)
+    sizes = zip(clips["width"].to_pylist(), clips["height"].to_pylist(), strict=True)
     table = [
-        ["clips", f"{len(rows):,}"],
-        ["seconds", f"{seconds:,.1f}"],
-        ["bytes", f"{sum(row['bytes'] for row in rows):,}"],
+        ["clips", f"{len(clips):,}"],
+        ["seconds", f"{total(clips['duration_s']):,.1f}"],
+        ["bytes", f"{total(clips['bytes']):,}"],
         ["cost", f"${format_usd(facts.cost_microusd)}"],
-        ["picture sizes", _counted(_size(row) for row in rows)],
+        ["picture sizes", _counted(f"{width}x{height}" if width and height else "unknown" for width, height in sizes)],
     ]
     yield _table(["", ""], table)
     if facts.license == NO_LICENSE:
@@ -119,12 +130,8 @@ def _what_it_is(rows: Rows, facts: Facts) -> Iterable[str]:
         yield f"Licence: `{facts.license}`, as stated by whoever exported it."
 
 
-def _size(row: Mapping[str, Any]) -> str:
-    return f"{row['width']}x{row['height']}" if row["width"] and row["height"] else "unknown"
-
-
-def _prompts(rows: Rows) -> Iterable[str]:
-    prompts = [str(row["prompt"]) for row in rows]
+def _prompts(clips: pa.Table) -> Iterable[str]:
+    prompts = list(map(str, clips["prompt"].to_pylist()))
     if not prompts:
         return
     lengths = [len(prompt) for prompt in prompts]
@@ -146,17 +153,15 @@ def _counted_words(words: Counter[str]) -> str:
     return ", ".join(f"{shown(word)} ({number:,})" for word, number in first) or "none"
 
 
-def _axes(rows: Rows) -> Iterable[str]:
+def _axes(clips: pa.Table) -> Iterable[str]:
     """Every parameter and variable: how often it has which value, or how many values it has."""
     table = []
-    for name in rows[0] if rows else ():
+    for name in clips.column_names if len(clips) else ():
         if name in COLUMNS or name in _TEXTS:
             continue
-        values = Counter(_value(row[name]) for row in rows)
-        if len(values) > MOST_VALUES:
-            table.append([shown(name), f"{len(values):,} different values"])
-        else:
-            table.append([shown(name), _counted(_value(row[name]) for row in rows)])
+        values = Counter(map(_value, clips[name].to_pylist()))
+        several = f"{len(values):,} different values"
+        table.append([shown(name), several if len(values) > MOST_VALUES else _counted(values.elements())])
     if table:
         yield "## Parameters and variables"
         yield _table(["column", "values, and how many clips have each"], table)
@@ -173,9 +178,9 @@ def _counted(values: Iterable[str]) -> str:
     return ", ".join(f"{shown(value) or 'empty'} ({number:,})" for value, number in counts) or "none"
 
 
-def _how_it_was_made(rows: Rows, facts: Facts) -> Iterable[str]:
-    models = _counted(str(row["model"]) for row in rows)
-    dates = sorted(row["finished_at"][:10] for row in rows if row["finished_at"])
+def _how_it_was_made(clips: pa.Table, facts: Facts) -> Iterable[str]:
+    models = _counted(map(str, clips["model"].to_pylist()))
+    dates = sorted({moment[:10] for moment in clips["finished_at"].to_pylist() if moment})
     when = [["finished", f"{dates[0]} to {dates[-1]} (UTC)"]] if dates else []
     yield "## How it was made"
     maker = "the sandbox of kling-batch" if facts.is_sandbox else "Segmind's API"

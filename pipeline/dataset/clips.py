@@ -6,18 +6,23 @@ import difflib
 import itertools
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
-from pipeline.kernel.clock import iso
+import pyarrow as pa
+import pyarrow.compute
+
 from pipeline.kernel.errors import InputError
 from pipeline.kernel.usd import format_usd
-from pipeline.ledger.fold import JobRecord, State
+from pipeline.ledger.fold import State
 from pipeline.report import tables
-from pipeline.report.columns import values_of
-from pipeline.report.entries import Line, Lines, as_lines
+from pipeline.report.columns import each, iso_texts, typed, unless_zero, values_of
+from pipeline.report.entries import LINES_AT_ONCE, Line, Lines, as_lines
+
+pc: Any = pyarrow.compute
+"""Its types do not say what it takes beside arrays."""
 
 MAX_STEM = 90
 """Characters of a file's stem: with its ending it fits the plain header of a tar archive, 100 bytes."""
@@ -42,20 +47,44 @@ COLUMNS = {
 _STEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-@dataclass(frozen=True, slots=True)
-class Clip:
+class Clip(NamedTuple):
     """A stored video that is to be exported: the first row that asked for it, and the stem of its file there."""
 
-    line: Line
-    record: JobRecord
+    id: str
+    job_id: str
     stem: str
+    path: str | None
+    poster: str | None
+    sha256: str | None
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Clips(Iterable[Clip]):
+    """The clips of an export, by columns: as objects, with all that is said of them, a million take five gigabytes."""
+
+    lines: Lines
+    """The first line that asks for each."""
+    facts: pa.Table
+    """What the ledger says of each, in columns of `ledger.records.COLUMNS`."""
+    stems: list[str]
+
+    def __len__(self) -> int:
+        return len(self.stems)
+
+    def __iter__(self) -> Iterator[Clip]:
+        for first in range(0, len(self), LINES_AT_ONCE):
+            keys = self.lines.part(first).keys
+            facts = self.facts.slice(first, LINES_AT_ONCE)
+            columns = (facts[name].to_pylist() for name in Clip._fields[3:])
+            yield from map(Clip, keys.ids, keys.job_ids, self.stems[first : first + LINES_AT_ONCE], *columns)
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
     """What is exported, and what is not. Counts are jobs of the manifest."""
 
-    clips: tuple[Clip, ...]
+    clips: Clips
     not_stored: Mapping[str, int]
     """Jobs that the conditions let through and that have no video, by their status."""
     passed_over: int
@@ -100,14 +129,20 @@ def choose(lines: Sequence[Line], state: State, where: Conditions, *, dots: bool
             first.setdefault(job_id, number)
         else:
             passed_over.add(job_id)
-    stored = [job_id for job_id in first if tables.status_of(state, job_id) == "stored"]
-    records = [state.jobs[job_id] for job_id in stored]
-    mine = known.take([first[job_id] for job_id in stored])
+    stands = tables.statuses_of(state, [*first, *passed_over])
+    stored = [job_id for job_id in first if stands[job_id] == "stored"]
+    facts = state.jobs.columns(_FACTS, stored)
     return Choice(
-        clips=tuple(map(Clip, mine, records, _stems(records, dots=dots))),
-        not_stored=Counter(status for job_id in first if (status := tables.status_of(state, job_id)) != "stored"),
-        passed_over=sum(tables.status_of(state, job_id) == "stored" for job_id in passed_over - first.keys()),
+        clips=Clips(known.take([first[job_id] for job_id in stored]), facts, _stems(stored, facts["path"], dots=dots)),
+        not_stored=Counter(status for job_id in first if (status := stands[job_id]) != "stored"),
+        passed_over=sum(stands[job_id] == "stored" for job_id in passed_over - first.keys()),
     )
+
+
+_FACTS = (
+    *("path", "poster", "sha256", "bytes", "duration_s", "width", "height", "cost_microusd", "ended_us"),
+    *("error_class", "error"),
+)
 
 
 def _are_wanted(lines: Lines, state: State, where: Conditions) -> Iterable[bool]:
@@ -150,54 +185,45 @@ def _is_equal(column: str, cell: object, text: str) -> bool:
     return cell == text or (column == "tags" and text in str(cell).split(", "))
 
 
-def _stems(records: Iterable[JobRecord], *, dots: bool) -> list[str]:
+def _stems(job_ids: Iterable[str], paths: pa.ChunkedArray[Any], *, dots: bool) -> list[str]:
     """The stems that the videos have in the run directory, each made good and its own."""
     stems: list[str] = []
     taken: set[str] = set()
-    for record in records:
-        stem = PurePosixPath(record.path or "").stem
+    for job_id, path in zip(job_ids, paths.to_pylist(), strict=True):
+        stem = PurePosixPath(path or "").stem
         if not dots:
             # What reads tar archives takes everything behind the first dot for the ending.
             stem = stem.replace(".", "_")
         # Names that differ in nothing but case are one file on some disks.
         if len(stem) > MAX_STEM or not _STEM.fullmatch(stem) or stem.lower() in taken:
-            stem = record.job_id
+            stem = job_id
         taken.add(stem.lower())
         stems.append(stem)
     return stems
 
 
-def row_of(clip: Clip, extra: Mapping[str, str], lead: str) -> dict[str, Any]:
-    """What is said of a clip.
+def table_of(clips: Clips, lead: str) -> pa.Table:
+    """What is said of each clip; every column is of one type, so that every reader finds the same one.
 
     Args:
-        extra: the columns of parameters and variables, by their names.
-        lead: what the path of the video begins with.
+        lead: what the path of each video begins with.
     """
-    line, record = clip.line, clip.record
+    lines, facts = clips.lines, clips.facts
+    names = tables.extra_columns(lines.models, lines.variables, {*COLUMNS, "file_name", "status"})
     fixed = {
-        "video": f"{lead}{clip.stem}.mp4",
-        "id": line.id,
-        "replicate": line.replicate,
-        "job_id": line.job_id,
-        "model": line.model,
-        "sha256": record.sha256,
-        "bytes": record.bytes,
-        "duration_s": record.duration_s,
-        "width": record.width or None,
-        "height": record.height or None,
-        "cost_usd": format_usd(record.cost_microusd),
-        "finished_at": iso(record.ended_us),
-        "not_as_asked": record.error if record.error_class else None,
+        "video": pa.array([f"{lead}{stem}.mp4" for stem in clips.stems], pa.string()),
+        "id": lines.column("id"),
+        "replicate": lines.column("replicate").cast(pa.int64()),
+        "job_id": lines.column("job_id"),
+        "model": lines.column("model"),
+        "sha256": facts["sha256"],
+        "bytes": facts["bytes"],
+        "duration_s": facts["duration_s"],
+        "width": unless_zero(facts["width"]),
+        "height": unless_zero(facts["height"]),
+        "cost_usd": each(facts["cost_microusd"], format_usd),
+        "finished_at": iso_texts(facts["ended_us"]),
+        "not_as_asked": pc.if_else(pc.is_valid(facts["error_class"]), facts["error"], None),
     }
-    asked = {
-        column: line.params[name] if name in line.params else line.variables.get(name) for name, column in extra.items()
-    }
-    return fixed | asked
-
-
-def extra_columns(clips: Sequence[Clip]) -> dict[str, str]:
-    """The columns of parameters and variables, by their names; fixed columns keep theirs."""
-    models = dict.fromkeys(clip.line.model for clip in clips)
-    variables = dict.fromkeys(name for clip in clips for name in clip.line.variables)
-    return tables.extra_columns(models, variables, {*COLUMNS, "file_name", "status"})
+    asked = lines.asked(list(names))
+    return typed(fixed | {column: asked[name] for name, column in names.items()})

@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import orjson
 import pyarrow as pa
 
-from pipeline.dataset.clips import COLUMNS, Clip, extra_columns, row_of
-from pipeline.report.columns import Column, by_columns, csv_bytes, parquet_bytes, typed
+from pipeline.report.columns import Column, csv_bytes, parquet_bytes
 
 Row = Mapping[str, Any]
 
-
-def table_of(clips: Sequence[Clip], lead: str) -> pa.Table:
-    """A line for each clip; every column is of one type, so that every reader finds the same one.
-
-    Args:
-        lead: what the path of each video begins with.
-    """
-    extra = extra_columns(clips)
-    types = COLUMNS | dict.fromkeys(extra.values(), "object")
-    return typed(by_columns([row_of(clip, extra, lead) for clip in clips], types))
+_ROWS_AT_ONCE = 2**14
 
 
-def without(table: pa.Table, job_ids: Collection[str]) -> pa.Table:
-    """The lines of other jobs than these."""
-    return table.filter(pa.array([job_id not in job_ids for job_id in table["job_id"].to_pylist()], pa.bool_()))
-
-
-def rows_of(table: pa.Table) -> list[dict[str, Any]]:
+def rows_of(table: pa.Table) -> Iterator[Row]:
     """The lines of a table as plain values, None where there is none."""
-    return table.to_pylist()
+    for batch in table.to_batches(_ROWS_AT_ONCE):
+        yield from batch.to_pylist()
 
 
 def as_csv(table: pa.Table) -> bytes:

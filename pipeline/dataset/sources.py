@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from pipeline.dataset.clips import Clip
 from pipeline.kernel.files import open_file_below, read_file_below, write_all
-from pipeline.ledger.fold import JobRecord
 
 MAX_POSTER = 8 * 2**20
 """Bytes of a poster; ours have some ten thousand."""
@@ -55,13 +55,13 @@ def _read(descriptor: int, most: int) -> bytes:
 
 
 @contextlib.contextmanager
-def open_source(folder: Path, record: JobRecord) -> Iterator[Source]:
+def open_source(folder: Path, clip: Clip) -> Iterator[Source]:
     """Open the video of a stored job in its run directory.
 
     Raises:
         NotAsStored: it is not there, is none, or has another size.
     """
-    names = PurePosixPath(record.path or "").parts
+    names = PurePosixPath(clip.path or "").parts
     if not names or names[0] == "/" or ".." in names:
         raise NotAsStored("has no name inside the run directory")
     try:
@@ -72,16 +72,16 @@ def open_source(folder: Path, record: JobRecord) -> Iterator[Source]:
         raise NotAsStored(f"cannot be read: {error.strerror}") from None
     try:
         size = os.fstat(descriptor).st_size
-        if size != record.bytes:
-            raise NotAsStored(f"has been changed: it has {size:,} bytes instead of {record.bytes:,}")
-        yield Source(folder.joinpath(*names), descriptor, size, record.sha256 or "")
+        if size != clip.bytes:
+            raise NotAsStored(f"has been changed: it has {size:,} bytes instead of {clip.bytes:,}")
+        yield Source(folder.joinpath(*names), descriptor, size, clip.sha256 or "")
     finally:
         os.close(descriptor)
 
 
-def read_poster(folder: Path, record: JobRecord) -> bytes | None:
+def read_poster(folder: Path, clip: Clip) -> bytes | None:
     """The poster of a stored job; None if there is none that can be read. It is an extra, so nothing fails for it."""
-    names = PurePosixPath(record.poster or "").parts
+    names = PurePosixPath(clip.poster or "").parts
     if not names or names[0] == "/" or ".." in names:
         return None
     try:

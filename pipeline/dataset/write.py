@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import pyarrow as pa
+
 from pipeline.dataset import rows as described
-from pipeline.dataset.card import NO_LICENSE, Facts, LeftOut, card
-from pipeline.dataset.clips import Choice, Clip, choose, parse_conditions
+from pipeline.dataset.card import NO_LICENSE, Facts, LeftOut, card, total
+from pipeline.dataset.clips import Choice, Clip, choose, parse_conditions, table_of
 from pipeline.dataset.place import Place, open_place
 from pipeline.dataset.remote import Store
 from pipeline.dataset.shards import Shards, shard_name
@@ -195,32 +197,32 @@ def _names(clips: Iterable[Clip], form: str) -> list[str]:
 
 def _fill(folder: Path, place: Place, choice: Choice, state: State, asked: Asked) -> Exported:
     # A path counts from where the table is.
-    table = described.table_of(choice.clips, "videos/" if _FOLDER.get(asked.format) == "videos" else "")
-    rows = described.rows_of(table)
+    table = table_of(choice.clips, "videos/" if _FOLDER.get(asked.format) == "videos" else "")
     shards = 0
     if asked.format == "webdataset":
-        left_out, shards = _into_shards(folder, place, choice.clips, rows, asked.shard_bytes)
+        left_out, shards = _into_shards(folder, place, choice.clips, described.rows_of(table), asked.shard_bytes)
     else:
         left_out = _into_folder(folder, place, choice.clips, _FOLDER[asked.format])
     gone = {each.job_id for each in left_out}
+    is_there = pa.array([job_id not in gone for job_id in table["job_id"].to_pylist()], pa.bool_())
+    table, facts = table.filter(is_there), choice.clips.facts.filter(is_there)
     if asked.format != "webdataset":
         name, written = _TABLE[asked.format]
-        place.add_bytes(name, written(described.without(table, gone)))
-    rows = [row for row in rows if row["job_id"] not in gone]
+        place.add_bytes(name, written(table))
     done = Exported(
         path=place.path,
         format=asked.format,
-        clips=len(rows),
-        seconds=sum(row["duration_s"] or 0 for row in rows),
-        bytes=sum(row["bytes"] for row in rows),
-        cost_microusd=sum(clip.record.cost_microusd for clip in choice.clips if clip.record.job_id not in gone),
+        clips=len(table),
+        seconds=float(total(table["duration_s"])),
+        bytes=total(table["bytes"]),
+        cost_microusd=total(facts["cost_microusd"]),
         linked=place.linked,
         copied=place.copied,
         shards=shards,
         choice=choice,
         left_out=tuple(left_out),
     )
-    place.add_bytes("README.md", card(rows, _facts(folder, state, asked, done)))
+    place.add_bytes("README.md", card(table, _facts(folder, state, asked, done)))
     place.commit(done.facts())
     return done
 
@@ -254,7 +256,7 @@ def _into_folder(folder: Path, place: Place, clips: Iterable[Clip], under: str) 
     left_out = []
     for clip in clips:
         try:
-            with open_source(folder, clip.record) as source:
+            with open_source(folder, clip) as source:
                 place.add_file(f"{under}/{clip.stem}.mp4", source)
         except NotAsStored as difference:
             left_out.append(_left_out(clip, difference))
@@ -269,11 +271,11 @@ def _into_shards(
     with Shards(place, limit) as shards:
         for clip, row in zip(clips, rows, strict=True):
             sidecars = {"json": described.as_json(row), "txt": str(row["prompt"]).encode()}
-            poster = read_poster(folder, clip.record)
+            poster = read_poster(folder, clip)
             if poster is not None:
                 sidecars["jpg"] = poster
             try:
-                with open_source(folder, clip.record) as source:
+                with open_source(folder, clip) as source:
                     shards.add(clip.stem, source, sidecars)
             except NotAsStored as difference:
                 left_out.append(_left_out(clip, difference))
@@ -282,4 +284,4 @@ def _into_shards(
 
 
 def _left_out(clip: Clip, difference: NotAsStored) -> LeftOut:
-    return LeftOut(clip.line.id, clip.record.job_id, clip.record.path or "", str(difference))
+    return LeftOut(clip.id, clip.job_id, clip.path or "", str(difference))

@@ -32,6 +32,7 @@ COLUMNS: dict[str, pa.DataType] = {
     "posted_us": pa.int64(),
     "ended_us": pa.int64(),
     "path": pa.string(),
+    "poster": pa.string(),
     "sha256": pa.string(),
     "bytes": pa.int64(),
     "duration_s": pa.float64(),

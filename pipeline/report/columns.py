@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -94,6 +94,23 @@ def joined(parts: Sequence[Column]) -> Column:
     if kind is None or types:
         return [value for part in parts for value in values_of(part)]
     return pa.chunked_array([part.cast(kind) for part in parts], kind)
+
+
+def each(column: Any, word: Callable[[Any], str]) -> Any:
+    """A column with the word for each value, where few values are different."""
+    encoded = column.combine_chunks().dictionary_encode(null_encoding="encode")
+    return pa.array(list(map(word, encoded.dictionary.to_pylist())), pa.string()).take(encoded.indices)
+
+
+def unless_zero(column: Any) -> Any:
+    """A column of numbers with nothing instead of zero."""
+    return pc.if_else(pc.equal(column, 0), None, column)
+
+
+def iso_texts(at_us: Any) -> Any:
+    """A column of times in microseconds as `kernel.clock.iso` writes each."""
+    moments = at_us.cast(pa.timestamp("us")).cast(pa.timestamp("ms"), safe=False).cast(pa.string())
+    return pc.binary_join_element_wise(pc.utf8_replace_slice(moments, 10, 11, "T"), "Z", "")
 
 
 # --- Parquet and pandas ---

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from pipeline.kernel.usd import format_usd
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import JobRecord, JobState, State
 from pipeline.models import find_model
-from pipeline.report.columns import Column, joined, typed, values_of
+from pipeline.report.columns import Column, each, iso_texts, joined, typed, unless_zero, values_of
 from pipeline.report.entries import LINES_AT_ONCE, Key, Line, Lines, as_lines, keys_of
 
 pc: Any = pyarrow.compute
@@ -81,6 +81,12 @@ def status_of(state: State, job_id: str, *, live: bool = False) -> str:
     return status_word(state.state_of(job_id), live=live)
 
 
+def statuses_of(state: State, job_ids: Sequence[str]) -> dict[str, str]:
+    """The status of each of many jobs, at rest."""
+    stands = state.states_of(job_ids)
+    return {job_id: status_word(stand, live=False) for job_id, stand in zip(job_ids, stands, strict=True)}
+
+
 def status_word(state: JobState | None, *, live: bool) -> str:
     """The word of the tables for where a job stands; None is before its first attempt."""
     if state is None:
@@ -111,18 +117,18 @@ def _outcomes(lines: Lines, bills: Any, state: State, *, live: bool) -> pa.Table
         "id": lines.column("id"),
         "replicate": lines.column("replicate").cast(pa.int64()),
         "job_id": lines.column("job_id"),
-        "status": _each(stands, lambda name: status_word(JobState[name] if name else None, live=live)),
+        "status": each(stands, lambda name: status_word(JobState[name] if name else None, live=live)),
         "video": where(is_stored, "path"),
         "sha256": where(is_stored, "sha256"),
         "bytes": where(is_stored, "bytes"),
         "duration_s": where(is_stored, "duration_s"),
-        "width": _unless_zero(where(is_stored, "width")),
-        "height": _unless_zero(where(is_stored, "height")),
-        "cost_usd": _each(pc.if_else(paid_here, facts["cost_microusd"], 0), lambda micro: format_usd(micro or 0)),
+        "width": unless_zero(where(is_stored, "width")),
+        "height": unless_zero(where(is_stored, "height")),
+        "cost_usd": each(pc.if_else(paid_here, facts["cost_microusd"], 0), lambda micro: format_usd(micro or 0)),
         "attempts": pc.fill_null(facts["attempt"], 0),
         "request_id": facts["request_id"],
-        "submitted_at": _iso(facts["submitted_us"]),
-        "finished_at": _iso(where(is_over, "ended_us")),
+        "submitted_at": iso_texts(facts["submitted_us"]),
+        "finished_at": iso_texts(where(is_over, "ended_us")),
         "queue_s": where(is_paid, "queue_s"),
         "inference_s": where(is_paid, "inference_s"),
         "error_class": facts["error_class"],
@@ -143,22 +149,6 @@ def _are_first(job_ids: pa.ChunkedArray[Any]) -> pa.Array[Any]:
     numbers = np.asarray(job_ids.combine_chunks().dictionary_encode().indices)
     highest_before = np.concatenate([[-1], np.maximum.accumulate(numbers)[:-1]])
     return pa.array(numbers > highest_before[: len(numbers)], pa.bool_())
-
-
-def _each(column: Any, word: Callable[[Any], str]) -> Any:
-    """A column with the word for each value, where few values are different."""
-    encoded = column.combine_chunks().dictionary_encode(null_encoding="encode")
-    return pa.array(list(map(word, encoded.dictionary.to_pylist())), pa.string()).take(encoded.indices)
-
-
-def _unless_zero(column: Any) -> Any:
-    return pc.if_else(pc.equal(column, 0), None, column)
-
-
-def _iso(at_us: Any) -> Any:
-    """What `iso` makes of each."""
-    moments = at_us.cast(pa.timestamp("us")).cast(pa.timestamp("ms"), safe=False).cast(pa.string())
-    return pc.binary_join_element_wise(pc.utf8_replace_slice(moments, 10, 11, "T"), "Z", "")
 
 
 def results_in_parts(
