@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import csv
+import dataclasses
+import io
 import random
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.kernel.errors import RunDirectoryError
-from pipeline.report import entries
-from pipeline.report.columns import column_of, in_pandas, joined, parquet_bytes, typed, values_of
+from pipeline.kernel.usd import format_usd
+from pipeline.ledger.fold import JobRecord, JobState, State
+from pipeline.report import entries, tables
+from pipeline.report.columns import column_of, for_pandas, in_pandas, joined, parquet_bytes, typed, values_of
 from pipeline.report.entries import Line, Lines, as_lines
+from pipeline.report.write import _write_results
 
 PROMPTS = (
     "a mug",
@@ -44,6 +54,62 @@ def test_what_rows_ask_for_is_the_same_by_columns(seed: int, at_once: int, monke
     for name, column in found.items():
         wanted = [line.params[name] if name in line.params else line.variables.get(name) for line in lines]
         assert list(map(_with_type, values_of(column))) == list(map(_with_type, wanted)), name
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_a_report_is_the_same_however_many_lines_are_written_together(
+    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CSV to the byte, and in Parquet the same types and values; also where rows share a job, and without any row."""
+    rng = random.Random(seed)
+    values = rng.sample(VALUES, rng.randint(1, 4))
+    lines = [_line(rng, number, values) for number in range(rng.choice([0, 1, 2, 9, 30]))]
+    lines = [dataclasses.replace(line, job_id=rng.choice(["k1-0", line.job_id])) for line in lines]
+    state = State()
+    for number, line in enumerate(lines):
+        stands = rng.choice(list(JobState))
+        state.jobs[line.job_id] = JobRecord(line.job_id, stands, 1, cost_microusd=number, width=rng.choice([0, 9]))
+    written = []
+    for at_once in (2**16, 1, 4):
+        for module in (entries, tables):
+            monkeypatch.setattr(module, "LINES_AT_ONCE", at_once)
+        _write_results(tmp_path, tables.results_in_parts(lines, state))
+        written.append(((tmp_path / "results.csv").read_bytes(), pq.read_table(tmp_path / "results.parquet")))
+    assert {path.name for path in tmp_path.iterdir()} == {"results.csv", "results.parquet"}
+    (as_csv, table), *others = written
+    assert all(text == as_csv and each.equals(table) for text, each in others)
+    rows = list(csv.DictReader(io.StringIO(as_csv.decode(), newline="")))
+    assert [row["job_id"] for row in rows] == table["job_id"].to_pylist() == [line.job_id for line in lines]
+    paid = [record for record in state.jobs.values() if record.state in (JobState.POSTED, JobState.STORED)]
+    bill = sum(Decimal(row["cost_usd"]) for row in rows)
+    assert bill == Decimal(format_usd(sum(record.cost_microusd for record in paid)))
+
+
+def test_a_report_that_cannot_be_written_leaves_the_one_that_was_there(tmp_path: Path) -> None:
+    """Both files, or none: what breaks off in the middle has no name."""
+    lines, state = [Line(1, "x", 1, "k1-1", "kling-2", {"prompt": "a"}, {})], State()
+    _write_results(tmp_path, tables.results_in_parts(lines, state))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def broken() -> Iterator[tuple[dict[str, Any], pa.Table]]:
+        yield from tables.results_in_parts(lines, state)
+        raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="the disk is full"):
+        _write_results(tmp_path, broken())
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_pandas_finds_in_parquet_what_it_would_have_written() -> None:
+    """The types that know nothing from zero, without pandas being there when the file is made."""
+    table = pa.table({"a": pa.array([1], pa.int64()), "b": [0.5], "c": ["x"], "d": [True]})
+    mine = for_pandas(table.schema).pandas_metadata
+    theirs = pa.Schema.from_pandas(in_pandas(table), preserve_index=False).pandas_metadata
+    assert mine["columns"] == [
+        {**each, "pandas_type": mine["columns"][at]["pandas_type"]} for at, each in enumerate(theirs["columns"])
+    ]
+    assert [each["pandas_type"] for each in mine["columns"]] == ["int64", "float64", "unicode", "bool"]
+    assert all(mine[name] == theirs[name] for name in ("index_columns", "column_indexes"))
 
 
 def _line(rng: random.Random, number: int, values: list[Any]) -> Line:
