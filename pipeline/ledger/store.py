@@ -20,7 +20,7 @@ import pyarrow as pa
 from pipeline.kernel.clock import Clock, SystemClock, iso
 from pipeline.kernel.errors import MachineError, RunDirectoryError
 from pipeline.kernel.files import fsync_folder, hold_lock, is_held, make_folder, remove_leftovers
-from pipeline.kernel.garbage import no_garbage_collector
+from pipeline.kernel.garbage import give_back_memory, no_garbage_collector
 from pipeline.ledger import segments
 from pipeline.ledger.ballast import FULL, give_up_ballast, take_ballast
 from pipeline.ledger.columns import fold_table, shelve
@@ -356,7 +356,7 @@ def _fold(folder: Path, names: Sequence[SegmentName]) -> tuple[State, str]:
     state, points = State(), {0: segments.GENESIS}
     for table in _in_batches(segments.read_tables(folder, names, segments.GENESIS, points)):
         fold_table(state, table)
-    _give_back_memory()
+    give_back_memory()
     return state, points[state.last_seq]
 
 
@@ -369,11 +369,6 @@ def _in_batches(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
         if gathered and (table is None or sum(map(len, gathered)) >= FOLDED_AT_ONCE):
             yield pa.concat_tables(gathered)
             gathered = []
-
-
-def _give_back_memory() -> None:
-    """What the tables took, of which the allocator would keep much: a third of all that stands there after a fold."""
-    pa.default_memory_pool().release_unused()
 
 
 def _who_holds(lock: Path) -> str:
@@ -503,7 +498,7 @@ class Reader:
         read = segments.read_tables(self._folder, kept[known:], points[begun], points)
         self.moments = pa.concat_tables([self.moments, *map(self._take_in, _in_batches(read))])
         if self.state.last_seq - begun > FOLDED_AT_ONCE:
-            _give_back_memory()
+            give_back_memory()
         self._names = set(kept)
         self._points = points
 

@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.kernel.files import make_folder, replacing, write_file
+from pipeline.kernel.garbage import give_back_memory
 from pipeline.ledger.fold import State
 from pipeline.report import classes, tables
 from pipeline.report.columns import Table, by_columns, csv_bytes, csv_head, csv_lines, for_pandas
-from pipeline.report.entries import Line
+from pipeline.report.entries import LINES_AT_ONCE, Line
 from pipeline.report.gallery import gallery_page
 from pipeline.report.summary import write_summary
 
@@ -42,6 +43,9 @@ def write_report(
     write_file(report / "index.html", gallery_page(name, lines, state, summary, errors, live=live))
     # Last: by what it says of itself, the next run may leave all the others as they are.
     write_summary(report, summary)
+    if len(lines) > LINES_AT_ONCE:
+        # A run may go on for hours beside the memory that a report needs for a second.
+        give_back_memory()
 
 
 def _write_results(report: Path, parts: Iterable[tuple[Table, pa.Table]]) -> None:
