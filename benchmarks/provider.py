@@ -1,8 +1,8 @@
 """A provider that answers at once, written on the bare protocol, so that the client is what a benchmark measures.
 
-It takes any submission, says COMPLETED to any poll, names a video for any result and serves one clip. It counts
-nothing, refuses nothing and knows no limit; about 25,000 answers a second leave one core, ten times what a client on
-the other core can ask for.
+It takes any submission, says COMPLETED to any poll (with --waits, PROCESSING), names a video for any result and serves
+one clip. It counts nothing, refuses nothing and knows no limit; about 25,000 answers a second leave one core, ten times
+what a client on the other core can ask for.
 
     python -m benchmarks.provider [--clip-kib 64]      prints its URL, then serves until it is ended
 """
@@ -34,6 +34,7 @@ class Provider(asyncio.Protocol):
     """One connection: requests in, answers out, in order."""
 
     numbers = itertools.count()
+    waits = False
 
     def __init__(self, base: str, clip: bytes) -> None:
         self._base = base
@@ -66,9 +67,8 @@ class Provider(asyncio.Protocol):
         if path.startswith("/files/"):
             return self._clip
         if path.endswith("/status"):
-            return _answer(
-                json.dumps({"status": "COMPLETED", "request_id": path.split("/")[-2], "metrics": {}}).encode()
-            )
+            word = "PROCESSING" if self.waits else "COMPLETED"
+            return _answer(json.dumps({"status": word, "request_id": path.split("/")[-2], "metrics": {}}).encode())
         if path.startswith("/v2/requests/"):
             request_id = path.rsplit("/", 1)[1]
             video = {"url": f"{self._base}/files/{request_id}.mp4", "content_type": "video/mp4"}
@@ -102,4 +102,7 @@ async def serve(clip_bytes: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clip-kib", type=int, default=64)
-    asyncio.run(serve(parser.parse_args().clip_kib * 1024))
+    parser.add_argument("--waits", action="store_true", help="no generation ever ends")
+    arguments = parser.parse_args()
+    Provider.waits = arguments.waits
+    asyncio.run(serve(arguments.clip_kib * 1024))

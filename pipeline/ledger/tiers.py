@@ -13,8 +13,9 @@ from pipeline.ledger.segments import SegmentName
 FAN = 64
 """So many segments of a tier become one of the next."""
 
-LARGE = 500_000
-"""The most events that a merge puts together while a run goes on: it is read into memory as a whole."""
+LARGE = 2**17
+"""The most events that a merge puts together: it has them in memory three times over. Ten million jobs are then some
+three hundred such segments."""
 
 
 class Tiers:

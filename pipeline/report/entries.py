@@ -51,7 +51,7 @@ _NOTHING_TO_MASK = '^[^"\\\\\\x00-\\x1f]*$'
 """Text that stands in JSON as it is."""
 _PLAIN_PROMPT = '^{"prompt":"[^"\\\\\\x00-\\x1f]*"(,"|}$)'
 """Parameters that begin with a prompt in which JSON has nothing to mask."""
-LINES_AT_ONCE = 2**16
+LINES_AT_ONCE = 2**14
 """Lines of which something is made together."""
 
 

@@ -1,0 +1,105 @@
+"""What a job in flight takes of memory: many are submitted, and none ever ends.
+
+The memory of the process is read when the run is open and nothing is sent, and again when all jobs wait. Each number of
+jobs has a process of its own, against a provider in another.
+
+    python -m benchmarks.in_flight --jobs 1000,5000,20000
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.whole_path import FLAGS, KEY
+
+if TYPE_CHECKING:
+    from pipeline.runner import LiveRun
+
+CALLS_PER_MINUTE = 12_000
+
+
+def main() -> None:
+    """Measure each number of jobs, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", default="1000,5000,20000")
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        url, folder, jobs = arguments.one
+        print(json.dumps(asyncio.run(_fill(url, Path(folder), int(jobs)))))
+        return
+    root = Path(tempfile.mkdtemp(prefix="kling-batch-bench-"))
+    print(f"files in {root}")
+    print(f"{'in flight':>10}{'open, MiB':>11}{'all wait, MiB':>15}{'KiB a job':>11}")
+    for jobs in map(int, arguments.jobs.split(",")):
+        before_kib, after_kib = _one(root / str(jobs), jobs)
+        print(
+            f"{jobs:>10,}{before_kib / 1024:>11.0f}{after_kib / 1024:>15.0f}{(after_kib - before_kib) / jobs:>11.1f}",
+            flush=True,
+        )
+
+
+def _one(folder: Path, jobs: int) -> tuple[int, int]:
+    command = [sys.executable, "-m", "benchmarks.provider", "--waits"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as provider:
+        try:
+            assert provider.stdout is not None
+            url = provider.stdout.readline().strip()
+            command = [sys.executable, "-m", "benchmarks.in_flight", "--one", url, str(folder), str(jobs)]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            before_kib, after_kib = json.loads(done.stdout)
+            return before_kib, after_kib
+        finally:
+            provider.terminate()
+
+
+async def _fill(url: str, folder: Path, jobs: int) -> tuple[int, int]:
+    """Memory in KiB before anything is sent, and once all jobs wait."""
+    from pipeline.__main__ import make_ready
+
+    make_ready()
+    from pipeline.config import load_config
+    from pipeline.ledger.fold import JobState
+    from pipeline.manifest import load_manifest
+    from pipeline.runner import Watcher, run
+
+    class Observer(Watcher):
+        live: LiveRun
+        before_kib = 0
+
+        def started(self, live: LiveRun) -> None:
+            self.live = live
+            self.before_kib = _resident_kib()
+
+    manifest = folder.with_suffix(".jsonl")
+    manifest.write_text("".join(json.dumps({"prompt": f"a film of {n} lamps"}) + "\n" for n in range(jobs)))
+    flags = FLAGS | {f"provider.{name}_url": url for name in ("base", "storage", "history")}
+    flags |= {"limits.max_in_flight": str(jobs), "limits.requests_per_minute": str(CALLS_PER_MINUTE)}
+    flags |= {"polling.expected_s": "317", "polling.min_interval_s": "5", "polling.max_interval_s": "60"}
+    config, observer = load_config(None, flags, [], environment={}), Observer()
+    running = asyncio.create_task(run(load_manifest(manifest), config, folder, key=KEY, watcher=observer))
+    while not observer.before_kib or observer.live.context.ledger.state.counts[JobState.SUBMITTED] < jobs:
+        assert not running.done(), running.result().summary
+        await asyncio.sleep(0.1)
+    await asyncio.sleep(2)
+    after_kib = _resident_kib()
+    running.cancel()
+    await asyncio.wait([running])
+    return observer.before_kib, after_kib
+
+
+def _resident_kib() -> int:
+    text = Path("/proc/self/statm").read_text().split()
+    return int(text[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
+
+
+if __name__ == "__main__":
+    main()
