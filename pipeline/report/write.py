@@ -70,17 +70,12 @@ class _Sink(io.RawIOBase):
 
     def __init__(self, write: Callable[[bytes], None]) -> None:
         self._write = write
-        self._at = 0
 
     def writable(self) -> bool:
         return True
 
-    def tell(self) -> int:
-        return self._at
-
     def write(self, data: Any) -> int:
         self._write(data)
-        self._at += len(data)
         return len(data)
 
 

@@ -16,13 +16,18 @@ import yaml
 from export_rows import HOSTILE, Export
 
 from pipeline.cli import main
-from pipeline.dataset.card import shown
-from pipeline.dataset.clips import choose
+from pipeline.dataset import clips
+from pipeline.dataset.card import Facts, card, shown
+from pipeline.dataset.clips import choose, table_of
 from pipeline.dataset.place import BEGUN, MARKER
 from pipeline.dataset.write import FORMATS
+from pipeline.kernel.clock import iso
 from pipeline.kernel.errors import InputError, MachineError
 from pipeline.ledger.fold import JobRecord, JobState, State
+from pipeline.report import entries
 from pipeline.report.entries import Line
+
+NOON_US = 1_750_000_000_000_000
 
 FORMS = pytest.mark.parametrize("form", FORMATS)
 
@@ -95,6 +100,7 @@ def test_what_is_not_as_stored_is_named_and_left_out(exported: Export, films: Pa
     videos[2].write_bytes(b"short")
     done = exported(form)
     assert (done.exit_code, done.clips, whole.clips) == (1, 1, 4)
+    assert done.cost_microusd == 1_750_000 * round(done.seconds / 5)
     reasons = {each.video: each.reason for each in done.left_out}
     assert "SHA-256" in reasons[f"videos/{videos[0].name}"]
     assert "not there" in reasons[f"videos/{videos[1].name}"]
@@ -222,6 +228,60 @@ def test_names_that_are_one_on_some_disks_are_told_apart() -> None:
     state.jobs.update({f"k{n}": JobRecord(f"k{n}", JobState.STORED, path=path) for n, path in enumerate(paths)})
     lines = [Line(n, "row", 1, f"k{n}", "kling-2", {"prompt": "a lamp"}, {}) for n, _ in enumerate(paths)]
     assert [clip.stem for clip in choose(lines, state, {}).clips] == ["A-1", "k1", "k2", "k3"]
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 2**14])
+def test_what_is_said_of_a_clip_is_its_rows_and_its_records(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing instead of a size that nobody knows, a reason only where there is one, a shared job's first row."""
+    monkeypatch.setattr(clips, "LINES_AT_ONCE", at_once)
+    monkeypatch.setattr(entries, "LINES_AT_ONCE", at_once)
+    stored = {"path": "videos/a.mp4", "poster": "posters/a.jpg", "sha256": "f" * 64, "bytes": 7, "error": "6 s"}
+    records = [
+        JobRecord("k0", JobState.STORED, cost_microusd=1_750_000, ended_us=NOON_US, width=1280, height=720, **stored),
+        JobRecord("k1", JobState.STORED, cost_microusd=3_500_000, error_class="not_as_asked", **stored),
+        JobRecord("k2", JobState.FAILED, error_class="input_refused", **stored),
+        JobRecord("k3", JobState.STORED, **stored),
+    ]
+    state = State()
+    state.jobs.update({record.job_id: record for record in records})
+    asked = [
+        ("k3", {"mood": 1}),
+        ("k0", {"start_image": "https://example.com/a.png"}),
+        ("k1", {}),
+        ("k2", {}),
+        ("k0", {}),
+    ]
+    lines = [
+        Line(n, f"r{n}", n + 1, job, "kling-2", {"prompt": f"p{n}", **own}, own) for n, (job, own) in enumerate(asked)
+    ]
+    chosen = choose(lines, state, {})
+    table = table_of(chosen.clips, "videos/")
+    rows = {row["job_id"]: row for row in table.to_pylist()}
+    assert [(row["job_id"], row["id"], row["replicate"], row["prompt"]) for row in rows.values()] == [
+        ("k3", "r0", 1, "p0"),
+        ("k0", "r1", 2, "p1"),
+        ("k1", "r2", 3, "p2"),
+    ]
+    assert [row["video"] for row in rows.values()] == ["videos/a.mp4", "videos/k0.mp4", "videos/k1.mp4"]
+    assert (rows["k0"]["width"], rows["k0"]["height"], rows["k3"]["width"], rows["k3"]["height"]) == (
+        1280,
+        720,
+        None,
+        None,
+    )
+    assert [row["not_as_asked"] for row in rows.values()] == [None, None, "6 s"]
+    assert [row["cost_usd"] for row in rows.values()] == ["0.00", "1.75", "3.50"]
+    assert [row["finished_at"] for row in rows.values()] == [None, iso(NOON_US), None]
+    assert [row["mood"] for row in rows.values()] == [1, None, None]
+    assert [(clip.job_id, clip.id, clip.stem, clip.path, clip.poster, clip.bytes) for clip in chosen.clips] == [
+        (name, row["id"], row["video"][7:-4], "videos/a.mp4", "posters/a.jpg", 7) for name, row in rows.items()
+    ]
+    assert chosen.not_stored == {"failed": 1}
+    told = card(table, facts := Facts("x", "mit", False, "*", "", 0, {}, 0, (), ())).decode()
+    assert "unknown (2), 1280x720 (1)" in told
+    assert f"{iso(NOON_US)[:10]} to {iso(NOON_US)[:10]}" in told
+    assert "image-to-video" not in card(table.drop_columns(["start_image"]), facts).decode()
+    assert "image-to-video" in told
 
 
 @pytest.mark.parametrize(
