@@ -244,13 +244,8 @@ def test_what_is_said_of_a_clip_is_its_rows_and_its_records(at_once: int, monkey
     ]
     state = State()
     state.jobs.update({record.job_id: record for record in records})
-    asked = [
-        ("k3", {"mood": 1}),
-        ("k0", {"start_image": "https://example.com/a.png"}),
-        ("k1", {}),
-        ("k2", {}),
-        ("k0", {}),
-    ]
+    image = {"start_image": "https://example.com/a.png"}
+    asked = [("k2", {}), ("k3", {"mood": 1}), ("k0", image), ("k1", {}), ("k0", {})]
     lines = [
         Line(n, f"r{n}", n + 1, job, "kling-2", {"prompt": f"p{n}", **own}, own) for n, (job, own) in enumerate(asked)
     ]
