@@ -48,6 +48,7 @@ bench: .venv/peers/ready  ## Measure the whole path against its floor and others
 	$(BIN)/python -m benchmarks.ledger
 	$(BIN)/python -m benchmarks.planning
 	$(BIN)/python -m benchmarks.resuming
+	$(BIN)/python -m benchmarks.in_flight
 	$(BIN)/python -m benchmarks.cluster
 
 bench-dispatch: .venv/ready  ## Measure the dispatcher against the ideal, in virtual time; half an hour
