@@ -356,8 +356,14 @@ def _fold(folder: Path, names: Sequence[SegmentName]) -> tuple[State, str]:
     state, points = State(), {0: segments.GENESIS}
     for table in _in_batches(segments.read_tables(folder, names, segments.GENESIS, points)):
         fold_table(state, table)
-    give_back_memory()
+    _give_back_after(state.last_seq)
     return state, points[state.last_seq]
+
+
+def _give_back_after(events: int) -> None:
+    """Give back what so many events took; after few it would take longer than they did."""
+    if events > FOLDED_AT_ONCE:
+        give_back_memory()
 
 
 def _in_batches(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
@@ -497,8 +503,7 @@ class Reader:
         points = {last: self._points[last] for last in (0, *(name.last for name in kept[:known]))}
         read = segments.read_tables(self._folder, kept[known:], points[begun], points)
         self.moments = pa.concat_tables([self.moments, *map(self._take_in, _in_batches(read))])
-        if self.state.last_seq - begun > FOLDED_AT_ONCE:
-            give_back_memory()
+        _give_back_after(self.state.last_seq - begun)
         self._names = set(kept)
         self._points = points
 
