@@ -355,7 +355,7 @@ async def test_many_submissions_at_once_do_not_wait_for_each_other(serve: Serve)
         await line.say(GOOD)
 
     server = await serve(together)
-    async with client_for(server.url, submit_s=10) as client:
+    async with client_for(server.url, connect_s=60, submit_s=60) as client:
         found = await asyncio.gather(*(client.submit(JOB) for _ in range(150)))
     assert found == [Accepted(REQUEST_ID)] * 150
 
