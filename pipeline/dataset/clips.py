@@ -18,7 +18,7 @@ from pipeline.kernel.errors import InputError
 from pipeline.kernel.usd import format_usd
 from pipeline.ledger.fold import State
 from pipeline.report import tables
-from pipeline.report.columns import each, iso_texts, typed, unless_zero, values_of
+from pipeline.report.columns import iso_texts, mapped, typed, unless_zero, values_of
 from pipeline.report.entries import LINES_AT_ONCE, Line, Lines, as_lines
 
 pc: Any = pyarrow.compute
@@ -221,7 +221,7 @@ def table_of(clips: Clips, lead: str) -> pa.Table:
         "duration_s": facts["duration_s"],
         "width": unless_zero(facts["width"]),
         "height": unless_zero(facts["height"]),
-        "cost_usd": each(facts["cost_microusd"], format_usd),
+        "cost_usd": mapped(facts["cost_microusd"], format_usd),
         "finished_at": iso_texts(facts["ended_us"]),
         "not_as_asked": pc.if_else(pc.is_valid(facts["error_class"]), facts["error"], None),
     }

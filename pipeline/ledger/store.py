@@ -187,7 +187,9 @@ class Ledger:
         stored = self.state.counts[JobState.STORED]
         if stored - self._shelved >= SHELVED_AT_ONCE:
             self._shelved = stored
-            shelve(self.state)
+            # What waits for the next commit must not wait for ever because there was no room to tidy up.
+            with contextlib.suppress(Exception):
+                shelve(self.state)
 
     def _write(self, batch: list[Event]) -> None:
         self._check_still_ours()
@@ -367,7 +369,7 @@ def _give_back_after(events: int) -> None:
 
 
 def _in_batches(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """The same events, some hundred thousand at a time: all of them would take more room, and few more time."""
+    """The same events, some ten thousand at a time: all of them would take more room, and few more time."""
     gathered: list[pa.Table] = []
     for table in itertools.chain(tables, [None]):
         if table is not None:

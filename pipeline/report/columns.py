@@ -96,7 +96,7 @@ def joined(parts: Sequence[Column]) -> Column:
     return pa.chunked_array([part.cast(kind) for part in parts], kind)
 
 
-def each(column: Any, word: Callable[[Any], str]) -> Any:
+def mapped(column: Any, word: Callable[[Any], str]) -> Any:
     """A column with the word for each value, where few values are different."""
     encoded = column.combine_chunks().dictionary_encode(null_encoding="encode")
     return pa.array(list(map(word, encoded.dictionary.to_pylist())), pa.string()).take(encoded.indices)

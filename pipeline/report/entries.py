@@ -47,9 +47,9 @@ _SCHEMA = pa.schema(_FIELDS)
 _KEY = ("row", "id", "job_id")
 _NOTHING = "{}"
 _BEFORE_PROMPT = '{"prompt":"'
-_NOTHING_TO_MASK = '^[^"\\\\\\x00-\\x1f]*$'
+_UNMASKED = '[^"\\\\\\x00-\\x1f]*'
 """Text that stands in JSON as it is."""
-_PLAIN_PROMPT = '^{"prompt":"[^"\\\\\\x00-\\x1f]*"(,"|}$)'
+_PLAIN_PROMPT = f'^{{"prompt":"{_UNMASKED}"(,"|}}$)'
 """Parameters that begin with a prompt in which JSON has nothing to mask."""
 LINES_AT_ONCE = 2**14
 """Lines of which something is made together."""
@@ -277,7 +277,7 @@ def _params_texts(jobs: Sequence[Job]) -> Any:
     for kind in {job.kind: None for job in jobs}:
         endings[kind] = f",{_params_text(kind.params)[1:]}" if kind.params else "}"
     prompts = pa.array([job.prompt for job in jobs], pa.string())
-    is_plain = pc.match_substring_regex(prompts, _NOTHING_TO_MASK)
+    is_plain = pc.match_substring_regex(prompts, f"^{_UNMASKED}$")
     masked = [orjson.dumps(prompt).decode() for prompt in prompts.filter(pc.invert(is_plain)).to_pylist()]
     quoted = pc.binary_join_element_wise('"', prompts, '"', "")
     texts = pc.replace_with_mask(quoted, pc.invert(is_plain), pa.array(masked, pa.string()))

@@ -15,7 +15,7 @@ from pipeline.kernel.usd import format_usd
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import JobRecord, JobState, State
 from pipeline.models import find_model
-from pipeline.report.columns import Column, each, iso_texts, joined, typed, unless_zero, values_of
+from pipeline.report.columns import Column, iso_texts, joined, mapped, typed, unless_zero, values_of
 from pipeline.report.entries import LINES_AT_ONCE, Key, Line, Lines, as_lines, keys_of
 
 pc: Any = pyarrow.compute
@@ -117,14 +117,14 @@ def _outcomes(lines: Lines, bills: Any, state: State, *, live: bool) -> pa.Table
         "id": lines.column("id"),
         "replicate": lines.column("replicate").cast(pa.int64()),
         "job_id": lines.column("job_id"),
-        "status": each(stands, lambda name: status_word(JobState[name] if name else None, live=live)),
+        "status": mapped(stands, lambda name: status_word(JobState[name] if name else None, live=live)),
         "video": where(is_stored, "path"),
         "sha256": where(is_stored, "sha256"),
         "bytes": where(is_stored, "bytes"),
         "duration_s": where(is_stored, "duration_s"),
         "width": unless_zero(where(is_stored, "width")),
         "height": unless_zero(where(is_stored, "height")),
-        "cost_usd": each(pc.if_else(paid_here, facts["cost_microusd"], 0), lambda micro: format_usd(micro or 0)),
+        "cost_usd": mapped(pc.if_else(paid_here, facts["cost_microusd"], 0), lambda micro: format_usd(micro or 0)),
         "attempts": pc.fill_null(facts["attempt"], 0),
         "request_id": facts["request_id"],
         "submitted_at": iso_texts(facts["submitted_us"]),

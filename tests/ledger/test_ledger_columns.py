@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from pathlib import Path
 
@@ -263,6 +264,25 @@ async def test_a_long_run_keeps_what_it_has_stored_as_rows(folder: Path, monkeyp
         assert ledger.state == expected
         await ledger.close()
     assert read_state(folder) == expected
+
+
+async def test_no_event_waits_for_ever_because_rows_could_not_be_made(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tidiness fails no commit, and none that comes after it."""
+
+    def refuse(_: State) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(store, "SHELVED_AT_ONCE", 1)
+    monkeypatch.setattr(store, "shelve", refuse)
+    with open_ledger(folder, HandClock()) as ledger:
+        lives = [ledger.record(*life("stored", f"job-{number}")) for number in range(3)]
+        await asyncio.wait_for(asyncio.gather(*lives, ledger.record(*life("posted", "job-3"))), 20)
+        await asyncio.wait_for(ledger.record(*life("posted", "job-4")), 20)
+        assert ledger.failure is None
+        await ledger.close()
+    assert len(read_state(folder).jobs) == 5
 
 
 def test_a_record_is_the_same_however_often_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
