@@ -280,7 +280,8 @@ async def test_no_event_waits_for_ever_because_rows_could_not_be_made(
         first = asyncio.create_task(ledger.record(*life("stored", "job-0")))
         for _ in range(3):
             await asyncio.sleep(0)
-        assert ledger._committing is not None and not ledger._pending, "it is being written: more waits for the next"
+        assert ledger._committing is not None
+        assert not ledger._pending, "it is being written: more waits for the next"
         await asyncio.wait_for(asyncio.gather(first, ledger.record(*life("posted", "job-1"))), 20)
         assert ledger.failure is None
         await ledger.close()
