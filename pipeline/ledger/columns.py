@@ -7,7 +7,8 @@ place in the order, as in a live run. A test holds both ways of folding equal, i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -54,6 +55,14 @@ class _Plain(NamedTuple):
     jobs: list[str]
     requests: list[str]
 
+    def only(self, wanted: Sequence[bool]) -> _Plain:
+        """Those that are wanted."""
+        return _Plain(
+            self.lives[np.array(wanted, dtype=bool)],
+            list(itertools.compress(self.jobs, wanted)),
+            list(itertools.compress(self.requests, wanted)),
+        )
+
 
 def _fold_beside(state: State, events: _Columns, plain: _Plain, others: Numbers) -> None:
     """Apply the `others` one by one, each to the books as they stood then, and take in the `plain` lives."""
@@ -97,12 +106,11 @@ def _take_in(
         looks: when the account was looked at, by `seq`, and what was known of it from then on.
         late: the jobs that these events began otherwise, and the `seq` with which each was reserved.
     """
-    lives, jobs, requests = plain
+    lives, jobs, _ = plain
     seqs = events.numbers("seq")[lives[:, _RESERVED]]
     facts = events.facts(lives, np.searchsorted([seq for seq, *_ in looks], seqs) - 1)
     order = np.argsort(np.concatenate([list(late.values()), seqs]), kind="stable").tolist() if late else []
     state.jobs.take_in(jobs, facts, _maker(looks), _SAME, list(late), order)
-    state.request_ids.update(zip(requests, jobs, strict=True))
     state.counts[JobState.STORED] += len(jobs)
     state.attempts += len(jobs)
     state.largest_bytes = max(state.largest_bytes, int(events.numbers("bytes")[lives[:, _STORED]].max()))
@@ -185,16 +193,19 @@ class _Columns:
         return is_own
 
     def _without_known(self, lives: Numbers, state: State) -> _Plain:
-        """Without those whose job or request the state knows already, which is for the table of moves to judge."""
+        """Without those whose job or request the state knows already, which is for the table of moves to judge.
+
+        The requests of the others are theirs in `state` from now on.
+        """
         jobs, requests = self.texts("job_id", lives[:, _RESERVED]), self.texts("request_id", lives[:, _SUBMITTED])
-        if all(jobs) and state.jobs.places.keys().isdisjoint(jobs) and state.request_ids.keys().isdisjoint(requests):
-            return _Plain(lives, jobs, requests)
-        new = [
-            number
-            for number, (job_id, request_id) in enumerate(zip(jobs, requests, strict=True))
-            if job_id and job_id not in state.jobs and request_id not in state.request_ids
-        ]
-        return _Plain(lives[new], [jobs[number] for number in new], [requests[number] for number in new])
+        plain = _Plain(lives, jobs, requests)
+        if not all(jobs) or not state.jobs.places.keys().isdisjoint(jobs):
+            plain = plain.only([bool(job_id) and job_id not in state.jobs for job_id in jobs])
+        # Looked up and noted at once: a million dictionary entries are a million misses of the processor's cache.
+        owners = list(map(state.request_ids.setdefault, plain.requests, plain.jobs))
+        if owners != plain.jobs:
+            plain = plain.only([owner == job_id for owner, job_id in zip(owners, plain.jobs, strict=True)])
+        return plain
 
     def facts(self, lives: Numbers, looks: Numbers) -> pa.Table:
         """A row for each life with what `_maker` makes a record of."""

@@ -40,7 +40,8 @@ class Entry(NamedTuple):
 class Entries(Sequence[Entry]):
     """The entries of a manifest, in its order.
 
-    They are kept in columns, and each is made when it is asked for: a million objects would take 100 MB more.
+    They are kept in columns, and each is made when it is asked for: a million objects would take 100 MB more. Axes and
+    tags, which few manifests have, take no room before the first of them.
     """
 
     def __init__(self) -> None:
@@ -65,13 +66,17 @@ class Entries(Sequence[Entry]):
         tags: tuple[str, ...],
     ) -> None:
         """Put an entry behind the others."""
+        if axes or self._axes:
+            self._axes += [_NO_AXES] * (len(self) - len(self._axes))
+            self._axes.append(axes)
+        if tags or self._tags:
+            self._tags += [()] * (len(self) - len(self._tags))
+            self._tags.append(tags)
         self._rows.append(row)
         self._row_ids.append(row_id)
         self._jobs.append(job)
         self._variables.append(variables)
         self._priorities.append(priority)
-        self._axes.append(axes)
-        self._tags.append(tags)
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -94,12 +99,13 @@ class Entries(Sequence[Entry]):
             self._jobs[at],
             self._variables[at],
             self._priorities[at],
-            self._axes[at],
-            self._tags[at],
+            self._axes[at] if self._axes else _NO_AXES,
+            self._tags[at] if self._tags else (),
         )
 
     def __iter__(self) -> Iterator[Entry]:
-        columns = (self._rows, self._row_ids, self._jobs, self._variables, self._priorities, self._axes, self._tags)
+        tags = self._tags or itertools.repeat((), len(self))
+        columns = (self._rows, self._row_ids, self._jobs, self._variables, self._priorities, self.axes, tags)
         # As tuples are made, without a call for each.
         return map(tuple.__new__, itertools.repeat(Entry), zip(*columns, strict=True))
 
@@ -131,7 +137,7 @@ class Entries(Sequence[Entry]):
     @property
     def axes(self) -> Sequence[Mapping[str, Scalar]]:
         """The values of each on the axes of its sweep."""
-        return self._axes
+        return self._axes or [_NO_AXES] * len(self)
 
 
 def by_columns(entries: Sequence[Entry]) -> Entries:

@@ -224,6 +224,33 @@ def test_entries_are_a_sequence_as_any_other(load: Load) -> None:
         entries[4]
 
 
+def test_axes_and_tags_are_those_of_their_own_row_whoever_is_the_first_to_have_any(load: Load) -> None:
+    """Rows before the first, between, and behind: room is made for them late, and for nobody twice."""
+    rows = [
+        {"prompt": "a"},
+        {"prompt": "b"},
+        {"prompt": "c", "tags": ["hero"]},
+        {"prompt": "d"},
+        {"prompt": "e", "matrix": {"duration": [5, 10]}},
+        {"prompt": "f", "tags": ["hero", "late"]},
+        {"prompt": "g"},
+    ]
+    entries = load(json.dumps({"rows": rows}), "m.yaml").entries
+    said = [(entry.job.prompt, dict(entry.axes), entry.tags) for entry in entries]
+    assert said == [
+        ("a", {}, ()),
+        ("b", {}, ()),
+        ("c", {}, ("hero",)),
+        ("d", {}, ()),
+        ("e", {"duration": 5}, ()),
+        ("e", {"duration": 10}, ()),
+        ("f", {}, ("hero", "late")),
+        ("g", {}, ()),
+    ]
+    assert [dict(entries[at].axes) for at in range(8)] == [axes for _, axes, _ in said]
+    assert [entries[at].tags for at in range(8)] == [tags for *_, tags in said]
+
+
 @given(
     st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from('"\\:,{}')),
     st.dictionaries(
