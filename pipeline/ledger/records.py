@@ -70,12 +70,11 @@ class _Rows:
         """The records of many rows, read together."""
         return map(self._make, *(column.to_pylist() for column in _take(self.table, rows).columns))
 
-    def columns(self, names: Sequence[str]) -> pa.Table:
-        """Some of `COLUMNS` of all rows."""
+    def columns(self, names: Sequence[str], rows: npt.NDArray[np.int64]) -> pa.Table:
+        """Some of `COLUMNS` of some rows."""
+        here = _take(self.table.select([name for name in names if name not in self._same]), rows)
         arrays = [
-            self.table[name].cast(COLUMNS[name])
-            if name in self.table.column_names
-            else _all_the_same(self._same[name], name, len(self.table))
+            _all_the_same(self._same[name], name, len(rows)) if name in self._same else here[name].cast(COLUMNS[name])
             for name in names
         ]
         return pa.Table.from_arrays(arrays, names=list(names))
@@ -192,13 +191,24 @@ class Records(MutableMapping[str, "JobRecord"]):
         rows = np.flatnonzero(numbers >= 0)
         if not len(rows):
             return others
-        wanted = _take(pa.concat_tables([each.columns(names) for each in self._rows]), numbers[rows])
+        wanted = self._columns_of_rows(names, numbers[rows])
         if not records:
             return wanted
         order = np.empty(len(places), dtype=np.int64)
         order[rows] = np.arange(len(rows))
         order[numbers < 0] = np.arange(len(rows), len(places))
         return _take(pa.concat_tables([wanted, others]), order)
+
+    def _columns_of_rows(self, names: Sequence[str], numbers: npt.NDArray[np.int64]) -> pa.Table:
+        """Some of `COLUMNS` of the rows with these numbers; no table is touched that has none of them."""
+        tables = np.searchsorted(self._firsts, numbers, side="right") - 1
+        by_table = np.argsort(tables, kind="stable")
+        touched, begins = np.unique(tables[by_table], return_index=True)
+        parts = [
+            self._rows[at].columns(names, numbers[mine] - self._firsts[at])
+            for at, mine in zip(touched.tolist(), np.split(by_table, begins[1:]), strict=True)
+        ]
+        return _take(pa.concat_tables(parts), np.argsort(by_table, kind="stable"))
 
     def __setitem__(self, job_id: str, record: JobRecord) -> None:
         self.places[job_id] = record
