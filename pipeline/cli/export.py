@@ -8,7 +8,7 @@ import typer
 
 from pipeline import api
 from pipeline.cli import options
-from pipeline.cli.screen import count, dollars, printable, say, say_json
+from pipeline.cli.screen import count, dollars, printable, say, say_json, working
 
 if TYPE_CHECKING:
     from pipeline.api.types import Exported
@@ -56,7 +56,8 @@ def export(
     """
     shard_bytes = None if shard_size is None else _size(shard_size, form)
     try:
-        done = api.export(directory, to, format=form, where=where or (), license=licence, shard_bytes=shard_bytes)
+        with working(f"Exporting {directory}"):
+            done = api.export(directory, to, format=form, where=where or (), license=licence, shard_bytes=shard_bytes)
     except KeyboardInterrupt:
         say(f"Interrupted: {printable(to)} is not whole. Export again to go on.")
         raise typer.Exit(INTERRUPTED) from None

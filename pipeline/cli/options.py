@@ -115,11 +115,12 @@ def prepare(manifest: Path, config: Config, *, json: bool, one_line: bool = Fals
     Args:
         one_line: as an event, on one line.
     """
-    from pipeline.cli.screen import places_json, say_event, say_json
+    from pipeline.cli.screen import places_json, say_event, say_json, working
     from pipeline.kernel.errors import ManifestError
 
     try:
-        prepared = api.prepare(manifest, config, **asked)
+        with working(f"Reading {manifest}"):
+            prepared = api.prepare(manifest, config, **asked)
     except ManifestError as error:
         if not json:
             raise

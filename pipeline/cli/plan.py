@@ -9,7 +9,7 @@ import typer
 
 from pipeline.cli import options
 from pipeline.cli.plan_screen import credits_line, plan_json, plan_screen
-from pipeline.cli.screen import printable, say, say_json
+from pipeline.cli.screen import printable, say, say_json, working
 
 
 def plan(
@@ -65,10 +65,12 @@ def plan(
         manifest, settings, json=json, out=out, limit=limit, part=part, ids=options.split_ids(ids), order=order
     )
     campaign, folder, live = prepared.campaign, str(prepared.folder), settings.is_live
-    changes, made = prepared.changes(), prepared.plan()
-    tried = prepared.canary() if settings.canary.jobs else None
+    with working(f"Looking at {folder}"):
+        changes, made = prepared.changes(), prepared.plan()
+        tried = prepared.canary() if settings.canary.jobs else None
     if expand is not None:
-        prepared.write_jobs(expand, made)
+        with working(f"Writing {expand}"):
+            prepared.write_jobs(expand, made)
     credits_ = asyncio.run(prepared.credits()) if check_account else None
     if json:
         say_json(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
@@ -11,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from pipeline import Following, LiveRun, Watcher
-from pipeline.cli.screen import about, dollars, duration, printable, sentence, shortened
+from pipeline.cli.screen import about, dollars, duration, printable, sentence, shortened, working
 
 if TYPE_CHECKING:
     from pipeline import Event
@@ -41,16 +42,24 @@ class Progress(Watcher):
         self._flight: Any = None
         self._ticker: Any = None
         self._told_stop = False
+        self._working = contextlib.ExitStack()
+        """The line that says what is done before and after the run itself."""
 
     def __enter__(self) -> Self:
+        self._say_working("Opening the run directory")
         return self
+
+    def _say_working(self, what: str) -> None:
+        self._working.enter_context(working(what, shown=self._shown))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.ended()
+        self._close()
+        self._working.close()
 
     def started(self, live: LiveRun) -> None:
+        self._working.close()
         if not self._shown:
             return
         import asyncio
@@ -103,6 +112,10 @@ class Progress(Watcher):
             self._show_bars()
 
     def ended(self) -> None:
+        self._close()
+        self._say_working("Writing the report")
+
+    def _close(self) -> None:
         if self._ticker is not None:
             self._ticker.cancel()
             self._ticker = None
@@ -133,9 +146,9 @@ class Progress(Watcher):
         context, doubts = self._live.context, self._far.in_doubt
         posted, cap = dollars(context.ledger.state.books.posted), dollars(context.settings.bounds.cap)
         return [
-            (f"{self._far.stored}/{len(self._live.asked)} stored",),
-            (f"{self._far.failed} failed", *([] if self._far.failed else [""])),
-            *([(f"{doubts} in doubt",)] if doubts else []),
+            (f"{self._far.stored:,}/{len(self._live.asked):,} stored",),
+            (f"{self._far.failed:,} failed", *([] if self._far.failed else [""])),
+            *([(f"{doubts:,} in doubt",)] if doubts else []),
             (self._left(), self._left().replace("about ", "~").removesuffix(" left"), ""),
             (f"{posted} of {cap}", posted, ""),
         ]
@@ -146,12 +159,12 @@ class Progress(Watcher):
         assert self._far is not None
         context = self._live.context
         flying, most = context.slots.in_flight, context.settings.limits.max_in_flight
-        fields: list[tuple[str, ...]] = [(f"{flying} of {most} in flight", f"{flying} in flight")]
+        fields: list[tuple[str, ...]] = [(f"{flying:,} of {most:,} in flight", f"{flying:,} in flight")]
         if (oldest_s := self._far.oldest_s) is not None:
             oldest, usual = duration(oldest_s), duration(context.polls.durations.mean_s)
             fields.append((f"the oldest for {oldest} ({usual} is usual)", f"oldest {oldest}, usual {usual}", ""))
         if (finished := self._far.running - flying) > 0:
-            fields.append((f"{finished} to collect", ""))
+            fields.append((f"{finished:,} to collect", ""))
         if not context.pace.is_open:
             fields.append(("all calls wait", ""))
         elif context.pace.per_minute < context.settings.limits.requests_per_minute:
@@ -169,7 +182,7 @@ class Progress(Watcher):
         assert self._live is not None
         assert self._far is not None
         fields = [*self._standing(), *self._flying()]
-        return f"{self._far.done}/{len(self._live.asked)} done, {', '.join(field[0] for field in fields)}"
+        return f"{self._far.done:,}/{len(self._live.asked):,} done, {', '.join(field[0] for field in fields)}"
 
 
 class WholeLines(io.TextIOBase):
@@ -243,5 +256,5 @@ class Played(Watcher):
         if self._shown and self._live is not None and now_s - self._said_s >= PLAYED_INTERVAL_S:
             self._said_s = now_s
             played = duration(self._live.context.clock.monotonic_s())
-            line = f"{self._live.done}/{len(self._live.asked)} done, {played} of the night played (REHEARSAL)"
+            line = f"{self._live.done:,}/{len(self._live.asked):,} done, {played} of the night played (REHEARSAL)"
             print(line, file=sys.stderr, flush=True)  # noqa: T201

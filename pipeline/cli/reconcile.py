@@ -10,7 +10,7 @@ import typer
 
 from pipeline import api
 from pipeline.cli import options
-from pipeline.cli.screen import SANDBOX_NOTE, count, duration, printable, say, say_json, sentence, table
+from pipeline.cli.screen import SANDBOX_NOTE, count, dollars, duration, printable, say, say_json, sentence, table
 
 if TYPE_CHECKING:
     from pipeline.api.types import Comparison, Reconciliation, Settled, UnknownCharge
@@ -134,25 +134,21 @@ def _screen(found: Reconciliation, *, live: bool) -> str:
 
 
 def _counts(held: Comparison) -> str:
-    from pipeline.kernel.usd import format_usd
-
     unknown = sum(charge.cost_microusd for charge in held.unknown)
     rows = [
-        ["in both", str(held.agreed), f"${format_usd(held.agreed_microusd)}"],
-        ["only in the history", str(len(held.unknown)), f"${format_usd(unknown)}"],
-        ["only in the ledger", str(len(held.unlisted)), ""],
-        ["different amounts", str(len(held.different)), ""],
+        ["in both", f"{held.agreed:,}", dollars(held.agreed_microusd)],
+        ["only in the history", f"{len(held.unknown):,}", dollars(unknown)],
+        ["only in the ledger", f"{len(held.unlisted):,}", ""],
+        ["different amounts", f"{len(held.different):,}", ""],
     ]
     return table(rows, right=frozenset({1, 2}))
 
 
 def _settled_row(each: Settled, row_ids: Mapping[str, str]) -> list[str]:
-    from pipeline.kernel.usd import format_usd
-
     outcome = {
-        "POSTED": f"billed ${format_usd(each.cost_microusd)}",
+        "POSTED": f"billed {dollars(each.cost_microusd)}",
         "SUBMITTED": "accepted, its end is not known yet",
-        "VOIDED": f"not billed: ${format_usd(each.quote_microusd)} is free again",
+        "VOIDED": f"not billed: {dollars(each.quote_microusd)} is free again",
     }.get(each.state.name, each.state.name.lower())
     return [row_ids.get(each.job_id, "-"), f"{each.job_id}/{each.attempt}", outcome, each.request_id or ""]
 
@@ -160,12 +156,11 @@ def _settled_row(each: Settled, row_ids: Mapping[str, str]) -> list[str]:
 def _findings(held: Comparison, row_ids: Mapping[str, str]) -> list[str]:
     """What only one side knows, and where the amounts differ."""
     from pipeline.kernel.clock import iso
-    from pipeline.kernel.usd import format_usd
 
     def charge_row(charge: UnknownCharge) -> list[str]:
         row_id = row_ids.get(charge.same_request_as or "", "-")
         at = (iso(charge.at_us) or "")[:19].replace("T", " ")
-        return [row_id, f"${format_usd(charge.cost_microusd)}", at, charge.request_id, printable(charge.prompt)[:40]]
+        return [row_id, dollars(charge.cost_microusd), at, charge.request_id, printable(charge.prompt)[:40]]
 
     lines: list[str] = []
     if own := [charge_row(charge) for charge in held.unknown if charge.same_request_as]:
@@ -176,8 +171,8 @@ def _findings(held: Comparison, row_ids: Mapping[str, str]) -> list[str]:
         rows = [
             [
                 row_ids.get(each.job_id, "-"),
-                f"ledger ${format_usd(each.ledger_microusd)}",
-                f"history ${format_usd(each.history_microusd)}",
+                f"ledger {dollars(each.ledger_microusd)}",
+                f"history {dollars(each.history_microusd)}",
                 each.request_id,
             ]
             for each in held.different
@@ -198,12 +193,10 @@ def _cut(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _next_steps(found: Reconciliation, folder: str) -> list[str]:
-    from pipeline.kernel.usd import format_usd
-
     lines = []
     if found.left:
-        money = format_usd(sum(record.quote_microusd for record in found.left))
-        what = f"{count(len(found.left), 'attempt')}, ${money}"
+        money = dollars(sum(record.quote_microusd for record in found.left))
+        what = f"{count(len(found.left), 'attempt')}, {money}"
         lines.append(f"Still in doubt: {what}. Ask again later, or look at your invoice and say what it says:")
         for record in found.left[:SHOWN]:
             name = f"{record.job_id}/{record.attempt}"

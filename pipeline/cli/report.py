@@ -8,7 +8,7 @@ import typer
 
 from pipeline import api
 from pipeline.cli import options
-from pipeline.cli.screen import errors_screen, say, say_json, summary_screen
+from pipeline.cli.screen import errors_screen, say, say_json, summary_screen, working
 
 
 def report(
@@ -29,8 +29,9 @@ def report(
     Example: kling-batch report outputs/quickstart
     """
     run = api.open_run(directory)
-    summary = run.report(bom=bom, xlsx=xlsx)
-    sheets = run.contact_sheets() if contact_sheet else []
+    with working(f"Writing the report of {directory}"):
+        summary = run.report(bom=bom, xlsx=xlsx)
+        sheets = run.contact_sheets() if contact_sheet else []
     if json:
         say_json(summary | ({"contact_sheets": sheets} if contact_sheet else {}))
         return

@@ -23,6 +23,7 @@ from pipeline.cli.screen import (
     sentence,
     summary_screen,
     table,
+    working,
 )
 from pipeline.kernel.usd import MicroUsd
 
@@ -124,7 +125,9 @@ def run(
         canary_approve=canary_approve,
     )
     key, webhook = prepared.secrets()
-    campaign, folder, made = prepared.campaign, str(prepared.folder), prepared.plan()
+    campaign, folder = prepared.campaign, str(prepared.folder)
+    with working(f"Looking at {folder}"):
+        made = prepared.plan()
     if not json:
         for warning in campaign.warnings:
             say(f"Warning: {printable(str(warning))}")

@@ -6,7 +6,9 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
     from pipeline.kernel.usd import MicroUsd
 
 SANDBOX_NOTE = "SANDBOX: no money moves; the videos are drawn on this machine."
+
+TOLD_EVERY_S = 1.0
+"""How often a line says that something is still being done."""
 
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 
@@ -84,8 +89,47 @@ def dollars(micro: int) -> str:
     """An amount as people read it: `$1,234.50`."""
     from pipeline.kernel.usd import format_usd
 
-    whole, _, cents = format_usd(micro).partition(".")
-    return f"${int(whole):,}.{cents}"
+    return usd(format_usd(micro))
+
+
+def usd(amount: str) -> str:
+    """An amount as a summary has it, as people read it: `1234.50` is `$1,234.50`."""
+    from decimal import Decimal
+
+    return f"${Decimal(amount):,}"
+
+
+@contextlib.contextmanager
+def working(what: str, *, shown: bool = True) -> Iterator[None]:
+    """Say on a terminal what is being done, and for how long by now, where it takes more than a second.
+
+    It stands on the error stream, on a line that is empty again at the end.
+    """
+    if not shown or not sys.stderr.isatty():
+        yield
+        return
+    done = threading.Event()
+    teller = threading.Thread(target=_tell, args=(printable(what), done), daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        done.set()
+        teller.join()
+
+
+def _tell(what: str, done: threading.Event) -> None:
+    began_s = time.monotonic()
+    told = ""
+    # A terminal that is closed meanwhile is no trouble.
+    with contextlib.suppress(OSError, ValueError):
+        while not done.wait(TOLD_EVERY_S):
+            told = f"{what} … {duration(time.monotonic() - began_s)}"
+            sys.stderr.write(f"\r{told}")
+            sys.stderr.flush()
+        if told:
+            sys.stderr.write(f"\r{' ' * len(told)}\r")
+            sys.stderr.flush()
 
 
 def shortened(text: str, length: int) -> str:
@@ -134,13 +178,13 @@ def summary_screen(summary: Mapping[str, Any], width: int = 80) -> str:
         "unfetched": "paid, not yet on disk",
         "pending": "pending",
     }
-    jobs = [[str(summary[key]), word] for key, word in words.items() if summary[key] or key in ("stored", "failed")]
+    jobs = [[f"{summary[key]:,}", word] for key, word in words.items() if summary[key] or key in ("stored", "failed")]
     money = [
-        ["posted", f"${summary['posted_usd']}"],
-        ["reserved", f"${summary['reserved_usd']}"],
-        ["in doubt", f"${summary['in_doubt_usd']}"],
-        ["free", f"${summary['free_usd']}"],
-        ["cap", f"${summary['cap_usd']}"],
+        ["posted", usd(summary["posted_usd"])],
+        ["reserved", usd(summary["reserved_usd"])],
+        ["in doubt", usd(summary["in_doubt_usd"])],
+        ["free", usd(summary["free_usd"])],
+        ["cap", usd(summary["cap_usd"])],
     ]
     rows = [["jobs", "", "money", ""]]
     for index in range(max(len(jobs), len(money))):
@@ -165,11 +209,11 @@ def errors_screen(by_class: Sequence[Mapping[str, Any]]) -> str:
     head = ["attempts", "jobs", "open", "billed", "unknown", "", "next"]
     rows = [
         [
-            str(each["attempts"]),
-            str(each["jobs"]),
-            str(each["jobs_open"]),
-            f"${each['billed_usd']}",
-            f"${each['unknown_usd']}",
+            f"{each['attempts']:,}",
+            f"{each['jobs']:,}",
+            f"{each['jobs_open']:,}",
+            usd(each["billed_usd"]),
+            usd(each["unknown_usd"]),
             printable(each["error_class"]),
             each["next"],
         ]
@@ -183,8 +227,8 @@ def bill_screen(bill: MicroUsd, summary: Mapping[str, Any]) -> str:
     from pipeline.kernel.usd import format_usd
 
     agrees = format_usd(bill) == summary["posted_usd"]
-    rest = "the same to the cent" if agrees else f"but ${summary['posted_usd']} is posted: see what is in doubt"
-    return f"The sandbox's own bill says ${format_usd(bill)}, {rest}."
+    rest = "the same to the cent" if agrees else f"but {usd(summary['posted_usd'])} is posted: see what is in doubt"
+    return f"The sandbox's own bill says {dollars(bill)}, {rest}."
 
 
 def next_command(summary: Mapping[str, Any], folder: str, again: str, needed: MicroUsd | None = None) -> str:

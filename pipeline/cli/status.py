@@ -14,7 +14,7 @@ import typer
 from pipeline import api
 from pipeline.api.places import runs_folder
 from pipeline.cli import options
-from pipeline.cli.screen import hush, printable, safe_json, say, say_json, shortened
+from pipeline.cli.screen import hush, printable, safe_json, say, say_json, shortened, working
 from pipeline.cli.status_screen import list_screen, status_screen
 from pipeline.kernel.address import address_of
 
@@ -48,30 +48,34 @@ def status(
     look = Directory(directory) if directory is not None else AllRuns(_output_folder(config, setting), json=json)
     if watch:
         _watch(look, json=json)
-    elif json:
-        say_json(look.facts())
+        return
+    with working(f"Reading {look.name}"):
+        shown: Any = look.facts() if json else "\n".join(look.lines(_width()))
+    if json:
+        say_json(shown)
     else:
-        say("\n".join(look.lines(_width())))
+        say(shown)
 
 
 class Directory:
     """One run directory, looked at again and again."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.name = address_of(folder) or str(folder)
         self._run = api.open_run(folder)
 
     def facts(self) -> dict[str, Any]:
         return self._run.status()
 
     def lines(self, width: int) -> list[str]:
-        return status_screen(address_of(self._folder) or str(self._folder), self.facts(), width)
+        return status_screen(self.name, self.facts(), width)
 
 
 class AllRuns:
     """The run directories of a folder, the newest first."""
 
     def __init__(self, folder: Path, *, json: bool) -> None:
+        self.name = str(folder)
         self._folder = folder
         self._most = None if json else LISTED
 
@@ -80,7 +84,7 @@ class AllRuns:
 
         found = len(api.find_runs(self._folder))
         rows = api.list_runs(self._folder, most=self._most)
-        return {"at": iso(SystemClock().now_us()), "folder": str(self._folder), "found": found, "runs": rows}
+        return {"at": iso(SystemClock().now_us()), "folder": self.name, "found": found, "runs": rows}
 
     def lines(self, width: int) -> list[str]:
         return list_screen(self.facts(), width)

@@ -17,6 +17,7 @@ from pipeline.cli.screen import (
     shortened,
     summary_screen,
     table,
+    usd,
 )
 
 SHOWN_LIVE, SHOWN_AT_REST = 5, 12
@@ -200,8 +201,8 @@ def _listed(row: Mapping[str, Any], now: str) -> list[str]:
     if row["provider"] == "sandbox":
         state += ", sandbox"
     stored = f"{row['stored']:,}/{row['jobs']:,}"
-    posted, cap = f"${row['posted_usd']}", f"${row['cap_usd']}"
-    return [name, state, stored, str(row["failed"]), str(row["in_doubt"]), posted, last, cap]
+    posted, cap = usd(row["posted_usd"]), usd(row["cap_usd"])
+    return [name, state, stored, f"{row['failed']:,}", f"{row['in_doubt']:,}", posted, last, cap]
 
 
 def wrap(text: str, width: int, lead: str = "") -> list[str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import re
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -276,3 +278,64 @@ def test_the_errors_by_class_say_what_they_cost_and_what_to_do() -> None:
     head, line = screen.errors_screen([of]).split("\n")
     assert head.split() == ["attempts", "jobs", "open", "billed", "unknown", "next"]
     assert line.split() == ["12", "4", "3", "$1.75", "$3.50", "gate�[2Jway", "Run", "again."]
+
+
+def test_a_summary_is_read_at_a_glance_however_large() -> None:
+    """Thousands stand apart in counts and in money, to the last figure of an amount."""
+    counts = {"stored": 1_000_000, "failed": 12_345, "in_doubt": 0, "running": 0, "unfetched": 0, "pending": 999}
+    money = {"posted": "1750000.00", "reserved": "0.0025", "in_doubt": "0.00", "free": "-1234.50", "cap": "10.00"}
+    shown = screen.summary_screen(counts | {f"{name}_usd": amount for name, amount in money.items()}).split()
+    assert [word for word in shown if word[0] in "0123456789$"] == [
+        *("1,000,000", "$1,750,000.00", "12,345", "$0.0025", "999", "$0.00", "$-1,234.50", "$10.00")
+    ]
+
+
+class Terminal(io.StringIO):
+    """An error stream that is a terminal, and tells when something was written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told = threading.Event()
+
+    def isatty(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        written = super().write(text)
+        self.told.set()
+        return written
+
+
+def test_what_takes_long_is_told_on_a_terminal_and_its_line_is_left_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(screen, "TOLD_EVERY_S", 0.001)
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with screen.working("Reading \x1b[2Jrows.csv"):
+        assert terminal.told.wait(30)
+    *_, told, empty, end = terminal.getvalue().split("\r")
+    assert told.startswith("Reading �[2Jrows.csv … ")
+    assert (empty.strip(" "), end) == ("", "")
+    assert len(empty) == len(told)
+
+
+@pytest.mark.parametrize("said", ["briefly", "elsewhere", "unasked"])
+def test_what_is_short_or_not_for_a_terminal_is_not_told(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work of no time at all; work told into a file or a pipe; and where no progress is wanted."""
+    if said != "briefly":
+        monkeypatch.setattr(screen, "TOLD_EVERY_S", 0.0)
+    stream = io.StringIO() if said == "elsewhere" else Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    threads = threading.active_count()
+    with screen.working("Reading rows.csv", shown=said != "unasked"):
+        assert threading.active_count() == threads + (said == "briefly")
+    assert (stream.getvalue(), threading.active_count()) == ("", threads)
+
+
+def test_a_terminal_that_is_gone_is_no_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(screen, "TOLD_EVERY_S", 0.001)
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(terminal, "flush", lambda: terminal.close())
+    with screen.working("Reading rows.csv"):
+        assert terminal.told.wait(30)
+    assert terminal.closed
