@@ -1,10 +1,11 @@
 """What a job in flight takes of memory: many are submitted, and none ever ends.
 
 The memory of the process is read when the run is open and nothing is sent, and again when all jobs wait. Each number of
-jobs has a process of its own, against a provider in another. A run keeps room on the disk for what is on its way: 16
-MiB for each of these jobs, or fewer are sent and this waits without end.
+jobs has a process of its own, against a provider in another. The first jobs fill what is bounded, such as what the
+ledger keeps to merge: what one more takes is told by two numbers of them. A run keeps room on the disk for what is on
+its way: 16 MiB for each of these jobs, or fewer are sent and this waits without end.
 
-    python -m benchmarks.in_flight --jobs 100,500,1000
+    python -m benchmarks.in_flight --jobs 100,1000,3000
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ CALLS_PER_MINUTE = 12_000
 def main() -> None:
     """Measure each number of jobs, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--jobs", default="100,500,1000")
+    parser.add_argument("--jobs", default="100,500,1000", help="numbers of jobs, the smallest first")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
@@ -38,13 +39,17 @@ def main() -> None:
         asyncio.run(_fill(url, Path(folder), int(jobs)))
     root = Path(tempfile.mkdtemp(prefix="kling-batch-bench-"))
     print(f"files in {root}")
-    print(f"{'in flight':>10}{'open, MiB':>11}{'all wait, MiB':>15}{'KiB a job':>11}")
+    print(f"{'in flight':>10}{'open, MiB':>11}{'all wait, MiB':>15}{'KiB a job':>11}{'KiB one more':>14}")
+    fewer, fewer_kib = 0, 0
     for jobs in map(int, arguments.jobs.split(",")):
-        before_kib, after_kib = _one(root / str(jobs), jobs)
+        open_kib, all_kib = _one(root / str(jobs), jobs)
+        grown_kib = all_kib - open_kib
+        one_more_kib = (grown_kib - fewer_kib) / (jobs - fewer)
         print(
-            f"{jobs:>10,}{before_kib / 1024:>11.0f}{after_kib / 1024:>15.0f}{(after_kib - before_kib) / jobs:>11.1f}",
+            f"{jobs:>10,}{open_kib / 1024:>11.0f}{all_kib / 1024:>15.0f}{grown_kib / jobs:>11.1f}{one_more_kib:>14.1f}",
             flush=True,
         )
+        fewer, fewer_kib = jobs, grown_kib
 
 
 def _one(folder: Path, jobs: int) -> tuple[int, int]:
