@@ -360,7 +360,8 @@ def _fetch_failed(_state: State, record: JobRecord, event: Event) -> None:
 def _stored(state: State, record: JobRecord, event: Event) -> None:
     state.largest_bytes = max(state.largest_bytes, event.bytes)
     record.path, record.poster, record.sha256 = event.path, event.poster, event.sha256
-    record.request = None
+    # Nobody asks again for what is here: a million of these texts are much memory.
+    record.request = record.url = None
     record.bytes, record.duration_s = event.bytes, event.duration_s
     record.width, record.height = event.width, event.height
     record.ended_us = event.at_us
