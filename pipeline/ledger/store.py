@@ -52,6 +52,8 @@ SHELVED_AT_ONCE = 4_096
 
 _LOCK = "_lock"
 _MOMENTS = ["at", "event", "error_class"]
+_KINDS = pa.dictionary(pa.int8(), pa.string())
+"""How kinds of events are kept where there are millions: each word once, and a byte for each event."""
 
 
 class Follower(Protocol):
@@ -452,6 +454,11 @@ def _beside_a_writer(folder: Path, read: Callable[[list[SegmentName], list[Segme
     raise damage
 
 
+def _moments_of(table: pa.Table) -> pa.Table:
+    at = SCHEMA.get_field_index("event")
+    return table.set_column(at, "event", table["event"].dictionary_encode().cast(_KINDS)).select(_MOMENTS)
+
+
 class Reader:
     """Reads a ledger again and again beside a live writer: what was read and checked once is not read again.
 
@@ -464,7 +471,7 @@ class Reader:
 
     def _forget(self) -> None:
         self.state = State()
-        self.moments = pa.Table.from_batches([], SCHEMA).select(_MOMENTS)
+        self.moments = _moments_of(SCHEMA.empty_table())
         self._names: set[SegmentName] = set()
         self._points = {0: segments.GENESIS}
         """Where the chain stood after the last event of each segment that was read."""
@@ -511,7 +518,7 @@ class Reader:
 
     def _take_in(self, table: pa.Table) -> pa.Table:
         fold_table(self.state, table)
-        return table.select(_MOMENTS)
+        return _moments_of(table)
 
     def _is_known(self, name: SegmentName) -> bool:
         """Whether what a segment holds was read: itself, or as the segments that a merge has put together in it."""
