@@ -27,6 +27,7 @@ LEAST_BAR, MOST_BAR = 8, 24
 """Columns for the bar; where there is no room for the smallest, there is none."""
 
 USUAL_WIDTH = 80
+ANY_WIDTH = 10_000
 
 
 class Progress(Watcher):
@@ -74,8 +75,16 @@ class Progress(Watcher):
 
         assert self._live is not None
         total = len(self._live.asked)
-        self._bar = tqdm(total=total, bar_format="{desc}", file=self._stream, leave=False, position=0)
-        self._flight = tqdm(total=total, bar_format="{desc}", file=self._stream, leave=False, position=1)
+        # Lines are made to fit here: a terminal that does not tell its width would have nothing shown.
+        shape: dict[str, Any] = {
+            "file": self._stream,
+            "leave": False,
+            "bar_format": "{desc}",
+            "ncols": ANY_WIDTH,
+            "nrows": ANY_WIDTH,
+        }
+        self._bar = tqdm(total=total, position=0, **shape)
+        self._flight = tqdm(total=total, position=1, **shape)
         # Whoever writes there meanwhile, a library's warning say, writes whole lines above the bars.
         sys.stderr = WholeLines(self._print)
 

@@ -106,6 +106,20 @@ def read(reader: int) -> str:
     return b"".join(parts).decode()
 
 
+async def test_a_terminal_that_does_not_tell_its_width_is_shown_as_much_as_a_usual_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(progress, "REFRESH_INTERVAL_S", 0.001)
+    shown_on = {}
+    for columns in (0, 80):
+        with terminal(monkeypatch, columns) as reader, Progress(shown=True) as shown:
+            await played(Night(), shown)
+            await asyncio.sleep(0.02)
+            shown_on[columns] = [line.rstrip() for line in Terminal(80).feed(read(reader)).shown]
+    assert "5/60 stored" in "".join(shown_on[0])
+    assert shown_on[0] == shown_on[80]
+
+
 @pytest.mark.parametrize(
     ("columns", "lines"),
     [
