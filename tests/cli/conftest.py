@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from worlds import build_command_line
 
-from pipeline import runner
 from pipeline.cli import main
+from pipeline.runner import opening
 
 FAST = ("--set", "provider.time_scale=1000", "--set", "limits.requests_per_minute=60000")
 """A sandbox that takes a third of a second for a generation."""
@@ -39,9 +39,9 @@ def _built_once() -> None:
 @pytest.fixture(autouse=True)
 def _tiny_clips(monkeypatch: pytest.MonkeyPatch) -> None:
     """The embedded sandbox has the smallest clips at hand: to draw one takes longer than all else of a command."""
-    settings = runner._sandbox_settings
+    settings = opening._sandbox_settings
     monkeypatch.setattr(
-        runner, "_sandbox_settings", lambda *asked, **more: dataclasses.replace(settings(*asked, **more), clips="tiny")
+        opening, "_sandbox_settings", lambda *asked, **more: dataclasses.replace(settings(*asked, **more), clips="tiny")
     )
 
 

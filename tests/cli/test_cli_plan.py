@@ -12,7 +12,7 @@ import pytest
 from conftest import FAST, Command
 
 from pipeline import jobs, planning, runner
-from pipeline.config import load_config
+from pipeline.config import Config, load_config
 from pipeline.kernel.errors import InputError, MachineError
 from pipeline.ledger.store import read_events
 from pipeline.manifest import load_manifest
@@ -152,7 +152,7 @@ def test_another_scheme_of_ids_buys_nothing_again(
     assert "Already: 2 stored." in command("plan", manifest).out
 
 
-def runner_config() -> runner.Config:
+def runner_config() -> Config:
     return load_config(None, {}, [], environment={})
 
 

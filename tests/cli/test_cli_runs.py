@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 from conftest import FAST, Command
 
-from pipeline import runner
 from pipeline.engine.context import RunContext
+from pipeline.runner import rewrite_report, running
 
 BINARY = str(Path(sys.executable).with_name("kling-batch"))
 
@@ -101,14 +101,14 @@ def test_a_report_made_beside_an_idle_run_is_not_what_is_left(
 ) -> None:
     """It shows a run that goes on: the end of the run writes it anew, although nothing has happened."""
     command("run", manifest, *FAST)
-    page, real, beside = Path("outputs/m/report/index.html"), runner._make_jobs, []
+    page, real, beside = Path("outputs/m/report/index.html"), running._make_jobs, []
 
     async def with_a_look(context: RunContext, *others: Any) -> None:
         await real(context, *others)
-        runner.rewrite_report(context.folder)
+        rewrite_report(context.folder)
         beside.append(page.stat().st_ino)
 
-    monkeypatch.setattr(runner, "_make_jobs", with_a_look)
+    monkeypatch.setattr(running, "_make_jobs", with_a_look)
     assert command("run", manifest, *FAST).code == 0
     assert page.stat().st_ino not in beside
     assert json.loads(page.with_name("summary.json").read_bytes())["as_of"] is None

@@ -230,12 +230,12 @@ def _in_readers_place(program: Callable[[Any], None], asked: Any, folder: Path, 
 
 
 def _be_the_command(arguments: list[str]) -> None:
-    from pipeline import runner
     from pipeline.cli import main
+    from pipeline.runner import opening
 
     # To draw clips takes longer than all else: those of the demo are drawn, which begins where a reader's begins.
-    settings = runner._sandbox_settings
-    runner._sandbox_settings = lambda *asked, **more: dataclasses.replace(settings(*asked, **more), clips="tiny")
+    settings = opening._sandbox_settings
+    opening._sandbox_settings = lambda *asked, **more: dataclasses.replace(settings(*asked, **more), clips="tiny")
     sys.argv = arguments
     main()
 

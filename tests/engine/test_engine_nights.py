@@ -22,14 +22,13 @@ from support import (
 )
 from virtual_time import run_virtually
 
-from pipeline import runner
 from pipeline.engine.limits import Turn
 from pipeline.jobs import Job
 from pipeline.ledger.events import Event
 from pipeline.ledger.fold import JobState
 from pipeline.ledger.store import read_events
 from pipeline.provider.replies import Accepted
-from pipeline.runner import LiveRun, run
+from pipeline.runner import LiveRun, run, running
 from pipeline.sandbox import Sandbox, SandboxSettings
 
 
@@ -574,7 +573,7 @@ def test_a_provider_that_says_only_429_for_more_than_a_day_needs_a_person(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No run waits for ever: it ends with exit 4, nothing burnt, and goes on after the cure."""
-    monkeypatch.setattr(runner, "HOUSEKEEPING_S", 6 * 3600)
+    monkeypatch.setattr(running, "HOUSEKEEPING_S", 6 * 3600)
 
     async def main() -> None:
         async with Night(tmp_path, faults={"submit_429": 1.0}) as night:

@@ -53,6 +53,7 @@ def test_imports_point_down_only() -> None:
         ("report/tables.py", "from pipeline.forecast import Plan"),
         ("cli/run.py", "from pipeline.runner import run as run_engine"),
         ("settling.py", "from pipeline import Prepared"),
+        ("runner/opening.py", "from pipeline.runner.ending import exit_code"),
     ],
 )
 def test_a_forbidden_import_makes_it_fail(copy: Path, module: str, line: str) -> None:

@@ -12,14 +12,13 @@ from unittest.mock import patch
 
 from PIL import Image
 
-from pipeline import runner
 from pipeline.config import Config, load_config
 from pipeline.jobs import canonical_json
 from pipeline.ledger.fold import JobState, State, fold
 from pipeline.ledger.store import read_events
 from pipeline.manifest import Campaign, load_manifest
 from pipeline.provider.replies import fingerprint
-from pipeline.runner import RunOptions, RunResult, Watcher, run
+from pipeline.runner import RunOptions, RunResult, Watcher, reporting, run
 from pipeline.sandbox import SandboxSettings
 
 KEY = "SG_0123456789abcdef"
@@ -103,13 +102,13 @@ def report_once() -> Any:
 
     A night of hours in virtual time would write one for each of their minutes, and do little else.
     """
-    write = runner._write_report
+    write = reporting.write_report
 
     def once(folder: Path, *arguments: Any, live: bool = False) -> None:
         if not (live and (folder / "report" / "summary.json").exists()):
             write(folder, *arguments, live=live)
 
-    return patch.object(runner, "_write_report", once)
+    return patch.object(reporting, "write_report", once)
 
 
 async def run_once(

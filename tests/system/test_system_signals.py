@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 from support import campaign, fast_config, quick_provider, run_once
 
-from pipeline import runner
 from pipeline.ledger.store import Ledger
-from pipeline.runner import LiveRun, Watcher
+from pipeline.runner import LiveRun, Watcher, running
 from pipeline.sandbox import Sandbox
 
 
@@ -74,7 +73,7 @@ async def test_a_signal_before_or_after_the_engine_kills_no_bookkeeping(
         return call
 
     if moment == "opened":
-        monkeypatch.setattr(runner, "check_provider", interrupted(runner.check_provider))
+        monkeypatch.setattr(running, "check_provider", interrupted(running.check_provider))
     else:
         monkeypatch.setattr(Ledger, "close", interrupted(Ledger.close))
     made = campaign(tmp_path, 1)

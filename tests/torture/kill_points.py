@@ -30,7 +30,8 @@ TRACED = frozenset(
     [
         *(f"ledger/{name}.py" for name in ("budget", "events", "fold", "segments", "store")),
         *(f"engine/{name}.py" for name in ("balance", "context", "dispatcher", "doubt", "recovery", "retry", "worker")),
-        *("kernel/files.py", "media/collect.py", "media/landing.py", "runner.py"),
+        *("kernel/files.py", "media/collect.py", "media/landing.py"),
+        *(f"runner/{path.name}" for path in (ROOT / "runner").glob("*.py")),
     ]
 )
 """The modules in which every step counts: those that write, pay, decide and recover."""

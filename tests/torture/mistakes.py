@@ -200,7 +200,13 @@ MISTAKES = (
     ),
     Mistake(
         "a limiter that forgets on restart",
-        (("pipeline/runner.py", "    return interval_s if since_s < 0 else ", "    return 0.0 if since_s < 1 else "),),
+        (
+            (
+                "pipeline/runner/continuity.py",
+                "    return interval_s if since_s < 0 else ",
+                "    return 0.0 if since_s < 1 else ",
+            ),
+        ),
         ("pace", "crash"),
     ),
     Mistake(

@@ -56,7 +56,7 @@ STORIES = (
     Story(
         "a calm night",
         rows=in_tier(quick=2, full=3, long=3),
-        purpose=("make", "finish", "collect", "_write", "put_in_place", "_close_run"),
+        purpose=("make", "finish", "collect", "_write", "put_in_place", "close_run"),
     ),
     Story(
         "after a death",

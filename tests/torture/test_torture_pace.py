@@ -16,8 +16,9 @@ import pytest
 from score import Score
 from worlds import BETWEEN_LIVES_S, KILLED, World, make_world
 
-from pipeline import runner
 from pipeline.ledger.fold import RunRecord, State
+from pipeline.runner import LiveRun, running
+from pipeline.runner.continuity import pace_owed_s
 
 RPM = 60
 
@@ -29,16 +30,16 @@ class DieAfter:
     seconds: float
 
     def arm(self) -> None:
-        keep_house = runner._keep_house
+        keep_house = running._keep_house
 
-        async def doomed(live: runner.LiveRun, **how: Any) -> None:
+        async def doomed(live: LiveRun, **how: Any) -> None:
             dying = asyncio.get_running_loop().call_later(self.seconds, os.kill, os.getpid(), signal.SIGKILL)
             try:
                 await keep_house(live, **how)
             finally:
                 dying.cancel()
 
-        runner._keep_house = doomed
+        running._keep_house = doomed
 
 
 def test_a_crash_loop_makes_no_burst_of_calls(tmp_path: Path, new_score: Callable[[str], Score]) -> None:
@@ -81,5 +82,5 @@ def test_the_first_call_waits_for_what_the_last_run_may_have_made(ended_s_ago: f
     now_us = 1_800_000_000_000_000
     ended_us = None if ended_s_ago is None else now_us - int(ended_s_ago * 1e6)
     state = State(runs=[RunRecord(0, {}, ended_us)])
-    assert runner.pace_owed_s(state, 1.2, now_us) == pytest.approx(owed_s)
-    assert runner.pace_owed_s(State(), 1.2, now_us) == 0.0
+    assert pace_owed_s(state, 1.2, now_us) == pytest.approx(owed_s)
+    assert pace_owed_s(State(), 1.2, now_us) == 0.0

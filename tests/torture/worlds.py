@@ -50,10 +50,9 @@ from support import (
 )
 from virtual_time import STARTED_US, VirtualClock, run_virtually
 
-from pipeline import runner
 from pipeline.kernel.errors import KlingBatchError
 from pipeline.manifest import Campaign, load_manifest
-from pipeline.runner import RunOptions, RunResult, run
+from pipeline.runner import RunOptions, RunResult, reporting, run
 from pipeline.sandbox import Sandbox, SandboxSettings
 
 T = TypeVar("T")
@@ -111,7 +110,7 @@ class Unreported:
     """No doom: a life that leaves out the report, which takes a third of its time, where nobody will read it."""
 
     def arm(self) -> None:
-        runner._write_report = lambda *_arguments, **_options: None  # type: ignore[assignment]
+        reporting.write_report = lambda *_arguments, **_options: None  # type: ignore[assignment]
 
 
 async def _open(stack: contextlib.AsyncExitStack, settings: SandboxSettings) -> Sandbox:

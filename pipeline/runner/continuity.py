@@ -1,0 +1,142 @@
+"""What runs of one directory owe each other: what each says when it begins, what the next must match, and the pace."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import orjson
+
+from pipeline.config import Config
+from pipeline.difference import bought_again, paid_and_unasked
+from pipeline.engine.settings import EngineSettings
+from pipeline.forecast import starts_per_minute
+from pipeline.jobs import is_of_this_scheme
+from pipeline.kernel.errors import InputError, RunDirectoryError
+from pipeline.kernel.usd import format_usd
+from pipeline.ledger.events import Event, EventKind
+from pipeline.ledger.fold import JobRecord, State
+from pipeline.ledger.store import read_events
+from pipeline.manifest import Campaign
+from pipeline.manifest.campaign import jobs_of
+from pipeline.report.entries import Line, load_lines
+
+NAMED = 5
+"""How many videos a refusal names."""
+
+
+def identity(config: Config) -> dict[str, str]:
+    """Which provider a run directory belongs to, for life."""
+    if config.is_live:
+        return {"provider": "segmind", "base_url": config.provider.base_url.rstrip("/")}
+    return {"provider": "sandbox", "base_url": "embedded"}
+
+
+def run_started(
+    config: Config, campaign: Campaign, settings: EngineSettings, jobs: int, to_start: int, *, tells: bool
+) -> Event:
+    """What a run says of itself when it begins; who looks at it later knows its limits from here."""
+    limits, deadline_us = settings.limits, settings.bounds.deadline_us
+    facts = {
+        **identity(config),
+        "manifest": campaign.source.name,
+        **({"part": campaign.part} if campaign.part else {}),
+        "jobs": jobs,
+        "to_start": to_start,
+        "cap_microusd": config.cap,
+        "requests_per_minute": limits.requests_per_minute,
+        "starts_per_minute": starts_per_minute(limits.requests_per_minute, count_polls=limits.count_polls),
+        "max_in_flight": limits.max_in_flight,
+        "expected_s": settings.polling.expected_s,
+        "pid": os.getpid(),
+        **({"deadline_us": deadline_us} if deadline_us is not None else {}),
+        **({"tells": True} if tells else {}),
+    }
+    return Event(event=EventKind.RUN_STARTED, detail=orjson.dumps(facts).decode())
+
+
+def check_provider(state: State, config: Config, folder: Path) -> None:
+    """Refuse a run directory that belongs to another provider.
+
+    Raises:
+        RunDirectoryError: it does; its money belongs there too.
+    """
+    for record in state.runs[:1]:
+        theirs = {name: record.facts.get(name) for name in ("provider", "base_url")}
+        if theirs != identity(config):
+            raise RunDirectoryError(
+                f"{folder} belongs to {theirs['provider']} ({theirs['base_url']}), and its money with it: "
+                "use another directory (-o) or the same provider. Nothing was sent."
+            )
+
+
+def check_part(folder: Path, campaign: Campaign, state: State) -> None:
+    """Refuse to make another part of a manifest in a directory that was begun with one.
+
+    Raises:
+        InputError: it was: what this directory has paid for could belong to another directory by the new division.
+    """
+    for record in state.runs[:1]:
+        theirs = record.facts.get("part", "")
+        if theirs != campaign.part:
+            was, now = (
+                f"part {part} of its manifest" if part else "all of its manifest" for part in (theirs, campaign.part)
+            )
+            remedy = f"say --part {theirs}" if theirs else "leave --part out"
+            raise InputError(
+                f"{folder} was begun with {was}, not with {now}: a job could be made and paid for in two directories; "
+                f"{remedy}, or use another directory (-o). Nothing was sent."
+            )
+
+
+def check_ids(folder: Path, campaign: Campaign, state: State) -> None:
+    """Refuse to buy finished work again because the ids of jobs are made differently by now.
+
+    Raises:
+        InputError: that would happen; it names the videos and their price.
+    """
+    if not state.jobs:
+        return
+    asked = jobs_of(campaign.entries)
+    paid = paid_and_unasked([job.job_id for job in asked], state)
+    if not paid:
+        return
+    jobs = {job.job_id: job for job in asked}
+    lines: Sequence[Line] = []
+    # Rows that cannot be read keep nobody from what is paid: then the ledger alone must tell.
+    with contextlib.suppress(RunDirectoryError):
+        lines = load_lines(folder, only=paid)
+    again = bought_again(jobs, state, paid, lines, _foreign_requests(folder, paid))
+    if again:
+        names = ", ".join(each.name for each in again[:NAMED]) + (", …" if len(again) > NAMED else "")
+        videos = "1 finished video" if len(again) == 1 else f"{len(again):,} finished videos"
+        raise InputError(
+            f"{videos} (${format_usd(sum(each.liability for each in again))}) would be bought again, because job ids "
+            f"are made differently now: {names}; use the version that made them, or another directory (-o). "
+            "Nothing was sent."
+        )
+
+
+def _foreign_requests(folder: Path, paid: Mapping[str, JobRecord]) -> dict[str, str]:
+    """The bodies of those jobs whose ids are of another scheme; the fold has forgotten those that are stored."""
+    foreign = {job_id for job_id in paid if not is_of_this_scheme(job_id)}
+    if not foreign:
+        return {}
+    events = read_events(folder / "ledger")
+    return {event.job_id: event.request for event in events if event.job_id in foreign and event.request}
+
+
+def pace_owed_s(state: State, interval_s: float, now_us: int) -> float:
+    """How long the first call must wait so that the pace holds across the restart, in seconds.
+
+    Whoever held the lock before has made its last call by now, and one interval after that is soon enough: calls that
+    are evenly spaced on both sides of a restart are so across it. A run that has said its last word since longer than
+    that owes nothing.
+    """
+    if not state.runs:
+        return 0.0
+    ended_us = state.runs[-1].ended_us
+    since_s = (now_us - ended_us) / 1e6 if ended_us is not None else 0.0
+    return interval_s if since_s < 0 else max(0.0, interval_s - since_s)

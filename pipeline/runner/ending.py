@@ -1,0 +1,136 @@
+"""How a run ends: its exit code, its last word in ledger and report, and who is told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from pipeline import notify
+from pipeline.config import Config
+from pipeline.engine.stopping import LeavingError, Stopping, StopReason, gravest
+from pipeline.kernel.clock import Clock
+from pipeline.kernel.errors import MachineError
+from pipeline.kernel.usd import MicroUsd
+from pipeline.ledger.events import Event, EventKind
+from pipeline.ledger.fold import JobState, State
+from pipeline.manifest import Campaign
+from pipeline.mirror.mirror import ENDS, Mirror
+from pipeline.provider.secrecy import Eraser
+from pipeline.report.summary import is_complete, read_summary, says_the_same, summarise, write_summary
+from pipeline.runner import reporting
+from pipeline.runner.opening import log_to
+from pipeline.runner.watching import LiveRun
+
+LEAVING_NOTICE_S = 1.0
+"""How long a webhook may take when a person wants the run to be over."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """How a run ended. `summary` is the content of summary.json; `sandbox_bill` what an embedded sandbox charged.
+
+    `notice` is what a webhook is told; None where there is no news.
+    """
+
+    folder: Path
+    exit_code: int
+    summary: dict[str, Any] = field(default_factory=dict)
+    sandbox_bill: MicroUsd | None = None
+    notice: dict[str, Any] | None = None
+
+    @property
+    def message(self) -> str:
+        """Why it stopped, in a sentence; empty if it simply finished."""
+        return self.summary.get("message") or ""
+
+
+async def close_run(live: LiveRun, config: Config, bill: MicroUsd | None, shown_seq: int | None) -> RunResult:
+    """Say in the ledger how the run ended, and write the report.
+
+    Args:
+        shown_seq: the event up to which a report must reach to show all that has happened; None if none can.
+    """
+    context, report = live.context, live.context.folder / "report"
+    stopping, state = context.stopping, context.ledger.state
+    code = exit_code(state, live.asked, stopping.reason)
+    facts = {
+        "exit_code": code,
+        "stopped_by": stopping.reason.word if stopping.reason else None,
+        "message": stopping.message or None,
+        "requests_sent": context.provider.calls["submit"],
+        "polls": context.provider.calls["poll"],
+    }
+    with contextlib.suppress(MachineError):
+        await context.record(Event(event=EventKind.RUN_ENDED, detail=orjson.dumps(facts).decode()))
+    summary = summarise(live.lines, state, cap_microusd=config.cap, live=False)
+    try:
+        shown = read_summary(report)
+        is_current = shown_seq is not None and shown.get("events") == shown_seq
+        if is_current and says_the_same(shown, summary) and is_complete(report):
+            # A million rows take long to write down: what would be the same again is left as it is. It was looked at
+            # just now, as one that was written during this run shows a run that goes on, and no event is its last.
+            write_summary(report, summary)
+        else:
+            await asyncio.to_thread(reporting.write_report, context.folder, live.lines, state, summary)
+    except OSError as error:
+        code = gravest([code, StopReason.MACHINE.exit_code])
+        summary |= {"exit_code": code, "message": f"the report could not be written: {error.strerror}"}
+    if context.ledger.failure is not None:
+        # The ledger could not take the end of the run in: say it here all the same.
+        summary |= facts
+    return RunResult(context.folder, code, summary, bill)
+
+
+def exit_code(state: State, asked: Collection[str], reason: StopReason | None) -> int:
+    """The exit code of a run that has come to rest; `asked` are the ids of the jobs that it was asked for."""
+    codes = [reason.exit_code] if reason else []
+    if any(state.counts[left] for left in (JobState.IN_DOUBT, JobState.RESERVED, JobState.SUBMITTED, JobState.POSTED)):
+        codes.append(5)
+    if any(record.job_id in asked for record in state.in_state(JobState.FAILED)):
+        codes.append(1)
+    return gravest(codes)
+
+
+def notice_of(campaign: Campaign, result: RunResult, state: State, *, is_idle: bool) -> dict[str, Any] | None:
+    """What a webhook is told of a run; None if it had nothing to do, or if its trouble was told a moment ago."""
+    event = notify.event_of(result.summary)
+    if (is_idle and event == "ended") or (event == "trouble" and _is_told(state)):
+        return None
+    return notify.notice(campaign.name, str(result.folder), result.summary)
+
+
+def _is_told(state: State) -> bool:
+    *earlier, last = state.runs
+    return notify.is_too_soon(earlier, last.ended_us or last.started_us)
+
+
+async def publish(mirror: Mirror, result: RunResult) -> RunResult:
+    """Bring the reports to the storage, once they are written."""
+    try:
+        await asyncio.to_thread(mirror.publish, ENDS)
+    except MachineError as error:
+        code = gravest([result.exit_code, StopReason.MACHINE.exit_code])
+        return dataclasses.replace(
+            result, exit_code=code, summary=result.summary | {"exit_code": code, "message": str(error)}
+        )
+    return result
+
+
+async def tell(
+    webhook: str, notice: Mapping[str, Any], folder: Path, key: str, clock: Clock, stopping: Stopping
+) -> None:
+    """Tell the webhook how the run ended. Trouble here is logged and nothing else."""
+    body = Eraser(key).strike_out(notify.as_json(notice))
+    with contextlib.suppress(MachineError, LeavingError, TimeoutError), log_to(folder / "run.log", key, webhook):
+        if stopping.is_leaving:
+            async with asyncio.timeout(LEAVING_NOTICE_S):
+                await notify.send(webhook, body, clock)
+        else:
+            await stopping.unless_leaving(notify.send(webhook, body, clock))

@@ -1,0 +1,261 @@
+"""The run itself: opens what it needs, lets the engine make the jobs, keeps house meanwhile, and closes in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import gc
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pipeline.config import Config
+from pipeline.engine.canary import Trial
+from pipeline.engine.context import RunContext
+from pipeline.engine.dispatcher import Dispatcher
+from pipeline.engine.limits import Turn
+from pipeline.engine.recovery import doubt_what_was_reserved, grant_retries, recover
+from pipeline.engine.stopping import LeavingError, Stopping, StopReason
+from pipeline.jobs import Job
+from pipeline.kernel.clock import Clock, SystemClock
+from pipeline.kernel.errors import MachineError
+from pipeline.kernel.usd import format_usd
+from pipeline.ledger.fold import JobState
+from pipeline.ledger.store import Ledger, Reader, open_ledger
+from pipeline.manifest import Campaign
+from pipeline.mirror.mirror import ROWS, Mirror, mirror_of
+from pipeline.provider.replies import Refused
+from pipeline.report.entries import Lines
+from pipeline.runlog import LOGGER
+from pipeline.runner import reporting
+from pipeline.runner.choice import RunOptions, choose, may_come_back, may_start, not_stored, trial_of
+from pipeline.runner.continuity import check_ids, check_part, check_provider, pace_owed_s, run_started
+from pipeline.runner.ending import RunResult, close_run, notice_of, publish, tell
+from pipeline.runner.opening import (
+    SANDBOX_KEY,
+    OpenProvider,
+    Stage,
+    log_to,
+    open_context,
+    open_provider,
+    prepare_folder,
+    signals_to,
+)
+from pipeline.runner.watching import LiveRun, Watcher, told
+
+HOUSEKEEPING_S = 60.0
+"""How often the report is written again, and the account's floor looked at, while a run is live."""
+
+CREDITS_TRIES = 3
+
+
+async def run(
+    campaign: Campaign,
+    config: Config,
+    folder: Path,
+    *,
+    key: str = SANDBOX_KEY,
+    options: RunOptions | None = None,
+    watcher: Watcher | None = None,
+    clock: Clock | None = None,
+    webhook: str | None = None,
+    stage: Stage | None = None,
+    known: Reader | None = None,
+) -> RunResult:
+    """Bring a run directory to what a campaign says: always resumes, and does nothing where nothing is left to do.
+
+    Args:
+        key: the API key; the embedded sandbox needs none.
+        watcher: told what happens.
+        webhook: the address that is told how the run ended, after all else; a secret.
+        stage: where it is rehearsed, if it is.
+        known: who has read the ledger for this run already, if somebody has.
+
+    Raises:
+        InputError: nothing was sent; the directory is held, damaged, or belongs to another provider.
+        MachineError: the disk refused before anything began.
+    """
+    options, watcher, clock = options or RunOptions(), watcher or Watcher(), clock or SystemClock()
+    stopping = Stopping()
+    mirror = mirror_of(folder, keep_videos=config.output.keep_videos) if stage is None else None
+    # Around everything: a signal while the ledger is opened or closed is a wish as well, and kills no bookkeeping.
+    with signals_to(stopping.interrupt), _open_ledger(folder, clock, stage, mirror, known) as ledger:
+        try:
+            check_provider(ledger.state, config, folder)
+            check_part(folder, campaign, ledger.state)
+            # Now or never: what the last run has kept of its rows is about to be replaced.
+            check_ids(folder, campaign, ledger.state)
+            lines, has_new_rows = prepare_folder(folder, campaign, config)
+            if mirror is not None:
+                await asyncio.to_thread(mirror.publish, ROWS)
+            async with open_provider(config, folder, key, clock, stage=stage) as provider:
+                with log_to(folder / "run.log", provider.key, webhook) as run_log:
+                    listener = told(run_log.event, watcher.event)
+                    if mirror is not None and mirror.taken_over is not None:
+                        logging.getLogger(LOGGER).warning("%s", mirror.taken_over)
+                    opened = open_context(
+                        config, folder, ledger, provider, clock, listener, stopping, campaign.images, mirror
+                    )
+                    async with opened as context:
+                        if stage is not None:
+                            context.rng = stage.rng
+                        result = await _run_engine(
+                            campaign,
+                            config,
+                            context,
+                            provider,
+                            options,
+                            watcher,
+                            lines,
+                            has_new_rows=has_new_rows,
+                            tells=webhook is not None,
+                            rehearsed=stage is not None,
+                        )
+            if mirror is not None:
+                result = await publish(mirror, result)
+        finally:
+            await ledger.close()
+    if webhook is not None and result.notice is not None:
+        with signals_to(stopping.interrupt):
+            await tell(webhook, result.notice, folder, key, clock, stopping)
+    return result
+
+
+def _open_ledger(
+    folder: Path, clock: Clock, stage: Stage | None, mirror: Mirror | None, known: Reader | None
+) -> contextlib.AbstractContextManager[Ledger]:
+    return open_ledger(folder / "ledger", clock, durable=stage is None, follower=mirror, known=known)
+
+
+async def _run_engine(
+    campaign: Campaign,
+    config: Config,
+    context: RunContext,
+    provider: OpenProvider,
+    options: RunOptions,
+    watcher: Watcher,
+    lines: Lines,
+    *,
+    has_new_rows: bool,
+    tells: bool,
+    rehearsed: bool,
+) -> RunResult:
+    state = context.ledger.state
+    context.pace.pause(pace_owed_s(state, context.pace.interval_s, context.clock.now_us()))
+    chosen = choose(campaign, options, context.price)
+    left = not_stored(state, chosen)
+    to_start = min(sum(may_start(state, job, options) for job in left), options.limit or len(chosen))
+    await context.record(run_started(config, campaign, context.settings, len(chosen), to_start, tells=tells))
+    begun_seq, before_seq = state.last_seq, state.last_seq - 1
+    # In the order of the jobs, in which they are quicker looked up than in any other.
+    asked = dict.fromkeys([job.job_id for job in chosen]).keys()
+    over, of_these = state.counts, state.count(asked)
+    done_elsewhere = sum(over[each] - of_these[each] for each in (JobState.STORED, JobState.FAILED))
+    live = LiveRun(context, lines, asked, done_elsewhere, to_start)
+    watcher.started(live)
+    with _calm_garbage_collector():
+        housekeeping = asyncio.create_task(_keep_house(live, reports=not rehearsed))
+        try:
+            await _make_jobs(context, left, options, trial_of(campaign, config, state, options))
+        finally:
+            housekeeping.cancel()
+            await asyncio.wait([housekeeping])
+        watcher.ended()
+        is_idle = state.last_seq == begun_seq
+        shown_seq = before_seq if is_idle and not has_new_rows else None
+        result = await close_run(live, config, provider.bill(), shown_seq)
+        return dataclasses.replace(result, notice=notice_of(campaign, result, state, is_idle=is_idle))
+
+
+async def _make_jobs(context: RunContext, left: Sequence[Job], options: RunOptions, tried: Trial) -> None:
+    """Recover, then make what is left, up to the limit. A ledger that fails ends it; everything else is recorded."""
+    state = context.ledger.state
+    startable = tried.first(job for job in left if may_start(state, job, options))
+    allowed = startable[: options.limit]
+    on_their_way = [job for job in left if may_come_back(state, job)]
+    canary = tried.canary(options.limit, needs_approval=options.canary_approve)
+    dispatcher = Dispatcher(context, {job.job_id: job for job in [*allowed, *on_their_way]}, canary)
+    try:
+        if options.retry_classes is not None:
+            # Only to those that this run may start: a grant is durable, and a later run would act upon it.
+            await grant_retries(context, {job.job_id for job in allowed}, options.retry_classes)
+        await recover(context, dispatcher)
+        if dispatcher.jobs:
+            await _check_account(context)
+        await dispatcher.dispatch()
+        if len(allowed) < len(startable) and not context.stopping.is_stopping:
+            context.stopping.stop(StopReason.LIMIT, f"the limit of this run is reached: {_jobs(options.limit)}")
+    except MachineError as error:
+        context.stopping.stop(StopReason.MACHINE, str(error))
+    except LeavingError:
+        pass
+    finally:
+        await dispatcher.wait_for_workers()
+        with contextlib.suppress(MachineError):
+            await doubt_what_was_reserved(context, "the run ended before the answer was recorded")
+
+
+def _jobs(number: int | None) -> str:
+    return f"{number} job{'' if number == 1 else 's'}"
+
+
+async def _check_account(context: RunContext) -> None:
+    """A free call that proves the key before the first submission, and holds the balance against the floor."""
+    for tries in range(CREDITS_TRIES):
+        await context.pause(context.settings.retry.base_delay_s * tries)
+        balance = await context.ask(context.provider.credits)
+        if isinstance(balance, Refused) and not context.stopping.is_stopping:
+            continue
+        if isinstance(balance, int):
+            await context.record(context.account_event(balance))
+            _hold_against_floor(context, balance)
+            return
+        if context.stopping.is_stopping:
+            return
+
+
+def _hold_against_floor(context: RunContext, balance: int) -> None:
+    floor = context.settings.bounds.credits_floor
+    if floor is not None and balance < floor:
+        context.stopping.stop(
+            StopReason.CREDITS,
+            f"the account's credits of ${format_usd(balance)} are below the floor of ${format_usd(floor)}",
+        )
+
+
+async def _keep_house(live: LiveRun, *, reports: bool) -> None:
+    """Once a minute: look at the account's floor, write the report. Trouble here never touches the run."""
+    context = live.context
+    while True:
+        await context.clock.sleep(HOUSEKEEPING_S)
+        if context.settings.bounds.credits_floor is not None:
+            with contextlib.suppress(LeavingError):
+                balance = await context.ask(context.provider.credits, Turn.URGENT)
+                if isinstance(balance, int):
+                    _hold_against_floor(context, balance)
+        if not reports:
+            continue
+        state, summary = context.ledger.state, live.summary()
+        writing = asyncio.ensure_future(
+            asyncio.to_thread(reporting.write_report, context.folder, live.lines, state, summary, live=True)
+        )
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            # The thread goes on: it must be done before the last report of the run is written.
+            await asyncio.wait([writing])
+            raise
+        except Exception:
+            logging.getLogger(LOGGER).exception("the report could not be written; it is tried again in a minute")
+
+
+@contextlib.contextmanager
+def _calm_garbage_collector() -> Iterator[None]:
+    """Thousands of live coroutines make frequent collections dear: measured, 1.5 times the throughput."""
+    before = gc.get_threshold()
+    gc.set_threshold(50_000, 50, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)

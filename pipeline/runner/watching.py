@@ -1,0 +1,69 @@
+"""What a run shows to whoever watches it while it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.engine.context import Listener, RunContext
+from pipeline.ledger.events import Event
+from pipeline.ledger.fold import JobState
+from pipeline.report.entries import Lines
+from pipeline.report.summary import summarise
+
+
+class Watcher:
+    """Whoever watches a run, in its event loop: the command line's progress. Every method may be left as it is."""
+
+    def started(self, live: LiveRun) -> None:
+        """The run is open and about to begin; of its events only `run_started` was told before."""
+
+    def event(self, event: Event) -> None:
+        """An event has become durable."""
+
+    def ended(self) -> None:
+        """The engine has come to rest; the report is about to be written."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRun:
+    """A run that is going on, for its watcher."""
+
+    context: RunContext
+    lines: Lines
+    asked: Set[str]
+    """The ids of the jobs that were asked for."""
+    done_elsewhere: int
+    """Jobs of the directory that are done and were not asked for now."""
+    to_start: int = 0
+    """How many jobs this run was to start when it began, up to its limit; the cap may stop it before."""
+
+    @property
+    def done(self) -> int:
+        """How many of the jobs asked for are stored or have failed for good."""
+        counts = self.context.ledger.state.counts
+        return counts[JobState.STORED] + counts[JobState.FAILED] - self.done_elsewhere
+
+    def summary(self) -> dict[str, Any]:
+        """The summary as of now."""
+        context = self.context
+        return summarise(
+            self.lines,
+            context.ledger.state,
+            cap_microusd=context.settings.bounds.cap,
+            live=True,
+            requests_sent=context.provider.calls["submit"],
+            polls=context.provider.calls["poll"],
+            now_us=context.clock.now_us(),
+        )
+
+
+def told(*listeners: Listener) -> Listener:
+    """One listener that tells several."""
+
+    def listen(event: Event) -> None:
+        for listener in listeners:
+            listener(event)
+
+    return listen
