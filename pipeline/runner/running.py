@@ -47,6 +47,9 @@ from pipeline.runner.watching import LiveRun, Watcher, told
 HOUSEKEEPING_S = 60.0
 """How often the report is written again, and the account's floor looked at, while a run is live."""
 
+REPORT_RESTS = 20
+"""So many times as long as a live report took is the least from its beginning to the next: a large one takes a core."""
+
 CREDITS_TRIES = 3
 
 
@@ -226,7 +229,7 @@ def _hold_against_floor(context: RunContext, balance: int) -> None:
 
 async def _keep_house(live: LiveRun, *, reports: bool) -> None:
     """Once a minute: look at the account's floor, write the report. Trouble here never touches the run."""
-    context = live.context
+    context, report_due_s = live.context, 0.0
     while True:
         await context.clock.sleep(HOUSEKEEPING_S)
         if context.settings.bounds.credits_floor is not None:
@@ -234,20 +237,27 @@ async def _keep_house(live: LiveRun, *, reports: bool) -> None:
                 balance = await context.ask(context.provider.credits, Turn.URGENT)
                 if isinstance(balance, int):
                     _hold_against_floor(context, balance)
-        if not reports:
-            continue
-        state, summary = context.ledger.state, live.summary()
-        writing = asyncio.ensure_future(
-            asyncio.to_thread(reporting.write_report, context.folder, live.lines, state, summary, live=True)
-        )
-        try:
-            await asyncio.shield(writing)
-        except asyncio.CancelledError:
-            # The thread goes on: it must be done before the last report of the run is written.
-            await asyncio.wait([writing])
-            raise
-        except Exception:
-            logging.getLogger(LOGGER).exception("the report could not be written; it is tried again in a minute")
+        began_s = context.clock.monotonic_s()
+        if reports and began_s >= report_due_s:
+            await _write_live_report(live)
+            report_due_s = began_s + REPORT_RESTS * (context.clock.monotonic_s() - began_s)
+
+
+async def _write_live_report(live: LiveRun) -> None:
+    """Write the report as of now, in a thread of its own."""
+    context = live.context
+    state, summary = context.ledger.state, live.summary()
+    writing = asyncio.ensure_future(
+        asyncio.to_thread(reporting.write_report, context.folder, live.lines, state, summary, live=True)
+    )
+    try:
+        await asyncio.shield(writing)
+    except asyncio.CancelledError:
+        # The thread goes on: it must be done before the last report of the run is written.
+        await asyncio.wait([writing])
+        raise
+    except Exception:
+        logging.getLogger(LOGGER).exception("the report could not be written; it is tried again")
 
 
 @contextlib.contextmanager
