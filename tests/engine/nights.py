@@ -1,20 +1,31 @@
-"""A provider and a run directory in virtual time: what the tests of whole nights share."""
+"""A provider and a run directory in virtual time: what the tests of whole nights share.
+
+Client and provider are joined as in a rehearsal, whose wire is held against a real one by `tests/rehearse`: polls are
+what most of a night consists of, and sockets what most of a poll costs.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from unittest.mock import patch
 
 from support import check_books, check_liability, check_nothing_bought_twice, check_videos, fast_config, report_once
-from virtual_time import VirtualClock
+from virtual_time import VirtualClock, run_virtually
 
+from pipeline import runner
 from pipeline.config import Config
 from pipeline.ledger.events import Event
 from pipeline.manifest import Campaign
-from pipeline.runner import LiveRun, RunOptions, RunResult, Watcher, run
+from pipeline.provider.client import Client
+from pipeline.rehearsal.wire import MemoryConnector
+from pipeline.runner import LiveRun, OpenProvider, RunOptions, RunResult, Watcher, run
 from pipeline.sandbox import Sandbox, SandboxSettings
+
+T = TypeVar("T")
 
 KEY = "SG_0123456789abcdef"
 
@@ -37,13 +48,19 @@ REAL = {
 """The defaults of a live run: what the fast configuration of the system tests has shortened."""
 
 
+def play(main: Coroutine[Any, Any, T]) -> T:
+    """Run it in virtual time and without threads, which a night then never waits for: it is the same each time."""
+    return run_virtually(main, threads=False)
+
+
 class Night:
     """A provider and a run directory in virtual time."""
 
     def __init__(self, folder: Path, **provider: Any) -> None:
         self.clock = VirtualClock()
         self.folder = folder / "run"
-        self._settings = SandboxSettings(**({"clips": "tiny", "hang_s": 90, "clock": self.clock.wall_s} | provider))
+        usual = {"clips": "tiny", "hang_s": 90, "clock": self.clock.wall_s, "port": None}
+        self._settings = SandboxSettings(**(usual | provider))
 
     async def __aenter__(self) -> Night:
         self.provider = await Sandbox(self._settings).__aenter__()
@@ -58,9 +75,14 @@ class Night:
         )
 
     async def run(
-        self, made: Campaign, config: Config | None = None, watcher: Watcher | None = None, **options: Any
+        self,
+        made: Campaign,
+        config: Config | None = None,
+        watcher: Watcher | None = None,
+        webhook: str | None = None,
+        **options: Any,
     ) -> RunResult:
-        with report_once():
+        with report_once(), patch.object(runner, "open_provider", self._open_provider):
             return await run(
                 made,
                 config or self.config(),
@@ -69,7 +91,20 @@ class Night:
                 options=RunOptions(**options),
                 watcher=watcher,
                 clock=self.clock,
+                webhook=webhook,
             )
+
+    def connect(self, **how: Any) -> MemoryConnector:
+        """A connector whose connections all end at this night's provider."""
+        return MemoryConnector(self.provider.connection, **how)
+
+    @contextlib.asynccontextmanager
+    async def _open_provider(
+        self, config: Config, _folder: Path, key: str, clock: VirtualClock, **_: object
+    ) -> AsyncIterator[OpenProvider]:
+        settings = config.provider_settings()
+        async with Client(settings, key, clock, self.connect) as client:
+            yield OpenProvider(client, key, settings.is_loopback, None, self.connect)
 
     def posts(self) -> int:
         return int(self.provider.state()["submissions"])

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from nights import AtStart, Night
+from nights import AtStart, Night, play
 from support import campaign
-from virtual_time import run_virtually
 
 from pipeline.engine.canary import Canary, is_proven, lets, reason_to_stop, trial
 from pipeline.jobs import Job, make_job
@@ -116,7 +115,7 @@ def test_nothing_else_starts_while_canaries_are_under_way(tmp_path: Path) -> Non
             assert sorted(prices[job_id] for job_id in set(reserved[:4]) if job_id) == [5, 10, 10]
             night.check(made)
 
-    run_virtually(main())
+    play(main())
 
 
 @pytest.mark.parametrize(
@@ -141,7 +140,7 @@ def test_a_canary_that_is_not_as_it_should_be_stops_the_run(
             assert told in result.message
             assert (result.summary["running"], result.summary["unfetched"]) == (0, 0)
 
-    run_virtually(main())
+    play(main())
 
 
 def test_the_next_run_tries_anew_until_the_canary_is_passed(tmp_path: Path) -> None:
@@ -166,7 +165,7 @@ def test_the_next_run_tries_anew_until_the_canary_is_passed(tmp_path: Path) -> N
             assert (await night.run(made, config)).exit_code == 1
             assert night.posts() == posts
 
-    run_virtually(main())
+    play(main())
 
 
 def test_canaries_that_a_dead_run_left_under_way_are_not_replaced(tmp_path: Path) -> None:
@@ -190,7 +189,7 @@ def test_canaries_that_a_dead_run_left_under_way_are_not_replaced(tmp_path: Path
             assert kinds[:third].count("stored") == 2
             night.check(made)
 
-    run_virtually(main())
+    play(main())
 
 
 def test_a_canary_waits_for_a_person_where_that_is_asked(tmp_path: Path) -> None:
@@ -207,7 +206,7 @@ def test_a_canary_waits_for_a_person_where_that_is_asked(tmp_path: Path) -> None
             assert (await night.run(made, config)).exit_code == 0
             night.check(made)
 
-    run_virtually(main())
+    play(main())
 
 
 def test_a_canary_that_does_not_fit_under_the_cap_is_stopped_by_the_cap(tmp_path: Path) -> None:
@@ -219,4 +218,4 @@ def test_a_canary_that_does_not_fit_under_the_cap_is_stopped_by_the_cap(tmp_path
             result = await night.run(made, night.config(canary__jobs="2", budget__cap_usd="4.00"))
             assert (result.exit_code, result.summary["stopped_by"], night.posts()) == (3, "cap", 1)
 
-    run_virtually(main())
+    play(main())

@@ -11,9 +11,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from nights import AtStart, Night
+from nights import AtStart, Night, play
 from support import check_bodies, check_books, check_liability, check_videos, durable_state, image_campaign, picture
-from virtual_time import run_virtually
 
 from pipeline.engine import worker
 from pipeline.ledger import segments
@@ -83,7 +82,7 @@ def test_each_image_goes_up_once_and_before_its_jobs(tmp_path: Path) -> None:
             results = pd.read_csv(night.folder / "report" / "results.csv")
             assert [str(image) for image in results["start_image"]] == [job.image for job in made.jobs]
 
-    run_virtually(main())
+    play(main())
 
 
 def test_a_later_run_uses_what_an_earlier_one_has_uploaded(tmp_path: Path) -> None:
@@ -100,7 +99,7 @@ def test_a_later_run_uses_what_an_earlier_one_has_uploaded(tmp_path: Path) -> No
             assert (await night.run(more)).exit_code == 0
             assert night.provider.state()["calls"] == calls
 
-    run_virtually(main())
+    play(main())
 
 
 @pytest.mark.parametrize("fault", ["upload_429", "upload_500", "upload_drop", "upload_garbage"])
@@ -115,7 +114,7 @@ def test_an_upload_that_goes_wrong_is_made_again(tmp_path: Path, fault: str) -> 
             assert {event.error_class for event in told(night, "voided")} <= {"server_error"}
             check(night, 2)
 
-    run_virtually(main())
+    play(main())
 
 
 def test_a_storage_that_stays_broken_fails_its_rows_and_no_others(tmp_path: Path) -> None:
@@ -128,7 +127,7 @@ def test_a_storage_that_stays_broken_fails_its_rows_and_no_others(tmp_path: Path
             assert uploads(night) == 4
             check(night, 1)
 
-    run_virtually(main())
+    play(main())
 
 
 def test_a_refused_image_fails_its_rows_and_says_why(tmp_path: Path) -> None:
@@ -158,7 +157,7 @@ def test_a_refused_image_fails_its_rows_and_says_why(tmp_path: Path) -> None:
             assert [*errors["billed"]] == ["no"] * 2
             assert errors["error"].str.contains("upload of 1.png: HTTP 400").all()
 
-    run_virtually(main())
+    play(main())
 
 
 def test_a_key_that_is_refused_for_an_upload_stops_the_run(tmp_path: Path) -> None:
@@ -173,7 +172,7 @@ def test_a_key_that_is_refused_for_an_upload_stops_the_run(tmp_path: Path) -> No
             assert (await night.run(made)).exit_code == 0
             check(night, 2)
 
-    run_virtually(main())
+    play(main())
 
 
 @pytest.mark.parametrize("becomes", ["changed", "gone"])
@@ -199,7 +198,7 @@ def test_a_file_that_is_not_the_planned_one_any_more_is_not_sent(tmp_path: Path,
             assert (await night.run(made, retry_classes=frozenset())).exit_code == 0
             check(night, 2)
 
-    run_virtually(main())
+    play(main())
 
 
 def test_many_rows_of_one_image_wait_for_one_upload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,7 +217,7 @@ def test_many_rows_of_one_image_wait_for_one_upload(tmp_path: Path, monkeypatch:
             assert set(Counter(starts).values()) == {2}, "started once to wait and once to be made: nobody spins"
             check(night, 6)
 
-    run_virtually(main())
+    play(main())
 
 
 def test_few_images_are_in_the_memory_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,7 +231,7 @@ def test_few_images_are_in_the_memory_at_once(tmp_path: Path, monkeypatch: pytes
             assert uploads(night) == 6
             check(night, 6)
 
-    run_virtually(main())
+    play(main())
 
 
 def test_the_last_money_waits_for_the_first_rows_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,7 +246,7 @@ def test_the_last_money_waits_for_the_first_rows_image(tmp_path: Path, monkeypat
             assert [event.job_id for event in told(night, "stored")] == [made.jobs[0].job_id]
             check(night, 1)
 
-    run_virtually(main())
+    play(main())
 
 
 def test_a_run_that_is_left_in_the_middle_of_an_upload_has_lost_nothing(
@@ -272,7 +271,7 @@ def test_a_run_that_is_left_in_the_middle_of_an_upload_has_lost_nothing(
             assert (await night.run(made)).exit_code == 0
             check(night, 1)
 
-    run_virtually(main())
+    play(main())
 
 
 @pytest.mark.parametrize(("api", "fault"), [("v2", "submit_drop_after"), ("v1", "submit_504_after"), ("v1", None)])
@@ -288,4 +287,4 @@ def test_a_lost_answer_is_found_by_the_url_that_was_sent(tmp_path: Path, api: st
             assert night.posts() == 2
             check(night, 2)
 
-    run_virtually(main())
+    play(main())

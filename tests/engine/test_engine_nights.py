@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from nights import KEY, AtStart, Night, now_s
+from nights import KEY, AtStart, Night, now_s, play
 from support import (
     campaign,
     check_books,
@@ -20,7 +20,6 @@ from support import (
     fast_config,
     run_once,
 )
-from virtual_time import run_virtually
 
 from pipeline.engine.limits import Turn
 from pipeline.jobs import Job
@@ -47,7 +46,7 @@ def test_a_night_keeps_to_the_rate_limit_and_fills_its_slots(tmp_path: Path) -> 
             assert 30 <= state["max_in_flight"] <= 40
             assert now_s() < 0.7 * 3600
 
-    run_virtually(main())
+    play(main())
 
 
 def test_the_cap_is_a_wall_and_the_cheaper_job_still_fits(tmp_path: Path) -> None:
@@ -66,7 +65,7 @@ def test_the_cap_is_a_wall_and_the_cheaper_job_still_fits(tmp_path: Path) -> Non
             assert night.provider.invoice()["total_usd"] == "26.25"
             night.check(made)
 
-    run_virtually(main())
+    play(main())
 
 
 def test_what_a_removed_row_has_running_is_collected(tmp_path: Path) -> None:
@@ -89,7 +88,7 @@ def test_what_a_removed_row_has_running_is_collected(tmp_path: Path) -> None:
             night.check(whole)
             assert durable_state(night.folder).counts[JobState.STORED] == 3
 
-    run_virtually(main())
+    play(main())
 
 
 def test_a_job_that_waits_for_its_next_try_is_not_given_up_because_a_dearer_one_does_not_fit(tmp_path: Path) -> None:
@@ -102,7 +101,7 @@ def test_a_job_that_waits_for_its_next_try_is_not_given_up_because_a_dearer_one_
             assert (result.exit_code, result.summary["stopped_by"], result.summary["stored"]) == (3, "cap", 1)
             night.check(made)
 
-    run_virtually(main())
+    play(main())
 
 
 def test_failed_generations_free_their_money_for_others(tmp_path: Path) -> None:
@@ -116,7 +115,7 @@ def test_failed_generations_free_their_money_for_others(tmp_path: Path) -> None:
             assert night.posts() == 6
             night.check(made)
 
-    run_virtually(main())
+    play(main())
 
 
 def test_nothing_starts_that_would_not_be_done_by_the_deadline(tmp_path: Path) -> None:
@@ -135,7 +134,7 @@ def test_nothing_starts_that_would_not_be_done_by_the_deadline(tmp_path: Path) -
             assert result.summary["pending"] > 0
             night.check(made)
 
-    run_virtually(main())
+    play(main())
 
 
 def test_a_broken_night_stops_itself(tmp_path: Path) -> None:
@@ -149,7 +148,7 @@ def test_a_broken_night_stops_itself(tmp_path: Path) -> None:
             assert night.posts() <= 20 + 10
             assert result.summary["posted_usd"] == "0.00"
 
-    run_virtually(main())
+    play(main())
 
 
 @pytest.mark.parametrize(
@@ -175,7 +174,7 @@ def test_the_account_stops_the_run_and_burns_no_row(tmp_path: Path, fault: str, 
             assert (await night.run(made)).exit_code == 0
             night.check(made)
 
-    run_virtually(main())
+    play(main())
 
 
 def test_the_first_interrupt_finishes_what_runs(tmp_path: Path) -> None:
@@ -195,7 +194,7 @@ def test_the_first_interrupt_finishes_what_runs(tmp_path: Path) -> None:
             assert (await night.run(made)).exit_code == 0
             night.check(made)
 
-    run_virtually(main())
+    play(main())
 
 
 def test_the_second_interrupt_leaves_what_runs_to_the_next_run(tmp_path: Path) -> None:
@@ -223,7 +222,7 @@ def test_the_second_interrupt_leaves_what_runs_to_the_next_run(tmp_path: Path) -
             assert night.posts() == 20
             night.check(made)
 
-    run_virtually(main())
+    play(main())
 
 
 def test_requests_that_the_provider_has_forgotten_are_found_in_the_history(tmp_path: Path) -> None:
@@ -243,7 +242,7 @@ def test_requests_that_the_provider_has_forgotten_are_found_in_the_history(tmp_p
             assert night.posts() == 10
             night.check(made)
 
-    run_virtually(main())
+    play(main())
 
 
 def test_a_restart_collects_all_that_has_ended_before_it_starts_anything_new(tmp_path: Path) -> None:
@@ -285,7 +284,7 @@ def test_a_restart_collects_all_that_has_ended_before_it_starts_anything_new(tmp
             assert turns[:12] == [Turn.URGENT] * 12
             night.check(made)
 
-    run_virtually(main())
+    play(main())
 
 
 @pytest.mark.parametrize(
@@ -302,7 +301,7 @@ def test_a_lost_answer_is_settled_from_the_history_and_never_sent_again(tmp_path
             assert night.posts() == 12
             night.check(made)
 
-    run_virtually(main())
+    play(main())
 
 
 def test_a_forgotten_request_that_the_history_does_not_show_yet_is_in_doubt_and_never_void(tmp_path: Path) -> None:
@@ -327,7 +326,7 @@ def test_a_forgotten_request_that_the_history_does_not_show_yet_is_in_doubt_and_
             assert night.posts() == 4
             night.check(made)
 
-    run_virtually(main())
+    play(main())
 
 
 def test_an_equal_request_of_somebody_else_is_not_adopted_and_forbids_to_send_again(tmp_path: Path) -> None:
@@ -340,8 +339,12 @@ def test_an_equal_request_of_somebody_else_is_not_adopted_and_forbids_to_send_ag
             assert (await night.run(made)).exit_code == 5
             await asyncio.sleep(3600)
             async with (
-                aiohttp.ClientSession(headers={"x-api-key": KEY, "Content-Type": "application/json"}) as somebody,
-                somebody.post(f"{night.provider.url}/v2/kling-2", data=made.jobs[0].body) as answer,
+                aiohttp.ClientSession(connector=night.connect()) as somebody,
+                somebody.post(
+                    f"{night.provider.url}/v2/kling-2",
+                    data=made.jobs[0].body,
+                    headers={"x-api-key": KEY, "Content-Type": "application/json"},
+                ) as answer,
             ):
                 assert answer.status == 200
             await asyncio.sleep(3 * 3600)
@@ -349,7 +352,7 @@ def test_an_equal_request_of_somebody_else_is_not_adopted_and_forbids_to_send_ag
             assert (result.exit_code, result.summary["in_doubt"]) == (5, 1)
             assert night.posts() == 2, "the lost one and somebody else's"
 
-    run_virtually(main())
+    play(main())
 
 
 def test_what_is_too_old_for_the_history_stays_in_doubt(tmp_path: Path) -> None:
@@ -363,7 +366,7 @@ def test_what_is_too_old_for_the_history_stays_in_doubt(tmp_path: Path) -> None:
             result = await night.run(made)
             assert (result.exit_code, result.summary["in_doubt"], night.posts()) == (5, 2, 2)
 
-    run_virtually(main())
+    play(main())
 
 
 def test_a_slip_of_the_provider_puts_no_young_request_in_doubt(tmp_path: Path) -> None:
@@ -376,7 +379,7 @@ def test_a_slip_of_the_provider_puts_no_young_request_in_doubt(tmp_path: Path) -
             assert not [event for event in read_events(night.folder / "ledger") if event.event.value == "in_doubt"]
             assert night.provider.state()["faults_fired"]["poll_404"] == 3
 
-    run_virtually(main())
+    play(main())
 
 
 def test_doubt_that_the_history_does_not_settle_in_time_ends_with_exit_5(tmp_path: Path) -> None:
@@ -395,7 +398,7 @@ def test_doubt_that_the_history_does_not_settle_in_time_ends_with_exit_5(tmp_pat
             assert night.posts() == 3
             night.check(made)
 
-    run_virtually(main())
+    play(main())
 
 
 def test_what_never_arrived_is_sent_again_only_after_two_late_sweeps(tmp_path: Path) -> None:
@@ -423,7 +426,7 @@ def test_what_never_arrived_is_sent_again_only_after_two_late_sweeps(tmp_path: P
             assert len([moment for moment in sweeps_s if moment >= late_s]) >= 2
             night.check(made)
 
-    run_virtually(main())
+    play(main())
 
 
 def test_doubt_blocks_its_own_job_only(tmp_path: Path) -> None:
@@ -437,7 +440,7 @@ def test_doubt_blocks_its_own_job_only(tmp_path: Path) -> None:
             assert result.exit_code == 5
             assert (result.summary["stored"], result.summary["in_doubt"]) == (29, 1)
 
-    run_virtually(main())
+    play(main())
 
 
 def test_a_charge_above_its_quote_raises_the_quote_of_all_that_follows(tmp_path: Path) -> None:
@@ -455,7 +458,7 @@ def test_a_charge_above_its_quote_raises_the_quote_of_all_that_follows(tmp_path:
             assert quotes[0] == 1_750_000
             assert quotes[-1] == 3_500_000
 
-    run_virtually(main())
+    play(main())
 
 
 @pytest.mark.parametrize("fault", ["cost_missing", "cost_garbage", "result_no_url"])
@@ -469,7 +472,7 @@ def test_what_the_result_leaves_out_is_asked_of_the_history(tmp_path: Path, faul
             assert night.posts() == 3
             night.check(made)
 
-    run_virtually(main())
+    play(main())
 
 
 def test_a_video_that_cannot_be_had_today_is_paid_once_and_fetched_tomorrow(tmp_path: Path) -> None:
@@ -487,7 +490,7 @@ def test_a_video_that_cannot_be_had_today_is_paid_once_and_fetched_tomorrow(tmp_
             assert night.posts() == 1
             night.check(made)
 
-    run_virtually(main())
+    play(main())
 
 
 def test_a_provider_that_is_not_there_stops_the_run_after_minutes_with_nothing_in_doubt(tmp_path: Path) -> None:
@@ -503,7 +506,7 @@ def test_a_provider_that_is_not_there_stops_the_run_after_minutes_with_nothing_i
         assert (result.summary["pending"], result.summary["failed"]) == (5, 0)
         assert result.summary["in_doubt_usd"] == result.summary["posted_usd"] == "0.00"
 
-    run_virtually(main())
+    play(main())
 
 
 def test_a_rate_limit_that_is_lower_than_configured_slows_the_run_and_fails_no_job(tmp_path: Path) -> None:
@@ -517,7 +520,7 @@ def test_a_rate_limit_that_is_lower_than_configured_slows_the_run_and_fails_no_j
             assert night.provider.state()["rate_limited"] > 0
             night.check(made)
 
-    run_virtually(main())
+    play(main())
 
 
 def test_a_ledger_that_cannot_be_written_stops_every_submission(
@@ -552,7 +555,7 @@ def test_a_ledger_that_cannot_be_written_stops_every_submission(
             assert result.exit_code == 0
             night.check(made)
 
-    run_virtually(main())
+    play(main())
 
 
 def test_a_provider_that_says_only_429_is_asked_ever_more_rarely(tmp_path: Path) -> None:
@@ -566,7 +569,7 @@ def test_a_provider_that_says_only_429_is_asked_ever_more_rarely(tmp_path: Path)
             assert night.posts() < 75
             assert (result.summary["pending"], result.summary["in_doubt_usd"]) == (50, "0.00")
 
-    run_virtually(main())
+    play(main())
 
 
 def test_a_provider_that_says_only_429_for_more_than_a_day_needs_a_person(
@@ -585,7 +588,7 @@ def test_a_provider_that_says_only_429_for_more_than_a_day_needs_a_person(
             assert (await night.run(made)).exit_code == 0
             night.check(made)
 
-    run_virtually(main())
+    play(main())
 
 
 def test_a_generation_without_end_is_left_to_the_next_run(tmp_path: Path) -> None:
@@ -603,7 +606,7 @@ def test_a_generation_without_end_is_left_to_the_next_run(tmp_path: Path) -> Non
             assert night.posts() == 3
             night.check(made)
 
-    run_virtually(main())
+    play(main())
 
 
 @pytest.mark.parametrize("body", ["video", "json"])
@@ -617,7 +620,7 @@ def test_the_blocking_api_makes_the_same_books(tmp_path: Path, body: str) -> Non
             assert result.exit_code == 0
             night.check(made)
 
-    run_virtually(main())
+    play(main())
 
 
 @pytest.mark.parametrize("fault", ["submit_504_after", "submit_drop_after"])
@@ -632,7 +635,7 @@ def test_a_blocking_call_whose_answer_is_lost_is_found_in_the_history(tmp_path: 
             assert night.posts() == 3
             night.check(made)
 
-    run_virtually(main())
+    play(main())
 
 
 def test_jobs_that_failed_for_good_get_a_new_allowance_when_it_is_granted(tmp_path: Path) -> None:
@@ -650,7 +653,7 @@ def test_jobs_that_failed_for_good_get_a_new_allowance_when_it_is_granted(tmp_pa
             assert night.posts() == 5
             night.check(made)
 
-    run_virtually(main())
+    play(main())
 
 
 def test_a_retry_is_granted_to_the_named_rows_and_classes_alone(tmp_path: Path) -> None:
@@ -674,7 +677,7 @@ def test_a_retry_is_granted_to_the_named_rows_and_classes_alone(tmp_path: Path) 
             assert (night.posts(), durable_state(night.folder).counts[JobState.STORED]) == (5, 2)
             night.check(made)
 
-    run_virtually(main())
+    play(main())
 
 
 def test_an_answer_with_the_id_of_another_job_is_doubt_and_stops_nothing(
@@ -700,7 +703,7 @@ def test_an_answer_with_the_id_of_another_job_is_doubt_and_stops_nothing(
             assert night.posts() == 3
             night.check(made)
 
-    run_virtually(main())
+    play(main())
 
 
 def test_a_row_that_was_refused_is_tried_again_when_a_person_says_so(tmp_path: Path) -> None:
@@ -714,7 +717,7 @@ def test_a_row_that_was_refused_is_tried_again_when_a_person_says_so(tmp_path: P
             assert night.posts() == 2
             night.check(made)
 
-    run_virtually(main())
+    play(main())
 
 
 def test_a_limit_starts_so_many_and_no_more(tmp_path: Path) -> None:
@@ -727,7 +730,7 @@ def test_a_limit_starts_so_many_and_no_more(tmp_path: Path) -> None:
             assert (result.exit_code, result.summary["stopped_by"], result.summary["stored"]) == (3, "limit", 3)
             assert durable_state(night.folder).counts[JobState.STORED] == 3
 
-    run_virtually(main())
+    play(main())
 
 
 async def test_two_runs_at_once_on_one_directory_are_one_too_many(tmp_path: Path) -> None:
@@ -754,4 +757,4 @@ def test_doubt_that_the_background_settles_last_is_gone_on_with(tmp_path: Path, 
             result = await night.run(campaign(tmp_path, 1), config)
             assert (result.exit_code, night.posts()) == (0, 2), result.message
 
-    run_virtually(main())
+    play(main())

@@ -21,7 +21,7 @@ from pipeline.ledger.fold import RunRecord
 from pipeline.ledger.store import read_events
 from pipeline.manifest import Campaign
 from pipeline.runlog import LOGGER
-from pipeline.runner import LiveRun, RunOptions, RunResult, Watcher, run
+from pipeline.runner import LiveRun, RunResult, Watcher
 
 SECRET_PATH = "/services/T0123/B4567/verysecretpath"
 Reply = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -62,17 +62,7 @@ class Hook:
         return await self._reply(request)
 
     async def run(self, made: Campaign, watcher: Watcher | None = None, **changes: str) -> RunResult:
-        night = self.night
-        return await run(
-            made,
-            night.config(**changes),
-            night.folder,
-            key=KEY,
-            options=RunOptions(),
-            watcher=watcher,
-            clock=night.clock,
-            webhook=self.url,
-        )
+        return await self.night.run(made, self.night.config(**changes), watcher, self.url)
 
     def events(self) -> list[str]:
         return [message["event"] for message in self.heard]

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nights import AtStart, Night
+from nights import AtStart, Night, play
 from support import campaign
-from virtual_time import VirtualClock, run_virtually
+from virtual_time import VirtualClock
 
 from pipeline.engine import room
 from pipeline.engine.room import MIB, RECORDS_BYTES, UNKNOWN_VIDEO_BYTES, Room, needed_bytes
@@ -39,7 +39,7 @@ def test_free_space_is_asked_for_and_may_be_unknown(tmp_path: Path) -> None:
     async def main() -> None:
         assert Room(tmp_path / "none", VirtualClock(), largest=10**18).lack(1) is None
 
-    run_virtually(main())
+    play(main())
 
 
 def test_the_file_system_is_asked_every_few_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,7 +66,7 @@ def test_the_file_system_is_asked_every_few_seconds(tmp_path: Path, monkeypatch:
         looked.lack(1)
         assert len(asked) == 4
 
-    run_virtually(main())
+    play(main())
 
 
 def test_a_disk_without_room_ends_the_run_before_anything_is_sent(
@@ -85,7 +85,7 @@ def test_a_disk_without_room_ends_the_run_before_anything_is_sent(
             assert (await night.run(made)).exit_code == 0
             night.check(made)
 
-    run_virtually(main())
+    play(main())
 
 
 def test_a_small_disk_makes_the_run_narrow_not_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +108,7 @@ def test_a_small_disk_makes_the_run_narrow_not_short(tmp_path: Path, monkeypatch
             assert result.exit_code == 0
             night.check(made)
 
-    run_virtually(main())
+    play(main())
     assert most == 2
 
 
@@ -145,4 +145,4 @@ def test_a_disk_that_fills_up_stops_the_sending_and_not_the_recording(
             assert (await night.run(made)).exit_code == 0
             night.check(made)
 
-    run_virtually(main())
+    play(main())

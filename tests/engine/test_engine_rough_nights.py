@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nights import AtStart, Night, now_s
+from nights import AtStart, Night, now_s, play
 from support import campaign, check_books, check_liability
-from virtual_time import run_virtually
 
 from pipeline.kernel.errors import ErrorClass
 from pipeline.kernel.usd import MicroUsd
@@ -67,7 +66,7 @@ def test_a_charge_of_nothing_that_nobody_confirms_is_booked_at_the_quote(tmp_pat
             assert (result.exit_code, night.provider.invoice()["total_usd"]) == (3, "3.50")
             check_books(night.folder, night.provider.invoice())
 
-    run_virtually(main())
+    play(main())
 
 
 def test_done_says_the_status_and_failed_says_the_result(tmp_path: Path, replace: Replace) -> None:
@@ -85,7 +84,7 @@ def test_done_says_the_status_and_failed_says_the_result(tmp_path: Path, replace
             assert night.posts() == 1
             night.check(made)
 
-    run_virtually(main())
+    play(main())
 
 
 def test_signals_in_one_instant_are_no_accident(tmp_path: Path) -> None:
@@ -98,7 +97,7 @@ def test_signals_in_one_instant_are_no_accident(tmp_path: Path) -> None:
             assert (result.exit_code, result.summary["exit_code"]) == (130, 130)
             assert result.summary["running"] == night.posts()
 
-    run_virtually(main())
+    play(main())
 
 
 def test_a_failing_commit_that_several_wait_for_ends_the_run_in_order(
@@ -131,7 +130,7 @@ def test_a_failing_commit_that_several_wait_for_ends_the_run_in_order(
             assert "No space left" in result.message
             check_liability(night.folder, night.provider.requests())
 
-    run_virtually(main())
+    play(main())
 
 
 def test_a_doubt_that_the_list_settles_and_the_single_question_denies_ends(tmp_path: Path, replace: Replace) -> None:
@@ -151,7 +150,7 @@ def test_a_doubt_that_the_list_settles_and_the_single_question_denies_ends(tmp_p
             assert now_s() - began_s < 600
             night.check(made)
 
-    run_virtually(main())
+    play(main())
 
 
 def test_refused_polls_while_the_run_drains_abandon_nothing(tmp_path: Path) -> None:
@@ -166,7 +165,7 @@ def test_refused_polls_while_the_run_drains_abandon_nothing(tmp_path: Path) -> N
             assert night.provider.state()["faults_fired"]["poll_429"] > 0
             night.check(made)
 
-    run_virtually(main())
+    play(main())
 
 
 def test_two_slips_of_the_network_far_apart_do_not_end_a_night_of_blocking_calls(
@@ -187,7 +186,7 @@ def test_two_slips_of_the_network_far_apart_do_not_end_a_night_of_blocking_calls
             assert (await night.run(campaign(tmp_path, 200), night.config(provider__api="v1"))).exit_code == 0
             assert len(slips) == 2
 
-    run_virtually(main())
+    play(main())
 
 
 @pytest.mark.parametrize(
@@ -208,7 +207,7 @@ def test_a_short_outage_of_the_gateway_does_not_end_the_night(tmp_path: Path, re
             assert result.summary["pending"] == 0
             assert result.summary["in_doubt"] < 10
 
-    run_virtually(main())
+    play(main())
 
 
 def test_a_row_whose_answer_comes_during_the_sweep_is_not_given_away(
@@ -252,7 +251,7 @@ def test_a_row_whose_answer_comes_during_the_sweep_is_not_given_away(
             assert result.summary["stopped_by"] is None
             check_liability(night.folder, night.provider.requests())
 
-    run_virtually(main())
+    play(main())
 
 
 def test_after_an_account_stop_a_person_can_still_leave(tmp_path: Path, replace: Replace) -> None:
@@ -271,7 +270,7 @@ def test_after_an_account_stop_a_person_can_still_leave(tmp_path: Path, replace:
             assert (result.exit_code, result.summary["running"]) == (4, 19)
             assert now_s() < 65
 
-    run_virtually(main())
+    play(main())
 
 
 def test_only_the_jobs_asked_for_decide_the_exit_code(tmp_path: Path) -> None:
@@ -284,7 +283,7 @@ def test_only_the_jobs_asked_for_decide_the_exit_code(tmp_path: Path) -> None:
             assert (await night.run(made, ids=frozenset({"row-1"}))).exit_code == 0
             assert (await night.run(made, ids=frozenset({"row-0"}))).exit_code == 1
 
-    run_virtually(main())
+    play(main())
 
 
 def test_a_retry_is_granted_only_to_what_the_run_may_start(tmp_path: Path) -> None:
@@ -299,7 +298,7 @@ def test_a_retry_is_granted_only_to_what_the_run_may_start(tmp_path: Path) -> No
             granted = [each for each in read_events(night.folder / "ledger") if each.event is EventKind.RETRY_GRANTED]
             assert len(granted) == 1
 
-    run_virtually(main())
+    play(main())
 
 
 def test_a_last_doubt_that_the_background_settles_is_gone_on_with(tmp_path: Path) -> None:
@@ -314,7 +313,7 @@ def test_a_last_doubt_that_the_background_settles_is_gone_on_with(tmp_path: Path
             assert (result.exit_code, result.message) == (0, "")
 
     for settle_after_s in range(10, 150, 10):
-        run_virtually(main(tmp_path / str(settle_after_s), settle_after_s))
+        play(main(tmp_path / str(settle_after_s), settle_after_s))
 
 
 def test_a_failure_without_a_name_is_not_taken_for_the_next_attempt(tmp_path: Path) -> None:
@@ -335,7 +334,7 @@ def test_a_failure_without_a_name_is_not_taken_for_the_next_attempt(tmp_path: Pa
             assert night.posts() == 2
             night.check(made)
 
-    run_virtually(main())
+    play(main())
 
 
 def test_what_a_death_left_half_written_goes_with_the_next_run(tmp_path: Path) -> None:
@@ -350,7 +349,7 @@ def test_what_a_death_left_half_written_goes_with_the_next_run(tmp_path: Path) -
             assert (await night.run(campaign(tmp_path, 1))).exit_code == 0
             assert not list(night.folder.rglob("*.part"))
 
-    run_virtually(main())
+    play(main())
 
 
 def test_a_row_of_a_call_that_still_waits_is_not_taken_for_its_twin(tmp_path: Path) -> None:
@@ -373,4 +372,4 @@ def test_a_row_of_a_call_that_still_waits_is_not_taken_for_its_twin(tmp_path: Pa
             assert night.posts() == 3
             night.check(made)
 
-    run_virtually(main())
+    play(main())

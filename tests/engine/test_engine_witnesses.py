@@ -6,9 +6,9 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from nights import AtStart, Night, now_s
+from nights import AtStart, Night, now_s, play
 from support import campaign
-from virtual_time import VirtualClock, run_virtually
+from virtual_time import VirtualClock
 
 from pipeline.ledger.events import Event
 from pipeline.ledger.store import read_events
@@ -36,7 +36,7 @@ def test_a_history_later_than_anybody_expects_costs_no_second_bill(tmp_path: Pat
             assert night.posts() == 5
             night.check(made)
 
-    run_virtually(main())
+    play(main())
 
 
 def test_an_account_that_was_topped_up_or_never_told_leaves_it_to_the_history(tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_an_account_that_was_topped_up_or_never_told_leaves_it_to_the_history(tm
             assert "the balance cannot tell" in (evidence[0] or "")
             night.check(made)
 
-    run_virtually(main())
+    play(main())
 
 
 @pytest.mark.parametrize("jump_s", [3 * HOUR_S, 25 * HOUR_S, 10 * YEAR_S, -HOUR_S, -10 * YEAR_S])
@@ -93,7 +93,7 @@ def test_a_clock_that_is_set_makes_no_attempt_older_than_it_is(tmp_path: Path, j
             assert night.posts() == 3
             night.check(made)
 
-    run_virtually(main())
+    play(main())
 
 
 def test_a_clock_that_is_years_ahead_from_the_start_finds_its_lost_answers(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_a_clock_that_is_years_ahead_from_the_start_finds_its_lost_answers(tmp_p
             assert night.posts() == 4
             night.check(made)
 
-    run_virtually(main())
+    play(main())
 
 
 def test_a_clock_that_is_set_in_the_middle_is_noted_before_the_next_attempt(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_a_clock_that_is_set_in_the_middle_is_noted_before_the_next_attempt(tmp_
             assert story.count("in_doubt") == 1
             assert night.posts() == 3
 
-    run_virtually(main())
+    play(main())
 
 
 def test_the_ledger_keeps_what_the_account_held_before_the_first_attempt(tmp_path: Path) -> None:
@@ -147,4 +147,4 @@ def test_the_ledger_keeps_what_the_account_held_before_the_first_attempt(tmp_pat
             account = read_events(night.folder / "ledger")[1]
             assert '"balance_microusd":100000000' in (account.detail or "")
 
-    run_virtually(main())
+    play(main())
