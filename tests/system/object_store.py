@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import socket
 import subprocess
 import sys
@@ -33,11 +34,25 @@ class Server:
         }
 
     def enter(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Have this process work with it, as its users do: by the environment."""
+        """Have this process work with it, as its users do: by the environment.
+
+        Its description of all of AWS is read from the disk once: each client reads it anew, for longer than most calls
+        take.
+        """
+        from botocore import session
+
+        monkeypatch.setattr(session, "create_loader", _loader)
         for name, value in self.account().items():
             monkeypatch.setenv(name, value)
         for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
             monkeypatch.delenv(name, raising=False)
+
+
+@functools.cache
+def _loader(search_path: str | None = None) -> Any:
+    from botocore.loaders import create_loader
+
+    return create_loader(search_path)
 
 
 @contextlib.contextmanager
