@@ -16,13 +16,13 @@ from unittest.mock import patch
 from support import check_books, check_liability, check_nothing_bought_twice, check_videos, fast_config, report_once
 from virtual_time import VirtualClock, run_virtually
 
-from pipeline import runner
 from pipeline.config import Config
 from pipeline.ledger.events import Event
 from pipeline.manifest import Campaign
 from pipeline.provider.client import Client
 from pipeline.rehearsal.wire import MemoryConnector
-from pipeline.runner import LiveRun, OpenProvider, RunOptions, RunResult, Watcher, run
+from pipeline.runner import LiveRun, RunOptions, RunResult, Watcher, run, running
+from pipeline.runner.opening import OpenProvider
 from pipeline.sandbox import Sandbox, SandboxSettings
 
 T = TypeVar("T")
@@ -82,7 +82,7 @@ class Night:
         webhook: str | None = None,
         **options: Any,
     ) -> RunResult:
-        with report_once(), patch.object(runner, "open_provider", self._open_provider):
+        with report_once(), patch.object(running, "open_provider", self._open_provider):
             return await run(
                 made,
                 config or self.config(),
