@@ -46,8 +46,9 @@ class EventLines(Watcher):
         self._writer.join()
 
     def started(self, live: LiveRun) -> None:
-        for line in live.lines:
-            self._row_ids.setdefault(line.job_id, line.id)
+        keys = live.lines.keys
+        # From the last: the row that asks for a job first is the one that is named.
+        self._row_ids = dict(zip(reversed(keys.job_ids), reversed(keys.ids), strict=True))
 
     def event(self, event: Event) -> None:
         if not self._shown:

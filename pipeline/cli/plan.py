@@ -84,13 +84,26 @@ def plan(
                 canary=tried,
                 credits_microusd=credits_,
                 warnings=campaign.warnings,
+                address=prepared.address,
             )
         )
         return
     for warning in campaign.warnings:
         say(f"Warning: {printable(str(warning))}")
     now_us = SystemClock().now_us()
-    say(plan_screen(campaign.name, made, folder, live=live, changes=changes, canary=tried, now_us=now_us, whole=True))
+    say(
+        plan_screen(
+            campaign.name,
+            made,
+            folder,
+            live=live,
+            changes=changes,
+            canary=tried,
+            now_us=now_us,
+            whole=True,
+            address=prepared.address,
+        )
+    )
     if credits_ is not None:
         say(credits_line(made, credits_))
     if expand is not None:

@@ -37,6 +37,7 @@ def plan_screen(
     canary: Trial | None = None,
     whole: bool = False,
     zone: tzinfo | None = None,
+    address: str | None = None,
 ) -> str:
     """The plan as a person reads it before saying yes.
 
@@ -46,11 +47,12 @@ def plan_screen(
         canary: the jobs that go first.
         whole: with what the values of the axes come to, and what the cap stops.
         zone: of the hours shown; the machine's own without it.
+        address: where in object storage the run directory is; None where it is on the disk alone.
     """
     lines = [] if live else [SANDBOX_NOTE]
     shared = f", {plan.duplicates:,} shared with an earlier row" if plan.duplicates else ""
     head = f"{printable(name)}: {count(plan.rows, 'row')}, {count(plan.jobs, 'job')}{shared}"
-    lines += [f"{head}  ->  {printable(folder)}", ""]
+    lines += [f"{head}  ->  {printable(f'{address}, by way of {folder}' if address else folder)}", ""]
     lines += _changes(changes) if changes else []
     lines += [*_sums(plan, whole=whole), "", *_done(plan)]
     lines.append(
@@ -236,6 +238,7 @@ def plan_json(
     changes: Difference | None = None,
     canary: Trial | None = None,
     credits_microusd: int | None = None,
+    address: str | None = None,
 ) -> dict[str, Any]:
     """The plan for scripts. Money as text with exact cents."""
     from pipeline.kernel.usd import format_usd
@@ -243,6 +246,7 @@ def plan_json(
     return {
         "name": name,
         "run_directory": folder,
+        "address": address,
         "live": live,
         "order": order,
         "rows": plan.rows,

@@ -68,6 +68,8 @@ class Progress(Watcher):
         self._live, self._far = live, Following(live)
         if self._on_terminal:
             self._open_bars()
+        for notice in live.notices:
+            self._print(sentence(f"Note: {notice}"))
         self._ticker = asyncio.get_running_loop().create_task(self._tick())
 
     def _open_bars(self) -> None:

@@ -133,7 +133,12 @@ def run(
             say(f"Warning: {printable(str(warning))}")
         changes, now_us, live = _changes(prepared), SystemClock().now_us(), settings.is_live
         tried = prepared.canary()
-        say(plan_screen(campaign.name, made, folder, live=live, changes=changes, canary=tried, now_us=now_us))
+        address = prepared.address
+        say(
+            plan_screen(
+                campaign.name, made, folder, live=live, changes=changes, canary=tried, now_us=now_us, address=address
+            )
+        )
         say()
     _ask_before_spending(settings, yes=yes, json=json, anything=made.may_spend)
 

@@ -183,28 +183,33 @@ def patiently(
     give_up: Callable[[Exception], KlingBatchError],
     sleep: Callable[[float], None] = time.sleep,
     checkpoint: Callable[[], None] = lambda: None,
+    now_s: Callable[[], float] = time.monotonic,
 ) -> T:
-    """Do `work`, again and again while it fails, with longer and longer waits that add up to `patience_s` at most.
+    """Do `work`, again and again while it fails, with longer and longer waits, until this took `patience_s`.
 
     Args:
         give_up: what the last failure is to be told as.
         checkpoint: raises when nobody waits for the work any more; looked at before each try.
+        now_s: the present, in seconds of a clock that nobody sets.
 
     Raises:
         KlingBatchError: that, or what the work itself has raised of this kind, at once.
     """
-    waited_s, wait_s = 0.0, FIRST_WAIT_S
+    lost_s, wait_s = 0.0, FIRST_WAIT_S
     while True:
         checkpoint()
+        began_s = now_s()
         try:
             return work()
         except KlingBatchError:
             raise  # decided already
         except Exception as error:  # each kind of storage has errors of its own
-            if waited_s >= patience_s:
+            # A storage that hangs takes a minute for each refusal: that counts as the waits do.
+            lost_s += now_s() - began_s
+            if lost_s >= patience_s:
                 raise give_up(error) from None
         sleep(wait_s)
-        waited_s += wait_s
+        lost_s += wait_s
         wait_s = min(2 * wait_s, LONGEST_WAIT_S)
 
 

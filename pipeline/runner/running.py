@@ -95,8 +95,9 @@ async def run(
             async with open_provider(config, folder, key, clock, stage=stage) as provider:
                 with log_to(folder / "run.log", provider.key, webhook) as run_log:
                     listener = told(run_log.event, watcher.event)
-                    if mirror is not None and mirror.taken_over is not None:
-                        logging.getLogger(LOGGER).warning("%s", mirror.taken_over)
+                    notices = (mirror.taken_over,) if mirror is not None and mirror.taken_over else ()
+                    for notice in notices:
+                        logging.getLogger(LOGGER).warning("%s", notice)
                     opened = open_context(
                         config, folder, ledger, provider, clock, listener, stopping, campaign.images, mirror
                     )
@@ -114,6 +115,7 @@ async def run(
                             has_new_rows=has_new_rows,
                             tells=webhook is not None,
                             rehearsed=stage is not None,
+                            notices=notices,
                         )
             if mirror is not None:
                 result = await publish(mirror, result)
@@ -143,6 +145,7 @@ async def _run_engine(
     has_new_rows: bool,
     tells: bool,
     rehearsed: bool,
+    notices: tuple[str, ...],
 ) -> RunResult:
     state = context.ledger.state
     context.pace.pause(pace_owed_s(state, context.pace.interval_s, context.clock.now_us()))
@@ -155,7 +158,7 @@ async def _run_engine(
     asked = dict.fromkeys([job.job_id for job in chosen]).keys()
     over, of_these = state.counts, state.count(asked)
     done_elsewhere = sum(over[each] - of_these[each] for each in (JobState.STORED, JobState.FAILED))
-    live = LiveRun(context, lines, asked, done_elsewhere, to_start)
+    live = LiveRun(context, lines, asked, done_elsewhere, to_start, notices)
     watcher.started(live)
     with _calm_garbage_collector():
         housekeeping = asyncio.create_task(_keep_house(live, reports=not rehearsed))

@@ -38,6 +38,8 @@ class LiveRun:
     """Jobs of the directory that are done and were not asked for now."""
     to_start: int = 0
     """How many jobs this run was to start when it began, up to its limit; the cap may stop it before."""
+    notices: tuple[str, ...] = ()
+    """What was found when the run was opened and a person should know of, a sentence each."""
 
     @property
     def done(self) -> int:

@@ -15,6 +15,7 @@ from conftest import FAST, Command
 from pipeline.cli import lines
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.store import read_events
+from pipeline.report.entries import Keys
 
 KEY = "SG_0123456789abcdef"
 
@@ -92,7 +93,7 @@ def test_no_secret_and_no_escape_is_printed(capfd: pytest.CaptureFixture[str]) -
     """The key and the webhook's address are struck out of whatever an event holds, and nothing moves a terminal."""
     hook = 'https://hooks.example.com/"x"'
     with lines.EventLines(KEY, hook) as told:
-        told.started(SimpleNamespace(lines=[SimpleNamespace(job_id="k1-a", id="one")]))  # type: ignore[arg-type]
+        told.started(SimpleNamespace(lines=SimpleNamespace(keys=Keys([1, 2], ["one", "two"], ["k1-a", "k1-a"]))))  # type: ignore[arg-type]
         told.event(event(1, detail=f"{KEY} \x9b31m {hook}"))
         told.event(event(2, job=None))
         told.event(event(3, job="k1-of-no-row"))

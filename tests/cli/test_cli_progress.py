@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import fcntl
 import logging
 import os
@@ -145,6 +146,22 @@ async def test_two_lines_that_fit(monkeypatch: pytest.MonkeyPatch, columns: int,
         assert [line.replace("█", "#").strip() for line in screen.shown] == lines
         shown.ended()
         assert screen.feed(read(reader)).shown == [], "it leaves nothing behind"
+
+
+@pytest.mark.parametrize("columns", [None, 80])
+async def test_what_was_found_at_the_opening_is_told_first(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], columns: int | None
+) -> None:
+    """In a sentence that moves no cursor, on a terminal above the lines that move."""
+    found = dataclasses.replace(Night().live, notices=("another machine's place was taken: \x1b[2Jbox",))
+    with (
+        terminal(monkeypatch, columns) if columns else contextlib.nullcontext() as reader,
+        Progress(shown=True) as shown,
+    ):
+        shown.started(found)
+        await asyncio.sleep(0)
+        said = capsys.readouterr().err.splitlines() if reader is None else Terminal(80).feed(read(reader)).shown
+    assert said[0].rstrip() == "Note: another machine's place was taken: �[2Jbox."
 
 
 async def test_what_others_write_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,6 +123,18 @@ def test_a_run_in_object_storage_is_shown_by_its_address(
     assert "\ns3://bucket/m: at rest" in command("status", "s3://bucket/m").out
 
 
+def test_a_plan_for_object_storage_names_the_address_and_the_folder_by_which_it_works(
+    command: Command, manifest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.mirror.mirror.refresh", lambda _folder, _address: None)
+    shown = command("plan", manifest, "-o", "s3://bucket/m").out
+    assert "->  s3://bucket/m, by way of outputs/s3/bucket/m\n" in shown
+    told = json.loads(command("plan", manifest, "-o", "s3://bucket/m", "--json").out)
+    assert (told["address"], told["run_directory"]) == ("s3://bucket/m", "outputs/s3/bucket/m")
+    told = json.loads(command("plan", manifest, "--json").out)
+    assert (told["address"], told["run_directory"]) == (None, "outputs/m")
+
+
 def test_a_canary_goes_on_only_when_a_person_agrees(
     command: Command, manifest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

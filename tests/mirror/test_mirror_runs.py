@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 from bucket import NIGHT, contents, machine, run_at
 from support import campaign, check_books, check_videos, quick_provider
 
-from pipeline.runner import run_folder
+from pipeline.mirror import mirror
+from pipeline.runner import LiveRun, Watcher, run_folder
 from pipeline.sandbox import Sandbox
 
 JOBS = 4
@@ -51,3 +55,29 @@ async def test_another_machine_goes_on_from_the_bucket_and_pays_nothing_twice(fi
         again = await run_at(first, made)
         assert (again.exit_code, again.summary["stored"]) == (0, JOBS)
         assert len(provider.invoice()["charges"]) == JOBS
+
+
+async def test_whoever_takes_the_place_of_a_silent_machine_says_so(
+    files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To whoever watches, when the run begins, and in its log."""
+    opened: list[LiveRun] = []
+
+    class Sees(Watcher):
+        def started(self, live: LiveRun) -> None:
+            opened.append(live)
+
+    monkeypatch.setattr(mirror, "STALE_S", 0.0)
+    made = campaign(tmp_path, 1)
+    async with Sandbox(quick_provider()) as provider:
+        config = machine(tmp_path / "two", provider.url)
+        sign = {"token": "t", "state_id": "other", "pid": 7, "host": "box", "since": "2026-06-01T22:00:00Z", "at": ""}
+        files.pipe_file(f"{NIGHT}/_holder.json", json.dumps(sign).encode())
+        assert (await run_at(config, made, watcher=Sees())).exit_code == 0
+        (notice,) = opened[0].notices
+        assert re.fullmatch(
+            r"the place of a run that gave no sign for \d+ s was taken over: process 7 on box .*", notice
+        )
+        assert notice in (run_folder(config, made, None) / "run.log").read_text()
+        assert (await run_at(config, made, watcher=Sees())).exit_code == 0
+    assert opened[1].notices == ()
