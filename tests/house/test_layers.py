@@ -53,6 +53,7 @@ def test_imports_point_down_only() -> None:
         ("report/tables.py", "from pipeline.forecast import Plan"),
         ("cli/run.py", "from pipeline.runner import run as run_engine"),
         ("settling.py", "from pipeline import Prepared"),
+        ("config/sections.py", "from pipeline.config.settings import Config"),
         ("runner/opening.py", "from pipeline.runner.ending import exit_code"),
     ],
 )
