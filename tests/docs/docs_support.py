@@ -231,16 +231,22 @@ def _in_readers_place(program: Callable[[Any], None], asked: Any, folder: Path, 
 
 def _be_the_command(arguments: list[str]) -> None:
     from pipeline.cli import main
-    from pipeline.runner import opening
 
-    # To draw clips takes longer than all else: those of the demo are drawn, which begins where a reader's begins.
-    settings = opening._sandbox_settings
-    opening._sandbox_settings = lambda *asked, **more: dataclasses.replace(settings(*asked, **more), clips="tiny")
+    _draw_nothing()
     sys.argv = arguments
     main()
 
 
+def _draw_nothing() -> None:
+    """To draw clips takes longer than all else: those of the demo are drawn, which begins where a reader's begins."""
+    from pipeline.runner import opening
+
+    settings = opening._sandbox_settings
+    opening._sandbox_settings = lambda *asked, **more: dataclasses.replace(settings(*asked, **more), clips="tiny")
+
+
 def _be_python(text: str) -> None:
+    _draw_nothing()
     warnings.simplefilter("error")
     exec(compile(text, "<string>", "exec"), {"__name__": "__main__"})
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from bucket import NIGHT, machine, run_at
+from killed_machine import live_and_die
+from object_store import Server
 from support import campaign, check_books, check_liability, check_nothing_bought_twice, check_videos, quick_provider
+from worlds import end_of, fork
 
 from pipeline.kernel.errors import RunDirectoryError
 from pipeline.mirror import mirror
@@ -20,26 +20,19 @@ from pipeline.runner import run_folder
 from pipeline.sandbox import Sandbox
 
 JOBS = 3
-CLIENT = Path(__file__).with_name("killed_client.py")
 
 
-async def run_and_die(url: str, source: Path, disk: Path, nth: int, when: str) -> int:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        str(CLIENT),
-        *(url, str(source), str(disk), str(nth), when),
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-    )
-    return await process.wait()
+async def run_and_die(server: Server, *lived: Any) -> int | None:
+    return await end_of(fork(live_and_die, server.account(), *lived))
 
 
 @pytest.mark.parametrize(("nth", "when"), [(3, "here"), (5, "there")])
 async def test_another_machine_goes_on_where_one_has_died(
-    files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nth: int, when: str
+    server: Server, files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nth: int, when: str
 ) -> None:
     made = campaign(tmp_path, JOBS)
     async with Sandbox(quick_provider(seed=nth)) as provider:
-        assert await run_and_die(provider.url, made.source, tmp_path / "dead", nth, when) == -signal.SIGKILL
+        assert await run_and_die(server, provider.url, made.source, tmp_path / "dead", nth, when) == -signal.SIGKILL
         # What is in the bucket at this moment, as whoever looks has it: all that was accepted is covered.
         seen = tmp_path / "seen"
         refresh(seen, NIGHT)
@@ -60,11 +53,11 @@ async def test_another_machine_goes_on_where_one_has_died(
         assert len(provider.invoice()["charges"]) == JOBS
 
 
-async def test_who_died_goes_on_at_once_on_its_own_disk(files: Any, tmp_path: Path) -> None:
+async def test_who_died_goes_on_at_once_on_its_own_disk(server: Server, files: Any, tmp_path: Path) -> None:
     """Its folder's lock is free, so that its name in the bucket is that of a dead process."""
     made = campaign(tmp_path, JOBS)
     async with Sandbox(quick_provider()) as provider:
-        assert await run_and_die(provider.url, made.source, tmp_path / "disk", 4, "here") == -signal.SIGKILL
+        assert await run_and_die(server, provider.url, made.source, tmp_path / "disk", 4, "here") == -signal.SIGKILL
         config = machine(tmp_path / "disk", provider.url)
         while (done := await run_at(config, made)).exit_code != 0:
             assert done.exit_code == 5, done.summary

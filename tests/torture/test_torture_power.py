@@ -25,11 +25,11 @@ import pytest
 from powerloss import DATA_LOST, DATA_TORN, DATA_ZEROED, NAME_LOST, ForgetfulDisk, Loss, Tree
 from score import FIRST, LONG, Score, in_tier
 from support import check_liability
-from traced import Call, Night, Story, trace
+from traced import BALLAST_BYTES, Call, Night, Story, trace
 from worlds import Unreported, make_world, side_by_side
 
 from pipeline.kernel import files
-from pipeline.ledger import segments, store
+from pipeline.ledger import ballast, segments, store
 from pipeline.ledger.events import Event
 from pipeline.ledger.fold import JobState
 from pipeline.ledger.store import open_ledger, read_events
@@ -346,6 +346,7 @@ def _certain(night: Night, moment: int, scratch: Path) -> list[Event]:
 def _quick_to_open(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ledgers are opened by the thousand, and nothing of them need survive."""
     monkeypatch.setattr(os, "fsync", lambda _descriptor: None)
+    monkeypatch.setattr(ballast, "BALLAST_BYTES", BALLAST_BYTES)
 
 
 @pytest.mark.usefixtures("_quick_to_open")

@@ -1,14 +1,11 @@
-"""A machine that dies by SIGKILL at its n-th segment: `here` when only its disk has it, `there` when both have.
-
-python killed_client.py PROVIDER CAMPAIGN DISK N here|there
-"""
+"""A machine that dies by SIGKILL at its n-th segment: `here` when only its disk has it, `there` when both have."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
-import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from bucket import machine, run_at
@@ -35,7 +32,8 @@ def kill_at(nth: int, when: str) -> None:
     Mirror.follow = deadly  # type: ignore[method-assign]
 
 
-if __name__ == "__main__":
-    url, manifest, disk, nth, when = sys.argv[1:]
-    kill_at(int(nth), when)
-    asyncio.run(run_at(machine(Path(disk), url), load_manifest(Path(manifest))))
+def live_and_die(account: Mapping[str, str], url: str, manifest: Path, disk: Path, nth: int, when: str) -> None:
+    """The main function of its process."""
+    os.environ.update(account)
+    kill_at(nth, when)
+    asyncio.run(run_at(machine(disk, url), load_manifest(manifest)))
