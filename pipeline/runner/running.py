@@ -22,9 +22,9 @@ from pipeline.kernel.clock import Clock, SystemClock
 from pipeline.kernel.errors import MachineError
 from pipeline.kernel.usd import format_usd
 from pipeline.ledger.fold import JobState
-from pipeline.ledger.store import Ledger, Reader, open_ledger
+from pipeline.ledger.store import Reader, open_ledger
 from pipeline.manifest import Campaign
-from pipeline.mirror.mirror import ROWS, Mirror, mirror_of
+from pipeline.mirror.mirror import ROWS, mirror_of
 from pipeline.provider.replies import Refused
 from pipeline.report.entries import Lines
 from pipeline.runlog import LOGGER
@@ -83,7 +83,10 @@ async def run(
     stopping = Stopping()
     mirror = mirror_of(folder, keep_videos=config.output.keep_videos) if stage is None else None
     # Around everything: a signal while the ledger is opened or closed is a wish as well, and kills no bookkeeping.
-    with signals_to(stopping.interrupt), _open_ledger(folder, clock, stage, mirror, known) as ledger:
+    with (
+        signals_to(stopping.interrupt),
+        open_ledger(folder / "ledger", clock, durable=stage is None, follower=mirror, known=known) as ledger,
+    ):
         try:
             check_provider(ledger.state, config, folder)
             check_part(folder, campaign, ledger.state)
@@ -125,12 +128,6 @@ async def run(
         with signals_to(stopping.interrupt):
             await tell(webhook, result.notice, folder, key, clock, stopping)
     return result
-
-
-def _open_ledger(
-    folder: Path, clock: Clock, stage: Stage | None, mirror: Mirror | None, known: Reader | None
-) -> contextlib.AbstractContextManager[Ledger]:
-    return open_ledger(folder / "ledger", clock, durable=stage is None, follower=mirror, known=known)
 
 
 async def _run_engine(
