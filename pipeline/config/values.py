@@ -130,7 +130,6 @@ _NAME = _text(rf"(?!{_KEY_BEGINNING}){_VARIABLE.pattern}", "the name of the envi
 Positive = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False), BeforeValidator(_plain_number)]
 Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False), BeforeValidator(_plain_number)]
 Count = Annotated[int, Field(gt=0, le=1_000_000), BeforeValidator(_plain_number)]
-CountOrZero = Annotated[int, Field(ge=0, le=1_000_000), BeforeValidator(_plain_number)]
 Few = Annotated[int, Field(ge=0, le=1_000), BeforeValidator(_plain_number)]
 Threads = Annotated[int, Field(gt=0, le=64), BeforeValidator(_plain_number)]
 Money = Annotated[int, BeforeValidator(_money), WithJsonSchema(_AMOUNT)]
