@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import gc
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.config import Config
@@ -20,6 +19,7 @@ from pipeline.engine.stopping import LeavingError, Stopping, StopReason
 from pipeline.jobs import Job
 from pipeline.kernel.clock import Clock, SystemClock
 from pipeline.kernel.errors import MachineError
+from pipeline.kernel.garbage import calm_garbage_collector
 from pipeline.kernel.usd import format_usd
 from pipeline.ledger.fold import JobState
 from pipeline.ledger.store import Reader, open_ledger
@@ -157,7 +157,7 @@ async def _run_engine(
     done_elsewhere = sum(over[each] - of_these[each] for each in (JobState.STORED, JobState.FAILED))
     live = LiveRun(context, lines, asked, done_elsewhere, to_start, notices)
     watcher.started(live)
-    with _calm_garbage_collector():
+    with calm_garbage_collector():
         housekeeping = asyncio.create_task(_keep_house(live, reports=not rehearsed))
         try:
             await _make_jobs(context, left, options, trial_of(campaign, config, state, options))
@@ -258,14 +258,3 @@ async def _write_live_report(live: LiveRun) -> None:
         raise
     except Exception:
         logging.getLogger(LOGGER).exception("the report could not be written; it is tried again")
-
-
-@contextlib.contextmanager
-def _calm_garbage_collector() -> Iterator[None]:
-    """Thousands of live coroutines make frequent collections dear: measured, 1.5 times the throughput."""
-    before = gc.get_threshold()
-    gc.set_threshold(50_000, 50, 100)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
