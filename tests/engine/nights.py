@@ -90,7 +90,7 @@ class Night:
         webhook: str | None = None,
         **options: Any,
     ) -> RunResult:
-        with report_once(), patch.object(running, "open_provider", self._open_provider):
+        with report_once(), patch.object(running, "open_provider", self.open_provider):
             return await run(
                 made,
                 config or self.config(),
@@ -107,9 +107,10 @@ class Night:
         return MemoryConnector(self.provider.connection, **how)
 
     @contextlib.asynccontextmanager
-    async def _open_provider(
+    async def open_provider(
         self, config: Config, _folder: Path, key: str, clock: VirtualClock, **_: object
     ) -> AsyncIterator[OpenProvider]:
+        """In place of the pipeline's own: a client that is joined to this night's provider."""
         settings = config.provider_settings()
         async with Client(settings, key, clock, self.connect) as client:
             yield OpenProvider(client, key, settings.is_loopback, None, self.connect)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
-from nights import KEY, Night
+from nights import KEY, Night, play
 from support import campaign, durable_state
-from virtual_time import run_virtually
 
+from pipeline import settling
 from pipeline.kernel.errors import InputError, RunDirectoryError
 from pipeline.ledger.fold import JobState
 from pipeline.ledger.store import open_ledger, read_events
@@ -19,8 +20,9 @@ LATE_S = 6 * 3600.0
 LOST = {"submit_504_after": 1.0}
 
 
-async def reconciled(night: Night) -> Reconciliation:
-    return await reconcile(night.folder, night.config(), key=KEY, clock=night.clock)
+async def reconciled(night: Night, key: str = KEY) -> Reconciliation:
+    with patch.object(settling, "open_provider", night.open_provider):
+        return await reconcile(night.folder, night.config(), key=key, clock=night.clock)
 
 
 def doubtful_night(tmp_path: Path, rows: int = 2) -> Path:
@@ -31,7 +33,7 @@ def doubtful_night(tmp_path: Path, rows: int = 2) -> Path:
             assert (await night.run(campaign(tmp_path, rows))).exit_code == 5
             return night.folder
 
-    return run_virtually(main())
+    return play(main())
 
 
 def test_an_undisturbed_run_agrees_with_the_history(tmp_path: Path) -> None:
@@ -47,7 +49,7 @@ def test_an_undisturbed_run_agrees_with_the_history(tmp_path: Path) -> None:
             assert (found.comparison.agreed, found.comparison.agreed_microusd) == (4, 8_750_000)
             assert read_events(night.folder / "ledger") == before
 
-    run_virtually(main())
+    play(main())
 
 
 def test_doubt_is_settled_without_a_run_and_without_a_submission(tmp_path: Path) -> None:
@@ -69,7 +71,7 @@ def test_doubt_is_settled_without_a_run_and_without_a_submission(tmp_path: Path)
             assert (await reconciled(night)).exit_code == 0
             night.check(made)
 
-    run_virtually(main())
+    play(main())
 
 
 def test_what_never_arrived_is_freed_without_a_run(tmp_path: Path) -> None:
@@ -88,7 +90,7 @@ def test_what_never_arrived_is_freed_without_a_run(tmp_path: Path) -> None:
             assert (await night.run(made)).exit_code == 0
             night.check(made)
 
-    run_virtually(main())
+    play(main())
 
 
 def test_a_failure_that_was_billed_against_the_providers_word_is_found(tmp_path: Path) -> None:
@@ -107,7 +109,7 @@ def test_a_failure_that_was_billed_against_the_providers_word_is_found(tmp_path:
             billed = {each["request_id"] for each in night.provider.invoice()["charges"]}
             assert charge.request_id in billed - set(durable_state(night.folder).request_ids)
 
-    run_virtually(main())
+    play(main())
 
 
 def test_a_history_that_cannot_be_read_changes_nothing(tmp_path: Path) -> None:
@@ -120,7 +122,7 @@ def test_a_history_that_cannot_be_read_changes_nothing(tmp_path: Path) -> None:
             assert (found.exit_code, found.comparison, len(found.left)) == (6, None, 1)
             assert "could not be read" in found.message
 
-    run_virtually(main())
+    play(main())
 
 
 def test_a_refused_key_is_the_accounts_matter(tmp_path: Path) -> None:
@@ -129,11 +131,11 @@ def test_a_refused_key_is_the_accounts_matter(tmp_path: Path) -> None:
     async def main() -> None:
         async with Night(tmp_path, keys=(KEY,)) as night:
             await night.run(campaign(tmp_path, 1))
-            found = await reconcile(night.folder, night.config(), key="SG_ffffffffffffffff", clock=night.clock)
+            found = await reconciled(night, key="SG_ffffffffffffffff")
             assert found.exit_code == 4
             assert "key" in found.message
 
-    run_virtually(main())
+    play(main())
 
 
 def test_a_charge_of_another_provider_is_not_asked_for(tmp_path: Path) -> None:
@@ -146,7 +148,7 @@ def test_a_charge_of_another_provider_is_not_asked_for(tmp_path: Path) -> None:
             with pytest.raises(RunDirectoryError, match="belongs to segmind"):
                 await reconcile(night.folder, other, key=KEY, clock=night.clock)
 
-    run_virtually(main())
+    play(main())
 
 
 def test_a_persons_word_frees_the_money_and_is_kept_with_name_and_reason(tmp_path: Path) -> None:
@@ -178,10 +180,10 @@ def test_a_persons_word_names_the_request_and_the_next_run_collects_it(tmp_path:
             night.check(made)
 
     names: list[str] = []
-    night = run_virtually(lose())
+    night = play(lose())
     done = resolve(night.folder, "row-0", request_id=names[0])
     assert (done.billed, done.request_id) == (True, names[0])
-    run_virtually(collect())
+    play(collect())
 
 
 def test_a_word_that_cannot_be_true_is_refused(tmp_path: Path) -> None:
@@ -212,7 +214,7 @@ def test_a_row_with_several_doubts_must_be_named_by_attempt(tmp_path: Path) -> N
             await night.run(campaign(tmp_path, 1, count=2))
             return night.folder
 
-    folder = run_virtually(main())
+    folder = play(main())
     with pytest.raises(InputError, match="several") as refused:
         resolve(folder, "row-0", request_id=None)
     for job_id in durable_state(folder).jobs:

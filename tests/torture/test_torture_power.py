@@ -241,8 +241,8 @@ class Inspection:
     def _open(self, tree: Tree, journal: bytes) -> dict[str, str]:
         """The stored videos of a ledger that opens and covers the journal; the two are looked at once."""
         ledger = {path[11:]: content for path, content in tree.items() if path.startswith("run/ledger/")}
-        if "_lock" in ledger:
-            ledger["_lock"] = b""  # who held it: overwritten by the next holder, and read by nobody before
+        for name in ledger.keys() & {"_lock", "_ballast"}:
+            ledger[name] = b""  # who held it, and what means nothing: written anew by the next holder, read by nobody
         key = (frozenset(ledger.items()), journal)
         if key not in self._verdicts:
             try:
