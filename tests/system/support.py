@@ -15,7 +15,6 @@ from PIL import Image
 
 from pipeline.config import Config, load_config
 from pipeline.jobs import canonical_json
-from pipeline.kernel.clock import Clock
 from pipeline.ledger.fold import JobState, State, fold
 from pipeline.ledger.store import read_events
 from pipeline.manifest import Campaign, load_manifest
@@ -119,26 +118,18 @@ def report_once() -> Any:
 
 
 async def run_once(
-    made: Campaign,
-    config: Config,
-    folder: Path,
-    *,
-    watcher: Watcher | None = None,
-    clock: Clock | None = None,
-    **options: Any,
+    made: Campaign, config: Config, folder: Path, *, watcher: Watcher | None = None, **options: Any
 ) -> RunResult:
     """One run, as the command line would do it."""
-    return await run(made, config, folder, key=KEY, options=RunOptions(**options), watcher=watcher, clock=clock)
+    return await run(made, config, folder, key=KEY, options=RunOptions(**options), watcher=watcher)
 
 
-async def run_until_done(
-    made: Campaign, config: Config, folder: Path, *, most: int = 60, clock: Clock | None = None
-) -> list[RunResult]:
+async def run_until_done(made: Campaign, config: Config, folder: Path, *, most: int = 60) -> list[RunResult]:
     """Run again and again, as a person would after each cure, until nothing is left to do."""
     results: list[RunResult] = []
     while not results or results[-1].exit_code not in (0, 1):
         assert len(results) < most, f"still not done after {most} runs: {results[-1].summary}"
-        results.append(await run_once(made, config, folder, clock=clock))
+        results.append(await run_once(made, config, folder))
     return results
 
 
