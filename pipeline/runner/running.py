@@ -228,19 +228,30 @@ def _hold_against_floor(context: RunContext, balance: int) -> None:
 
 
 async def _keep_house(live: LiveRun, *, reports: bool) -> None:
-    """Once a minute: look at the account's floor, write the report. Trouble here never touches the run."""
-    context, report_due_s = live.context, 0.0
+    """Once a minute: look at the account's floor, write the report. Trouble here touches neither run nor next minute."""
+    clock, report_due_s = live.context.clock, 0.0
     while True:
-        await context.clock.sleep(HOUSEKEEPING_S)
-        if context.settings.bounds.credits_floor is not None:
-            with contextlib.suppress(LeavingError):
-                balance = await context.ask(context.provider.credits, Turn.URGENT)
-                if isinstance(balance, int):
-                    _hold_against_floor(context, balance)
-        began_s = context.clock.monotonic_s()
-        if reports and began_s >= report_due_s:
-            await _write_live_report(live)
-            report_due_s = began_s + REPORT_RESTS * (context.clock.monotonic_s() - began_s)
+        await clock.sleep(HOUSEKEEPING_S)
+        try:
+            await _look_at_floor(live.context)
+            began_s = clock.monotonic_s()
+            if reports and began_s >= report_due_s:
+                await _write_live_report(live)
+                report_due_s = began_s + REPORT_RESTS * (clock.monotonic_s() - began_s)
+        except Exception:
+            logging.getLogger(LOGGER).exception(
+                "the minute's report or look at the account failed; the next one follows"
+            )
+
+
+async def _look_at_floor(context: RunContext) -> None:
+    """Hold the account's balance against the floor, if there is one."""
+    if context.settings.bounds.credits_floor is None:
+        return
+    with contextlib.suppress(LeavingError):
+        balance = await context.ask(context.provider.credits, Turn.URGENT)
+        if isinstance(balance, int):
+            _hold_against_floor(context, balance)
 
 
 async def _write_live_report(live: LiveRun) -> None:
@@ -256,5 +267,3 @@ async def _write_live_report(live: LiveRun) -> None:
         # The thread goes on: it must be done before the last report of the run is written.
         await asyncio.wait([writing])
         raise
-    except Exception:
-        logging.getLogger(LOGGER).exception("the report could not be written; it is tried again")
