@@ -228,7 +228,7 @@ def _hold_against_floor(context: RunContext, balance: int) -> None:
 
 
 async def _keep_house(live: LiveRun, *, reports: bool) -> None:
-    """Once a minute: look at the account's floor, write the report. Trouble here touches neither run nor next minute."""
+    """Once a minute: look at the account's floor, write the report. Trouble touches neither run nor next minute."""
     clock, report_due_s = live.context.clock, 0.0
     while True:
         await clock.sleep(HOUSEKEEPING_S)
