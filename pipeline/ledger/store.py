@@ -51,9 +51,9 @@ SHELVED_AT_ONCE = 4_096
 """So many jobs that a run has stored become rows together."""
 
 _LOCK = "_lock"
-_MOMENTS = ["at", "event", "error_class"]
 _KINDS = pa.dictionary(pa.int8(), pa.string())
 """How kinds of events are kept where there are millions: each word once, and a byte for each event."""
+_MOMENTS = pa.schema([SCHEMA.field("at"), pa.field("event", _KINDS), SCHEMA.field("error_class")])
 
 
 class Follower(Protocol):
@@ -456,7 +456,7 @@ def _beside_a_writer(folder: Path, read: Callable[[list[SegmentName], list[Segme
 
 def _moments_of(table: pa.Table) -> pa.Table:
     at = SCHEMA.get_field_index("event")
-    return table.set_column(at, "event", table["event"].dictionary_encode().cast(_KINDS)).select(_MOMENTS)
+    return table.set_column(at, "event", table["event"].dictionary_encode().cast(_KINDS)).select(_MOMENTS.names)
 
 
 class Reader:
@@ -471,7 +471,7 @@ class Reader:
 
     def _forget(self) -> None:
         self.state = State()
-        self.moments = _moments_of(SCHEMA.empty_table())
+        self.moments = pa.Table.from_batches([], _MOMENTS)
         self._names: set[SegmentName] = set()
         self._points = {0: segments.GENESIS}
         """Where the chain stood after the last event of each segment that was read."""
