@@ -109,17 +109,26 @@ def make_config(
     )
 
 
-def prepare(manifest: Path, config: Config, *, json: bool, one_line: bool = False, **asked: Unpack[Asked]) -> Prepared:
+def prepare(
+    manifest: Path,
+    config: Config,
+    *,
+    json: bool,
+    one_line: bool = False,
+    shown: bool = True,
+    **asked: Unpack[Asked],
+) -> Prepared:
     """All that a verb works on, checked. With `json`, the manifest's mistakes are told on standard output as the rest.
 
     Args:
         one_line: as an event, on one line.
+        shown: whether a terminal is told that it takes long.
     """
     from pipeline.cli.screen import places_json, say_event, say_json, working
     from pipeline.kernel.errors import ManifestError
 
     try:
-        with working(f"Reading {manifest}"):
+        with working(f"Reading {manifest}", shown=shown):
             prepared = api.prepare(manifest, config, **asked)
     except ManifestError as error:
         if not json:

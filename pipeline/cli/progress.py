@@ -28,6 +28,7 @@ LEAST_BAR, MOST_BAR = 8, 24
 
 USUAL_WIDTH = 80
 ANY_WIDTH = 10_000
+"""Wider than any terminal: what writes the lines need not look for the width again."""
 
 
 class Progress(Watcher):
@@ -49,9 +50,6 @@ class Progress(Watcher):
     def __enter__(self) -> Self:
         self._say_working("Opening the run directory")
         return self
-
-    def _say_working(self, what: str) -> None:
-        self._working.enter_context(working(what, shown=self._shown))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -108,6 +106,9 @@ class Progress(Watcher):
         if stopping.is_stopping and not self._told_stop:
             self._told_stop = True
             self._print(f"Stopping: {sentence(stopping.message)} Ctrl-C leaves what runs to the next run.")
+
+    def _say_working(self, what: str) -> None:
+        self._working.enter_context(working(what, shown=self._shown))
 
     def _print(self, text: str) -> None:
         if self._bar is not None:

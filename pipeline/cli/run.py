@@ -116,6 +116,7 @@ def run(
         settings,
         json=json,
         one_line=True,
+        shown=not no_progress,
         out=out,
         limit=limit,
         part=part,
@@ -126,7 +127,7 @@ def run(
     )
     key, webhook = prepared.secrets()
     campaign, folder = prepared.campaign, str(prepared.folder)
-    with working(f"Looking at {folder}"):
+    with working(f"Looking at {folder}", shown=not no_progress):
         made = prepared.plan()
     if not json:
         for warning in campaign.warnings:

@@ -7,8 +7,7 @@ place in the order, as in a live run. A test holds both ways of folding equal, i
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -49,19 +48,10 @@ def fold_table(state: State, table: pa.Table) -> None:
 
 
 class _Plain(NamedTuple):
-    """Jobs with a plain life: the rows of each, its id and its request's."""
+    """Jobs with a plain life: the rows of each, and its id."""
 
     lives: Numbers
     jobs: list[str]
-    requests: list[str]
-
-    def only(self, wanted: Sequence[bool]) -> _Plain:
-        """Those that are wanted."""
-        return _Plain(
-            self.lives[np.array(wanted, dtype=bool)],
-            list(itertools.compress(self.jobs, wanted)),
-            list(itertools.compress(self.requests, wanted)),
-        )
 
 
 def _fold_beside(state: State, events: _Columns, plain: _Plain, others: Numbers) -> None:
@@ -106,7 +96,7 @@ def _take_in(
         looks: when the account was looked at, by `seq`, and what was known of it from then on.
         late: the jobs that these events began otherwise, and the `seq` with which each was reserved.
     """
-    lives, jobs, _ = plain
+    lives, jobs = plain
     seqs = events.numbers("seq")[lives[:, _RESERVED]]
     facts = events.facts(lives, np.searchsorted([seq for seq, *_ in looks], seqs) - 1)
     order = np.argsort(np.concatenate([list(late.values()), seqs]), kind="stable").tolist() if late else []
@@ -182,7 +172,7 @@ class _Columns:
         good &= (quotes > 0) & (costs >= 0) & (costs <= quotes)
         good &= self._has_own_request(np.flatnonzero(kinds == _SUBMITTED))[lives[:, _SUBMITTED]]
         # Earlier ones first, as the codes are given in the order in which the ids appear.
-        return self._without_known(lives[good], state)
+        return self._claimed(lives[good], state)
 
     def _has_own_request(self, submitted: Numbers) -> npt.NDArray[np.bool_]:
         """For each row, whether it names a request that no other of the `submitted` names."""
@@ -192,20 +182,23 @@ class _Columns:
         is_own[submitted] = (np.bincount(codes, minlength=len(names))[codes] == 1) & is_name[codes]
         return is_own
 
-    def _without_known(self, lives: Numbers, state: State) -> _Plain:
-        """Without those whose job or request the state knows already, which is for the table of moves to judge.
+    def _claimed(self, lives: Numbers, state: State) -> _Plain:
+        """These lives, whose requests are theirs in `state` from now on.
 
-        The requests of the others are theirs in `state` from now on.
+        None of them where the state knows any of their jobs or requests already: that is impossible, and the table of
+        moves, to which all events go then, says which is the first and why.
         """
         jobs, requests = self.texts("job_id", lives[:, _RESERVED]), self.texts("request_id", lives[:, _SUBMITTED])
-        plain = _Plain(lives, jobs, requests)
         if not all(jobs) or not state.jobs.places.keys().isdisjoint(jobs):
-            plain = plain.only([bool(job_id) and job_id not in state.jobs for job_id in jobs])
+            return _Plain(lives[:0], [])
         # Looked up and noted at once: a million dictionary entries are a million misses of the processor's cache.
-        owners = list(map(state.request_ids.setdefault, plain.requests, plain.jobs))
-        if owners != plain.jobs:
-            plain = plain.only([owner == job_id for owner, job_id in zip(owners, plain.jobs, strict=True)])
-        return plain
+        owners = list(map(state.request_ids.setdefault, requests, jobs))
+        if owners == jobs:
+            return _Plain(lives, jobs)
+        for request, owner, job_id in zip(requests, owners, jobs, strict=True):
+            if owner == job_id:
+                del state.request_ids[request]
+        return _Plain(lives[:0], [])
 
     def facts(self, lives: Numbers, looks: Numbers) -> pa.Table:
         """A row for each life with what `_maker` makes a record of."""

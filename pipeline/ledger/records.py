@@ -17,6 +17,8 @@ import pyarrow as pa
 if TYPE_CHECKING:
     from pipeline.ledger.fold import JobRecord
 
+Numbers = npt.NDArray[np.int64]
+
 ASKED_SINGLY = 2_000
 """After so many questions about single rows of a table, all of its values are taken out at once."""
 
@@ -66,11 +68,11 @@ class _Rows:
             return self._make(*self._values[row])
         return self._make(*[column[row].as_py() for column in self.table.columns])
 
-    def records(self, rows: npt.NDArray[np.int64]) -> Iterator[JobRecord]:
+    def records(self, rows: Numbers) -> Iterator[JobRecord]:
         """The records of many rows, read together."""
         return map(self._make, *(column.to_pylist() for column in _take(self.table, rows).columns))
 
-    def columns(self, names: Sequence[str], rows: npt.NDArray[np.int64]) -> pa.Table:
+    def columns(self, names: Sequence[str], rows: Numbers) -> pa.Table:
         """Some of `COLUMNS` of some rows."""
         here = _take(self.table.select([name for name in names if name not in self._same]), rows)
         arrays = [
@@ -150,14 +152,21 @@ class Records(MutableMapping[str, "JobRecord"]):
         """The records of these jobs, None without one. Only they are read, and together."""
         places = self.places_of(job_ids)
         found = [None if isinstance(place, int) else place for place in places]
-        numbers = np.array([place if isinstance(place, int) else -1 for place in places], dtype=np.int64)
-        tables = np.searchsorted(self._firsts, numbers, side="right") - 1
-        for at in np.unique(tables[numbers >= 0]).tolist():
-            mine = np.flatnonzero(tables == at)
-            records = self._rows[at].records(numbers[mine] - self._firsts[at])
-            for number, record in zip(mine.tolist(), records, strict=True):
+        held = np.array([number for number, place in enumerate(places) if isinstance(place, int)], dtype=np.int64)
+        numbers = np.array([place for place in places if isinstance(place, int)], dtype=np.int64)
+        for table, rows, where in self._by_table(numbers):
+            for number, record in zip(held[where].tolist(), table.records(rows), strict=True):
                 found[number] = record
         return found
+
+    def _by_table(self, numbers: Numbers) -> Iterator[tuple[_Rows, Numbers, Numbers]]:
+        """The tables that have the rows with these numbers: of each, which rows, and where in `numbers` these are."""
+        tables = np.searchsorted(self._firsts, numbers, side="right") - 1
+        order = np.argsort(tables, kind="stable")
+        touched, firsts = np.unique(tables[order], return_index=True)
+        for at, first, last in zip(touched.tolist(), firsts, [*firsts[1:], len(order)], strict=False):
+            where = order[first:last]
+            yield self._rows[at], numbers[where] - self._firsts[at], where
 
     def are(self, job_ids: Sequence[str]) -> bool:
         """Whether these are all the jobs, in their order: most often true of a finished run, and seen at a glance."""
@@ -191,24 +200,15 @@ class Records(MutableMapping[str, "JobRecord"]):
         rows = np.flatnonzero(numbers >= 0)
         if not len(rows):
             return others
-        wanted = self._columns_of_rows(names, numbers[rows])
+        parts = [(table.columns(names, mine), where) for table, mine, where in self._by_table(numbers[rows])]
+        there = np.concatenate([where for _, where in parts])
+        wanted = _take(pa.concat_tables([part for part, _ in parts]), np.argsort(there, kind="stable"))
         if not records:
             return wanted
         order = np.empty(len(places), dtype=np.int64)
         order[rows] = np.arange(len(rows))
         order[numbers < 0] = np.arange(len(rows), len(places))
         return _take(pa.concat_tables([wanted, others]), order)
-
-    def _columns_of_rows(self, names: Sequence[str], numbers: npt.NDArray[np.int64]) -> pa.Table:
-        """Some of `COLUMNS` of the rows with these numbers; no table is touched that has none of them."""
-        tables = np.searchsorted(self._firsts, numbers, side="right") - 1
-        by_table = np.argsort(tables, kind="stable")
-        touched, begins = np.unique(tables[by_table], return_index=True)
-        parts = [
-            self._rows[at].columns(names, numbers[mine] - self._firsts[at])
-            for at, mine in zip(touched.tolist(), np.split(by_table, begins[1:]), strict=True)
-        ]
-        return _take(pa.concat_tables(parts), np.argsort(by_table, kind="stable"))
 
     def __setitem__(self, job_id: str, record: JobRecord) -> None:
         self.places[job_id] = record
@@ -244,7 +244,7 @@ def _all_the_same(value: object, name: str, count: int) -> pa.Array[Any]:
     return pa.array([value], COLUMNS[name]).take(nowhere)
 
 
-def _take(table: pa.Table, numbers: npt.NDArray[np.int64]) -> pa.Table:
+def _take(table: pa.Table, numbers: Numbers) -> pa.Table:
     """Rows of a table by their numbers; a stretch of them as it is."""
     first = int(numbers[0])
     if (numbers == np.arange(first, first + len(numbers))).all():

@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from conftest import Command
+from conftest import FAST, Command
 
 from pipeline.cli import screen
 from pipeline.cli.run import with_retry_value
@@ -339,3 +339,15 @@ def test_a_terminal_that_is_gone_is_no_trouble(monkeypatch: pytest.MonkeyPatch) 
     with screen.working("Reading rows.csv"):
         assert terminal.told.wait(30)
     assert terminal.closed
+
+
+@pytest.mark.parametrize("flags", [(), ("--no-progress",)])
+def test_no_progress_is_none_before_and_after_the_run_either(
+    command: Command, manifest: str, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(screen, "_tell", lambda what, _done: told.append(what))
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    assert command("run", manifest, *FAST, *flags).code == 0
+    all_told = ["Reading m.csv", "Looking at outputs/m", "Opening the run directory", "Writing the report"]
+    assert told == ([] if flags else all_told)
