@@ -18,7 +18,7 @@ def write_report(
     folder: Path, lines: Sequence[Line], state: State, summary: dict[str, Any], *, live: bool = False
 ) -> None:
     """Write the report of a run directory; `live` while its run goes on."""
-    # pandas takes half a second to load: only who writes a report waits for it.
+    # Only who writes a report waits for what that takes to load.
     from pipeline.report import write
 
     write.write_report(folder, lines, state, summary, live=live)
