@@ -43,6 +43,7 @@ schema: .venv/ready  ## Write the schemas that editors read, after a change of w
 	@touch $@
 
 bench: .venv/peers/ready  ## Measure the whole path against its floor and others, memory as jobs grow, the ledger, plans
+	$(BIN)/python -m benchmarks.yardsticks
 	$(BIN)/python -m benchmarks.whole_path --peers .venv/peers/bin/python
 	$(BIN)/python -m benchmarks.whole_path --sizes 1000,10000,100000
 	$(BIN)/python -m benchmarks.ledger

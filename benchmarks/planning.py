@@ -9,17 +9,15 @@ id, a prompt of their own, three parameters and a variable. Nothing is deleted b
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
+
+from benchmarks.commands import Costs, measure_command
 
 YAML_SHARE = 10
 """YAML is measured with so many times fewer rows: who has a million has a table."""
@@ -45,23 +43,15 @@ def main() -> None:
     ):
         path = folder / f"rows-{rows}.{name}"
         write(path, rows)
-        runs = [_plan(path) for _ in range(arguments.runs)]
-        wall, cpu, peak = (statistics.median(run[at] for run in runs) for at in range(3))
-        spread = f"({min(run[1] for run in runs):.1f} to {max(run[1] for run in runs):.1f})"
-        print(f"{name:<9}{rows:>10,}{wall:>9.1f}{cpu:>9.1f}{1000 * cpu / rows:>9.3f}{peak:>10.0f}   {spread}")
-
-
-def _plan(path: Path) -> tuple[float, float, float]:
-    """Wall seconds, CPU seconds and peak memory in MiB of one plan, on the first core."""
-    started = time.monotonic()
-    child = subprocess.Popen(
-        [sys.executable, "-m", "pipeline", "plan", str(path), "--budget-usd", "100"],
-        stdout=subprocess.DEVNULL,
-        preexec_fn=lambda: os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1]),
-    )
-    _, status, usage = os.wait4(child.pid, 0)
-    assert status == 0, f"plan of {path} ended with {status}"
-    return time.monotonic() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+        runs = [measure_command("plan", str(path), "--budget-usd", "100") for _ in range(arguments.runs)]
+        median = Costs(*map(statistics.median, zip(*runs, strict=True)))
+        spread = f"({min(run.cpu_s for run in runs):.1f} to {max(run.cpu_s for run in runs):.1f})"
+        ms_per_row = 1000 * median.cpu_s / rows
+        print(
+            f"{name:<9}{rows:>10,}{median.wall_s:>9.1f}{median.cpu_s:>9.1f}{ms_per_row:>9.3f}{median.peak_mib:>10.0f}"
+            f"   {spread}",
+            flush=True,
+        )
 
 
 def _rows(rows: int) -> Iterator[tuple[str, str, int, str, str]]:

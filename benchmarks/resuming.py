@@ -13,13 +13,13 @@ import argparse
 import asyncio
 import hashlib
 import itertools
-import os
+import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
+from benchmarks.commands import Costs, measure_command
 from pipeline.jobs import Job
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.store import open_ledger
@@ -27,8 +27,9 @@ from pipeline.manifest import load_manifest
 
 COMMIT = 2_000
 """Events that are recorded at once."""
-
-Costs = tuple[float, float, float]
+FEW_ROWS = 1_000
+"""So many and fewer take little more than a start, which is worth measuring often."""
+RUNS_OF_FEW = 9
 
 
 def main() -> None:
@@ -46,7 +47,7 @@ def main() -> None:
             (directory / "videos" / f"{job.stem}.mp4").write_bytes(_video(job))
         return
     root = Path(tempfile.mkdtemp(prefix="kling-batch-bench-"))
-    print(f"one run each; files in {root}")
+    print(f"one run each, up to {FEW_ROWS:,} rows {RUNS_OF_FEW} in turns and medians; files in {root}")
     print(f"{'command':<9}{'rows':>10}{'wall s':>9}{'CPU s':>9}{'peak MiB':>10}{'ms more a row':>15}")
     before: dict[str, tuple[int, float]] = {}
     for rows in map(int, arguments.rows.split(",")):
@@ -68,14 +69,24 @@ def _measure(folder: Path, rows: int) -> dict[str, Costs]:
     prepare = [sys.executable, "-m", "benchmarks.resuming", "--prepare", str(manifest), str(directory)]
     subprocess.run(prepare, check=True)
     run = ["run", str(manifest), "-o", str(directory), "--budget-usd", "100000000"]
-    _command(*run)  # the first writes down whose directory this is
-    return {
-        "plan": _command("plan", str(manifest), "--budget-usd", "100000000"),
-        "run": _command(*run),
-        "status": _command("status", str(directory)),
-        "report": _command("report", str(directory)),
-        "export": _command("export", str(directory), "--format", "parquet", "--to", str(folder / "exported")),
+    measure_command(*run)  # the first writes down whose directory this is
+    commands = {
+        "plan": ["plan", str(manifest), "--budget-usd", "100000000"],
+        "run": run,
+        "status": ["status", str(directory)],
+        "report": ["report", str(directory)],
     }
+    if rows <= FEW_ROWS:
+        commands = {"--help": ["--help"]} | commands
+    exported = ["export", str(directory), "--format", "parquet", "--to", str(folder / "exported")]
+    turns = [
+        {name: measure_command(*words) for name, words in commands.items()}
+        for _ in range(RUNS_OF_FEW if rows <= FEW_ROWS else 1)
+    ]
+    costs = {
+        name: Costs(*map(statistics.median, zip(*(turn[name] for turn in turns), strict=True))) for name in commands
+    }
+    return costs | {"export": measure_command(*exported)}
 
 
 def _video(job: Job) -> bytes:
@@ -112,20 +123,6 @@ def _life(job: Job) -> list[Event]:
             **later,
         ),
     ]
-
-
-def _command(*arguments: str) -> Costs:
-    """Wall seconds, CPU seconds and peak memory in MiB of one command, on the first core."""
-    started_s = time.monotonic()
-    child = subprocess.Popen(
-        [sys.executable, "-m", "pipeline", *arguments],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        preexec_fn=lambda: os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1]),
-    )
-    _, status, usage = os.wait4(child.pid, 0)
-    assert status == 0, f"{arguments[0]} ended with {status}"
-    return time.monotonic() - started_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
 if __name__ == "__main__":
