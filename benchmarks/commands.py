@@ -17,15 +17,19 @@ class Costs(NamedTuple):
     peak_mib: float
 
 
+def users_environment() -> dict[str, str]:
+    """This environment, in which Python compiles each module once and not at every start, as users have it."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
 def measure_command(*arguments: str) -> Costs:
-    """Run `kling-batch` with these arguments on the first core, as users have it: its modules are compiled once."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    """Run `kling-batch` with these arguments on the first core."""
     started_s = time.monotonic()
     child = subprocess.Popen(
         [sys.executable, "-m", "pipeline", *arguments],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env=environment,
+        env=users_environment(),
         preexec_fn=lambda: os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1]),
     )
     _, status, usage = os.wait4(child.pid, 0)

@@ -22,6 +22,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.commands import users_environment
+
 KEY = "SG_0123456789abcdef"
 LEVELS = ("container", "frames", "full")
 PEERS = ("sdk", "scrapy")
@@ -118,7 +120,7 @@ def _one(arguments: argparse.Namespace, name: str, jobs: int, folder: Path) -> M
             command = [sys.executable, "-m", "benchmarks.whole_path", "--one", json.dumps(asked)]
             if name in PEERS:
                 command = [str(arguments.peers), "benchmarks/peers.py", name, json.dumps(asked)]
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=users_environment())
             return dict(json.loads(done.stdout))
         finally:
             provider.terminate()
