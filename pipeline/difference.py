@@ -135,9 +135,7 @@ class Rebought:
 def paid_and_unasked(job_ids: Sequence[str], state: State) -> dict[str, JobRecord]:
     """The records that hold money and whose ids are not among these: removed rows, or ids made differently."""
     unpaid = (JobState.VOIDED, JobState.FAILED)
-    gone = set() if state.jobs.are(job_ids) else state.jobs.places.keys() - set(job_ids)
-    unasked = [job_id for job_id in state.jobs if job_id in gone] if gone else []
-    return {job_id: state.jobs[job_id] for job_id in unasked if state.state_of(job_id) not in unpaid}
+    return {record.job_id: record for record in state.jobs.beside(job_ids) if record.state not in unpaid}
 
 
 def bought_again(

@@ -8,7 +8,7 @@ follow what; `docs/design.md` draws it, and a test holds the two equal.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -19,7 +19,7 @@ from pipeline.kernel.errors import ERROR_CLASSES, ErrorClass, Reaction
 from pipeline.ledger.budget import Books
 from pipeline.ledger.budget import ImpossibleMoveError as ImpossibleMoveError
 from pipeline.ledger.events import RUN_EVENTS, Event, EventKind
-from pipeline.ledger.records import Records, are_rows
+from pipeline.ledger.records import Records, RequestIds
 from pipeline.models.values import is_image_hash
 
 
@@ -77,8 +77,8 @@ class JobRecord:
 
     Money in micro-dollars, times in microseconds since 1970. `counted_failures` are those that count against
     `retry.max_attempts` since the last grant; `fetch_failures` those of the latest attempt. `reserved_seq` is the event
-    that the latest attempt began with, `skew_us` how far the provider's clock was ahead of ours then, and `account`
-    the last look at the account before it.
+    that the latest attempt began with, `first_reserved_seq` that of the first one, `skew_us` how far the provider's
+    clock was ahead of ours at the latest, and `account` the last look at the account before it.
     """
 
     job_id: str
@@ -94,6 +94,7 @@ class JobRecord:
     http_status: int = 0
     first_submitted_us: int | None = None
     reserved_us: int = 0
+    first_reserved_seq: int = 0
     reserved_seq: int = 0
     skew_us: int = 0
     account: Account | None = None
@@ -153,8 +154,7 @@ class State:
 
     books: Books = field(default_factory=Books)
     jobs: Records = field(default_factory=Records)
-    request_ids: dict[str, str] = field(default_factory=dict)
-    """Every request id ever recorded, and the job it belongs to: none may ever belong to two."""
+    request_ids: RequestIds = field(init=False)
     runs: list[RunRecord] = field(default_factory=list)
     counts: Counter[JobState] = field(default_factory=Counter)
     """How many jobs stand where."""
@@ -174,6 +174,9 @@ class State:
     """Where the provider keeps each start image that was a file, by `sha256:` and the hash of its bytes."""
     last_seq: int = 0
     attempts: int = 0
+
+    def __post_init__(self) -> None:
+        self.request_ids = RequestIds(self.jobs)
 
     def apply(self, event: Event) -> None:
         """Take in one event.
@@ -261,23 +264,25 @@ class State:
         among = self.jobs.values() if JobState.STORED in states else self.jobs.unsettled()
         return (record for record in among if record.state in states)
 
-    def states_of(self, job_ids: Sequence[str]) -> list[JobState | None]:
+    def states_of(self, job_ids: Collection[str]) -> list[JobState | None]:
         """Where each of these jobs stands, as `state_of`, without a call for each."""
-        places, stored = self.jobs.places_of(job_ids), JobState.STORED
-        if are_rows(places):
-            return [stored] * len(places)
-        return [stored if isinstance(place, int) else None if place is None else place.state for place in places]
+        found, stored = self.jobs.find(job_ids), JobState.STORED
+        states: list[JobState | None] = [stored] * len(found)
+        beside = found.of_no_row()
+        for place, record in zip(beside.tolist(), found[beside].beside_rows(), strict=True):
+            states[place] = None if record is None else record.state
+        return states
 
     def count(self, job_ids: Collection[str]) -> Counter[JobState | None]:
         """How many of these jobs stand where; None are those before their first attempt."""
-        return Counter(self.states_of(list(job_ids)))
+        return Counter(self.states_of(job_ids))
 
     def state_of(self, job_id: str) -> JobState | None:
         """Where a job stands, without a record being made; None before its first attempt."""
-        place = self.jobs.places.get(job_id)
-        if place is None:
-            return None
-        return JobState.STORED if isinstance(place, int) else place.state
+        record = self.jobs.unsettled_record(job_id)
+        if record is not None:
+            return record.state
+        return JobState.STORED if job_id in self.jobs else None
 
 
 def _facts(event: Event) -> dict[str, Any]:
@@ -293,7 +298,9 @@ def _facts(event: Event) -> dict[str, Any]:
 def _reserved(state: State, record: JobRecord, event: Event) -> None:
     state.books.reserve(event.quote_microusd)
     state.attempts += 1
-    if event.attempt > 1:
+    if event.attempt == 1:
+        record.first_reserved_seq = event.seq
+    else:
         state.tried_again_us[record.job_id, event.attempt] = event.at_us
     record.attempt = event.attempt
     record.quote_microusd = event.quote_microusd
@@ -313,7 +320,7 @@ def _submitted(state: State, record: JobRecord, event: Event) -> None:
     if record.state is JobState.IN_DOUBT:
         state.books.settle(record.quote_microusd)
     if event.request_id is not None:  # always: the move was checked
-        state.request_ids[event.request_id] = record.job_id
+        state.request_ids.note(event.request_id, record.job_id)
     record.request_id = event.request_id
     # What doubt delayed was submitted when its money was reserved: its age, and so its expiry, count from there.
     accepted_us = record.reserved_us if record.state is JobState.IN_DOUBT else event.at_us

@@ -6,16 +6,24 @@ all about it: a record is made of it when somebody asks.
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute
 
 if TYPE_CHECKING:
     from pipeline.ledger.fold import JobRecord
+
+    Texts = pa.ChunkedArray[Any]
+
+pc: Any = pyarrow.compute
+"""Its types do not say what it takes beside arrays."""
 
 Numbers = npt.NDArray[np.int64]
 
@@ -46,7 +54,7 @@ COLUMNS: dict[str, pa.DataType] = {
 """What many records are asked for at once: fields of `JobRecord`, and the type of each. A state is its name."""
 
 
-class _Rows:
+class Rows:
     """Rows that are the facts of one record each; `make` makes the record of them.
 
     The columns of `table` are in the order of what `make` takes, and named as the record has them; `same` are facts
@@ -54,13 +62,26 @@ class _Rows:
     """
 
     def __init__(self, table: pa.Table, make: Callable[..., JobRecord], same: Mapping[str, Any]) -> None:
-        self.table = table
+        self.table = table.combine_chunks()
         self._same = same
         self._make = make
         self._asked = 0
         self._values: list[tuple[Any, ...]] | None = None
 
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def texts(self, name: str) -> Texts:
+        """A column of texts: `job_id` or `request_id`."""
+        return self.table[name]
+
+    @property
+    def first_reserved_seqs(self) -> Numbers:
+        """The event that each life began with."""
+        return np.concatenate([numbers_of(chunk) for chunk in self.table["reserved_seq"].chunks])
+
     def record(self, row: int) -> JobRecord:
+        """The record of a row."""
         self._asked += 1
         if self._values is None and self._asked > ASKED_SINGLY:
             self._values = list(zip(*(column.to_pylist() for column in self.table.columns), strict=True))
@@ -82,156 +103,267 @@ class _Rows:
         return pa.Table.from_arrays(arrays, names=list(names))
 
 
-class Records(MutableMapping[str, "JobRecord"]):
-    """Records by job id, in the order in which the jobs were first reserved."""
+_NOWHERE = -1
+_FIRST_RECORD = -2
+"""The number of the first job that is a record, where rows have numbers from zero; the next one's is one less."""
 
-    def __init__(self) -> None:
-        self.places: dict[str, JobRecord | int] = {}
-        """By job id: a record, or the number of a row over all tables."""
-        self._rows: list[_Rows] = []
-        self._firsts: list[int] = []
-        """The number of the first row of each table."""
-        self._count = 0
 
-    def take_in(
-        self,
-        jobs: Sequence[str],
-        table: pa.Table,
-        make: Callable[..., JobRecord],
-        same: Mapping[str, Any],
-        late: Sequence[str],
-        order: list[int],
-    ) -> None:
-        """Take in jobs that are stored: of each, the row of `table` with its facts, in the order of `jobs`.
+class _Kept(NamedTuple):
+    """All jobs at one moment, each as a record or as a row. It is replaced as a whole, since others look on in threads.
 
-        Args:
-            same: what all of them have in common, beside what is in `table`.
-            late: the last that came before them, but belong among them.
-            order: the order of `[*late, *jobs]`, by their numbers; nothing where it is this one.
-        """
-        rows = self._add(table, make, same)
-        names, places = [*late, *jobs], [*map(self.places.pop, late), *rows]
-        if order:
-            names, places = [names[number] for number in order], [places[number] for number in order]
-        self.places.update(zip(names, places, strict=True))
+    `firsts` are the numbers of the first row of each table, counted over all tables, and of the one after the last.
+    """
 
-    def shelve(
-        self, jobs: Sequence[str], table: pa.Table, make: Callable[..., JobRecord], same: Mapping[str, Any]
-    ) -> None:
-        """Keep the records of jobs that are here as rows from now on, as `take_in` does; their order stays."""
-        self.places.update(zip(jobs, self._add(table, make, same), strict=True))
+    records: dict[str, JobRecord]
+    tables: tuple[Rows, ...]
+    firsts: tuple[int, ...]
 
-    def _add(self, table: pa.Table, make: Callable[..., JobRecord], same: Mapping[str, Any]) -> range:
-        """The numbers of the rows of a table, over all tables."""
-        first = self._count
-        self._rows.append(_Rows(table.combine_chunks(), make, same))
-        self._firsts.append(first)
-        self._count += len(table)
-        return range(first, self._count)
+    def with_tables(self, more: Sequence[Rows]) -> _Kept:
+        """The same with more rows."""
+        more = [table for table in more if len(table)]
+        firsts = itertools.accumulate(map(len, more), initial=self.firsts[-1])
+        return _Kept(self.records, (*self.tables, *more), (*self.firsts[:-1], *firsts))
 
-    def unsettled(self) -> Iterator[JobRecord]:
-        """The records that are objects: all but those of jobs that were found stored."""
-        places = list(self.places.values())
-        return iter(()) if are_rows(places) else (place for place in places if not isinstance(place, int))
+    def record(self, number: int) -> JobRecord:
+        """The record of a row."""
+        at = bisect_right(self.firsts, number) - 1
+        return self.tables[at].record(number - self.firsts[at])
 
-    def __getitem__(self, job_id: str) -> JobRecord:
-        return self._record(self.places[job_id])
-
-    def get(self, job_id: str, default: Any = None) -> Any:
-        """The record of a job, or `default`; quicker than by way of an exception."""
-        place = self.places.get(job_id)
-        return default if place is None else self._record(place)
-
-    def _record(self, place: JobRecord | int) -> JobRecord:
-        if not isinstance(place, int):
-            return place
-        at = bisect_right(self._firsts, place) - 1
-        return self._rows[at].record(place - self._firsts[at])
-
-    def many(self, job_ids: Sequence[str]) -> list[JobRecord | None]:
-        """The records of these jobs, None without one. Only they are read, and together."""
-        places = self.places_of(job_ids)
-        found = [None if isinstance(place, int) else place for place in places]
-        held = np.array([number for number, place in enumerate(places) if isinstance(place, int)], dtype=np.int64)
-        numbers = np.array([place for place in places if isinstance(place, int)], dtype=np.int64)
-        for table, rows, where in self._by_table(numbers):
-            for number, record in zip(held[where].tolist(), table.records(rows), strict=True):
-                found[number] = record
-        return found
-
-    def _by_table(self, numbers: Numbers) -> Iterator[tuple[_Rows, Numbers, Numbers]]:
+    def by_table(self, numbers: Numbers) -> Iterator[tuple[Rows, Numbers, Numbers]]:
         """The tables that have the rows with these numbers: of each, which rows, and where in `numbers` these are."""
-        tables = np.searchsorted(self._firsts, numbers, side="right") - 1
+        tables = np.searchsorted(self.firsts, numbers, side="right") - 1
         order = np.argsort(tables, kind="stable")
         touched, firsts = np.unique(tables[order], return_index=True)
         for at, first, last in zip(touched.tolist(), firsts, [*firsts[1:], len(order)], strict=False):
             where = order[first:last]
-            yield self._rows[at], numbers[where] - self._firsts[at], where
+            yield self.tables[at], numbers[where] - self.firsts[at], where
 
-    def are(self, job_ids: Sequence[str]) -> bool:
-        """Whether these are all the jobs, in their order: most often true of a finished run, and seen at a glance."""
-        return len(job_ids) == len(self.places) and list(self.places) == list(job_ids)
+    def in_order(self) -> tuple[Texts, Found]:
+        """All jobs in the order in which they were first reserved, and their ids."""
+        records = list(self.records.values())
+        ids = texts_of([*(table.texts("job_id") for table in self.tables), [each.job_id for each in records]])
+        numbers = np.arange(self.firsts[-1] + len(records))
+        numbers[self.firsts[-1] :] = _FIRST_RECORD - np.arange(len(records))
+        begun = np.array([each.first_reserved_seq for each in records], dtype=np.int64)
+        seqs = np.concatenate([*(table.first_reserved_seqs for table in self.tables), begun])
+        if not (seqs[1:] > seqs[:-1]).all():
+            order = np.argsort(seqs, kind="stable")
+            ids, numbers = ids.take(array_of(order)), numbers[order]
+        return ids, Found(numbers, records, self)
 
-    def places_of(self, job_ids: Sequence[str]) -> list[JobRecord | int | None]:
-        """For each job its record or the number of its row; None without either."""
-        return list(self.places.values()) if self.are(job_ids) else list(map(self.places.get, job_ids))
 
-    def of_no_row(self, job_ids: Sequence[str]) -> list[int]:
-        """Which of these jobs, by their numbers, were not found stored after a life without any trouble."""
-        places = self.places_of(job_ids)
-        if are_rows(places):
-            return []
-        return [number for number, place in enumerate(places) if not isinstance(place, int)]
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Where each of many jobs is kept, in the order in which they were asked for."""
 
-    def columns(self, names: Sequence[str], job_ids: Sequence[str] | None = None) -> pa.Table:
-        """Some of `COLUMNS` of many records at once, without a record being made: a row for each job.
-
-        Args:
-            job_ids: the jobs, in the order that is wanted; one without a record is a row of nulls. All without it.
-        """
-        # At once: beside a live run, jobs are added while this is read.
-        places = list(self.places.values()) if job_ids is None else self.places_of(job_ids)
-        if are_rows(places):
-            numbers, records = np.array(places, dtype=np.int64), []
-        else:
-            numbers = np.array([each if isinstance(each, int) else -1 for each in places], dtype=np.int64)
-            records = [each for each in places if not isinstance(each, int)]
-        others = pa.Table.from_arrays([_column(records, name) for name in names], names=list(names))
-        rows = np.flatnonzero(numbers >= 0)
-        if not len(rows):
-            return others
-        parts = [(table.columns(names, mine), where) for table, mine, where in self._by_table(numbers[rows])]
-        there = np.concatenate([where for _, where in parts])
-        wanted = _take(pa.concat_tables([part for part, _ in parts]), np.argsort(there, kind="stable"))
-        if not records:
-            return wanted
-        order = np.empty(len(places), dtype=np.int64)
-        order[rows] = np.arange(len(rows))
-        order[numbers < 0] = np.arange(len(rows), len(places))
-        return _take(pa.concat_tables([wanted, others]), order)
-
-    def __setitem__(self, job_id: str, record: JobRecord) -> None:
-        self.places[job_id] = record
-
-    def __delitem__(self, job_id: str) -> None:
-        del self.places[job_id]
-
-    def __contains__(self, job_id: object) -> bool:
-        return job_id in self.places
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.places)
+    numbers: Numbers
+    """The number of its row; or of the record that it is; or that there is neither."""
+    _records: Sequence[JobRecord]
+    _kept: _Kept
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.numbers)
+
+    def __getitem__(self, places: slice | Numbers) -> Found:
+        """Some of them, by their places from 0."""
+        return Found(self.numbers[places], self._records, self._kept)
+
+    def of_no_row(self) -> Numbers:
+        """Which of them, by their places from 0, were not found stored after a life without any trouble."""
+        return np.flatnonzero(self.numbers < 0)
+
+    def beside_rows(self) -> list[JobRecord | None]:
+        """The record of each; None of a row, or where there is nothing."""
+        found: list[JobRecord | None] = [None] * len(self)
+        for place in np.flatnonzero(self.numbers <= _FIRST_RECORD).tolist():
+            found[place] = self._records[_FIRST_RECORD - self.numbers[place]]
+        return found
+
+    def records(self) -> list[JobRecord | None]:
+        """The record of each, None without one. Rows are read together."""
+        found = self.beside_rows()
+        held = np.flatnonzero(self.numbers >= 0)
+        for table, rows, where in self._kept.by_table(self.numbers[held]):
+            for place, record in zip(held[where].tolist(), table.records(rows), strict=True):
+                found[place] = record
+        return found
+
+    def columns(self, names: Sequence[str]) -> pa.Table:
+        """Some of `COLUMNS` without a record being made: a row for each job, of nulls where there is none."""
+        beside, held = self.of_no_row(), np.flatnonzero(self.numbers >= 0)
+        records = self[beside].beside_rows()
+        others = pa.Table.from_arrays([_column(records, name) for name in names], names=list(names))
+        if not len(held):
+            return others
+        parts = [(table.columns(names, rows), where) for table, rows, where in self._kept.by_table(self.numbers[held])]
+        there = np.concatenate([where for _, where in parts])
+        wanted = _take(pa.concat_tables([part for part, _ in parts]), np.argsort(there, kind="stable"))
+        if not len(beside):
+            return wanted
+        order = np.empty(len(self), dtype=np.int64)
+        order[held] = np.arange(len(held))
+        order[beside] = np.arange(len(held), len(self))
+        return _take(pa.concat_tables([wanted, others]), order)
+
+
+class _Index:
+    """The row that has a text in one column. It is made, and gone on with, when somebody asks: most never do."""
+
+    def __init__(self, column: str) -> None:
+        self._column = column
+        self._numbers: dict[str, int] = {}
+        self._tables = 0
+
+    def find(self, text: str, kept: _Kept) -> int | None:
+        """The number of the row, if there is one."""
+        begun = self._tables
+        for table, first in zip(kept.tables[begun:], kept.firsts[begun:], strict=False):
+            self._numbers.update(zip(values_of(table.texts(self._column)), itertools.count(first)))
+        # Two threads may do this at once: they write the same.
+        self._tables = max(begun, len(kept.tables))
+        return self._numbers.get(text)
+
+
+class Records(MutableMapping[str, "JobRecord"]):
+    """Records by job id, in the order in which the jobs were first reserved."""
+
+    def __init__(self) -> None:
+        self._kept = _Kept({}, (), (0,))
+        self._by_id, self._by_request = _Index("job_id"), _Index("request_id")
+
+    def take_in(self, tables: Sequence[Rows]) -> None:
+        """Take in jobs that are stored, none of which is here: of each, the row with its facts."""
+        self._kept = self._kept.with_tables(tables)
+
+    def shelve(self, rows: Rows) -> None:
+        """Keep jobs that are here as rows from now on."""
+        gone = set(values_of(rows.texts("job_id")))
+        left = {job_id: record for job_id, record in self._kept.records.items() if job_id not in gone}
+        self._kept = self._kept._replace(records=left).with_tables([rows])
+
+    def unsettled(self) -> Iterator[JobRecord]:
+        """The records that are objects: all but those of jobs that were found stored."""
+        return iter(list(self._kept.records.values()))
+
+    def has_rows(self) -> bool:
+        """Whether any job is a row."""
+        return self._kept.firsts[-1] > 0
+
+    def unsettled_record(self, job_id: str) -> JobRecord | None:
+        """The record of a job that is an object."""
+        return self._kept.records.get(job_id)
+
+    def texts(self, column: str) -> Texts:
+        """A column of texts of all rows: `job_id` or `request_id`."""
+        return texts_of(table.texts(column) for table in self._kept.tables)
+
+    def owner_of(self, request_id: str) -> str | None:
+        """The job that is a row with this request id."""
+        kept = self._kept
+        number = self._by_request.find(request_id, kept)
+        return None if number is None else kept.record(number).job_id
+
+    def __getitem__(self, job_id: str) -> JobRecord:
+        record = self.get(job_id)
+        if record is None:
+            raise KeyError(job_id)
+        return cast("JobRecord", record)
+
+    def get(self, job_id: str, default: Any = None) -> Any:
+        """The record of a job, or `default`; quicker than by way of an exception."""
+        kept = self._kept
+        record = kept.records.get(job_id)
+        if record is not None:
+            return record
+        number = self._by_id.find(job_id, kept)
+        return default if number is None else kept.record(number)
+
+    def __contains__(self, job_id: object) -> bool:
+        kept = self._kept
+        return job_id in kept.records or (isinstance(job_id, str) and self._by_id.find(job_id, kept) is not None)
+
+    def find(self, job_ids: Iterable[str] | Texts | None = None) -> Found:
+        """Where these jobs are kept; all of them, in their order, where none are named."""
+        ids, all_jobs = self._kept.in_order()
+        if job_ids is None:
+            return all_jobs
+        asked = texts_of([job_ids])
+        if asked.equals(ids):
+            return all_jobs
+        places = pc.fill_null(pc.index_in(asked, value_set=ids), -1).cast(pa.int64()).combine_chunks()
+        numbers = np.append(all_jobs.numbers, _NOWHERE)[numbers_of(places)]
+        return Found(numbers, all_jobs._records, all_jobs._kept)
+
+    def beside(self, job_ids: Iterable[str] | Texts) -> list[JobRecord]:
+        """The records of all jobs but these, in their order."""
+        ids, all_jobs = self._kept.in_order()
+        asked = texts_of([job_ids])
+        if asked.equals(ids):
+            return []
+        is_asked = pc.cast(pc.is_in(ids, value_set=asked), pa.int64()).combine_chunks()
+        return cast("list[JobRecord]", all_jobs[np.flatnonzero(numbers_of(is_asked) == 0)].records())
+
+    def are(self, job_ids: Iterable[str] | Texts) -> bool:
+        """Whether these are all the jobs, in their order: most often true of a finished run, and seen at a glance."""
+        return bool(texts_of([job_ids]).equals(self._kept.in_order()[0]))
+
+    def columns(self, names: Sequence[str], job_ids: Iterable[str] | None = None) -> pa.Table:
+        """Some of `COLUMNS` of these jobs, or of all (see `Found.columns`)."""
+        return self.find(job_ids).columns(names)
+
+    def __setitem__(self, job_id: str, record: JobRecord) -> None:
+        self._kept.records[job_id] = record
+
+    def __delitem__(self, job_id: str) -> None:
+        del self._kept.records[job_id]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(values_of(self._kept.in_order()[0]))
+
+    def __len__(self) -> int:
+        kept = self._kept
+        return len(kept.records) + kept.firsts[-1]
 
     def __repr__(self) -> str:
         return f"Records({len(self)} jobs)"
 
 
-def are_rows(places: Sequence[JobRecord | int | None]) -> bool:
-    """Whether there is nothing else among them, as in most large ledgers; seen without a look at each by Python."""
-    return set(map(type, places)) == {int}
+class RequestIds(Mapping[str, str]):
+    """Every request id ever recorded, and the job it belongs to: none may ever belong to two."""
+
+    def __init__(self, jobs: Records) -> None:
+        self._jobs = jobs
+        self._noted: dict[str, str] = {}
+        """All but those of jobs that were found stored after a life without any trouble, whose rows have them."""
+
+    def note(self, request_id: str, job_id: str) -> None:
+        """Keep in mind whose it is."""
+        self._noted[request_id] = job_id
+
+    @property
+    def noted(self) -> Collection[str]:
+        """Those that no row has, or not only a row."""
+        return self._noted.keys()
+
+    def get(self, request_id: str, default: Any = None) -> Any:
+        """The job of a request, or `default`; quicker than by way of an exception."""
+        return self._noted.get(request_id) or self._jobs.owner_of(request_id) or default
+
+    def __getitem__(self, request_id: str) -> str:
+        owner = self.get(request_id)
+        if owner is None:
+            raise KeyError(request_id)
+        return cast("str", owner)
+
+    def __contains__(self, request_id: object) -> bool:
+        return isinstance(request_id, str) and self.get(request_id) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        rows = values_of(self._jobs.texts("request_id"))
+        return itertools.chain(self._noted, (each for each in rows if each not in self._noted))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 def _column(records: Sequence[JobRecord | None], name: str) -> pa.Array[Any]:
@@ -249,4 +381,36 @@ def _take(table: pa.Table, numbers: Numbers) -> pa.Table:
     first = int(numbers[0])
     if (numbers == np.arange(first, first + len(numbers))).all():
         return table.slice(first, len(numbers))
-    return table.take(pa.Array.from_buffers(pa.int64(), len(numbers), [None, pa.py_buffer(numbers.data)]))
+    return table.take(array_of(numbers))
+
+
+def texts_of(parts: Iterable[Texts | pa.Array[Any] | Iterable[str]]) -> Texts:
+    """Several lists of texts as one column."""
+    chunks: list[pa.Array[Any]] = []
+    for part in parts:
+        if isinstance(part, pa.ChunkedArray):
+            chunks += part.chunks
+        else:
+            chunks.append(part if isinstance(part, pa.Array) else pa.array(list(part), pa.string()))
+    return pa.chunked_array(chunks, pa.string())
+
+
+def values_of(texts: Texts) -> list[str]:
+    """The texts of a column without nulls."""
+    return cast("list[str]", texts.to_pylist())
+
+
+def numbers_of(column: pa.Array[Any]) -> Numbers:
+    """The values of a column of whole numbers or times without nulls. By its memory: Arrow's own way loads pandas."""
+    width: npt.DTypeLike = np.int64 if column.type.bit_width == 64 else np.int32
+    data = column.buffers()[1]
+    if data is None:
+        return np.zeros(0, dtype=np.int64)
+    values = np.frombuffer(memoryview(data), dtype=width)[column.offset : column.offset + len(column)]
+    return values.astype(np.int64)
+
+
+def array_of(numbers: Numbers) -> pa.Array[Any]:
+    """Numbers as a column."""
+    whole = np.ascontiguousarray(numbers, dtype=np.int64)
+    return pa.Array.from_buffers(pa.int64(), len(whole), [None, pa.py_buffer(whole.data)])

@@ -23,7 +23,7 @@ from pipeline.kernel.files import fsync_folder, hold_lock, is_held, make_folder,
 from pipeline.kernel.garbage import give_back_memory, no_garbage_collector
 from pipeline.ledger import segments
 from pipeline.ledger.ballast import FULL, give_up_ballast, take_ballast
-from pipeline.ledger.columns import fold_table, shelve
+from pipeline.ledger.columns import fold_singly, fold_tables, shelve
 from pipeline.ledger.events import Event, stamped
 from pipeline.ledger.fold import ImpossibleMoveError, JobState, State
 from pipeline.ledger.merging import Merging
@@ -357,9 +357,18 @@ def _load(folder: Path, known: Reader | None) -> tuple[State, str]:
 
 def _fold(folder: Path, names: Sequence[SegmentName]) -> tuple[State, str]:
     """Check and fold segments; returns what they say, and where the chain has come to."""
+    try:
+        return _folded(folder, names, fold_tables)
+    except ImpossibleMoveError:
+        # Together they only say that they cannot be true; one by one, which is the first that cannot.
+        return _folded(folder, names, fold_singly)
+
+
+def _folded(
+    folder: Path, names: Sequence[SegmentName], take_in: Callable[[State, Iterable[pa.Table]], None]
+) -> tuple[State, str]:
     state, points = State(), {0: segments.GENESIS}
-    for table in _in_batches(segments.read_tables(folder, names, segments.GENESIS, points)):
-        fold_table(state, table)
+    take_in(state, _in_batches(segments.read_tables(folder, names, segments.GENESIS, points)))
     _give_back_after(state.last_seq)
     return state, points[state.last_seq]
 
@@ -459,6 +468,13 @@ def _moments_of(table: pa.Table) -> pa.Table:
     return table.set_column(at, "event", table["event"].dictionary_encode().cast(_KINDS)).select(_MOMENTS.names)
 
 
+def _noting_moments(tables: Iterable[pa.Table], moments: list[pa.Table]) -> Iterator[pa.Table]:
+    """The same tables; the moments of each join the others."""
+    for table in tables:
+        moments.append(_moments_of(table))
+        yield table
+
+
 class Reader:
     """Reads a ledger again and again beside a live writer: what was read and checked once is not read again.
 
@@ -502,23 +518,32 @@ class Reader:
         known = 0
         while known < len(kept) and self._is_known(kept[known]):
             known += 1
-        begun = kept[known - 1].last if known else 0
-        if begun != self.state.last_seq:
+        if (kept[known - 1].last if known else 0) != self.state.last_seq:
             # A merge goes over the end of what was read.
             self._forget()
-            known = begun = 0
+            known = 0
         if not known:
             segments.check_replaced(self._folder, kept, replaced)
+        try:
+            self._fold(kept, known, fold_tables)
+        except ImpossibleMoveError:
+            # As whoever opens it is told: which event is the first that cannot be true.
+            self._forget()
+            self._fold(kept, 0, fold_singly)
+        self._names = set(kept)
+
+    def _fold(
+        self, kept: Sequence[SegmentName], known: int, take_in: Callable[[State, Iterable[pa.Table]], None]
+    ) -> None:
+        """Take in what follows on the first `known` segments."""
+        begun = self.state.last_seq
         points = {last: self._points[last] for last in (0, *(name.last for name in kept[:known]))}
         read = segments.read_tables(self._folder, kept[known:], points[begun], points)
-        self.moments = pa.concat_tables([self.moments, *map(self._take_in, _in_batches(read))])
-        _give_back_after(self.state.last_seq - begun)
-        self._names = set(kept)
+        moments = [self.moments]
+        take_in(self.state, _noting_moments(_in_batches(read), moments))
+        self.moments = pa.concat_tables(moments)
         self._points = points
-
-    def _take_in(self, table: pa.Table) -> pa.Table:
-        fold_table(self.state, table)
-        return _moments_of(table)
+        _give_back_after(self.state.last_seq - begun)
 
     def _is_known(self, name: SegmentName) -> bool:
         """Whether what a segment holds was read: itself, or as the segments that a merge has put together in it."""

@@ -191,7 +191,7 @@ def _stands(
     # Nothing was said of a job without an attempt, but perhaps of the run.
     waits = f"Not started: {summary['message']}" if summary.get("message") and not live else "Not started yet."
     stands = [_WELL] * len(job_ids)
-    for number in state.jobs.of_no_row(job_ids):
+    for number in state.jobs.find(job_ids).of_no_row().tolist():
         job_id = job_ids[number]
         if job_id not in known:
             known[job_id] = _stand(state, job_id, latest, waits, live=live)
@@ -292,7 +292,7 @@ def _kinds(lines: Sequence[Line]) -> dict[str, str]:
 
 def _columns(lines: Sequence[Line], stands: Sequence[_Stand], bills: Sequence[bool], state: State) -> dict[str, Column]:
     """What is known of each line, a column for each fact. Money in micro-dollars, times in seconds."""
-    records = state.jobs.many([line.job_id for line in lines])
+    records = state.jobs.find([line.job_id for line in lines]).records()
     short = TEXT_LENGTHS[0]
     return {
         "row": [line.row for line in lines],

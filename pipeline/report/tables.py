@@ -14,6 +14,7 @@ from pipeline.kernel.errors import ERROR_CLASSES, Charge, Reaction
 from pipeline.kernel.usd import format_usd
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import JobRecord, JobState, State
+from pipeline.ledger.records import Found
 from pipeline.models import find_model
 from pipeline.report.columns import Column, iso_texts, joined, mapped, typed, unless_zero, values_of
 from pipeline.report.entries import LINES_AT_ONCE, Key, Line, Lines, as_lines, keys_of
@@ -94,15 +95,16 @@ def status_word(state: JobState | None, *, live: bool) -> str:
     return STATUS[JobState.IN_DOUBT if state is JobState.RESERVED and not live else state]
 
 
-def _outcomes(lines: Lines, bills: Any, state: State, *, live: bool) -> pa.Table:
+def _outcomes(lines: Lines, bills: Any, found: Found, *, live: bool) -> pa.Table:
     """The fixed columns of results.csv: a row per row and replicate, in the order of the manifest.
 
     Args:
         bills: for each line whether it is the first that asks for its job: the cost stands there, so that the column
             adds up to the bill.
+        found: where the job of each line is kept.
         live: whether a run holds the directory now.
     """
-    facts = state.jobs.columns(_FACTS, lines.keys.job_ids)
+    facts = found.columns(_FACTS)
     stands = facts["state"]
     is_stored = pc.equal(stands, JobState.STORED.name)
     is_paid = pc.or_kleene(is_stored, pc.equal(stands, JobState.POSTED.name))
@@ -166,9 +168,11 @@ def results_in_parts(
     asked = {names[name]: column for name, column in known.asked(list(names)).items()}
     of_one_type = typed(asked)
     bills = _are_first(known.column("job_id"))
+    found = state.jobs.find(known.column("job_id"))
     for first in range(0, max(1, len(known)), LINES_AT_ONCE):
-        fixed = _outcomes(known.part(first), bills[first : first + LINES_AT_ONCE], state, live=live)
-        others = {name: column[first : first + LINES_AT_ONCE] for name, column in asked.items()}
+        part = slice(first, first + LINES_AT_ONCE)
+        fixed = _outcomes(known.part(first), bills[part], found[part], live=live)
+        others = {name: column[part] for name, column in asked.items()}
         typed_others = of_one_type.slice(first, LINES_AT_ONCE)
         yield (
             _by_name(fixed) | others,

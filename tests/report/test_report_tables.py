@@ -11,7 +11,7 @@ from report_doubles import LIVES, NOON_US, event, life, line, run_event, state_o
 from pipeline.kernel.clock import iso
 from pipeline.kernel.errors import ErrorClass
 from pipeline.ledger import columns
-from pipeline.ledger.columns import fold_table
+from pipeline.ledger.columns import fold_tables
 from pipeline.ledger.events import Event
 from pipeline.ledger.fold import State, fold
 from pipeline.ledger.segments import table_of
@@ -188,7 +188,7 @@ def test_a_ledger_that_was_read_by_columns_is_reported_as_one_that_was_read_by_e
         moment_us += rng.choice([0, 1, 999, 1_001, 61_000_000, rng.randint(0, 10**10)])
         stamped.append(each._replace(seq=seq, at_us=moment_us))
     one_by_one, together = fold(stamped), State()
-    fold_table(together, table_of(stamped))
+    fold_tables(together, [table_of(stamped)])
     jobs = [*fates, "job-99"]
     lines = [line(n, rng.choice(jobs), variables=rng.choice([{}, {"mood": n}])) for n in range(rng.randint(0, 15))]
     seen = []
