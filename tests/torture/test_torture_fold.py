@@ -249,6 +249,14 @@ class Ledgers(RuleBasedStateMachine):
             facts = {"quote_microusd": money, "cost_microusd": money, "request_id": (None, "", "own")[pick % 3]}
             self.tell(say(self.account, kind, waiting[pick % len(waiting)], **facts))
 
+    @rule(job=st.sampled_from(JOBS), name=st.sampled_from((None, "")))
+    def answered_without_a_name(self, job: str, name: str | None) -> None:
+        """What was reserved is answered, but under no name."""
+        if self.is_possible(job, EventKind.RESERVED):
+            self.tell(say(self.account, EventKind.RESERVED, job))
+        if self.is_possible(job, EventKind.SUBMITTED):
+            self.tell(say(self.account, EventKind.SUBMITTED, job, request_id=name))
+
     @rule(quote=st.sampled_from(QUOTES), more=st.lists(st.sampled_from((35_000_000, 1, -1, 0)), min_size=2, max_size=4))
     def charged_one_after_the_other(self, quote: int, more: list[int]) -> None:
         """Several that were reserved at one quote before the first of them was charged above it."""
