@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from pipeline.ledger.events import EventKind
 from pipeline.ledger.fold import Account, ImpossibleMoveError, JobRecord, JobState, State
-from pipeline.ledger.records import Numbers, Rows, array_of, numbers_of, texts_of
+from pipeline.ledger.records import Numbers, Rows, are_null, array_of, numbers_of, texts_of
 from pipeline.ledger.segments import SCHEMA, decode
 
 FEW = 1_000
@@ -183,7 +183,7 @@ class _Columns:
         kinds = np.array([_PLAIN_LIFE.index(word) if word in _PLAIN_LIFE else -1 for word in words.to_pylist()])[kinds]
         good = (kinds[lives] == steps).all(axis=1)
         good &= (self.numbers("attempt")[lives] == 1).all(axis=1)
-        good &= _is_null(self._column("error_class"))[lives].all(axis=1)
+        good &= are_null(self._column("error_class"))[lives].all(axis=1)
         quotes = self.numbers("quote_microusd")[lives[:, _RESERVED]]
         costs = self.numbers("cost_microusd")[lives[:, _POSTED]]
         good &= (quotes > 0) & (costs >= 0) & (costs <= quotes)
@@ -309,9 +309,4 @@ def _encode(column: pa.Array[Any]) -> tuple[Numbers, pa.Array[Any]]:
 
 def _is_name(column: pa.Array[Any]) -> npt.NDArray[np.bool_]:
     """Whether each text is there and not empty."""
-    return numbers_of(pc.binary_length(cast(pa.StringArray, column)).fill_null(0)) > 0
-
-
-def _is_null(column: pa.Array[Any]) -> npt.NDArray[np.bool_]:
-    is_null: npt.NDArray[np.bool_] = numbers_of(pc.cast(pc.is_null(column), pa.int64())) != 0
-    return is_null
+    return (numbers_of(pc.binary_length(cast(pa.StringArray, column))) > 0) & ~are_null(column)

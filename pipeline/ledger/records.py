@@ -290,8 +290,8 @@ class Records(MutableMapping[str, "JobRecord"]):
         asked = texts_of([job_ids])
         if asked.equals(ids):
             return all_jobs
-        places = pc.fill_null(pc.index_in(asked, value_set=ids), -1).cast(pa.int64()).combine_chunks()
-        numbers = np.append(all_jobs.numbers, _NOWHERE)[numbers_of(places)]
+        places = pc.index_in(asked, value_set=ids).combine_chunks()
+        numbers = np.append(all_jobs.numbers, _NOWHERE)[np.where(are_null(places), -1, numbers_of(places))]
         return Found(numbers, all_jobs._records, all_jobs._kept)
 
     def beside(self, job_ids: Iterable[str] | Texts) -> list[JobRecord]:
@@ -300,8 +300,8 @@ class Records(MutableMapping[str, "JobRecord"]):
         asked = texts_of([job_ids])
         if asked.equals(ids):
             return []
-        is_asked = pc.cast(pc.is_in(ids, value_set=asked), pa.int64()).combine_chunks()
-        return cast("list[JobRecord]", all_jobs[np.flatnonzero(numbers_of(is_asked) == 0)].records())
+        others = np.flatnonzero(are_null(pc.index_in(ids, value_set=asked).combine_chunks()))
+        return cast("list[JobRecord]", all_jobs[others].records())
 
     def are(self, job_ids: Iterable[str] | Texts) -> bool:
         """Whether these are all the jobs, in their order: most often true of a finished run, and seen at a glance."""
@@ -408,6 +408,12 @@ def numbers_of(column: pa.Array[Any]) -> Numbers:
         return np.zeros(0, dtype=np.int64)
     values = np.frombuffer(memoryview(data), dtype=width)[column.offset : column.offset + len(column)]
     return values.astype(np.int64)
+
+
+def are_null(column: pa.Array[Any]) -> npt.NDArray[np.bool_]:
+    """For each value whether it is missing."""
+    missing: npt.NDArray[np.bool_] = numbers_of(pc.cast(pc.is_null(column), pa.int64())) != 0
+    return missing
 
 
 def array_of(numbers: Numbers) -> pa.Array[Any]:
