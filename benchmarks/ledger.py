@@ -33,7 +33,8 @@ def main() -> None:
     root = Path(tempfile.mkdtemp(prefix="kling-batch-bench-"))
     print(f"commits of {COMMIT} events; files in {root}")
     print(
-        f"{'events':>10}{'written, s':>12}{'most files':>12}{'longest commit, ms':>20}{'opened, s':>11}{'CPU s':>8}{'peak MiB':>10}"
+        f"{'events':>10}{'written, s':>12}{'most files':>12}{'longest commit, ms':>20}"
+        f"{'opened, s':>11}{'CPU s':>8}{'peak MiB':>10}"
     )
     for events in map(int, arguments.events.split(",")):
         folder = root / str(events) / "ledger"

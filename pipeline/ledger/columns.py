@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.ledger.distinct import are_distinct
 from pipeline.ledger.events import EventKind
 from pipeline.ledger.fold import Account, ImpossibleMoveError, JobRecord, JobState, State
 from pipeline.ledger.records import Numbers, Rows, are_null, array_of, numbers_of, texts_of
@@ -52,7 +53,7 @@ def _check_once(state: State, lives: Sequence[Rows]) -> None:
     ):
         found = texts_of(each.texts(name) for each in lives)
         together = texts_of([found, beside])
-        if len(together.unique()) < len(together) or (settled and any(each in known for each in found.to_pylist())):
+        if not are_distinct(together) or (settled and any(each in known for each in found.to_pylist())):
             raise ImpossibleMoveError(f"a {name} has two lives")
 
 

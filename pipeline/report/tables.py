@@ -12,6 +12,7 @@ import pyarrow.compute
 from pipeline.kernel.clock import iso
 from pipeline.kernel.errors import ERROR_CLASSES, Charge, Reaction
 from pipeline.kernel.usd import format_usd
+from pipeline.ledger.distinct import are_distinct
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import JobRecord, JobState, State
 from pipeline.ledger.records import Found
@@ -147,6 +148,8 @@ _FACTS = (
 
 def _are_first(job_ids: pa.ChunkedArray[Any]) -> pa.Array[Any]:
     """For each line whether it is the first that asks for its job."""
+    if are_distinct(job_ids):
+        return pa.array(np.ones(len(job_ids), dtype=bool))
     # Numbered in the order of first mention: the first of each is the highest so far.
     numbers = np.asarray(job_ids.combine_chunks().dictionary_encode().indices)
     highest_before = np.concatenate([[-1], np.maximum.accumulate(numbers)[:-1]])
