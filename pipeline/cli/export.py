@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
 from pipeline import api
 from pipeline.cli import options
@@ -17,38 +18,38 @@ SHOWN = 12
 INTERRUPTED = 130
 
 
+@click.command()
+@options.run_directory
+@click.option(
+    "--to",
+    required=True,
+    metavar="PATH",
+    help="The folder or s3:// address to write: new, empty, or an export to refresh.",
+)
+@click.option(
+    "--format",
+    "form",
+    required=True,
+    metavar="FORMAT",
+    help="hf (Hugging Face video folder), webdataset (tar shards), csv or parquet (a table, and videos).",
+)
+@click.option(
+    "--where",
+    multiple=True,
+    metavar="COLUMN=VALUE",
+    help="Only clips of which the results say so. Repeatable: all must hold.",
+)
+@click.option("--shard-size", metavar="SIZE", help="The most that a tar shard has: 1GB, 500MB.")
+@click.option(
+    "--license",
+    "licence",
+    default="other",
+    metavar="NAME",
+    help="The licence on the card, as Hugging Face names it: cc-by-4.0.",
+)
+@options.json
 def export(
-    directory: options.RunDirectory,
-    to: Annotated[
-        str,
-        typer.Option(
-            "--to",
-            metavar="PATH",
-            help="The folder or s3:// address to write: new, empty, or an export to refresh.",
-        ),
-    ],
-    form: Annotated[
-        str,
-        typer.Option(
-            "--format",
-            metavar="FORMAT",
-            help="hf (Hugging Face video folder), webdataset (tar shards), csv or parquet (a table, and videos).",
-        ),
-    ],
-    where: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--where", metavar="COLUMN=VALUE", help="Only clips of which the results say so. Repeatable: all must hold."
-        ),
-    ] = None,
-    shard_size: Annotated[
-        str | None, typer.Option("--shard-size", metavar="SIZE", help="The most that a tar shard has: 1GB, 500MB.")
-    ] = None,
-    licence: Annotated[
-        str,
-        typer.Option("--license", metavar="NAME", help="The licence on the card, as Hugging Face names it: cc-by-4.0."),
-    ] = "other",
-    json: options.Json = False,
+    directory: Path, to: str, form: str, where: tuple[str, ...], shard_size: str | None, licence: str, json: bool
 ) -> None:
     """Export the stored videos as a data set. Each is held against the ledger again; nothing is sent.
 
@@ -57,15 +58,15 @@ def export(
     shard_bytes = None if shard_size is None else _size(shard_size, form)
     try:
         with working(f"Exporting {directory}"):
-            done = api.export(directory, to, format=form, where=where or (), license=licence, shard_bytes=shard_bytes)
+            done = api.export(directory, to, format=form, where=where, license=licence, shard_bytes=shard_bytes)
     except KeyboardInterrupt:
         say(f"Interrupted: {printable(to)} is not whole. Export again to go on.")
-        raise typer.Exit(INTERRUPTED) from None
+        raise click.exceptions.Exit(INTERRUPTED) from None
     if json:
         say_json(done.as_json())
     else:
         say(_screen(done))
-    raise typer.Exit(done.exit_code)
+    raise click.exceptions.Exit(done.exit_code)
 
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Unpack
+from typing import TYPE_CHECKING, Unpack
 
-import typer
+import click
 
 from pipeline import api
 
@@ -17,77 +18,51 @@ if TYPE_CHECKING:
 
 MANY_ENTRIES = 100_000
 
-Manifest = Annotated[
-    Path,
-    typer.Argument(
-        metavar="MANIFEST", help="The manifest: YAML, CSV, JSONL, Parquet, or a .txt of prompts.", show_default=False
-    ),
-]
-RunDirectory = Annotated[
-    Path, typer.Argument(metavar="DIR", help="A run directory, like outputs/quickstart.", show_default=False)
-]
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option("-c", "--config", metavar="FILE", help="The config file; ./kling-batch.yaml if it is there."),
-]
-Out = Annotated[
-    Path | None,
-    typer.Option("-o", "--out", metavar="DIR", help="The run directory, or its address; outputs/<name> without it."),
-]
-Budget = Annotated[
-    str | None,
-    typer.Option("--budget-usd", metavar="N", help="The cap in dollars, over the directory's whole life."),
-]
-Rpm = Annotated[str | None, typer.Option("--rpm", metavar="N", help="Calls a minute that the provider allows.")]
-MaxInFlight = Annotated[str | None, typer.Option("-j", "--max-in-flight", metavar="N", help="Generations at once.")]
-For = Annotated[
-    str | None,
-    typer.Option("--for", metavar="TIME", help="Start nothing that would not be done after so long: 8h, 90m."),
-]
-Until = Annotated[
-    str | None,
-    typer.Option("--until", metavar="HH:MM", help="Start nothing that would not be done by this time: 06:30."),
-]
-Limit = Annotated[
-    int | None, typer.Option("-n", "--limit", min=1, metavar="N", help="Start at most so many jobs in this run.")
-]
-Canary = Annotated[
-    str | None,
-    typer.Option(
-        "--canary",
-        metavar="N",
-        help="So many jobs first; the rest only if they are stored and cost what was quoted.",
-    ),
-]
-Ids = Annotated[str | None, typer.Option("--ids", metavar="A,B", help="Only these rows or jobs, by id.")]
-Part = Annotated[
-    str | None,
-    typer.Option(
-        "--part",
-        metavar="K/N",
-        help="Only part K of N, by a hash of each job: one run directory and key for each part.",
-    ),
-]
-Order = Annotated[
-    str | None,
-    typer.Option(
-        "--order",
-        metavar="ORDER",
-        help="In which order jobs start: balanced (over rows and variants evenly), file or cheapest.",
-    ),
-]
-Setting = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Any key of the config: --set limits.max_in_flight=10. Repeatable."
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+manifest = click.argument(
+    "manifest", type=Path, metavar="MANIFEST", help="The manifest: YAML, CSV, JSONL, Parquet, or a .txt of prompts."
+)
+run_directory = click.argument("directory", type=Path, metavar="DIR", help="A run directory, like outputs/quickstart.")
+config_file = click.option(
+    "-c", "--config", type=Path, metavar="FILE", help="The config file; ./kling-batch.yaml if it is there."
+)
+out = click.option(
+    "-o", "--out", type=Path, metavar="DIR", help="The run directory, or its address; outputs/<name> without it."
+)
+budget = click.option("--budget-usd", metavar="N", help="The cap in dollars, over the directory's whole life.")
+rpm = click.option("--rpm", metavar="N", help="Calls a minute that the provider allows.")
+max_in_flight = click.option("-j", "--max-in-flight", metavar="N", help="Generations at once.")
+run_for = click.option(
+    "--for", "after", metavar="TIME", help="Start nothing that would not be done after so long: 8h, 90m."
+)
+until = click.option("--until", metavar="HH:MM", help="Start nothing that would not be done by this time: 06:30.")
+limit = click.option(
+    "-n", "--limit", type=click.IntRange(min=1), metavar="N", help="Start at most so many jobs in this run."
+)
+canary = click.option(
+    "--canary", metavar="N", help="So many jobs first; the rest only if they are stored and cost what was quoted."
+)
+ids = click.option("--ids", metavar="A,B", help="Only these rows or jobs, by id.")
+part = click.option(
+    "--part", metavar="K/N", help="Only part K of N, by a hash of each job: one run directory and key for each part."
+)
+order = click.option(
+    "--order",
+    metavar="ORDER",
+    help="In which order jobs start: balanced (over rows and variants evenly), file or cheapest.",
+)
+setting = click.option(
+    "--set",
+    "setting",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Any key of the config: --set limits.max_in_flight=10. Repeatable.",
+)
+json = click.option("--json", is_flag=True, help="Print JSON for scripts.")
 
 
 def make_config(
     file: Path | None,
-    setting: list[str] | None,
+    setting: Sequence[str],
     *,
     budget_usd: str | None = None,
     rpm: str | None = None,
@@ -99,7 +74,7 @@ def make_config(
     """The configuration from file, environment and flags."""
     return api.load_config(
         file,
-        settings=setting or [],
+        settings=setting,
         budget_usd=budget_usd,
         requests_per_minute=rpm,
         max_in_flight=max_in_flight,
@@ -138,7 +113,7 @@ def prepare(
             say_event("mistakes", told)
         else:
             say_json(told)
-        raise typer.Exit(error.exit_code) from None
+        raise click.exceptions.Exit(error.exit_code) from None
     if len(prepared.campaign.entries) > MANY_ENTRIES:
         # They stay until the command ends: nobody need look for garbage among a million rows again and again.
         gc.freeze()

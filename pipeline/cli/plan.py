@@ -3,43 +3,56 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
 
 from pipeline.cli import options
 from pipeline.cli.plan_screen import credits_line, plan_json, plan_screen
 from pipeline.cli.screen import printable, say, say_json, working
 
 
+@click.command()
+@options.manifest
+@options.config_file
+@options.out
+@options.budget
+@options.rpm
+@options.max_in_flight
+@options.limit
+@options.ids
+@options.part
+@options.order
+@options.run_for
+@options.until
+@options.canary
+@click.option(
+    "--expand", type=Path, metavar="FILE", help="Write every job, prompts filled in, to a .csv or .parquet file."
+)
+@click.option(
+    "--check-account",
+    is_flag=True,
+    help="Ask the account for its credits: one free call, the only one that plan ever makes.",
+)
+@options.setting
+@options.json
 def plan(
-    manifest: options.Manifest,
-    config: options.ConfigFile = None,
-    out: options.Out = None,
-    budget_usd: options.Budget = None,
-    rpm: options.Rpm = None,
-    max_in_flight: options.MaxInFlight = None,
-    limit: options.Limit = None,
-    ids: options.Ids = None,
-    part: options.Part = None,
-    order: options.Order = None,
-    after: options.For = None,
-    until: options.Until = None,
-    canary: options.Canary = None,
-    expand: Annotated[
-        Path | None,
-        typer.Option(
-            "--expand", metavar="FILE", help="Write every job, prompts filled in, to a .csv or .parquet file."
-        ),
-    ] = None,
-    check_account: Annotated[
-        bool,
-        typer.Option(
-            "--check-account", help="Ask the account for its credits: one free call, the only one that plan ever makes."
-        ),
-    ] = False,
-    setting: options.Setting = None,
-    json: options.Json = False,
+    manifest: Path,
+    config: Path | None,
+    out: Path | None,
+    budget_usd: str | None,
+    rpm: str | None,
+    max_in_flight: str | None,
+    limit: int | None,
+    ids: str | None,
+    part: str | None,
+    order: str | None,
+    after: str | None,
+    until: str | None,
+    canary: str | None,
+    expand: Path | None,
+    check_account: bool,
+    setting: tuple[str, ...],
+    json: bool,
 ) -> None:
     """Show what a run would do and what it would cost. No request leaves this machine, unless --check-account.
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
 from pipeline import api
 from pipeline.cli import options
@@ -17,31 +17,26 @@ if TYPE_CHECKING:
 
 SHOWN = 12
 
-OwnConfig = Annotated[
-    Path | None,
-    typer.Option("-c", "--config", metavar="FILE", help="The config file; the run directory's own without it."),
-]
 
-
-def reconcile(
-    directory: options.RunDirectory,
-    config: OwnConfig = None,
-    setting: options.Setting = None,
-    json: options.Json = False,
-) -> None:
+@click.command()
+@options.run_directory
+@click.option("-c", "--config", type=Path, metavar="FILE", help="The config file; the run directory's own without it.")
+@options.setting
+@options.json
+def reconcile(directory: Path, config: Path | None, setting: tuple[str, ...], json: bool) -> None:
     """Hold the ledger against the provider's history. Settles what is in doubt; submits nothing, and costs nothing.
 
     Example: kling-batch reconcile outputs/quickstart
     """
     import asyncio
 
-    used = api.config_of(directory, config, setting or [])
+    used = api.config_of(directory, config, setting)
     found = asyncio.run(api.reconcile(directory, used))
     if json:
         say_json(_as_json(found))
     else:
         say(_screen(found, live=used.is_live))
-    raise typer.Exit(found.exit_code)
+    raise click.exceptions.Exit(found.exit_code)
 
 
 def _as_json(found: Reconciliation) -> dict[str, Any]:

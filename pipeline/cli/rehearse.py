@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
 
 from pipeline.cli import options
 from pipeline.cli.rehearse_screen import night_screen
@@ -14,38 +13,53 @@ from pipeline.cli.screen import printable, say, say_json
 INTERRUPTED = 130
 
 
+@click.command()
+@options.manifest
+@options.config_file
+@options.out
+@options.budget
+@options.rpm
+@options.max_in_flight
+@options.limit
+@options.ids
+@options.part
+@options.order
+@options.run_for
+@options.until
+@click.option(
+    "--fault",
+    multiple=True,
+    metavar="NAME=RATE",
+    help="What goes wrong, and how often, 0 to 1: `kling-batch sandbox --list-faults` names all. Repeatable.",
+)
+@click.option("--seed", default=1, metavar="N", help="Seed of times and faults: the same gives the same night.")
+@click.option(
+    "--mean-s", type=float, metavar="N", help="Mean time of a generation in seconds; polling.expected_s without it."
+)
+@click.option("--sigma", default=0.3, metavar="N", help="Spread of the generation times; 0.3 is the usual.")
+@click.option("--svg", type=Path, metavar="FILE", help="Draw the night to an .svg file.")
+@options.setting
+@options.json
 def rehearse(
-    manifest: options.Manifest,
-    config: options.ConfigFile = None,
-    out: options.Out = None,
-    budget_usd: options.Budget = None,
-    rpm: options.Rpm = None,
-    max_in_flight: options.MaxInFlight = None,
-    limit: options.Limit = None,
-    ids: options.Ids = None,
-    part: options.Part = None,
-    order: options.Order = None,
-    after: options.For = None,
-    until: options.Until = None,
-    fault: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--fault",
-            metavar="NAME=RATE",
-            help="What goes wrong, and how often, 0 to 1: `kling-batch sandbox --list-faults` names all. Repeatable.",
-        ),
-    ] = None,
-    seed: Annotated[
-        int, typer.Option(metavar="N", help="Seed of times and faults: the same gives the same night.")
-    ] = 1,
-    mean_s: Annotated[
-        float | None,
-        typer.Option(metavar="N", help="Mean time of a generation in seconds; polling.expected_s without it."),
-    ] = None,
-    sigma: Annotated[float, typer.Option(metavar="N", help="Spread of the generation times; 0.3 is the usual.")] = 0.3,
-    svg: Annotated[Path | None, typer.Option("--svg", metavar="FILE", help="Draw the night to an .svg file.")] = None,
-    setting: options.Setting = None,
-    json: options.Json = False,
+    manifest: Path,
+    config: Path | None,
+    out: Path | None,
+    budget_usd: str | None,
+    rpm: str | None,
+    max_in_flight: str | None,
+    limit: int | None,
+    ids: str | None,
+    part: str | None,
+    order: str | None,
+    after: str | None,
+    until: str | None,
+    fault: tuple[str, ...],
+    seed: int,
+    mean_s: float | None,
+    sigma: float,
+    svg: Path | None,
+    setting: tuple[str, ...],
+    json: bool,
 ) -> None:
     """Play a whole run in seconds: no request leaves, no money moves.
 
@@ -66,7 +80,7 @@ def rehearse(
     night = prepared.rehearse(faults=faults, seed=seed, mean_s=mean_s, sigma=sigma, watcher=watcher)
     if svg is not None:
         prepared.draw(night, svg)
-    ended = typer.Exit(INTERRUPTED if night.result.exit_code == INTERRUPTED else 0)
+    ended = click.exceptions.Exit(INTERRUPTED if night.result.exit_code == INTERRUPTED else 0)
     if json:
         say_json(night.as_json())
         raise ended
@@ -78,12 +92,12 @@ def rehearse(
     raise ended
 
 
-def _faults(fault: list[str] | None) -> dict[str, float]:
+def _faults(fault: tuple[str, ...]) -> dict[str, float]:
     from pipeline.cli.sandbox import parse_fault
     from pipeline.kernel.errors import InputError
 
     try:
-        return dict(parse_fault(text) for text in fault or [])
+        return dict(parse_fault(text) for text in fault)
     except ValueError as error:
         raise InputError(str(error)) from None
 

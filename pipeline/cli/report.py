@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
 
-import typer
+import click
 
 from pipeline import api
 from pipeline.cli import options
 from pipeline.cli.screen import errors_screen, say, say_json, summary_screen, working
 
 
-def report(
-    directory: options.RunDirectory,
-    bom: Annotated[
-        bool, typer.Option("--bom", help="Begin the CSV files with a byte order mark, by which Excel knows UTF-8.")
-    ] = False,
-    xlsx: Annotated[
-        bool, typer.Option("--xlsx", help="Write results.xlsx as well: a workbook with pictures and filters.")
-    ] = False,
-    contact_sheet: Annotated[
-        bool, typer.Option("--contact-sheet", help="Write contact-sheet.jpg as well: frames of every stored clip.")
-    ] = False,
-    json: options.Json = False,
-) -> None:
+@click.command()
+@options.run_directory
+@click.option("--bom", is_flag=True, help="Begin the CSV files with a byte order mark, by which Excel knows UTF-8.")
+@click.option("--xlsx", is_flag=True, help="Write results.xlsx as well: a workbook with pictures and filters.")
+@click.option("--contact-sheet", is_flag=True, help="Write contact-sheet.jpg as well: frames of every stored clip.")
+@options.json
+def report(directory: Path, bom: bool, xlsx: bool, contact_sheet: bool, json: bool) -> None:
     """Write the report files again from the ledger. Open report/index.html to look at every clip.
 
     Example: kling-batch report outputs/quickstart

@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
 
-import typer
+import click
 
 from pipeline import api
 from pipeline.cli import options
 from pipeline.cli.screen import printable, say, say_json
 
 
-def resolve(
-    directory: options.RunDirectory,
-    attempt: Annotated[
-        str,
-        typer.Argument(
-            metavar="ATTEMPT",
-            help="JOB/NUMBER as `status` shows it; a job's or row's id where only one attempt is in doubt.",
-            show_default=False,
-        ),
-    ],
-    billed: Annotated[
-        str | None, typer.Option("--billed", metavar="REQUEST_ID", help="It was accepted, under this name.")
-    ] = None,
-    not_billed: Annotated[
-        bool, typer.Option("--not-billed", help="It was not; its money is free and the job is sent again.")
-    ] = False,
-    note: Annotated[str | None, typer.Option("--note", metavar="TEXT", help="Why, for the ledger.")] = None,
-    json: options.Json = False,
-) -> None:
+@click.command()
+@options.run_directory
+@click.argument(
+    "attempt",
+    metavar="ATTEMPT",
+    help="JOB/NUMBER as `status` shows it; a job's or row's id where only one attempt is in doubt.",
+)
+@click.option("--billed", metavar="REQUEST_ID", help="It was accepted, under this name.")
+@click.option("--not-billed", is_flag=True, help="It was not; its money is free and the job is sent again.")
+@click.option("--note", metavar="TEXT", help="Why, for the ledger.")
+@options.json
+def resolve(directory: Path, attempt: str, billed: str | None, not_billed: bool, note: str | None, json: bool) -> None:
     """Record your word on an attempt in doubt. It is kept with the time and your name; nothing is sent.
 
     Example: kling-batch resolve outputs/spring lamp --not-billed --note "not on the invoice of May"

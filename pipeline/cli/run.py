@@ -6,10 +6,9 @@ import re
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING
 
-import typer
-from typer.core import TyperCommand
+import click
 
 from pipeline.cli import options
 from pipeline.cli.plan_screen import plan_screen
@@ -50,46 +49,57 @@ def with_retry_value(arguments: list[str]) -> list[str]:
     return joined
 
 
-class RunCommand(TyperCommand):
+class RunCommand(click.Command):
     """`run`, with an option whose value may be left out."""
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, with_retry_value(args))
 
 
+@click.command(cls=RunCommand)
+@options.manifest
+@options.config_file
+@options.out
+@options.budget
+@options.rpm
+@options.max_in_flight
+@options.limit
+@options.ids
+@options.part
+@options.order
+@click.option(
+    RETRY_FLAG,
+    metavar="[CLASS,…]",
+    help="Try failed jobs anew: all, or those of some error classes, like generation_failed.",
+)
+@options.run_for
+@options.until
+@options.canary
+@click.option(APPROVE_FLAG, is_flag=True, help="Ask a person before the rest starts; --yes does not answer that.")
+@click.option("--yes", is_flag=True, help="Do not ask before a live run.")
+@click.option("--json", is_flag=True, help="Print JSON for scripts: each event on a line, the summary on the last.")
+@click.option("--no-progress", is_flag=True, help="Show no progress; with --json, the summary alone.")
+@options.setting
 def run(
-    manifest: options.Manifest,
-    config: options.ConfigFile = None,
-    out: options.Out = None,
-    budget_usd: options.Budget = None,
-    rpm: options.Rpm = None,
-    max_in_flight: options.MaxInFlight = None,
-    limit: options.Limit = None,
-    ids: options.Ids = None,
-    part: options.Part = None,
-    order: options.Order = None,
-    retry_failed: Annotated[
-        str | None,
-        typer.Option(
-            RETRY_FLAG,
-            metavar="[CLASS,…]",
-            help="Try failed jobs anew: all, or those of some error classes, like generation_failed.",
-        ),
-    ] = None,
-    after: options.For = None,
-    until: options.Until = None,
-    canary: options.Canary = None,
-    canary_approve: Annotated[
-        bool, typer.Option(APPROVE_FLAG, help="Ask a person before the rest starts; --yes does not answer that.")
-    ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before a live run.")] = False,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print JSON for scripts: each event on a line, the summary on the last.")
-    ] = False,
-    no_progress: Annotated[
-        bool, typer.Option("--no-progress", help="Show no progress; with --json, the summary alone.")
-    ] = False,
-    setting: options.Setting = None,
+    manifest: Path,
+    config: Path | None,
+    out: Path | None,
+    budget_usd: str | None,
+    rpm: str | None,
+    max_in_flight: str | None,
+    limit: int | None,
+    ids: str | None,
+    part: str | None,
+    order: str | None,
+    retry_failed: str | None,
+    after: str | None,
+    until: str | None,
+    canary: str | None,
+    canary_approve: bool,
+    yes: bool,
+    json: bool,
+    no_progress: bool,
+    setting: tuple[str, ...],
 ) -> None:
     """Make what the manifest asks for. Always resumes: what is there already costs nothing again.
 
@@ -151,7 +161,7 @@ def run(
         with EventLines(key, webhook, events=not no_progress) as lines:
             result = asyncio.run(prepared.run(lines))
             lines.summary(result.summary)
-        raise typer.Exit(result.exit_code)
+        raise click.exceptions.Exit(result.exit_code)
     result = go(prepared)
     awaited = prepared.after_canary(result)
     if awaited is not None and sys.stdin.isatty() and _approved(folder, awaited.canary(), awaited.plan()):
@@ -169,7 +179,7 @@ def run(
         needed = MicroUsd(left.committed + left.cost)
     again = _again(manifest, keep_budget=needed is None, keep_approval=awaited is None)
     say(next_command(result.summary, folder, again, needed))
-    raise typer.Exit(result.exit_code)
+    raise click.exceptions.Exit(result.exit_code)
 
 
 def _changes(prepared: Prepared) -> Difference | None:
@@ -194,8 +204,8 @@ def _ask_before_spending(config: Config, *, yes: bool, json: bool, anything: boo
     if not sys.stdin.isatty():
         raise InputError("a live run without a terminal needs --yes. Nothing was sent.")
     try:
-        confirmed = typer.confirm("Real money will be spent. Go on?")
-    except typer.Abort:
+        confirmed = click.confirm("Real money will be spent. Go on?")
+    except click.Abort:
         say()
         confirmed = False
     if not confirmed:
@@ -210,8 +220,8 @@ def _approved(folder: str, tried: Trial, plan: Plan) -> bool:
     say(f"The canary is stored:\n{table(rows, right=frozenset({1}))}")
     others = f"the other {count(plan.allowed, 'job')}" if plan.allowed > 1 else "the other job"
     try:
-        return bool(typer.confirm(f"Go on with {others} for at most {dollars(plan.allowed_cost)}?"))
-    except typer.Abort:
+        return click.confirm(f"Go on with {others} for at most {dollars(plan.allowed_cost)}?")
+    except click.Abort:
         say()
         return False
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
 from pipeline.cli.screen import say
 
@@ -15,28 +15,30 @@ if TYPE_CHECKING:
     from pipeline.sandbox import SandboxSettings
 
 
+@click.command()
+@click.option("--port", default=0, metavar="N", help="The port; 0 takes a free one.")
+@click.option("--fault", multiple=True, metavar="NAME=RATE", help="A fault and how often, 0 to 1. Repeatable.")
+@click.option("--seed", default=1, metavar="N", help="Seed of times and faults.")
+@click.option("--time-scale", default=1.0, metavar="N", help="How many times faster than the real provider.")
+@click.option("--rpm", type=int, metavar="N", help="Calls a minute before a 429; none without it.")
+@click.option("--credits", "credits_usd", metavar="N", help="The account's balance in dollars.")
+@click.option(
+    "--clips", default="own", metavar="KIND", help="own: each its own picture; shared: one a shape, for load."
+)
+@click.option("--state-dir", type=Path, metavar="DIR", help="Keep requests and bill here over a restart.")
+@click.option("--history-lag-s", default=0.0, metavar="N", help="How late requests show in the history, in seconds.")
+@click.option("--list-faults", is_flag=True, help="Name every fault, and exit.")
 def sandbox(
-    port: Annotated[int, typer.Option(metavar="N", help="The port; 0 takes a free one.")] = 0,
-    fault: Annotated[
-        list[str] | None,
-        typer.Option("--fault", metavar="NAME=RATE", help="A fault and how often, 0 to 1. Repeatable."),
-    ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of times and faults.")] = 1,
-    time_scale: Annotated[float, typer.Option(metavar="N", help="How many times faster than the real provider.")] = 1.0,
-    rpm: Annotated[int | None, typer.Option(metavar="N", help="Calls a minute before a 429; none without it.")] = None,
-    credits_usd: Annotated[
-        str | None, typer.Option("--credits", metavar="N", help="The account's balance in dollars.")
-    ] = None,
-    clips: Annotated[
-        str, typer.Option(metavar="KIND", help="own: each its own picture; shared: one a shape, for load.")
-    ] = "own",
-    state_dir: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Keep requests and bill here over a restart.")
-    ] = None,
-    history_lag_s: Annotated[
-        float, typer.Option(metavar="N", help="How late requests show in the history, in seconds.")
-    ] = 0.0,
-    list_faults: Annotated[bool, typer.Option("--list-faults", help="Name every fault, and exit.")] = False,
+    port: int,
+    fault: tuple[str, ...],
+    seed: int,
+    time_scale: float,
+    rpm: int | None,
+    credits_usd: str | None,
+    clips: str,
+    state_dir: Path | None,
+    history_lag_s: float,
+    list_faults: bool,
 ) -> None:
     """Serve the provider's double on this machine: no key, no money. Prints its URL, then serves until Ctrl-C.
 
@@ -60,7 +62,7 @@ def sandbox(
     try:
         settings = SandboxSettings(
             port=port,
-            faults=dict(parse_fault(text) for text in fault or []),
+            faults=dict(parse_fault(text) for text in fault),
             seed=seed,
             time_scale=time_scale,
             rpm=rpm,

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Literal
 
-import typer
+import click
 
 from pipeline import api
 from pipeline.cli.screen import say
 
 
-class Kind(StrEnum):
-    """The files that have a schema."""
-
-    MANIFEST = "manifest"
-    CONFIG = "config"
-
-
-def schema(
-    kind: Annotated[Kind, typer.Argument(metavar="KIND", help="Of which file.")] = Kind.MANIFEST,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write it there instead of printing it.")
-    ] = None,
-) -> None:
+@click.command()
+@click.argument(
+    "kind",
+    type=click.Choice(("manifest", "config")),
+    default="manifest",
+    metavar="[KIND]",
+    help="Of which file, manifest or config; manifest without it.",
+)
+@click.option("-o", "--output", type=Path, metavar="FILE", help="Write it there instead of printing it.")
+def schema(kind: Literal["manifest", "config"], output: Path | None) -> None:
     """Print the JSON Schema of manifests or configs, for editors.
 
     Example: kling-batch schema manifest --output manifest.schema.json
@@ -32,9 +28,9 @@ def schema(
     from pipeline.kernel.errors import InputError
     from pipeline.kernel.files import write_file
 
-    text = api.json_schema("manifest" if kind is Kind.MANIFEST else "config")
+    text = api.json_schema(kind)
     if output is None:
-        typer.echo(text, nl=False)
+        click.echo(text, nl=False)
         return
     try:
         write_file(output, text.encode())

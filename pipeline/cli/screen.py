@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
 if TYPE_CHECKING:
     from pipeline.kernel.errors import Mistake
@@ -43,14 +43,14 @@ def count(number: int, noun: str, plural: str = "") -> str:
 
 def say(text: str = "") -> None:
     """Print a line of our own making or one made printable."""
-    typer.echo(text)
+    click.echo(text)
 
 
 def say_json(value: object) -> None:
     """Print a value for scripts."""
     import orjson
 
-    typer.echo(safe_json(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()))
+    click.echo(safe_json(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()))
 
 
 def say_event(event: str, facts: Mapping[str, Any]) -> None:
@@ -59,7 +59,7 @@ def say_event(event: str, facts: Mapping[str, Any]) -> None:
 
     from pipeline.kernel.clock import SystemClock, iso
 
-    typer.echo(safe_json(orjson.dumps({"event": event, "at": iso(SystemClock().now_us()), **facts}).decode()))
+    click.echo(safe_json(orjson.dumps({"event": event, "at": iso(SystemClock().now_us()), **facts}).decode()))
 
 
 def hush() -> None:

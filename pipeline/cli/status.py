@@ -7,9 +7,9 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+import click
 
 from pipeline import api
 from pipeline.api.places import runs_folder
@@ -27,20 +27,19 @@ EMPTY, HOME, REST_OF_LINE, REST_OF_SCREEN = "\x1b[2J", "\x1b[H", "\x1b[K", "\x1b
 """What a terminal is told: everything is cleared once, then each line is written over what stood there."""
 
 
-def status(
-    directory: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="[DIR]",
-            help="A run directory, like outputs/quickstart; without one, all runs are listed.",
-            show_default=False,
-        ),
-    ] = None,
-    config: options.ConfigFile = None,
-    setting: options.Setting = None,
-    json: options.Json = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Show it again every two seconds, until Ctrl-C.")] = False,
-) -> None:
+@click.command()
+@click.argument(
+    "directory",
+    type=Path,
+    required=False,
+    metavar="[DIR]",
+    help="A run directory, like outputs/quickstart; without one, all runs are listed.",
+)
+@options.config_file
+@options.setting
+@options.json
+@click.option("--watch", is_flag=True, help="Show it again every two seconds, until Ctrl-C.")
+def status(directory: Path | None, config: Path | None, setting: tuple[str, ...], json: bool, watch: bool) -> None:
     """Show how a run directory stands, beside a live run or at rest. Jobs, money, pace, what expires, what went wrong.
 
     Example: kling-batch status outputs/quickstart --watch
@@ -90,7 +89,7 @@ class AllRuns:
         return list_screen(self.facts(), width)
 
 
-def _output_folder(config: Path | None, setting: list[str] | None) -> Path:
+def _output_folder(config: Path | None, setting: tuple[str, ...]) -> Path:
     return runs_folder(options.make_config(config, setting))
 
 
