@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -363,6 +362,8 @@ def run_sync(
         InputError: nothing was sent; an event loop is running here, for example.
         MachineError: this machine failed before anything began.
     """
+    import asyncio
+
     if is_in_loop():
         raise InputError("an event loop is running here, as in a notebook: write `await run(…)`. Nothing was sent.")
     return asyncio.run(run(manifest, config, watcher=watcher, **asked))

@@ -15,8 +15,10 @@ import functools
 import math
 from bisect import bisect_right
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from pipeline.engine.settings import Polling
+if TYPE_CHECKING:
+    from pipeline.engine.settings import Polling
 
 PRICE_OF_A_CALL = 0.25 / 317
 """What a call may cost where calls are plentiful, in mean generation times of delay: about 18 questions a job."""

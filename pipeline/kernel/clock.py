@@ -5,7 +5,6 @@ A run asks its `Clock`, never `time` or `asyncio.sleep`, so that a test or a reh
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import time
 from datetime import UTC, datetime, timedelta
@@ -43,6 +42,8 @@ class SystemClock:
         return time.clock_gettime(_GROWS)
 
     async def sleep(self, seconds: float) -> None:
+        import asyncio  # whoever only asks what time it is waits for no event loop to be loaded
+
         await asyncio.sleep(max(0.0, seconds))
 
 

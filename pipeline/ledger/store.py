@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import itertools
@@ -12,7 +11,7 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import orjson
 import pyarrow as pa
@@ -29,6 +28,9 @@ from pipeline.ledger.fold import ImpossibleMoveError, JobState, State
 from pipeline.ledger.merging import Merging
 from pipeline.ledger.segments import SCHEMA, SegmentName
 from pipeline.ledger.tiers import LARGE
+
+if TYPE_CHECKING:
+    import asyncio
 
 T = TypeVar("T")
 
@@ -140,6 +142,8 @@ class Ledger:
             durable = self._begin_commit() if recorded and self._is_due else None
         if not self._is_durable:
             # Others have their turn here as well, as they have while a disk is busy.
+            import asyncio
+
             await asyncio.sleep(0)
         elif durable is not None:
             await durable
@@ -151,6 +155,8 @@ class Ledger:
 
     def _begin_commit(self) -> asyncio.Future[None]:
         """Have what is pending written; the future, which is the caller's own, is done when it is durable."""
+        import asyncio
+
         loop = asyncio.get_running_loop()
         durable: asyncio.Future[None] = loop.create_future()
         self._waiting.append(durable)
@@ -160,6 +166,8 @@ class Ledger:
 
     async def _commit(self) -> None:
         """Write what is pending, group after group, until nothing is."""
+        import asyncio
+
         loop = asyncio.get_running_loop()
         busy = False
         try:
@@ -239,6 +247,8 @@ class Ledger:
 
     async def close(self) -> None:
         """Let every commit finish, and leave few segments behind."""
+        import asyncio
+
         try:
             if not self._is_durable and self._pending and self._failure is None:
                 self._begin_commit()
