@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from worlds import build_command_line
 
 from pipeline.cli import main
 from pipeline.runner import opening
@@ -28,12 +27,6 @@ class Ended:
 
 
 Command = Callable[..., Ended]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _built_once() -> None:
-    """Verbs and options are the same for every command, and take longer to build than most verbs to run."""
-    build_command_line()
 
 
 @pytest.fixture(autouse=True)

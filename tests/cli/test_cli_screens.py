@@ -10,13 +10,14 @@ import sys
 import threading
 from pathlib import Path
 
+import click
 import pytest
 from conftest import FAST, Command
 
 from pipeline.cli import screen
+from pipeline.cli.app import VERBS, load_verb
 from pipeline.cli.run import with_retry_value
 
-VERBS = ("plan", "run", "rehearse", "status", "report", "export", "sandbox", "schema")
 QUICKSTART = str(Path(__file__).parents[2] / "manifests" / "quickstart.yaml")
 LIVE = ("--set", "provider.kind=segmind")
 
@@ -35,9 +36,33 @@ def test_the_help_names_every_verb_in_whole_sentences(command: Command) -> None:
     """No sentence is cut off."""
     shown = command("--help")
     assert shown.code == 0
-    assert "..." not in shown.out.split("Commands:")[1]
-    for verb in VERBS:
-        assert f"\n  {verb}" in shown.out
+    told = shown.out.split("Commands:\n")[1].splitlines()
+    assert [line.split(maxsplit=1) for line in told] == [[verb, first_sentence(verb)] for verb in VERBS]
+
+
+def first_sentence(verb: str) -> str:
+    text = load_verb(verb).help or ""
+    return text.partition("\n")[0].partition(". ")[0].removesuffix(".") + "."
+
+
+def test_a_misspelt_verb_is_met_with_the_one_that_was_meant(command: Command) -> None:
+    """It is 2, and nothing is guessed at."""
+    ended = command("statu", "outputs/m")
+    assert ended.code == 2
+    assert ended.err.endswith("Error: No such command 'statu'. Did you mean 'status'?\n")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_that_is_interrupted_is_130(command: Command, verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And says nothing of its own: whoever pressed Ctrl-C knows it."""
+
+    def interrupt(_context: click.Context) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(load_verb(verb), "invoke", interrupt)
+    arguments = {"export": ("x", "--to", "y", "--format", "csv"), "resolve": ("x", "y"), "sandbox": ()}
+    ended = command(verb, *arguments.get(verb, ("manifest",)))
+    assert (ended.code, ended.out, ended.err) == (130, "", "")
 
 
 @pytest.mark.parametrize(
@@ -162,7 +187,7 @@ def test_a_person_who_says_no_is_heard(command: Command, manifest: str, monkeypa
     monkeypatch.setenv("SEGMIND_API_KEY", "SG_0123456789abcdef")
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
     asked = []
-    monkeypatch.setattr("typer.confirm", lambda question: asked.append(question))
+    monkeypatch.setattr("click.confirm", lambda question: asked.append(question))
     ended = command("run", manifest, *LIVE, "--budget-usd", "9")
     assert (ended.code, asked) == (2, ["Real money will be spent. Go on?"])
     assert "for at most $5.25" in ended.out

@@ -184,7 +184,8 @@ def test_a_run_that_did_not_say_its_limits(command: Command, tmp_path: Path) -> 
 
 
 def test_a_look_leaves_no_trace_and_waits_for_nothing_heavy(night: Path) -> None:
-    """Nothing is opened for writing, made, removed or renamed; data frames, HTTP and manifests are not even loaded.
+    """Nothing is opened for writing, made, removed or renamed; data frames, HTTP, manifests, the event loop and other
+    verbs are not even loaded.
 
     And memory that Arrow gives back is the machine's again.
     """
@@ -199,11 +200,14 @@ def watch(event, args):
 sys.dont_write_bytecode = True
 sys.addaudithook(watch)
 from pipeline.__main__ import main
+from pipeline.cli.app import VERBS
 for extra in ([], ["--json"]):
     sys.argv = ["kling-batch", "status", {str(night)!r}, *extra]
     try: main()
     except SystemExit as ended: assert not ended.code
-heavy = {{"pandas", "aiohttp", "av", "yaml", "jinja2"}} & set(sys.modules)
+heavy = {{"pandas", "aiohttp", "av", "yaml", "jinja2", "pydantic", "rich", "asyncio", "importlib.metadata"}}
+heavy |= {{f"pipeline.cli.{{verb}}" for verb in VERBS if verb != "status"}}
+heavy &= set(sys.modules)
 import pyarrow
 print(wrote, heavy, pyarrow.default_memory_pool().backend_name, file=sys.stderr)
 """

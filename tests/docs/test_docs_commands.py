@@ -14,7 +14,6 @@ from typing import Any
 import duckdb
 import pandas as pd
 import pytest
-import typer.main
 from docs_support import (
     DOCUMENTS,
     NIGHT,
@@ -35,7 +34,7 @@ from docs_support import (
     table,
 )
 
-from pipeline.cli.app import app
+from pipeline.cli.app import load_verb
 from pipeline.config import load_config
 from pipeline.manifest import load_manifest
 
@@ -78,7 +77,7 @@ def test_a_command_that_is_not_run_exists_all_the_same(text: str) -> None:
         assert recipe(words[1])
     if "kling-batch" in text:
         arguments = re.split(r"\S*kling-batch\"?", text)[-1].split()
-        verb = typer.main.get_command(app).commands[arguments[0]]
+        verb = load_verb(arguments[0])
         known = {option for parameter in verb.params for option in parameter.opts}
         assert {word.partition("=")[0].strip("'") for word in arguments if word.startswith("--")} <= known
     for word in words:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 
-import typer.main
 from docs_support import plain, table
 
 import pipeline
 from pipeline.api import types
 from pipeline.api.running import Asked
-from pipeline.cli.app import app
+from pipeline.cli.app import load_verb
 
 PAGE = "docs/python.md"
 
@@ -35,5 +34,5 @@ def test_the_table_names_every_argument_with_its_flag() -> None:
     names = [name for cell, *_ in rows for name in plain(cell).split(", ")]
     assert sorted(names) == sorted(Asked.__annotations__)
     flags = [flag for *_, cell in rows for flag in plain(cell).split(", ")]
-    run = typer.main.get_command(app).commands["run"]
+    run = load_verb("run")
     assert set(flags) <= {option for parameter in run.params for option in parameter.opts}

@@ -10,12 +10,11 @@ from typing import Any
 
 import orjson
 import pytest
-import typer.main
 import yaml
 from docs_support import DOCUMENTS, PAGES, ROOT, anchors, blocks, plain, read, table
 from mistakes import MISTAKES
 
-from pipeline.cli.app import app
+from pipeline.cli.app import VERBS, load_verb
 from pipeline.config import FLAGS, Config, dump_config, load_config
 from pipeline.engine import stopping
 from pipeline.engine.stopping import StopReason
@@ -258,7 +257,7 @@ OWN_OPTIONS = {
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_option_that_a_document_names_exists(document: str) -> None:
     """No verb's option is misspelt or promised."""
-    verbs = typer.main.get_command(app).commands.values()
+    verbs = map(load_verb, VERBS)
     known = {option for verb in verbs for parameter in verb.params for option in parameter.opts}
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", read(document)))
     assert named - known <= OWN_OPTIONS | {"--disable-pip-version-check", "--check", "--dist"}

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from worlds import build_command_line
+from worlds import load_command_line
 
 MOST_CPU_S = 2.0
 MOST_MEMORY_MB = 240
@@ -52,7 +52,6 @@ def check_screen(text: str) -> None:
 
 
 _NEEDED = (
-    "pipeline.cli.app",
     "pipeline.cli.progress",
     "pipeline.runner",
     "pipeline.forecast",
@@ -66,7 +65,7 @@ def warm_command() -> None:
     """Import what the command needs before the first fork: then each call costs a few milliseconds."""
     for name in _NEEDED:
         importlib.import_module(name)
-    build_command_line()
+    load_command_line()
 
 
 def call(arguments: list[str], folder: Path, before: Callable[[], None] = lambda: None) -> Ended:

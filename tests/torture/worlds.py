@@ -361,28 +361,23 @@ def free_port() -> int:
     raise AssertionError("no free port")
 
 
-def build_command_line() -> None:
-    """Build the tree of verbs and options once: every process would build it anew, for longer than most verbs take."""
-    from typer import main
+def load_command_line() -> None:
+    """Load every verb, which a process would else do for itself when it is called."""
+    from pipeline.cli.app import VERBS, load_verb
 
-    from pipeline.cli.app import app
-
-    tree = main.get_command(app)
-    for verb in tree.commands.values():  # type: ignore[attr-defined]
-        for parameter in verb.params:
-            parameter.get_runtime_param()
-    main.get_command = lambda _app: tree
+    for name in VERBS:
+        load_verb(name)
 
 
 def warm() -> None:
     """Import what lives need, and draw the clips of every shape, before the first fork."""
     for name in ("pipeline.cli.app", "pipeline.cli.lines", "pipeline.cli.progress", "pipeline.api.shield",
                  "pipeline.looking.tally", "pipeline.manifest.parts", "pipeline.planning", "pipeline.report.write",
-                 "pipeline.sandbox.server", "pandas.core.arrays.arrow._arrow_utils", "typer._click.decorators",
-                 "pyarrow.pandas_compat", "pandas.io.formats.csvs", "pandas.core.arrays.arrow.extension_types",
+                 "pipeline.sandbox.server", "pandas.core.arrays.arrow._arrow_utils", "pyarrow.pandas_compat",
+                 "pandas.io.formats.csvs", "pandas.core.arrays.arrow.extension_types",
                  "encodings.utf_8_sig", "encodings.ascii", "pyarrow.vendored.version"):  # fmt: skip
         importlib.import_module(name)
-    build_command_line()
+    load_command_line()
     from pipeline.provider.secrecy import Eraser
     from pipeline.sandbox import studio
     from pipeline.sandbox.clips import tiny_clip
