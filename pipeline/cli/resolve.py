@@ -25,7 +25,7 @@ from pipeline.cli.screen import printable, say, say_json
 def resolve(directory: Path, attempt: str, billed: str | None, not_billed: bool, note: str | None, json: bool) -> None:
     """Record your word on an attempt in doubt. It is kept with the time and your name; nothing is sent.
 
-    Example: kling-batch resolve outputs/spring lamp --not-billed --note "not on the invoice"
+    Example: kling-batch resolve outputs/spring lamp --not-billed
     """
     from pipeline.kernel.usd import format_usd
 

@@ -371,7 +371,7 @@ def load_command_line() -> None:
 
 def warm() -> None:
     """Import what lives need, and draw the clips of every shape, before the first fork."""
-    for name in ("pipeline.cli.app", "pipeline.cli.lines", "pipeline.cli.progress", "pipeline.api.shield",
+    for name in ("pipeline.cli.lines", "pipeline.cli.progress", "pipeline.api.shield",
                  "pipeline.looking.tally", "pipeline.manifest.parts", "pipeline.planning", "pipeline.report.write",
                  "pipeline.sandbox.server", "pandas.core.arrays.arrow._arrow_utils", "pyarrow.pandas_compat",
                  "pandas.io.formats.csvs", "pandas.core.arrays.arrow.extension_types",
