@@ -266,11 +266,10 @@ class State:
 
     def states_of(self, job_ids: Collection[str]) -> list[JobState | None]:
         """Where each of these jobs stands, as `state_of`, without a call for each."""
-        found, stored = self.jobs.find(job_ids), JobState.STORED
-        states: list[JobState | None] = [stored] * len(found)
-        beside = found.of_no_row()
-        for place, record in zip(beside.tolist(), found[beside].beside_rows(), strict=True):
-            states[place] = None if record is None else record.state
+        found = self.jobs.find(job_ids)
+        states: list[JobState | None] = found.of_rows(JobState.STORED)
+        for place, record in found.beside_rows():
+            states[place] = record.state
         return states
 
     def count(self, job_ids: Collection[str]) -> Counter[JobState | None]:

@@ -10,7 +10,7 @@ import itertools
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ pc: Any = pyarrow.compute
 """Its types do not say what it takes beside arrays."""
 
 Numbers = npt.NDArray[np.int64]
+T = TypeVar("T")
 
 ASKED_SINGLY = 2_000
 """After so many questions about single rows of a table, all of its values are taken out at once."""
@@ -172,16 +173,22 @@ class Found:
         """Which of them, by their places from 0, were not found stored after a life without any trouble."""
         return np.flatnonzero(self.numbers < 0)
 
-    def beside_rows(self) -> list[JobRecord | None]:
-        """The record of each; None of a row, or where there is nothing."""
-        found: list[JobRecord | None] = [None] * len(self)
+    def of_rows(self, value: T) -> list[T | None]:
+        """A value for each that is a row, None for others."""
+        values = np.full(len(self), None, dtype=object)
+        values[self.numbers >= 0] = value
+        return cast("list[T | None]", values.tolist())
+
+    def beside_rows(self) -> Iterator[tuple[int, JobRecord]]:
+        """Those that are records, each with its place."""
         for place in np.flatnonzero(self.numbers <= _FIRST_RECORD).tolist():
-            found[place] = self._records[_FIRST_RECORD - self.numbers[place]]
-        return found
+            yield place, self._records[_FIRST_RECORD - self.numbers[place]]
 
     def records(self) -> list[JobRecord | None]:
         """The record of each, None without one. Rows are read together."""
-        found = self.beside_rows()
+        found: list[JobRecord | None] = [None] * len(self)
+        for place, record in self.beside_rows():
+            found[place] = record
         held = np.flatnonzero(self.numbers >= 0)
         for table, rows, where in self._kept.by_table(self.numbers[held]):
             for place, record in zip(held[where].tolist(), table.records(rows), strict=True):
@@ -191,7 +198,7 @@ class Found:
     def columns(self, names: Sequence[str]) -> pa.Table:
         """Some of `COLUMNS` without a record being made: a row for each job, of nulls where there is none."""
         beside, held = self.of_no_row(), np.flatnonzero(self.numbers >= 0)
-        records = self[beside].beside_rows()
+        records = self[beside].records()
         others = pa.Table.from_arrays([_column(records, name) for name in names], names=list(names))
         if not len(held):
             return others
@@ -282,11 +289,14 @@ class Records(MutableMapping[str, "JobRecord"]):
         kept = self._kept
         return job_id in kept.records or (isinstance(job_id, str) and self._by_id.find(job_id, kept) is not None)
 
-    def find(self, job_ids: Iterable[str] | Texts | None = None) -> Found:
+    def find(self, job_ids: Collection[str] | Texts | None = None) -> Found:
         """Where these jobs are kept; all of them, in their order, where none are named."""
         ids, all_jobs = self._kept.in_order()
         if job_ids is None:
             return all_jobs
+        if not len(ids):
+            # Of a million jobs to plan, no text need be copied to see that.
+            return Found(np.full(len(job_ids), _NOWHERE), (), self._kept)
         asked = texts_of([job_ids])
         if asked.equals(ids):
             return all_jobs
@@ -307,7 +317,7 @@ class Records(MutableMapping[str, "JobRecord"]):
         """Whether these are all the jobs, in their order: most often true of a finished run, and seen at a glance."""
         return bool(texts_of([job_ids]).equals(self._kept.in_order()[0]))
 
-    def columns(self, names: Sequence[str], job_ids: Iterable[str] | None = None) -> pa.Table:
+    def columns(self, names: Sequence[str], job_ids: Collection[str] | None = None) -> pa.Table:
         """Some of `COLUMNS` of these jobs, or of all (see `Found.columns`)."""
         return self.find(job_ids).columns(names)
 

@@ -218,8 +218,10 @@ class _Expansion:
     """The last row that was warned of the shape of its image."""
 
     def __post_init__(self) -> None:
-        self._rows_of_jobs = _FirstRows(self._job_and_row)
-        self._rows_of_ids = _FirstRows(lambda at: (self._row_ids[at], at + 1))
+        # Not by way of `self`: what a million rows were expanded with shall go when nobody needs it any more.
+        entries, row_ids = self.entries, self._row_ids
+        self._rows_of_jobs = _FirstRows(lambda at: (entries.jobs[at].job_id, entries.rows[at]))
+        self._rows_of_ids = _FirstRows(lambda at: (row_ids[at], at + 1))
         self._parameters = frozenset(self.model.parameters)
         self._no_variables = self._parameters | frozenset(RESERVED)
         self._is_plain = _SETTINGS.isdisjoint(self.document.shared.cells)
@@ -676,10 +678,6 @@ class _Expansion:
             place = self._place(first)
             self._warn(row, f"asks for the very same video as {place}; they share one job and one bill")
         return job
-
-    def _job_and_row(self, at: int) -> tuple[str, int]:
-        entry = self.entries[at]
-        return entry.job.job_id, entry.row
 
     def _place(self, row: int) -> str:
         """A row, counted through all files, as messages name it."""

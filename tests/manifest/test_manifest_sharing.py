@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import importlib
 import json
@@ -266,3 +267,15 @@ def test_an_id_is_the_hash_of_all_that_is_asked(prompt: str, params: dict[str, s
     assert job_id("kling-2", {"prompt": prompt, **params}, replicate) == identity
     identify = ids_of(Kind("kling-2", params, replicate))
     assert (identify("another"), identify(prompt))[1] == identity
+
+
+def test_what_rows_were_expanded_with_goes_with_the_expansion(load: Load) -> None:
+    """Ids and tables of a million rows must not wait for a look for garbage, which is put off."""
+    load("id,prompt\nr0,a lamp\n", "rows.csv")
+    gc.collect()
+    gc.disable()
+    try:
+        load("id,prompt\n" + "".join(f"r{number},a lamp {number}\n" for number in range(3_000)), "rows.csv")
+        assert gc.collect() < 100
+    finally:
+        gc.enable()
