@@ -1,0 +1,65 @@
+"""Many objects that stay are not looked through for garbage, neither while they are made nor once they are there."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+
+from pipeline.kernel.garbage import no_garbage_collector
+
+MANY = 20_000
+
+
+@pytest.fixture(autouse=True)
+def collector_as_it_was() -> Iterator[None]:
+    was_on = gc.isenabled()
+    gc.enable()
+    yield
+    gc.unfreeze()
+    if not was_on:
+        gc.disable()
+
+
+@pytest.fixture
+def looks() -> Iterator[list[int]]:
+    """The generation of each look for garbage."""
+    seen: list[int] = []
+
+    def note(phase: str, info: dict[str, int]) -> None:
+        if phase == "start":
+            seen.append(info["generation"])
+
+    gc.callbacks.append(note)
+    yield seen
+    gc.callbacks.remove(note)
+
+
+def test_what_was_made_is_old_at_once(looks: list[int]) -> None:
+    """The collector is on again, and what it looks at first is none of it."""
+    with no_garbage_collector():
+        made = [[number] for number in range(MANY)]
+        assert looks == []
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == 0
+    young = {id(each) for each in gc.get_objects(generation=0)} | {id(each) for each in gc.get_objects(generation=1)}
+    assert not young & {id(each) for each in made}
+
+
+def test_what_somebody_froze_stays_frozen() -> None:
+    """Whoever calls this from their own process has their own reasons."""
+    gc.freeze()
+    frozen = gc.get_freeze_count()
+    with no_garbage_collector():
+        pass
+    assert gc.get_freeze_count() == frozen
+    assert gc.isenabled()
+
+
+def test_a_collector_that_is_off_stays_off() -> None:
+    """As it was found."""
+    gc.disable()
+    with no_garbage_collector():
+        assert not gc.isenabled()
+    assert not gc.isenabled()
