@@ -14,8 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute
 
 from pipeline.ledger.fold import JobState, State
+
+pc: Any = pyarrow.compute
+"""Its types do not say what it takes beside arrays."""
 
 Values = npt.NDArray[Any]
 
@@ -61,9 +65,10 @@ def money_over_time(state: State, now_us: int | None) -> dict[str, list[Any]]:
 def _paid(state: State, *names: str) -> dict[str, Values]:
     """What is known of the jobs that are paid for, by columns; where nothing is, no number, or zero of whole ones."""
     table = state.jobs.columns(("state", *names))
-    stands = table["state"].to_numpy()
-    is_stored = stands == JobState.STORED.name
-    is_paid = is_stored | (stands == JobState.POSTED.name)
+    is_stored, is_posted = (
+        pc.equal(table["state"], stand.name).to_numpy() for stand in (JobState.STORED, JobState.POSTED)
+    )
+    is_paid = is_stored | is_posted
     columns: dict[str, Values] = {"is_stored": is_stored[is_paid]}
     for name in names:
         column: Any = table[name]
