@@ -58,6 +58,11 @@ RESULT_COLUMNS = {
 }
 """The fixed columns of results.csv, in order, with their pandas types."""
 
+OF_ONE_LINE = frozenset(
+    {"row", "id", "job_id", "video", "sha256", "request_id", "submitted_at", "finished_at", "prompt"}
+)
+"""Columns whose values hardly any two lines have in common."""
+
 ERROR_COLUMNS = {
     "row": "Int64",
     "id": "string",

@@ -59,7 +59,9 @@ def _write_results(report: Path, parts: Iterable[tuple[Table, pa.Table]]) -> Non
             if parquet is None:
                 as_csv(csv_head(rows))
                 file = pa.PythonFile(_Sink(as_parquet), mode="w")
-                parquet = stack.enter_context(pq.ParquetWriter(file, for_pandas(table.schema)))
+                # A dictionary of values that are there once takes longer to make, and more room, than they do.
+                alike: Any = [name for name in table.column_names if name not in tables.OF_ONE_LINE]
+                parquet = stack.enter_context(pq.ParquetWriter(file, for_pandas(table.schema), use_dictionary=alike))
             parquet.write_table(table)
             for lines in csv_lines(rows):
                 as_csv(lines)
