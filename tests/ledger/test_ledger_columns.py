@@ -152,9 +152,10 @@ def of_request(name: str, events: list[Event]) -> list[Event]:
 @pytest.mark.parametrize("cut", [0, 8])
 @pytest.mark.parametrize("again", [False, True], ids=["at once", "read on"])
 def test_a_plain_life_that_cannot_be_true_is_refused(
-    first: list[Event], second: list[Event], cut: int, again: bool, folder: Path
+    first: list[Event], second: list[Event], cut: int, again: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In one segment or in two, at once or as news: whoever reads or opens it is told which event it is, and why."""
+    monkeypatch.setattr(store, "FOLDED_AT_ONCE", 1)
     events = numbered([*life("stored", "c"), *first, *life("stored", "d"), *second])
     expected = outcome(State(), events, by_columns=False)
     assert isinstance(expected, str)
