@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+import sys
+import threading
 from pathlib import Path
 
 import orjson
@@ -378,3 +380,35 @@ def test_columns_of_many_records_say_what_each_record_says(seed: int) -> None:
             said = {name: getattr(record, name, None) for name in names}
             assert row == said | ({"state": record.state.name} if record else {})
         assert state.states_of(known if job_ids is None else job_ids) == [each and each.state for each in wanted]
+
+
+def test_whoever_looks_on_from_a_thread_sees_every_job_once() -> None:
+    """While jobs are begun, stored and kept as rows: never two of one, and none that was there is missing."""
+    state, is_over, counts = State(), threading.Event(), [0]
+    wrong: list[str] = []
+
+    def look() -> None:
+        while not is_over.is_set():
+            at_least = counts[0]
+            names = list(state.jobs)
+            if len(names) < at_least or len(set(names)) < len(names):
+                wrong.append(f"{len(names)} of {at_least}, {len(names) - len(set(names))} of them twice")
+            if at_least and state.jobs.get("job-0") is None:
+                wrong.append("the first is missing")
+
+    before_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    onlooker = threading.Thread(target=look)
+    onlooker.start()
+    try:
+        for number in range(600):
+            for each in life("stored", f"job-{number}"):
+                state.apply(each._replace(seq=state.last_seq + 1))
+            counts[0] += 1
+            columns.shelve(state)
+    finally:
+        is_over.set()
+        onlooker.join()
+        sys.setswitchinterval(before_s)
+    assert wrong == []
+    assert rows_of(state) == 600
