@@ -335,6 +335,19 @@ def test_a_record_is_the_same_however_often_it_is_asked_for(monkeypatch: pytest.
     assert state.largest_bytes == 5
 
 
+def test_names_are_looked_up_in_what_was_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many jobs are asked for by name: a million questions must not each go through all rows."""
+    state, read = State(), []
+    fold_tables(state, [table_of(numbered(each for number in range(5) for each in life("stored", f"job-{number}")))])
+    texts = records.Rows.texts
+    monkeypatch.setattr(records.Rows, "texts", lambda rows, name: read.append(name) or texts(rows, name))
+    for number in range(5):
+        assert f"job-{number}" in state.jobs
+        assert state.request_ids[f"req-job-{number}-1"] == f"job-{number}"
+    assert "job-5" not in state.jobs
+    assert read == ["job_id", "request_id"]
+
+
 def test_a_ledger_with_more_text_than_one_array_holds_is_taken_event_by_event() -> None:
     """Columns in several chunks are no reason to lose a row."""
     import pyarrow as pa
