@@ -86,7 +86,7 @@ class RunContext:
     def __post_init__(self) -> None:
         self.pace = Pace(self.settings.limits, self.clock)
         self.slots = Slots(self.settings.limits, self.clock)
-        self.polls = Polls(self.settings.polling, self.pace, self.clock)
+        self.polls = Polls(self.settings.polling, self.pace, self.clock, self.stopping)
         self.connection = Outage(self.settings.retry)
         self.throttle = Outage(self.settings.retry)
         self.gateway = Outage(self.settings.retry)

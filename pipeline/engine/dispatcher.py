@@ -20,7 +20,7 @@ from pipeline.engine.doubt import Witness, settle
 from pipeline.engine.limits import CALLS_OF_A_START, Turn
 from pipeline.engine.retry import Again, PutBack
 from pipeline.engine.stopping import LeavingError, StopReason
-from pipeline.engine.worker import SETTLED, Outcome
+from pipeline.engine.worker import Outcome
 from pipeline.jobs import Job
 from pipeline.kernel.errors import MachineError
 from pipeline.kernel.usd import format_usd
@@ -74,7 +74,7 @@ class Queue:
         self._ahead = ahead
         self._order = itertools.count()
         self._places: dict[str, int] = {}
-        """The place of each job that was taken."""
+        """The place of each job that was taken and may be put back: one whose image may have to be uploaded first."""
         self._ready: dict[int, list[tuple[int, Job]]] = {}
         """By price: a heap of places and jobs."""
         self._later: list[tuple[float, int, Job]] = []
@@ -90,7 +90,7 @@ class Queue:
 
     def put_back(self, job: Job) -> None:
         """Give a job that was taken its place back, before all that stood behind it."""
-        self._put(self._places[job.job_id], job)
+        self._put(self._places.pop(job.job_id), job)
 
     def _put(self, order: int, job: Job) -> None:
         heapq.heappush(self._ready.setdefault(self._run.price(job), []), (order, job))
@@ -107,8 +107,10 @@ class Queue:
 
     def take(self, job: Job) -> None:
         """Remove the job that `first` has named."""
-        self._places[job.job_id], taken = heapq.heappop(self._ready[self._run.price(job)])
+        place, taken = heapq.heappop(self._ready[self._run.price(job)])
         assert taken is job, "only the first job of its price may be taken"
+        if job.image is not None:
+            self._places[job.job_id] = place
 
     def next_due_s(self) -> float | None:
         """Seconds until the next job that is to be tried again is due; None if none waits."""
@@ -130,8 +132,8 @@ class Dispatcher:
     """Every job of the manifest that is to be made, by id."""
     canary: Canary = field(default_factory=Canary)
     queue: Queue = field(init=False)
-    _workers: dict[str, asyncio.Task[None]] = field(default_factory=dict)
-    """The task that carries each job: at most one at any time."""
+    _workers: dict[str, asyncio.Task[Outcome]] = field(default_factory=dict)
+    """The task that carries each job, and is named after it: at most one at any time."""
     witness: Witness = field(default_factory=Witness)
     _settling: asyncio.Lock = field(default_factory=asyncio.Lock)
     _waits_until_s: float | None = None
@@ -259,7 +261,7 @@ class Dispatcher:
         match record.state:
             case JobState.SUBMITTED:
                 self.run.slots.take(record.job_id)
-                self._spawn(record.job_id, worker.finish(self.run, record, at_once=True))
+                self._spawn(record.job_id, worker.make(self.run, record))
             case JobState.POSTED:
                 self._spawn(record.job_id, worker.collect(self.run, record))
             case JobState.VOIDED:
@@ -269,31 +271,29 @@ class Dispatcher:
 
     def _spawn(self, job_id: str, work: Coroutine[Any, Any, Outcome]) -> None:
         assert job_id not in self._workers, "two workers must never carry one job"
-        self._workers[job_id] = asyncio.create_task(self._carry(job_id, work))
+        self._workers[job_id] = asyncio.create_task(work, name=job_id)
+        self._workers[job_id].add_done_callback(self._ended)
 
-    async def _carry(self, job_id: str, work: Coroutine[Any, Any, Outcome]) -> None:
-        """Run one worker; whatever it raises becomes a reason to stop, and never touches another worker."""
-        outcome: Outcome = SETTLED
-        try:
-            outcome = await work
-        except LeavingError:
-            log.info("left to the next run", extra={"job_id": job_id})
-        except MachineError as error:
-            self.run.stopping.stop(StopReason.MACHINE, str(error))
-        except Exception as error:
-            self._stop_at_defect(error, f"job {job_id}")
-        finally:
-            # Gone before the dispatcher looks again, so that it never waits for a worker that has ended.
-            del self._workers[job_id]
-            self.run.slots.forget(job_id)
-            if isinstance(outcome, PutBack):
+    def _ended(self, worker: asyncio.Task[Outcome]) -> None:
+        """Take in how a worker ended; whatever it raised becomes a reason to stop, and never touches another worker."""
+        job_id = worker.get_name()
+        del self._workers[job_id]
+        self.run.slots.forget(job_id)
+        match None if worker.cancelled() else worker.exception() or worker.result():
+            case PutBack():
                 self.queue.put_back(self.jobs[job_id])
-            elif isinstance(outcome, Again) and job_id in self.jobs:
-                self.queue.add(self.jobs[job_id], outcome.delay_s)
-            self.run.stopping.changed.set()
+            case Again(delay_s) if job_id in self.jobs:
+                self.queue.add(self.jobs[job_id], delay_s)
+            case LeavingError():
+                log.info("left to the next run", extra={"job_id": job_id})
+            case MachineError() as error:
+                self.run.stopping.stop(StopReason.MACHINE, str(error))
+            case Exception() as error:
+                self._stop_at_defect(error, f"job {job_id}")
+        self.run.stopping.changed.set()
 
     def _stop_at_defect(self, error: Exception, where: str) -> None:
-        log.exception("defect at %s", where)
+        log.error("defect at %s", where, exc_info=error)
         self.run.stopping.stop(
             StopReason.MACHINE,
             f"a defect in kling-batch ({type(error).__name__} at {where}): nothing is lost, see run.log",

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import itertools
 import math
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from pipeline.engine.limits import Pace, Turn, pass_on
 from pipeline.engine.polling import Durations, is_urgent, next_age_s
 from pipeline.engine.settings import Polling
+from pipeline.engine.stopping import Stopping
 from pipeline.kernel.clock import Clock
 
 RANKED_AT_ONCE = 8
 """Of those that are due, the best of every so many are chosen at once: looking at all for each call is dear."""
 
 
-@dataclass(slots=True)
-class _Waiting:
-    """A generation that is waited for: when it was accepted, and at which age it was asked about last."""
+class _Waiting(NamedTuple):
+    """A generation that is waited for: when it was accepted, and at which age it was asked about last.
 
+    It is worth a question from `due_s` on, and sorts by that.
+    """
+
+    due_s: float
     job_id: str
     accepted_s: float
     asked_s: float
-    place: asyncio.Future[None] = field(repr=False)
+    place: asyncio.Future[None]
 
 
 class Polls:
@@ -34,44 +37,43 @@ class Polls:
     are, the one whose question saves most gets the next call; where calls are plentiful that is each in its turn.
     """
 
-    def __init__(self, polling: Polling, pace: Pace, clock: Clock) -> None:
+    def __init__(self, polling: Polling, pace: Pace, clock: Clock, stopping: Stopping) -> None:
         self.durations = Durations(polling.expected_s)
         self._polling = polling
         self._pace = pace
         self._clock = clock
-        self._waiting: dict[str, _Waiting] = {}
-        self._later: list[tuple[float, int, _Waiting]] = []
-        """Those that are not worth a question yet, by the moment from which on they are: a heap."""
+        self._stopping = stopping
+        self._later: list[_Waiting] = []
+        """Those that are not worth a question yet: a heap."""
         self._due: dict[str, _Waiting] = {}
         self._next: list[_Waiting] = []
         """Those of them that were chosen for the next calls, the first one last."""
         self._oldest_s = math.inf
         """None of those that are due was accepted before this."""
-        self._order = itertools.count()
         self._changed = asyncio.Event()
         self._conductor: asyncio.Task[None] | None = None
 
-    async def turn(self, job_id: str, age_s: float, asked_s: float) -> None:
-        """Wait for the call that asks about a generation of this age, last asked about at the age of `asked_s`."""
-        now_s = self._clock.monotonic_s()
-        due_s = now_s - age_s + next_age_s(self.durations, self._polling, asked_s)
+    def turn(self, job_id: str, accepted_s: float, asked_s: float) -> asyncio.Future[None]:
+        """Wait for the call that asks about a generation, last asked about at the age of `asked_s`.
+
+        Thousands wait here at once, so this is no coroutine: nothing of it stays but the place.
+
+        Raises:
+            LeavingError: the run is being left.
+        """
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting[job_id] = waiting = _Waiting(job_id, now_s - age_s, asked_s, place)
-        heapq.heappush(self._later, (due_s, next(self._order), waiting))
-        if self._later[0][2] is waiting:
+        due_s = accepted_s + next_age_s(self.durations, self._polling, asked_s)
+        waiting = _Waiting(due_s, job_id, accepted_s, asked_s, place)
+        heapq.heappush(self._later, waiting)
+        if self._later[0] is waiting:
             self._changed.set()
         if self._conductor is None or self._conductor.done():
-            self._conductor = asyncio.create_task(self._conduct())
+            self._conductor = asyncio.create_task(self._stopping.unless_leaving(self._conduct()))
             self._conductor.add_done_callback(self._ended)
-        try:
-            await place
-        finally:
-            del self._waiting[job_id]
-            if self._due.pop(job_id, None) is not None or place.cancelled():
-                self._changed.set()  # it left without having been let go
+        return place
 
     def _ended(self, conductor: asyncio.Task[None]) -> None:
-        pass_on(conductor, (each.place for each in self._waiting.values()))
+        pass_on(conductor, (each.place for each in (*self._later, *self._due.values())))
 
     async def _conduct(self) -> None:
         while True:
@@ -83,23 +85,21 @@ class Polls:
                 if (best := self._best()) is not None:
                     del self._due[best.job_id]
                     best.place.set_result(None)
-                else:
-                    await asyncio.sleep(0)  # let those leave that were cancelled
             elif self._later:
-                await self._until(self._later[0][0])
+                await self._until(self._later[0].due_s)
             else:
                 return
 
     def _bring_due(self, now_s: float) -> None:
         """Move those whose time has come to those that are due, and forget who has left before."""
-        while self._later and (self._later[0][0] <= now_s or self._later[0][2].place.done()):
-            each = heapq.heappop(self._later)[2]
+        while self._later and (self._later[0].due_s <= now_s or self._later[0].place.done()):
+            each = heapq.heappop(self._later)
             if not each.place.done():
                 self._due[each.job_id] = each
                 self._oldest_s = min(self._oldest_s, each.accepted_s)
 
     async def _until(self, at_s: float) -> None:
-        """Wait until a moment, or until somebody comes or leaves."""
+        """Wait until a moment, or until somebody comes who is worth a question before all others."""
         try:
             async with asyncio.timeout(max(0.0, at_s - self._clock.monotonic_s())):
                 await self._changed.wait()
@@ -114,7 +114,8 @@ class Polls:
                 if self._due.get((best := self._next.pop()).job_id) is best and not best.place.done():
                     return best
         self._bring_due(now_s)
-        waiting = [each for each in self._due.values() if not each.place.done()]
+        self._due = {job_id: each for job_id, each in self._due.items() if not each.place.done()}
+        waiting = list(self._due.values())
         if len(waiting) == 1:
             return waiting[0]
         outlook = self.durations.outlook

@@ -60,8 +60,24 @@ Outcome = Settled | Again | PutBack
 SETTLED = Settled()
 
 
-async def make(run: RunContext, job: Job) -> Outcome:
-    """Make one attempt at a job: reserve, submit, and see it through. An image that is not uploaded yet comes first."""
+async def make(run: RunContext, job: Job | JobRecord) -> Outcome:
+    """Make one attempt at a job: reserve, submit, poll, collect. From its record: go on with one that was accepted."""
+    record = await send(run, job) if isinstance(job, Job) else job
+    if not isinstance(record, JobRecord):
+        return record
+    match await watch(run, record, at_once=record is job):
+        case Refused() as failure:
+            return await void(run, record, failure)
+        case Expired():
+            message = "the request's record has expired and the history does not show it yet"
+            return await doubt(run, record, Uncertain(ErrorClass.RECORD_EXPIRED, message, 404))
+        case Finished() as finished:
+            await post(run, record, finished)
+            return await collect(run, record)
+
+
+async def send(run: RunContext, job: Job) -> JobRecord | Outcome:
+    """Reserve and submit; the record of what was accepted. An image that is not uploaded yet comes first."""
     sent = run.as_sent(job)
     if sent is None:
         return await upload_image(run, job)
@@ -79,7 +95,7 @@ async def make(run: RunContext, job: Job) -> Outcome:
         case Accepted(request_id):
             run.note_start()
             await run.record(record.event(EventKind.SUBMITTED, request_id=request_id))
-            return await finish(run, record)
+            return record
 
 
 async def upload_image(run: RunContext, job: Job) -> Outcome:
@@ -101,19 +117,6 @@ async def upload_image(run: RunContext, job: Job) -> Outcome:
     intent = _intent(run, job)
     await run.record(*intent, intent[-1]._replace(event=EventKind.VOIDED, **_told(refusal)))
     return await _go_on_after_void(run, run.ledger.state.jobs[job.job_id], refusal)
-
-
-async def finish(run: RunContext, record: JobRecord, *, at_once: bool = False) -> Outcome:
-    """See an accepted request to its end. A run that starts with one in the ledger begins here, `at_once`."""
-    match await watch(run, record, at_once=at_once):
-        case Refused() as failure:
-            return await void(run, record, failure)
-        case Expired():
-            message = "the request's record has expired and the history does not show it yet"
-            return await doubt(run, record, Uncertain(ErrorClass.RECORD_EXPIRED, message, 404))
-        case Finished() as finished:
-            await post(run, record, finished)
-            return await collect(run, record)
 
 
 async def reserve(run: RunContext, job: Job) -> JobRecord:
@@ -163,8 +166,7 @@ async def watch(run: RunContext, record: JobRecord, *, at_once: bool) -> Finishe
     began_s, asked_s = run.clock.monotonic_s() - run.age_s(record), 0.0
     while True:
         if not at_once:
-            age_s = run.clock.monotonic_s() - began_s
-            await run.stopping.unless_leaving(run.polls.turn(record.job_id, age_s, asked_s))
+            await run.polls.turn(record.job_id, began_s, asked_s)
         reply = await look(run, record, run.clock.monotonic_s() - began_s, at_once=at_once)
         at_once, before_s, asked_s = False, asked_s, run.clock.monotonic_s() - began_s
         if isinstance(reply, Finished):

@@ -14,6 +14,7 @@ from virtual_time import VirtualClock, run_virtually
 from pipeline.engine.limits import JITTER_S, LAST_STARTS_S, Breaker, Outage, Pace, Slots, Turn
 from pipeline.engine.polls import Polls
 from pipeline.engine.settings import Limits, Polling, Retry
+from pipeline.engine.stopping import Stopping
 from pipeline.kernel.clock import SystemClock
 
 
@@ -267,9 +268,9 @@ def test_a_defect_in_the_gate_or_the_conductor_reaches_everybody_who_waits(monke
     async def main() -> list[BaseException | None]:
         clock = VirtualClock()
         pace = Pace(Limits(60, 10), clock)
-        polls = Polls(Polling(), pace, clock)
+        polls = Polls(Polling(), pace, clock, Stopping())
         monkeypatch.setattr(Polls, "_best", lambda _self: 1 // 0)
-        asked = await asyncio.gather(*(polls.turn(f"job {n}", 400.0, 0.0) for n in range(3)), return_exceptions=True)
+        asked = await asyncio.gather(*(polls.turn(f"job {n}", -400.0, 0.0) for n in range(3)), return_exceptions=True)
         monkeypatch.setattr(Pace, "_take_next", lambda _self: 1 // 0)
         turns = await asyncio.gather(*(pace.turn() for _ in range(3)), return_exceptions=True)
         return [*asked, *turns]
@@ -282,12 +283,12 @@ def test_scarce_calls_go_to_whom_they_save_most() -> None:
 
     async def main() -> list[float]:
         clock = VirtualClock()
-        polls = Polls(Polling(), Pace(Limits(1, 40), clock), clock)
+        polls = Polls(Polling(), Pace(Limits(1, 40), clock), clock, Stopping())
         asked: list[float] = []
 
         async def watch(age_s: float) -> None:
             began_s = clock.monotonic_s() - age_s
-            await polls.turn(f"job {age_s}", age_s, 0.0)
+            await polls.turn(f"job {age_s}", began_s, 0.0)
             asked.append(clock.monotonic_s() - began_s)
 
         await asyncio.gather(*(watch(10.0 * n) for n in range(40)))
@@ -332,9 +333,9 @@ def test_an_old_generation_hurries_no_question_but_its_own(monkeypatch: pytest.M
             await turn(kind)
 
         monkeypatch.setattr(pace, "turn", noted)
-        polls = Polls(Polling(), pace, clock)
-        old = asyncio.create_task(polls.turn("old", 3_000.0, 2_999.0))
-        await polls.turn("young", 400.0, 0.0)
+        polls = Polls(Polling(), pace, clock, Stopping())
+        old = polls.turn("old", clock.monotonic_s() - 3_000, 2_999.0)
+        await polls.turn("young", clock.monotonic_s() - 400, 0.0)
         await old
 
     run_virtually(main())
@@ -396,11 +397,11 @@ def test_whom_scarce_calls_go_to_is_chosen_for_several_at_once_and_nobody_who_le
 
     async def main() -> tuple[list[str], set[str]]:
         clock = VirtualClock()
-        polls = Polls(Polling(give_up_s=100_000), Pace(Limits(600, 400), clock), clock)
+        polls = Polls(Polling(give_up_s=100_000), Pace(Limits(600, 400), clock), clock, Stopping())
         asked: list[str] = []
 
         async def watch(number: int) -> None:
-            await polls.turn(f"job {number}", 2_000.0 + number, 1_900.0)
+            await polls.turn(f"job {number}", -2_000.0 - number, 1_900.0)
             asked.append(f"job {number}")
 
         tasks = [asyncio.create_task(watch(number)) for number in range(200)]
