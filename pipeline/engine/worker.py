@@ -58,6 +58,9 @@ class Settled:
 
 Outcome = Settled | Again | PutBack
 SETTLED = Settled()
+FORGOTTEN = Uncertain(
+    ErrorClass.RECORD_EXPIRED, "the request's record has expired and the history does not show it yet", 404
+)
 
 
 async def make(run: RunContext, job: Job | JobRecord) -> Outcome:
@@ -65,15 +68,23 @@ async def make(run: RunContext, job: Job | JobRecord) -> Outcome:
     record = await send(run, job) if isinstance(job, Job) else job
     if not isinstance(record, JobRecord):
         return record
-    match await watch(run, record, at_once=record is job):
-        case Refused() as failure:
-            return await void(run, record, failure)
-        case Expired():
-            message = "the request's record has expired and the history does not show it yet"
-            return await doubt(run, record, Uncertain(ErrorClass.RECORD_EXPIRED, message, 404))
-        case Finished() as finished:
-            await post(run, record, finished)
-            return await collect(run, record)
+    # From here on by the clock that nobody sets.
+    accepted_s, asked_s, at_once = run.clock.monotonic_s() - run.age_s(record), 0.0, record is job
+    while True:
+        # Dies here: the next run asks on, by the recorded id.
+        if not at_once:
+            await run.polls.turn(record.job_id, accepted_s, asked_s)
+        match await look(run, record, run.clock.monotonic_s() - accepted_s, at_once=at_once):
+            case Working():
+                asked_s, at_once = run.clock.monotonic_s() - accepted_s, False
+            case Refused() as failure:
+                return await void(run, record, failure)
+            case Expired():
+                return await doubt(run, record, FORGOTTEN)
+            case Finished() as finished:
+                learn(run, record, finished, asked_s, run.clock.monotonic_s() - accepted_s)
+                await post(run, record, finished)
+                return await collect(run, record)
 
 
 async def send(run: RunContext, job: Job) -> JobRecord | Outcome:
@@ -160,20 +171,10 @@ async def submit(run: RunContext, job: Job) -> Accepted | Delivered | Refused | 
     return reply
 
 
-async def watch(run: RunContext, record: JobRecord, *, at_once: bool) -> Finished | Refused | Expired:
-    """Ask until the end of the generation is known. Dies here: the next run asks on, by the recorded id."""
-    # From here on by the clock that nobody sets.
-    began_s, asked_s = run.clock.monotonic_s() - run.age_s(record), 0.0
-    while True:
-        if not at_once:
-            await run.polls.turn(record.job_id, began_s, asked_s)
-        reply = await look(run, record, run.clock.monotonic_s() - began_s, at_once=at_once)
-        at_once, before_s, asked_s = False, asked_s, run.clock.monotonic_s() - began_s
-        if isinstance(reply, Finished):
-            run.polls.durations.note(_duration_s(reply, before_s, asked_s))
-            run.slots.note(record.job_id, asked_s, reply.queue_s, reply.inference_s)
-        if isinstance(reply, Finished | Refused | Expired):
-            return reply
+def learn(run: RunContext, record: JobRecord, finished: Finished, before_s: float, asked_s: float) -> None:
+    """Learn how long a generation takes, and waits, from one that had not ended at one age and had at the other."""
+    run.polls.durations.note(_duration_s(finished, before_s, asked_s))
+    run.slots.note(record.job_id, asked_s, finished.queue_s, finished.inference_s)
 
 
 def _duration_s(finished: Finished, before_s: float, asked_s: float) -> float:
