@@ -337,6 +337,7 @@ class Slots:
             self._ceiling += self._step
             self._probed_s = self._clock.monotonic_s()
             self._was_refused = False
+        self._released.discard(job_id)
         self._then[job_id] = self.in_flight + 1
 
     def release(self, job_id: str) -> None:
