@@ -101,10 +101,14 @@ def prepare(
     """
     from pipeline.cli.screen import places_json, say_event, say_json, working
     from pipeline.kernel.errors import ManifestError
+    from pipeline.kernel.garbage import no_garbage_collector
 
     try:
-        with working(f"Reading {manifest}", shown=shown):
+        with working(f"Reading {manifest}", shown=shown), no_garbage_collector():
             prepared = api.prepare(manifest, config, **asked)
+            if len(prepared.campaign.entries) > MANY_ENTRIES:
+                # They stay until the command ends: nobody need look for garbage among a million rows, not even once.
+                gc.freeze()
     except ManifestError as error:
         if not json:
             raise
@@ -114,9 +118,6 @@ def prepare(
         else:
             say_json(told)
         raise click.exceptions.Exit(error.exit_code) from None
-    if len(prepared.campaign.entries) > MANY_ENTRIES:
-        # They stay until the command ends: nobody need look for garbage among a million rows again and again.
-        gc.freeze()
     return prepared
 
 

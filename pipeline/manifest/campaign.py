@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import operator
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -77,6 +77,21 @@ class Entries(Sequence[Entry]):
         self._jobs.append(job)
         self._variables.append(variables)
         self._priorities.append(priority)
+
+    def extend_plain(
+        self, row: int, row_ids: Sequence[str], jobs: Collection[Job], variables: Sequence[Mapping[str, Scalar]]
+    ) -> None:
+        """Put an entry of each of these rows behind the others, the first being `row`. They have nothing else."""
+        count = len(jobs)
+        self._rows.extend(range(row, row + count))
+        self._row_ids += row_ids
+        self._jobs += jobs
+        self._variables += variables
+        self._priorities.extend(itertools.repeat(0, count))
+        if self._axes:
+            self._axes += [_NO_AXES] * count
+        if self._tags:
+            self._tags += [()] * count
 
     def __len__(self) -> int:
         return len(self._jobs)

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 import unicodedata
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from operator import itemgetter
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from pipeline.jobs import Job, Kind, ids_of
+from pipeline.jobs import Job
 from pipeline.kernel.errors import ManifestError
+from pipeline.manifest.batches import Batch, in_batches
 from pipeline.manifest.campaign import ORDERS, Campaign, Entries
 from pipeline.manifest.document import MAX_ENTRIES, NO_SWEEP, RESERVED, Cells, Document, Row, from_text
 from pipeline.manifest.images import LocalImages, is_local
 from pipeline.manifest.mistakes import Mistakes
 from pipeline.manifest.names import Names
+from pipeline.manifest.sharing import Common, Form, Layout, Sharing
 from pipeline.manifest.sweep import MAX_WORK, Sweep, combinations, contradicts, shown, unmatched
 from pipeline.manifest.templates import BadTemplateError, is_template, render, scope, seen, single_braced
 from pipeline.models import DEFAULT_MODEL, Model, Problem, find_model
@@ -36,8 +36,6 @@ MAX_TAG = 64
 MAX_TAGS = 100
 MAX_SHAPES = 1_000
 """Forms of the top sweep that are remembered, as rows have changed it."""
-MAX_KNOWN = 10_000
-"""Sets of values that are remembered, so that rows that have the same ones share what was made of them."""
 
 Place = int | tuple[int, str]
 """A row, for other rows' messages: its number, and its file where that is not the manifest."""
@@ -63,11 +61,10 @@ def expand(document: Document, source: Path, mistakes: Mistakes) -> Campaign:
         raise AssertionError("an unknown model is a mistake")
     names = Names(document, model, mistakes)
     expansion = _Expansion(document, model, mistakes, LocalImages(source.parent))
-    rows = iter(document.rows)
-    while batch := list(itertools.islice(rows, BATCH_ROWS)):
+    for batch in in_batches(document.rows, BATCH_ROWS):
         expansion.foresee(batch)
         if not names.are_known(batch) or not expansion.add_plain(batch):
-            for row in batch:
+            for row in batch.rows:
                 names.check(row)
                 expansion.add_row(row)
     if not expansion.rows and not len(mistakes):
@@ -126,40 +123,6 @@ def _tags(value: Scalar) -> list[str]:
 # --- rows to entries ---
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Layout:
-    """What the names of a row's cells are. The rows of a table have the same few."""
-
-    texts: tuple[str, ...]
-    """Parameters that are free text, the prompt among them."""
-    settings: tuple[str, ...]
-    """Parameters besides the prompt."""
-    variables: tuple[str, ...]
-    pick: Callable[[Cells], tuple[Scalar, ...]]
-    """What gives the values of settings and variables, which rows may have in common."""
-
-
-def _picker(names: tuple[str, ...]) -> Callable[[Cells], tuple[Scalar, ...]]:
-    return itemgetter(*names) if len(names) > 1 else lambda cells: tuple([cells[name] for name in names])
-
-
-@dataclass(slots=True)
-class _Form:
-    """What requests can have in common: the parameters besides the prompt, in normal form."""
-
-    model: str
-    params: dict[str, Scalar]
-    is_common: bool
-    """Whether other rows with the same values ask for the same."""
-    kinds: list[tuple[Kind, Callable[[str], str]]] = field(default_factory=list)
-    """For each replicate its kind of job, and what gives the id for a prompt."""
-
-    def add_kind(self) -> None:
-        """Make the kind of the next replicate."""
-        kind = Kind(self.model, self.params, len(self.kinds) + 1)
-        self.kinds.append((kind, ids_of(kind)))
-
-
 @dataclass(slots=True)
 class _FirstRows:
     """The first row of each key. Nothing is kept of them before two rows have the same key and somebody asks."""
@@ -188,11 +151,7 @@ class _Expansion:
     rows: int = 0
     _jobs: dict[str, Job] = field(default_factory=dict)
     _rows_of_jobs: _FirstRows = field(init=False)
-    _layouts: dict[tuple[str, ...], _Layout] = field(default_factory=dict)
-    _forms: dict[Hashable, _Form] = field(default_factory=dict)
-    """Parameters besides the prompt, by the values that they were written with."""
-    _known: dict[Hashable, tuple[_Form, Cells]] = field(default_factory=dict)
-    """The same and the variables, by the values that all of them were written with."""
+    _sharing: Sharing = field(init=False)
     _ids: set[str] = field(default_factory=set)
     """Every id in small letters."""
     _row_ids: list[str | None] = field(default_factory=list)
@@ -203,7 +162,6 @@ class _Expansion:
     _shared: dict[object, list[dict[str, Scalar]]] = field(default_factory=dict)
     _parameters: frozenset[str] = frozenset()
     _characters: int = 0
-    _no_variables: frozenset[str] = frozenset()
     _asked: int = 0
     _foreseen: int = 0
     _work: int = 0
@@ -218,12 +176,10 @@ class _Expansion:
     """The last row that was warned of the shape of its image."""
 
     def __post_init__(self) -> None:
-        # Not by way of `self`: what a million rows were expanded with shall go when nobody needs it any more.
-        entries, row_ids = self.entries, self._row_ids
-        self._rows_of_jobs = _FirstRows(lambda at: (entries.jobs[at].job_id, entries.rows[at]))
-        self._rows_of_ids = _FirstRows(lambda at: (row_ids[at], at + 1))
+        self._rows_of_jobs = _FirstRows(self._job_and_row)
+        self._rows_of_ids = _FirstRows(lambda at: (self._row_ids[at], at + 1))
+        self._sharing = Sharing(self.model)
         self._parameters = frozenset(self.model.parameters)
-        self._no_variables = self._parameters | frozenset(RESERVED)
         self._is_plain = _SETTINGS.isdisjoint(self.document.shared.cells)
         shared = self.document.shared.sweep
         self._is_swept = bool(shared)
@@ -258,83 +214,89 @@ class _Expansion:
             if request is None:
                 continue
             prompt, form, variables = request
-            label = row_id or slug(prompt, SLUG_LENGTH) or "row"
+            label = row_id or _label(prompt)
             for replicate in range(1, settings.count + 1):
                 job = self._job(row, prompt, form, replicate, label)
                 self.entries.add(self.rows, label, job, variables, settings.priority, combination, settings.tags)
 
-    def add_plain(self, rows: Sequence[Row]) -> bool:
+    def add_plain(self, batch: Batch) -> bool:
         """All entries of many rows at once, as `add_row` makes them, if they are as plain as those of most tables.
 
-        `Names` knows them, they have values and nothing else, and nothing is to be said of their numbers and ids.
-        Returns whether they are so; nothing has happened if not.
+        `Names` knows them, they have values and nothing else, and nothing is to be said of their numbers, ids and
+        prompts. Returns whether they are so; nothing has happened if not.
         """
+        shared = self.document.shared.cells
         if (
             not self._is_plain
             or self._is_swept
-            or self._asked + len(rows) > MAX_ENTRIES
-            or any(row.file is not None and row.file != self.mistakes.file for row in rows)
-            or any(row.number != number for number, row in enumerate(rows, start=self.rows + 1))
-            or not all(_SETTINGS.isdisjoint(row.cells) for row in rows)
-            or (ids := self._new_ids(rows)) is None
+            or "{" in str(shared.get("prompt", ""))
+            or self._asked + len(batch) > MAX_ENTRIES
+            or not batch.has_none_of(_SETTINGS)
+            or not batch.follows(self.rows, self.mistakes.file)
         ):
             return False
-        shared = self.document.shared.cells
-        for row, row_id in zip(rows, ids, strict=True):
-            self.rows += 1
-            if not self._add_known({**shared, **row.cells} if shared else row.cells, row_id):
-                self._add_entries(row, row_id, _NO_SETTINGS)
-        return True
-
-    def _add_known(self, cells: Cells, row_id: str | None) -> bool:
-        """The entry of the latest row, if another row had the same values besides its prompt and its id.
-
-        Returns whether that is so, and nothing is to be said of its prompt.
-        """
-        layout = self._layout(cells)
-        values = layout.pick(cells)
-        known = self._known.get((layout, values, tuple(map(type, values)), ()))
-        text = cells.get("prompt")
-        if known is None or not isinstance(text, str) or "{" in text:
-            return False
-        form, variables = known
+        cells = [{**shared, **each} for each in batch.cells] if shared else batch.cells
         try:
-            prompt = self.model.normal_prompt(text)
+            prompts = self.model.normal_prompts([each.get("prompt") for each in cells])
         except ValueError:
             return False
-        kind, identify = form.kinds[0]
-        length = len(prompt)
-        if length > self.model.usual_prompt_length or self._characters + length > MAX_PROMPT_TEXT:
+        if self._characters + sum(map(len, prompts)) > MAX_PROMPT_TEXT or (ids := self._new_ids(batch)) is None:
             return False
-        label = row_id or slug(prompt, SLUG_LENGTH) or "row"
-        job = Job(identify(prompt), prompt, kind, label)
-        if self._jobs.setdefault(job.job_id, job) is not job:
-            return False
-        self._asked += 1
-        self._characters += length
-        self.entries.add(self.rows, label, job, variables, 0, _ONCE[0], ())
+        common = self._sharing.common_of_each(cells, have_one_shape=len(batch.shapes) == 1)
+        self._add_plain(batch.rows, ids, prompts, common)
         return True
 
-    def _new_ids(self, rows: Sequence[Row]) -> Sequence[str | None] | None:
+    def _add_plain(
+        self, rows: Sequence[Row], ids: Sequence[str | None], prompts: Sequence[str], common: Sequence[Common | None]
+    ) -> None:
+        """The entries of the next rows, whose prompts are in normal form; at once, if there is nothing to say."""
+        labels = [row_id or _label(prompt) for row_id, prompt in zip(ids, prompts, strict=True)]
+        usual_length = self.model.usual_prompt_length
+        jobs = [
+            None if each is None or len(prompt) > usual_length else each[0].first_job(prompt, label)
+            for each, prompt, label in zip(common, prompts, labels, strict=True)
+        ]
+        new = {job.job_id: job for job in jobs if job is not None}
+        if len(new) == len(rows) and self._jobs.keys().isdisjoint(new):
+            variables = [each[1] for each in common if each is not None]
+            self._jobs.update(new)
+            self.entries.extend_plain(self.rows + 1, labels, new.values(), variables)
+            self.rows += len(rows)
+            self._asked += len(rows)
+            self._characters += sum(map(len, prompts))
+            return
+        for row, row_id, label, job, each in zip(rows, ids, labels, jobs, common, strict=True):
+            self.rows += 1
+            if job is None or each is None or self._jobs.setdefault(job.job_id, job) is not job:
+                self._add_entries(row, row_id, _NO_SETTINGS)
+                continue
+            self.entries.extend_plain(self.rows, (label,), (job,), each[1:])
+            self._asked += 1
+            self._characters += len(job.prompt)
+
+    def _new_ids(self, batch: Batch) -> Sequence[str | None] | None:
         """The id of each row, none for all, or None where anything is to be said of any; then nothing has happened."""
-        values = [row.cells.get("id") for row in rows]
-        if all(value is None for value in values):
-            self._row_ids += [None] * len(rows)
-            return [None] * len(rows)
+        values = batch.column("id")
+        if values.count(None) == len(values):
+            self._row_ids += [None] * len(values)
+            return [None] * len(values)
         ids = [value for value in values if isinstance(value, str)]
-        if len(ids) < len(rows) or not all(map(_ID.fullmatch, ids)):
+        if len(ids) < len(values) or not all(map(_ID.fullmatch, ids)):
             return None
-        folded = [text if text == (small := text.casefold()) else small for text in ids]
+        folded = [text if text == small else small for text, small in zip(ids, map(str.casefold, ids), strict=True)]
         if len(set(folded)) < len(folded) or not self._ids.isdisjoint(folded):
             return None
         self._ids.update(folded)
         self._row_ids += folded
         return ids
 
-    def foresee(self, rows: list[Row]) -> None:
+    def foresee(self, batch: Batch) -> None:
         """Count what these rows ask for at least, before the first of them is made: a large `count` is quickly said."""
         default = self.document.shared.cells.get("count")
-        for row in rows:
+        if default is None and batch.has_none_of(("count",)) and self._foreseen + len(batch) <= MAX_ENTRIES:
+            self._foreseen += len(batch)
+            return
+        for row in batch.rows:
             written = row.cells.get("count", default)
             count = 1 if written is None else whole_number(written)
             self._foreseen += count if count is not None and 0 < count <= MAX_COUNT else 1
@@ -467,55 +429,40 @@ class _Expansion:
 
     # --- variables, parameters, jobs ---
 
-    def _layout(self, cells: Cells) -> _Layout:
-        names = tuple(cells)
-        if (known := self._layouts.get(names)) is not None:
-            return known
-        texts = tuple(name for name in names if name in self.model.text_parameters)
-        settings = tuple(name for name in names if name in self._parameters and name != "prompt")
-        variables = tuple(name for name in names if name not in self._no_variables)
-        layout = _Layout(texts, settings, variables, _picker(settings + variables))
-        if len(self._layouts) < MAX_SHAPES:
-            self._layouts[names] = layout
-        return layout
-
     def _request(
         self, row: Row, cells: Cells, combination: Cells, tags: tuple[str, ...]
-    ) -> tuple[str, _Form, Cells] | None:
+    ) -> tuple[str, Form, Cells] | None:
         """The prompt in normal form, the other parameters and the variables, or None if there are mistakes.
 
         What rows have in common besides the prompt is looked through once, and shared by them.
         """
-        layout = self._layout(cells)
+        layout = self._sharing.layout(cells)
         values = layout.pick(cells)
-        # With their types, for true is not 1.
-        key = layout, values, (types := tuple(map(type, values))), tags
-        form: _Form | None
-        is_common, key_of_form = True, None
-        if (known := self._known.get(key)) is not None:
+        types = tuple(map(type, values))
+        form: Form | None
+        is_common = True
+        if (known := self._sharing.common(layout, values, types, tags)) is not None:
             form, variables = known
         else:
-            some = len(layout.settings)
-            key_of_form = layout, values[:some], types[:some]
-            form = self._forms.get(key_of_form)
+            form = self._sharing.form(layout, values, types)
             variables, is_good = self._variables(row, cells, layout, tags)
             # Equal numbers can look different, as 0.0 and -0.0 do.
-            is_common = is_good and float not in types[some:]
+            is_common = is_good and float not in types[len(layout.settings) :]
         prompt = None if form is None else self._prompt(row, cells, combination, variables)
         if prompt is None:
             found = self._looked_through(row, cells, layout, combination, variables)
             if found is None:
                 return None
             prompt, form = found
-            if form is not None and form.is_common and key_of_form is not None and len(self._forms) < MAX_KNOWN:
-                self._forms[key_of_form] = form
+            if known is None and form is not None and form.is_common:
+                self._sharing.remember_form(layout, values, types, form)
         self._characters += len(prompt)
         if self._characters > MAX_PROMPT_TEXT:
             raise self.mistakes.final(f"asks for prompts of more than {MAX_PROMPT_TEXT:,} characters together")
         if form is None:
             return None
-        if known is None and is_common and form.is_common and len(self._known) < MAX_KNOWN:
-            self._known[key] = form, variables
+        if known is None and is_common and form.is_common:
+            self._sharing.remember(layout, values, types, tags, (form, variables))
         if len(prompt) > self.model.usual_prompt_length:
             self._warn(
                 row,
@@ -535,7 +482,7 @@ class _Expansion:
         except ValueError:
             return None
 
-    def _variables(self, row: Row, cells: Cells, layout: _Layout, tags: tuple[str, ...]) -> tuple[Cells, bool]:
+    def _variables(self, row: Row, cells: Cells, layout: Layout, tags: tuple[str, ...]) -> tuple[Cells, bool]:
         """The variables, and whether nothing is wrong with them."""
         variables, is_good = {name: cells[name] for name in layout.variables}, True
         for name, value in variables.items():
@@ -560,8 +507,8 @@ class _Expansion:
         return {name: value for name, value in cells.items() if name in self._parameters}
 
     def _looked_through(
-        self, row: Row, cells: Cells, layout: _Layout, combination: Cells, variables: Cells
-    ) -> tuple[str, _Form | None] | None:
+        self, row: Row, cells: Cells, layout: Layout, combination: Cells, variables: Cells
+    ) -> tuple[str, Form | None] | None:
         """The prompt in normal form and the other parameters, None for these or for both if there are mistakes."""
         given = self._given(cells)
         braced = [name for name in layout.texts if isinstance(text := given[name], str) and "{" in text]
@@ -579,7 +526,7 @@ class _Expansion:
         if "start_image" in params:
             self._note_shape(row, params)
         prompt = str(params.pop("prompt"))
-        return prompt, None if problems else _Form(self.model.name, params, is_common)
+        return prompt, None if problems else Form(self.model.name, params, is_common)
 
     def _with_image(self, given: dict[str, Scalar]) -> list[Problem]:
         """Put the hash of a start image that is a file in the place of its path; the problem with it, if any."""
@@ -663,7 +610,7 @@ class _Expansion:
         """The row under the name `row`, where a template asks for it."""
         return {"row": scope(row.as_record())["row"]} if "row" in text else {}
 
-    def _job(self, row: Row, prompt: str, form: _Form, replicate: int, label: str) -> Job:
+    def _job(self, row: Row, prompt: str, form: Form, replicate: int, label: str) -> Job:
         """The job for a prompt; the one that is there already if it was asked for before."""
         if len(form.kinds) < replicate:
             form.add_kind()
@@ -698,6 +645,11 @@ class _Expansion:
 
     def _warn(self, row: Row, message: str, column: str | None = None, line: int | None = None) -> None:
         self.mistakes.warn(message, row=row.number, column=column, line=line or row.line, file=row.file)
+
+
+def _label(prompt: str) -> str:
+    """The readable part of file names for a row without an id."""
+    return slug(prompt, SLUG_LENGTH) or "row"
 
 
 def slug(text: str, length: int) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from pipeline.manifest.batches import Batch
 from pipeline.manifest.document import MAX_NAMES, NO_SWEEP, RESERVED, Document, Row
 from pipeline.manifest.mistakes import Mistakes, near_miss
 from pipeline.manifest.sweep import Sweep
@@ -56,14 +57,12 @@ class Names:
             self._meet(name, _Found(None, shared.lines.get(name), None, is_written=True))
         self._take_templates(shared.cells, shared.sweep)
 
-    def are_known(self, rows: Sequence[Row]) -> bool:
+    def are_known(self, batch: Batch) -> bool:
         """Whether `check` has nothing new to see in any of these rows, as in most of a table."""
-        if self._zipped or any(row.sweep is not NO_SWEEP for row in rows):
+        if self._zipped or batch.is_swept or not self._shapes.issuperset(batch.shapes):
             return False
-        cells = [row.cells for row in rows]
-        if not self._shapes.issuperset(map(tuple, cells)):
-            return False
-        return all("{" not in "".join([str(each.get(name, "")) for each in cells]) for name in self._texts)
+        texts = [name for name in self._texts if not batch.has_none_of((name,))]
+        return all("{" not in "".join(map(str, batch.column(name))) for name in texts)
 
     def check(self, row: Row) -> None:
         """Look at the names of a row."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from pipeline.kernel.usd import MicroUsd
@@ -54,6 +54,14 @@ class Model(Protocol):
 
         Raises:
             ValueError: there is a problem with it.
+        """
+        ...
+
+    def normal_prompts(self, prompts: Sequence[object]) -> list[str]:
+        """Many prompts in normal form.
+
+        Raises:
+            ValueError: there is a problem with one of them.
         """
         ...
 

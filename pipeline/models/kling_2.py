@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from urllib.parse import urlsplit
@@ -70,6 +70,13 @@ class Kling2:
         if not (text := _text(prompt)):
             raise ValueError("is empty; every video needs a prompt")
         return text
+
+    def normal_prompts(self, prompts: Sequence[object]) -> list[str]:
+        """Many prompts in normal form (see `Model.normal_prompts`)."""
+        texts = [prompt.strip() for prompt in prompts if isinstance(prompt, str)]
+        # What is printable has no line end, and no character that is unwanted.
+        is_plain = all(texts) and max(map(len, texts), default=0) <= MAX_TEXT and "".join(texts).isprintable()
+        return texts if is_plain and len(texts) == len(prompts) else list(map(self.normal_prompt, prompts))
 
     def price_key(self, params: Mapping[str, Scalar]) -> str:
         """The price depends on the length alone: "5" or "10"."""

@@ -18,7 +18,7 @@ from pipeline.jobs import Kind, canonical_json, ids_of, job_id
 from pipeline.kernel.errors import ManifestError
 from pipeline.manifest import load_manifest
 from pipeline.manifest.document import shown
-from pipeline.manifest.expand import MAX_KNOWN
+from pipeline.manifest.sharing import MAX_KNOWN
 
 EXPAND = importlib.import_module("pipeline.manifest.expand")
 """The module: in its package, the name is the function's."""
