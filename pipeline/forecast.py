@@ -224,10 +224,11 @@ def _price_lines(jobs: Counter[str], to_do: Counter[str], quotes: Mapping[str, M
 def _first_entries(entries: Sequence[Entry], wanted: Collection[str]) -> dict[str, Entry]:
     """The first entry of each of the jobs that are wanted."""
     first: dict[str, Entry] = {}
-    if wanted:
-        for number, job in enumerate(jobs_of(entries)):
-            if job.job_id in wanted:
-                first.setdefault(job.job_id, entries[number])
+    for number, job in enumerate(jobs_of(entries)):
+        if len(first) == len(wanted):
+            break
+        if job.job_id in wanted:
+            first.setdefault(job.job_id, entries[number])
     return first
 
 

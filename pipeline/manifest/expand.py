@@ -25,7 +25,7 @@ from pipeline.models import DEFAULT_MODEL, Model, Problem, find_model
 from pipeline.models.base import Scalar
 from pipeline.models.values import whole_number
 
-BATCH_ROWS = 1_000
+BATCH_ROWS = 300
 MAX_COUNT = 10_000
 MAX_PRIORITY = 10**9
 MAX_PROMPT_TEXT = 256_000_000
@@ -127,15 +127,13 @@ def _tags(value: Scalar) -> list[str]:
 class _FirstRows:
     """The first row of each key. Nothing is kept of them before two rows have the same key and somebody asks."""
 
-    pair: Callable[[int], tuple[str | None, int]]
-    """The nth key, counted from 0, and its row."""
     _known: dict[str | None, int] = field(default_factory=dict)
     _looked_at: int = 0
 
-    def of(self, key: str, pairs: int) -> int:
-        """The first row of a key, if there are so many pairs by now."""
+    def of(self, key: str, pairs: int, pair: Callable[[int], tuple[str | None, int]]) -> int:
+        """The first row of a key, if there are so many pairs by now; `pair` gives the nth key, from 0, and its row."""
         for at in range(self._looked_at, pairs):
-            other, row = self.pair(at)
+            other, row = pair(at)
             self._known.setdefault(other, row)
         self._looked_at = pairs
         return self._known[key]
@@ -150,13 +148,13 @@ class _Expansion:
     entries: Entries = field(default_factory=Entries)
     rows: int = 0
     _jobs: dict[str, Job] = field(default_factory=dict)
-    _rows_of_jobs: _FirstRows = field(init=False)
+    _rows_of_jobs: _FirstRows = field(default_factory=_FirstRows)
     _sharing: Sharing = field(init=False)
     _ids: set[str] = field(default_factory=set)
     """Every id in small letters."""
     _row_ids: list[str | None] = field(default_factory=list)
     """The id of each row in small letters, if it has one."""
-    _rows_of_ids: _FirstRows = field(init=False)
+    _rows_of_ids: _FirstRows = field(default_factory=_FirstRows)
     _places: dict[int, Place] = field(default_factory=dict)
     """Where those rows stand that are not simply as many in the manifest's own file."""
     _shared: dict[object, list[dict[str, Scalar]]] = field(default_factory=dict)
@@ -176,8 +174,6 @@ class _Expansion:
     """The last row that was warned of the shape of its image."""
 
     def __post_init__(self) -> None:
-        self._rows_of_jobs = _FirstRows(self._job_and_row)
-        self._rows_of_ids = _FirstRows(lambda at: (self._row_ids[at], at + 1))
         self._sharing = Sharing(self.model)
         self._parameters = frozenset(self.model.parameters)
         self._is_plain = _SETTINGS.isdisjoint(self.document.shared.cells)
@@ -356,7 +352,7 @@ class _Expansion:
         before = len(self._ids)
         self._ids.add(folded)
         if len(self._ids) == before:
-            place = self._place(self._rows_of_ids.of(folded, self.rows - 1))
+            place = self._place(self._rows_of_ids.of(folded, self.rows - 1, self._id_and_row))
             self._mistake(row, "id", f"{text!r} is the id of {place} already (large and small letters are one)")
         return text, folded
 
@@ -619,12 +615,19 @@ class _Expansion:
         job = self._jobs.get(identity)
         if job is None:
             job = self._jobs[identity] = Job(identity, prompt, kind, label)
-        elif (first := self._rows_of_jobs.of(identity, len(self.entries))) == self.rows:
+        elif (first := self._rows_of_jobs.of(identity, len(self.entries), self._job_and_row)) == self.rows:
             self._warn(row, "two combinations of this row ask for the very same video; they share one job and one bill")
         else:
             place = self._place(first)
             self._warn(row, f"asks for the very same video as {place}; they share one job and one bill")
         return job
+
+    def _id_and_row(self, at: int) -> tuple[str | None, int]:
+        return self._row_ids[at], at + 1
+
+    def _job_and_row(self, at: int) -> tuple[str, int]:
+        entry = self.entries[at]
+        return entry.job.job_id, entry.row
 
     def _place(self, row: int) -> str:
         """A row, counted through all files, as messages name it."""
