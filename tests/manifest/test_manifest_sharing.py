@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import json
 import random
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,14 @@ def test_values_that_are_equal_and_do_not_look_it_are_not_taken_for_each_other(l
     rows = ({"prompt": "{{ n }} of it", "n": value} for value in values)
     entries = load(lines(*rows), "m.jsonl").entries
     assert [entry.job.prompt for entry in entries] == [f"{shown(value)} of it" for value in values]
+
+
+def test_equal_values_of_two_types_in_one_batch_are_two(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where each of them is known from rows before."""
+    monkeypatch.setattr(EXPAND, "BATCH_ROWS", 2)
+    values = [1, 1, True, True, 1, True, True, 1, 1, 1]
+    entries = load(lines(*({"prompt": f"mug {at}", "n": n} for at, n in enumerate(values))), "m.jsonl").entries
+    assert [repr(entry.variables["n"]) for entry in entries] == list(map(repr, values))
 
 
 def test_a_mistake_is_told_of_every_row_that_makes_it(fail: Fail) -> None:
@@ -142,18 +151,81 @@ def test_rows_taken_together_are_what_they_are_one_by_one(
         path = tmp_path / "m.yaml"
         path.write_text(json.dumps(shared | {"rows": rows}))
 
-    def outcome() -> object:
-        try:
-            campaign = load_manifest(path)
-        except ManifestError as error:
-            return error.mistakes
-        made = [(entry, entry.job.params, entry.job.label, dict(entry.variables)) for entry in campaign.entries]
-        return made, campaign.warnings, campaign.entries == list(campaign.entries)
-
     monkeypatch.setattr(EXPAND, "BATCH_ROWS", batch_rows)
-    together = outcome()
+    together = outcome(path)
     monkeypatch.setattr(EXPAND._Expansion, "add_plain", lambda *_: False)
-    assert together == outcome()
+    assert together == outcome(path)
+
+
+def outcome(path: Path) -> object:
+    """All that there is to tell of a manifest."""
+    try:
+        campaign = load_manifest(path)
+    except ManifestError as error:
+        return error.mistakes
+    made = [(entry, entry.job.params, entry.job.label, shown_types(entry.variables)) for entry in campaign.entries]
+    return made, campaign.warnings, campaign.entries == list(campaign.entries)
+
+
+def shown_types(variables: Mapping[str, object]) -> dict[str, str]:
+    """Variables as they print: 1, 1.0 and true are equal."""
+    return {name: repr(value) for name, value in variables.items()}
+
+
+ODD_ROWS: tuple[dict[str, object], ...] = (
+    {},
+    {"prompt": "mug 3"},
+    {"prompt": "mug 12"},
+    {"prompt": "x" * 2_600},
+    {"mood": "new"},
+    {"mood": 1},
+    {"mood": True},
+    {"duration": "5"},
+    {"id": "R3"},
+    {"id": 5},
+    {"id": None},
+    {"tags": "a"},
+    {"prompt": " two\r\nlines "},
+    {"prompt": "a {{ mood }} b"},
+    {"prompt": ""},
+    {"prompt": "a\x00b"},
+    {"matrix": {"mood": ["calm", "wild"]}},
+)
+"""What one row may say that the rows around it do not."""
+
+
+@pytest.mark.parametrize("odd", ODD_ROWS, ids=str)
+def test_one_odd_row_among_plain_ones_changes_none_of_them(
+    odd: dict[str, object], load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those before it in its batch, those behind it, and the batches that follow."""
+    monkeypatch.setattr(EXPAND, "BATCH_ROWS", 5)
+    rows = [{"id": f"r{number}", "prompt": f"mug {number}", "duration": 5, "mood": "calm"} for number in range(20)]
+    rows[12] = {name: value for name, value in (rows[12] | odd).items() if value is not None}
+    path = tmp_path / "m.yaml"
+    path.write_text(json.dumps({"rows": rows}))
+    together = outcome(path)
+    one_by_one = EXPAND._Expansion._add_entries
+    alone: list[int] = []
+    monkeypatch.setattr(EXPAND._Expansion, "_add_entries", lambda self, *row: alone.append(1) or one_by_one(self, *row))
+    assert outcome(path) == together
+    assert len(alone) <= 5 + 5  # no more than the first batch, of which nothing is known, and that of the odd row
+    monkeypatch.setattr(EXPAND._Expansion, "add_plain", lambda *_: False)
+    assert outcome(path) == together
+
+
+def test_nothing_of_the_reading_stays_until_somebody_looks_for_garbage(load: Load) -> None:
+    """What a million rows were read with is as large as what is made of them."""
+    gc.collect()
+    gc.disable()
+    try:
+        campaign = load(
+            "id,prompt\n" + "".join(f"r{number},mug {number}\n" for number in range(9)) + "a,mug 1\n", "m.csv"
+        )
+        kept = [found for found in gc.get_objects() if isinstance(found, EXPAND._Expansion)]
+    finally:
+        gc.enable()
+    assert (len(campaign.entries), len(campaign.warnings), kept) == (10, 1, [])
 
 
 def test_rows_of_several_places_are_told_apart_in_batches(
@@ -197,10 +269,17 @@ def test_what_is_too_much_is_so_in_batches_too(load: Load, fail: Fail, monkeypat
     assert len(load(rows + swept).entries) == 13
     monkeypatch.setattr(EXPAND, "MAX_ENTRIES", 12)
     assert "more than 12 videos" in fail(rows + swept)[-1].message
+    monkeypatch.setattr(EXPAND, "MAX_ENTRIES", 100)
     monkeypatch.setattr(EXPAND, "MAX_PROMPT_TEXT", 50)
     assert len(load(rows).entries) == 10
     monkeypatch.setattr(EXPAND, "MAX_PROMPT_TEXT", 49)
     assert "more than 49 characters" in fail(rows)[-1].message
+    # Beside a row of another kind, and before rows that are taken one by one.
+    rows += "- {prompt: mug 10, mood: new}\n- prompt: mug 11\n" + swept
+    monkeypatch.setattr(EXPAND, "MAX_PROMPT_TEXT", 65)
+    assert len(load(rows).entries) == 15
+    monkeypatch.setattr(EXPAND, "MAX_PROMPT_TEXT", 64)
+    assert "more than 64 characters" in fail(rows)[-1].message
 
 
 def test_the_row_that_was_first_is_named_however_many_follow(load: Load, fail: Fail) -> None:
@@ -225,8 +304,12 @@ def test_entries_are_a_sequence_as_any_other(load: Load) -> None:
         entries[4]
 
 
-def test_axes_and_tags_are_those_of_their_own_row_whoever_is_the_first_to_have_any(load: Load) -> None:
+@pytest.mark.parametrize("batch_rows", [1, 2, 300])
+def test_axes_and_tags_are_those_of_their_own_row_whoever_is_the_first_to_have_any(
+    batch_rows: int, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Rows before the first, between, and behind: room is made for them late, and for nobody twice."""
+    monkeypatch.setattr(EXPAND, "BATCH_ROWS", batch_rows)
     rows = [
         {"prompt": "a"},
         {"prompt": "b"},

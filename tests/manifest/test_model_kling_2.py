@@ -224,3 +224,22 @@ def test_any_values_give_a_normal_form_or_problems(values: dict[str, object]) ->
         again, none = MODEL.normalise(params)
         assert not none
         assert canonical_json(again) == canonical_json(params)
+
+
+@given(
+    st.lists(
+        st.text(max_size=6)
+        | st.sampled_from([" a mug\r\nof tea ", "\u2028", "\u3000", "x\x00", "x\ud800", "x" * 10_001, 5, None, True])
+        | st.just("a mug"),
+        max_size=4,
+    )
+)
+def test_many_prompts_at_once_are_what_each_of_them_is_alone(prompts: list[object]) -> None:
+    """In normal form, or refused if any of them is."""
+    try:
+        alone = [MODEL.normal_prompt(prompt) for prompt in prompts]
+    except ValueError:
+        with pytest.raises(ValueError):
+            MODEL.normal_prompts(prompts)
+    else:
+        assert MODEL.normal_prompts(prompts) == alone
