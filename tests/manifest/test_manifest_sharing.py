@@ -274,12 +274,14 @@ def test_what_is_too_much_is_so_in_batches_too(load: Load, fail: Fail, monkeypat
     assert len(load(rows).entries) == 10
     monkeypatch.setattr(EXPAND, "MAX_PROMPT_TEXT", 49)
     assert "more than 49 characters" in fail(rows)[-1].message
-    # Beside a row of another kind, and before rows that are taken one by one.
-    rows += "- {prompt: mug 10, mood: new}\n- prompt: mug 11\n" + swept
-    monkeypatch.setattr(EXPAND, "MAX_PROMPT_TEXT", 65)
-    assert len(load(rows).entries) == 15
+    # Beside one that asks for what another has asked for, too.
+    rows += "- prompt: mug 10\n- prompt: mug 0\n" + swept
     monkeypatch.setattr(EXPAND, "MAX_PROMPT_TEXT", 64)
-    assert "more than 64 characters" in fail(rows)[-1].message
+    assert len(load(rows).entries) == 15
+    monkeypatch.setattr(EXPAND, "MAX_PROMPT_TEXT", 63)
+    assert "more than 63 characters" in fail(rows)[-1].message
+    monkeypatch.setattr(EXPAND, "MAX_ENTRIES", 14)
+    assert "more than 14 videos" in fail(rows)[-1].message
 
 
 def test_the_row_that_was_first_is_named_however_many_follow(load: Load, fail: Fail) -> None:
