@@ -125,10 +125,20 @@ class _Kept(NamedTuple):
         firsts = itertools.accumulate(map(len, more), initial=self.firsts[-1])
         return _Kept(self.records, (*self.tables, *more), (*self.firsts[:-1], *firsts))
 
+    def place(self, number: int) -> tuple[Rows, int]:
+        """The table that has a row, and which row of it that is."""
+        at = bisect_right(self.firsts, number) - 1
+        return self.tables[at], number - self.firsts[at]
+
     def record(self, number: int) -> JobRecord:
         """The record of a row."""
-        at = bisect_right(self.firsts, number) - 1
-        return self.tables[at].record(number - self.firsts[at])
+        table, row = self.place(number)
+        return table.record(row)
+
+    def job_id(self, number: int) -> str:
+        """The job of a row, without a record being made."""
+        table, row = self.place(number)
+        return str(table.texts("job_id")[row])
 
     def by_table(self, numbers: Numbers) -> Iterator[tuple[Rows, Numbers, Numbers]]:
         """The tables that have the rows with these numbers: of each, which rows, and where in `numbers` these are."""
@@ -268,7 +278,7 @@ class Records(MutableMapping[str, "JobRecord"]):
         """The job that is a row with this request id."""
         kept = self._kept
         number = self._by_request.find(request_id, kept)
-        return None if number is None else kept.record(number).job_id
+        return None if number is None else kept.job_id(number)
 
     def __getitem__(self, job_id: str) -> JobRecord:
         record = self.get(job_id)
