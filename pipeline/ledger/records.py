@@ -138,7 +138,7 @@ class _Kept(NamedTuple):
     def job_id(self, number: int) -> str:
         """The job of a row, without a record being made."""
         table, row = self.place(number)
-        return str(table.texts("job_id")[row])
+        return str(table.table["job_id"][row])
 
     def by_table(self, numbers: Numbers) -> Iterator[tuple[Rows, Numbers, Numbers]]:
         """The tables that have the rows with these numbers: of each, which rows, and where in `numbers` these are."""
