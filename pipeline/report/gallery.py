@@ -25,9 +25,11 @@ import orjson
 from pipeline.kernel.errors import ERROR_CLASSES, ErrorClass
 from pipeline.kernel.usd import parse_usd
 from pipeline.ledger.fold import JobRecord, JobState, State
+from pipeline.ledger.records import Found
 from pipeline.models import find_model
 from pipeline.report.charts import generation_times, money_over_time
-from pipeline.report.entries import Line, as_lines, keys_of
+from pipeline.report.columns import values_of
+from pipeline.report.entries import Line, Lines, as_lines, keys_of
 from pipeline.report.tables import status_of
 
 MOST_LINES = 20_000
@@ -43,9 +45,11 @@ STATUSES = ("stored", "failed", "in_doubt", "unfetched", "running", "pending")
 """The words of results.csv, in the order in which the page shows them."""
 
 _TEMPLATES = ("gallery.html", "gallery.css", "gallery.js")
-_SLOT = re.compile(r"@([A-Z]+)@")
+_SLOT = re.compile(rb"@([A-Z]+)@")
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff]")
 _IN_HTML = {"<": "\\u003c", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+LINES_AT_ONCE = 1_000
+"""Lines whose records are there at the same time: those of all would take more room than the page."""
 
 Column = list[Any] | dict[str, list[Any]]
 """A value for each line; or each different value once, and for each line which: `{"v": values, "i": indexes}`."""
@@ -83,31 +87,24 @@ def gallery_page(
         live: whether a run holds the directory now.
     """
     page, style, script = _templates()
-    facts = _facts(name, lines, state, summary, errors, live=live)
-    return _filled(
-        page,
-        {
-            "TITLE": html.escape(_clean(name, TEXT_LENGTHS[1])),
-            "POLICY": _policy(style, script),
-            "STYLE": style,
-            "SCRIPT": script,
-            "DATA": _json_in_html(facts),
-        },
-    ).encode()
-
-
-@functools.cache
-def _templates() -> tuple[str, str, str]:
-    page, style, script = ((Path(__file__).parent / name).read_text(encoding="utf-8") for name in _TEMPLATES)
-    return page, style, script
-
-
-def _filled(page: str, parts: Mapping[str, str]) -> str:
-    """The page with its slots filled; what comes in is not looked at again."""
+    parts = {
+        b"TITLE": html.escape(_clean(name, TEXT_LENGTHS[1])).encode(),
+        b"POLICY": _policy(style, script).encode(),
+        b"STYLE": style,
+        b"SCRIPT": script,
+        b"DATA": _json_in_html(_facts(name, lines, state, summary, errors, live=live)),
+    }
+    # What comes in is not looked at again.
     return _SLOT.sub(lambda slot: parts[slot[1]], page)
 
 
-def _policy(style: str, script: str) -> str:
+@functools.cache
+def _templates() -> tuple[bytes, bytes, bytes]:
+    page, style, script = ((Path(__file__).parent / name).read_bytes() for name in _TEMPLATES)
+    return page, style, script
+
+
+def _policy(style: bytes, script: bytes) -> str:
     # `file:` is for a page from the disk, `'self'` for one that somebody serves.
     here = "'self' file:"
     return (
@@ -116,13 +113,16 @@ def _policy(style: str, script: str) -> str:
     )
 
 
-def _hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+def _hash(text: bytes) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text).digest()).decode()}'"
 
 
-def _json_in_html(value: object) -> str:
+def _json_in_html(value: object) -> bytes:
     """JSON that ends no element and no line of a script."""
-    return re.sub("[<\u2028\u2029]", lambda found: _IN_HTML[found[0]], orjson.dumps(value).decode())
+    text = orjson.dumps(value)
+    for found, written in _IN_HTML.items():
+        text = text.replace(found.encode(), written.encode())
+    return text
 
 
 def _facts(
@@ -138,7 +138,7 @@ def _facts(
     job_ids = keys_of(lines).job_ids
     stands = _stands(job_ids, state, latest, summary, live=live)
     chosen = _chosen(stands)
-    mine = list(as_lines(lines).take(chosen))
+    mine = as_lines(lines).take(chosen)
     money = {each: parse_usd(summary[f"{each}_usd"], zero_allowed=True) for each in _MONEY}
     run = {each: _plain(summary.get(each)) for each in _RUN}
     return {
@@ -266,46 +266,55 @@ def _troubles(job_ids: Sequence[str], stands: Sequence[_Stand], state: State) ->
     return sorted(groups.values(), key=lambda group: (STATUSES.index(group["status"]) or 9, -group["jobs"]))
 
 
-def _fields(lines: Sequence[Line]) -> list[dict[str, Any]]:
+def _fields(lines: Lines) -> list[dict[str, Any]]:
     """Every variable and every parameter with its value in each line, as text."""
     kinds = _kinds(lines)
+    columns = lines.asked(list(kinds))
     for length in TEXT_LENGTHS:
         fields = []
         for name, kind in kinds.items():
-            values = ((line.params if kind == "parameter" else line.variables).get(name) for line in lines)
-            fields.append({"name": _clean(name, TEXT_LENGTHS[1]), "kind": kind, **_coded(values, length)})
+            coded = _coded(values_of(columns[name]), length)
+            fields.append({"name": _clean(name, TEXT_LENGTHS[1]), "kind": kind, **coded})
         if sum(len(value or "") for field in fields for value in field["v"]) <= MOST_CHARACTERS:
             break
     return fields
 
 
-def _kinds(lines: Sequence[Line]) -> dict[str, str]:
+def _kinds(lines: Lines) -> dict[str, str]:
     """What a sweep varies first: variables, then parameters. A parameter hides a variable of its name."""
-    parameters = {
-        name: "parameter" for model in {line.model for line in lines} for name in find_model(model).parameters
-    }
-    variables = {name: "variable" for line in lines for name in line.variables if name not in parameters}
+    parameters = {name: "parameter" for model in lines.models for name in find_model(model).parameters}
+    variables = {name: "variable" for name in lines.variables if name not in parameters}
     if "tags" in variables:
         variables["tags"] = "tags"
     return dict(list(variables.items())[: MOST_FIELDS - len(parameters)]) | parameters
 
 
-def _columns(lines: Sequence[Line], stands: Sequence[_Stand], bills: Sequence[bool], state: State) -> dict[str, Column]:
+def _columns(lines: Lines, stands: Sequence[_Stand], bills: Sequence[bool], state: State) -> dict[str, Column]:
     """What is known of each line, a column for each fact. Money in micro-dollars, times in seconds."""
-    records = state.jobs.find([line.job_id for line in lines]).records()
-    short = TEXT_LENGTHS[0]
+    keys, short = lines.keys, TEXT_LENGTHS[0]
     return {
-        "row": [line.row for line in lines],
-        "id": _coded((line.id for line in lines), short),
-        "take": [line.replicate for line in lines],
-        "job": [line.job_id for line in lines],
+        "row": keys.rows,
+        "id": _coded(keys.ids, short),
+        "take": values_of(lines.column("replicate")),
+        "job": keys.job_ids,
         "status": [STATUSES.index(stand.status) for stand in stands],
         "class": _coded((stand.error_class for stand in stands), short),
         "says": _coded((stand.says for stand in stands), short),
         "advice": _coded((stand.advice for stand in stands), short),
         "shares": [int(not pays) for pays in bills],
-        **_transposed([_of_record(record, bills=pays) for record, pays in zip(records, bills, strict=True)]),
+        **_of_records(state.jobs.find(keys.job_ids), bills),
     }
+
+
+def _of_records(found: Found, bills: Sequence[bool]) -> dict[str, list[Any]]:
+    """The facts of each line, a column for each."""
+    columns: dict[str, list[Any]] = {}
+    for first in range(0, len(found), LINES_AT_ONCE):
+        part = slice(first, first + LINES_AT_ONCE)
+        for record, pays in zip(found[part].records(), bills[part], strict=True):
+            for name, value in _of_record(record, bills=pays).items():
+                columns.setdefault(name, []).append(value)
+    return columns
 
 
 def _of_record(record: JobRecord | None, *, bills: bool) -> dict[str, Any]:
@@ -332,10 +341,6 @@ def _of_record(record: JobRecord | None, *, bills: bool) -> dict[str, Any]:
 
 
 _NO_RECORD = JobRecord("", JobState.VOIDED)
-
-
-def _transposed(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    return {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
 
 
 def _coded(values: Iterable[Any], length: int) -> dict[str, list[Any]]:
