@@ -37,6 +37,9 @@ def write_report(
     make_folder(report)
     write_file(report / classes.FILE, csv_bytes(by_columns(classes.errors_by_class(lines, state), classes.COLUMNS)))
     _write_results(report, tables.results_in_parts(lines, state, live=live))
+    if len(lines) > LINES_AT_ONCE:
+        # What the page takes must not come on top of what the tables took.
+        give_back_memory()
     errors = tables.errors(lines, state)
     write_file(report / "errors.csv", csv_bytes(by_columns(errors, tables.ERROR_COLUMNS)))
     name = folder.absolute().name
