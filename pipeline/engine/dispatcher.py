@@ -20,7 +20,7 @@ from pipeline.engine.doubt import Witness, settle
 from pipeline.engine.limits import CALLS_OF_A_START, Turn
 from pipeline.engine.retry import Again, PutBack
 from pipeline.engine.stopping import LeavingError, StopReason
-from pipeline.engine.worker import Outcome
+from pipeline.engine.worker import SETTLED, Outcome
 from pipeline.jobs import Job
 from pipeline.kernel.errors import MachineError
 from pipeline.kernel.usd import format_usd
@@ -132,7 +132,7 @@ class Dispatcher:
     """Every job of the manifest that is to be made, by id."""
     canary: Canary = field(default_factory=Canary)
     queue: Queue = field(init=False)
-    _workers: dict[str, asyncio.Task[Outcome]] = field(default_factory=dict)
+    _workers: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     """The task that carries each job, and is named after it: at most one at any time."""
     witness: Witness = field(default_factory=Witness)
     _settling: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -271,29 +271,31 @@ class Dispatcher:
 
     def _spawn(self, job_id: str, work: Coroutine[Any, Any, Outcome]) -> None:
         assert job_id not in self._workers, "two workers must never carry one job"
-        self._workers[job_id] = asyncio.create_task(work, name=job_id)
-        self._workers[job_id].add_done_callback(self._ended)
+        self._workers[job_id] = asyncio.create_task(self._carry(job_id, work), name=job_id)
 
-    def _ended(self, worker: asyncio.Task[Outcome]) -> None:
-        """Take in how a worker ended; whatever it raised becomes a reason to stop, and never touches another worker."""
-        job_id = worker.get_name()
-        del self._workers[job_id]
-        self.run.slots.forget(job_id)
-        match None if worker.cancelled() else worker.exception() or worker.result():
-            case PutBack():
+    async def _carry(self, job_id: str, work: Coroutine[Any, Any, Outcome]) -> None:
+        """Run one worker; whatever it raises becomes a reason to stop, and never touches another worker."""
+        outcome: Outcome = SETTLED
+        try:
+            outcome = await work
+        except LeavingError:
+            log.info("left to the next run", extra={"job_id": job_id})
+        except MachineError as error:
+            self.run.stopping.stop(StopReason.MACHINE, str(error))
+        except Exception as error:
+            self._stop_at_defect(error, f"job {job_id}")
+        finally:
+            # In the step in which it ends, not in a callback after it: the job may be taken up again in between.
+            del self._workers[job_id]
+            self.run.slots.forget(job_id)
+            if isinstance(outcome, PutBack):
                 self.queue.put_back(self.jobs[job_id])
-            case Again(delay_s) if job_id in self.jobs:
-                self.queue.add(self.jobs[job_id], delay_s)
-            case LeavingError():
-                log.info("left to the next run", extra={"job_id": job_id})
-            case MachineError() as error:
-                self.run.stopping.stop(StopReason.MACHINE, str(error))
-            case Exception() as error:
-                self._stop_at_defect(error, f"job {job_id}")
-        self.run.stopping.changed.set()
+            elif isinstance(outcome, Again) and job_id in self.jobs:
+                self.queue.add(self.jobs[job_id], outcome.delay_s)
+            self.run.stopping.changed.set()
 
     def _stop_at_defect(self, error: Exception, where: str) -> None:
-        log.error("defect at %s", where, exc_info=error)
+        log.exception("defect at %s", where)
         self.run.stopping.stop(
             StopReason.MACHINE,
             f"a defect in kling-batch ({type(error).__name__} at {where}): nothing is lost, see run.log",

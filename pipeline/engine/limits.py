@@ -338,7 +338,8 @@ class Slots:
             self._probed_s = self._clock.monotonic_s()
             self._was_refused = False
         self._released.discard(job_id)
-        self._then[job_id] = self.in_flight + 1
+        self._then[job_id] = 0
+        self._then[job_id] = self.in_flight
 
     def release(self, job_id: str) -> None:
         """The end of its generation is known."""

@@ -54,12 +54,10 @@ class Polls:
         self._conductor: asyncio.Task[None] | None = None
 
     def turn(self, job_id: str, accepted_s: float, asked_s: float) -> asyncio.Future[None]:
-        """Wait for the call that asks about a generation, last asked about at the age of `asked_s`.
+        """What is done once the call may be made that asks about a generation, last asked about at `asked_s` of age.
 
-        Thousands wait here at once, so this is no coroutine: nothing of it stays but the place.
-
-        Raises:
-            LeavingError: the run is being left.
+        Thousands wait for it at once, so this is no coroutine: nothing of it stays but the place. To whoever awaits it,
+        it raises `LeavingError` once the run is being left.
         """
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         due_s = accepted_s + next_age_s(self.durations, self._polling, asked_s)

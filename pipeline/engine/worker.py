@@ -68,7 +68,7 @@ async def make(run: RunContext, job: Job | JobRecord) -> Outcome:
     record = await send(run, job) if isinstance(job, Job) else job
     if not isinstance(record, JobRecord):
         return record
-    # From here on by the clock that nobody sets.
+    # All in one function, for thousands of jobs wait in it. From here on by the clock that nobody sets.
     accepted_s, asked_s, at_once = run.clock.monotonic_s() - run.age_s(record), 0.0, record is job
     while True:
         # Dies here: the next run asks on, by the recorded id.

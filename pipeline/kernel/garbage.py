@@ -6,6 +6,9 @@ import contextlib
 import gc
 from collections.abc import Iterator
 
+MANY = 100_000
+"""So many objects are worth it to be spared a look."""
+
 
 @contextlib.contextmanager
 def no_garbage_collector() -> Iterator[None]:
@@ -16,8 +19,10 @@ def no_garbage_collector() -> Iterator[None]:
         yield
     finally:
         if was_on:
-            if not gc.get_freeze_count():
-                # By this they are old at once: the first look at a million young ones takes more than a second.
+            # They are counted also while nobody looks.
+            if gc.get_count()[0] > MANY and not gc.get_freeze_count():
+                # By this they are old at once: the first look at a million young ones takes more than a second. It puts
+                # off every other look as well, so it is not for a few.
                 gc.freeze()
                 gc.unfreeze()
             gc.enable()

@@ -40,8 +40,9 @@ def fold_tables(state: State, tables: Iterable[pa.Table]) -> None:
     lives: list[Rows] = []
     for table in tables:
         _fold_table(state, table, lives)
-    _check_once(state, lives)
-    state.jobs.take_in(lives)
+    if lives:
+        _check_once(state, lives)
+        state.jobs.take_in(lives)
 
 
 def _check_once(state: State, lives: Sequence[Rows]) -> None:

@@ -7,9 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.kernel.garbage import no_garbage_collector
-
-MANY = 20_000
+from pipeline.kernel.garbage import MANY, no_garbage_collector
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +37,7 @@ def looks() -> Iterator[list[int]]:
 def test_what_was_made_is_old_at_once(looks: list[int]) -> None:
     """The collector is on again, and what it looks at first is none of it."""
     with no_garbage_collector():
-        made = [[number] for number in range(MANY)]
+        made = [[number] for number in range(MANY + 1)]
         assert looks == []
     assert gc.isenabled()
     assert gc.get_freeze_count() == 0
@@ -47,12 +45,24 @@ def test_what_was_made_is_old_at_once(looks: list[int]) -> None:
     assert not young & {id(each) for each in made}
 
 
+def test_small_blocks_put_off_no_look_at_what_others_make(looks: list[int]) -> None:
+    """A service that reads a status again and again makes cycles of its own: they are found, as ever."""
+    for _ in range(400):
+        cycles = [[] for _ in range(1_000)]
+        for cycle in cycles:
+            cycle.append(cycle)
+        with no_garbage_collector():
+            pass
+    assert 2 in looks
+
+
 def test_what_somebody_froze_stays_frozen() -> None:
     """Whoever calls this from their own process has their own reasons."""
     gc.freeze()
     frozen = gc.get_freeze_count()
     with no_garbage_collector():
-        pass
+        made = [[number] for number in range(MANY + 1)]
+    assert made
     assert gc.get_freeze_count() == frozen
     assert gc.isenabled()
 
