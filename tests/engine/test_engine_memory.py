@@ -14,7 +14,7 @@ from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import JobState
 from pipeline.runner import LiveRun
 
-MOST_BYTES = 1_000
+MOST_BYTES = 1_150
 """Of the engine's own, the request's body and the frame in which its job waits included."""
 
 
