@@ -301,12 +301,12 @@ class Records(MutableMapping[str, "JobRecord"]):
 
     def find(self, job_ids: Collection[str] | Texts | None = None) -> Found:
         """Where these jobs are kept; all of them, in their order, where none are named."""
+        if job_ids is not None and not len(self):
+            # Of a million jobs to plan, no text need be copied to see that.
+            return Found(np.full(len(job_ids), _NOWHERE), (), self._kept)
         ids, all_jobs = self._kept.in_order()
         if job_ids is None:
             return all_jobs
-        if not len(ids):
-            # Of a million jobs to plan, no text need be copied to see that.
-            return Found(np.full(len(job_ids), _NOWHERE), (), self._kept)
         asked = texts_of([job_ids])
         if asked.equals(ids):
             return all_jobs

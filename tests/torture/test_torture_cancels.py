@@ -55,5 +55,5 @@ def test_a_cancel_at_any_await_leaves_the_bill_covered_and_the_next_life_clean(
         side_by_side(cancel, range(first, first + CHUNK))
         if score.fired.total() - before < CHUNK:
             break
-    tasks = ("_alive", "_commit", "_keep_house", "_settle_in_background", "make")
+    tasks = ("_alive", "_carry", "_commit", "_keep_house", "_settle_in_background")
     score.conclude(must_fire=[f"cancelled {task}" for task in tasks])
