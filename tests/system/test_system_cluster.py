@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import shutil
 import signal
@@ -32,8 +33,18 @@ from pipeline.media.cluster import collector as clusters
 from pipeline.runner import LiveRun, Watcher
 from pipeline.sandbox import Sandbox
 
+# A worker that is killed while a connection to it is made leaves a socket that the cluster's library never closes.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <ssl.SSLSocket:ResourceWarning")
+
 NODE = Path(__file__).parents[1] / "media" / "cluster_node.py"
 DASK = {"media__executor": "dask", "media__verify": "frames"}
+
+
+@pytest.fixture(autouse=True)
+def no_socket_is_left_to_the_next_module() -> Iterator[None]:
+    """What is collected here is warned of here."""
+    yield
+    gc.collect()
 
 
 class AtStored(Watcher):
