@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-INTERRUPTED = 130
+from pipeline.cli import INTERRUPTED
 
 VERBS = {
     "plan": "Show what a run would do and what it would cost.",

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline import api
-from pipeline.cli import options
+from pipeline.cli import INTERRUPTED, options
 from pipeline.cli.screen import count, dollars, printable, say, say_json, working
 
 if TYPE_CHECKING:
     from pipeline.api.types import Exported
 
 SHOWN = 12
-INTERRUPTED = 130
 
 
 @click.command()

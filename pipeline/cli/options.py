@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import click
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pipeline.api.types import Config
 
 MANY_ENTRIES = 100_000
+
+Verb = TypeVar("Verb", bound=Callable[..., Any])
 
 manifest = click.argument(
     "manifest", type=Path, metavar="MANIFEST", help="The manifest: YAML, CSV, JSONL, Parquet, or a .txt of prompts."
@@ -58,6 +60,13 @@ setting = click.option(
     help="Any key of the config: --set limits.max_in_flight=10. Repeatable.",
 )
 json = click.option("--json", is_flag=True, help="Print JSON for scripts.")
+
+
+def of_a_run(verb: Verb) -> Verb:
+    """What run, plan and rehearse take alike, in the order of their help."""
+    for option in (order, part, ids, limit, max_in_flight, rpm, budget, out, config_file, manifest):
+        verb = option(verb)
+    return verb
 
 
 def make_config(

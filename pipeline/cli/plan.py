@@ -12,16 +12,7 @@ from pipeline.cli.screen import printable, say, say_json, working
 
 
 @click.command()
-@options.manifest
-@options.config_file
-@options.out
-@options.budget
-@options.rpm
-@options.max_in_flight
-@options.limit
-@options.ids
-@options.part
-@options.order
+@options.of_a_run
 @options.run_for
 @options.until
 @options.canary

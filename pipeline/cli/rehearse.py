@@ -6,24 +6,13 @@ from pathlib import Path
 
 import click
 
-from pipeline.cli import options
+from pipeline.cli import INTERRUPTED, options
 from pipeline.cli.rehearse_screen import night_screen
 from pipeline.cli.screen import printable, say, say_json
 
-INTERRUPTED = 130
-
 
 @click.command()
-@options.manifest
-@options.config_file
-@options.out
-@options.budget
-@options.rpm
-@options.max_in_flight
-@options.limit
-@options.ids
-@options.part
-@options.order
+@options.of_a_run
 @options.run_for
 @options.until
 @click.option(

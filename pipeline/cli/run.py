@@ -57,16 +57,7 @@ class RunCommand(click.Command):
 
 
 @click.command(cls=RunCommand)
-@options.manifest
-@options.config_file
-@options.out
-@options.budget
-@options.rpm
-@options.max_in_flight
-@options.limit
-@options.ids
-@options.part
-@options.order
+@options.of_a_run
 @click.option(
     RETRY_FLAG,
     metavar="[CLASS,…]",

@@ -301,10 +301,9 @@ class Slots:
         self._is_adaptive = limits.adaptive
         self._clock = clock
         self._crowding = Crowding(limits.max_in_flight, clock.monotonic_s)
+        self._taken: set[str] = set()
         self._then: dict[str, int] = {}
-        """By job that was taken, how many were in flight then."""
-        self._released: set[str] = set()
-        """Those of them that are in flight no more."""
+        """By job, how many were in flight when it was taken."""
         self._probe_s = SHORTEST_PROBE_S
         self._probed_s = 0.0
         self._step = 1
@@ -314,11 +313,11 @@ class Slots:
 
     @property
     def in_flight(self) -> int:
-        return len(self._then) - len(self._released)
+        return len(self._taken)
 
     @property
     def has_room(self) -> bool:
-        in_flight = self.in_flight
+        in_flight = len(self._taken)
         return in_flight < self._crowding.ceiling and (in_flight < self._ceiling or self._may_probe())
 
     @property
@@ -330,25 +329,23 @@ class Slots:
 
     def take(self, job_id: str) -> None:
         """Count a job as in flight. Jobs found running at the start may exceed the ceiling."""
-        if self.in_flight >= self._ceiling and self._may_probe():
+        if len(self._taken) >= self._ceiling and self._may_probe():
             if not self._was_refused:
                 self._step *= 2
                 self._probe_s = max(SHORTEST_PROBE_S, self._probe_s / 2)
             self._ceiling += self._step
             self._probed_s = self._clock.monotonic_s()
             self._was_refused = False
-        self._released.discard(job_id)
-        self._then[job_id] = 0
-        self._then[job_id] = self.in_flight
+        self._taken.add(job_id)
+        self._then[job_id] = len(self._taken)
 
     def release(self, job_id: str) -> None:
         """The end of its generation is known."""
-        if job_id in self._then:
-            self._released.add(job_id)
+        self._taken.discard(job_id)
 
     def forget(self, job_id: str) -> None:
         """Nothing more will be heard of it."""
-        self._released.discard(job_id)
+        self._taken.discard(job_id)
         self._then.pop(job_id, None)
 
     def note(self, job_id: str, age_s: float, queue_s: float | None, inference_s: float | None) -> None:
@@ -359,7 +356,7 @@ class Slots:
     def refuse(self) -> None:
         """The provider takes no more than are in flight: the one that was refused is counted out already."""
         if self._is_adaptive:
-            self._ceiling = max(1, min(self._ceiling, self.in_flight))
+            self._ceiling = max(1, min(self._ceiling, len(self._taken)))
             self._probed_s = self._clock.monotonic_s()
             self._probe_s = min(LONGEST_PROBE_S, 4 * self._probe_s)
             self._step, self._was_refused = 1, True
