@@ -24,7 +24,8 @@ from pipeline.kernel.clock import Clock, SystemClock
 from pipeline.kernel.errors import ErrorClass, InputError, RunDirectoryError
 from pipeline.ledger.events import EventKind
 from pipeline.ledger.fold import JobRecord, JobState, State
-from pipeline.ledger.store import open_ledger, read_events
+from pipeline.ledger.reading import read_events
+from pipeline.ledger.store import open_ledger
 from pipeline.mirror.mirror import ENDS, mirror_of
 from pipeline.provider.replies import fingerprint, valid_request_id
 from pipeline.report.entries import load_lines

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pipeline.engine.canary import Trial
     from pipeline.forecast import Plan
     from pipeline.ledger.fold import State
-    from pipeline.ledger.store import Reader
+    from pipeline.ledger.reading import Reader
     from pipeline.manifest import Campaign
     from pipeline.rehearsal import Night
     from pipeline.runner import RunOptions, RunResult, Watcher
@@ -125,7 +125,7 @@ class Prepared:
 
     def _is_held(self) -> bool:
         """Whether a run holds the directory now."""
-        from pipeline.ledger.store import lock_holder
+        from pipeline.ledger.lock import lock_holder
 
         return lock_holder(self.folder / "ledger") is not None
 

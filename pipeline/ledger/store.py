@@ -1,44 +1,32 @@
-"""The ledger, open: one writer under a lock, group commit, and readers that never disturb it."""
+"""The ledger, open for writing: one process under a lock, and group commit."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
-import itertools
-import os
-import secrets
-import socket
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Protocol
 
-import orjson
-import pyarrow as pa
-
-from pipeline.kernel.clock import Clock, SystemClock, iso
+from pipeline.kernel.clock import Clock, SystemClock
 from pipeline.kernel.errors import MachineError, RunDirectoryError
-from pipeline.kernel.files import fsync_folder, hold_lock, is_held, make_folder, remove_leftovers
-from pipeline.kernel.garbage import give_back_memory, no_garbage_collector
+from pipeline.kernel.files import fsync_folder, hold_lock, make_folder, remove_leftovers
+from pipeline.kernel.garbage import no_garbage_collector
 from pipeline.ledger import segments
 from pipeline.ledger.ballast import FULL, give_up_ballast, take_ballast
-from pipeline.ledger.columns import fold_singly, fold_tables, shelve
+from pipeline.ledger.columns import shelve
 from pipeline.ledger.events import Event, stamped
 from pipeline.ledger.fold import ImpossibleMoveError, JobState, State
+from pipeline.ledger.lock import LOCK, name_of_this_process, who_holds
 from pipeline.ledger.merging import Merging
-from pipeline.ledger.segments import SCHEMA, SegmentName
+from pipeline.ledger.reading import Reader, fold_segments
+from pipeline.ledger.segments import SegmentName
 from pipeline.ledger.tiers import LARGE
-
-if TYPE_CHECKING:
-    import asyncio
-
-T = TypeVar("T")
 
 MERGE_ABOVE = 64
 """More segments than this are merged into one when the ledger is opened or closed."""
-
-READ_TRIES = 5
-"""How often a reader looks again where a live writer changes the folder under its eyes."""
 
 GATHER_S = 0.02
 """How long a commit that follows right upon another waits for company. The first of a calm moment never waits."""
@@ -46,16 +34,8 @@ GATHER_S = 0.02
 UNHURRIED = 2_000
 """So many events share a segment of a ledger that need not be durable."""
 
-FOLDED_AT_ONCE = 2**16
-"""Events that are folded together when a ledger is opened."""
-
 SHELVED_AT_ONCE = 4_096
 """So many jobs that a run has stored become rows together."""
-
-_LOCK = "_lock"
-_KINDS = pa.dictionary(pa.int8(), pa.string())
-"""How kinds of events are kept where there are millions: each word once, and a byte for each event."""
-_MOMENTS = pa.schema([SCHEMA.field("at"), pa.field("event", _KINDS), SCHEMA.field("error_class")])
 
 
 class Follower(Protocol):
@@ -142,8 +122,6 @@ class Ledger:
             durable = self._begin_commit() if recorded and self._is_due else None
         if not self._is_durable:
             # Others have their turn here as well, as they have while a disk is busy.
-            import asyncio
-
             await asyncio.sleep(0)
         elif durable is not None:
             await durable
@@ -155,8 +133,6 @@ class Ledger:
 
     def _begin_commit(self) -> asyncio.Future[None]:
         """Have what is pending written; the future, which is the caller's own, is done when it is durable."""
-        import asyncio
-
         loop = asyncio.get_running_loop()
         durable: asyncio.Future[None] = loop.create_future()
         self._waiting.append(durable)
@@ -166,8 +142,6 @@ class Ledger:
 
     async def _commit(self) -> None:
         """Write what is pending, group after group, until nothing is."""
-        import asyncio
-
         loop = asyncio.get_running_loop()
         busy = False
         try:
@@ -226,9 +200,9 @@ class Ledger:
         It does so before it reads the folder. So what was written while our name still stood, it has read; and what
         was not, is never acknowledged.
         """
-        lock = self._folder / _LOCK
+        lock = self._folder / LOCK
         if lock.read_bytes() != self._holder:
-            raise OSError(errno.EBUSY, f"the lock does not work here: {_who_holds(lock)}")
+            raise OSError(errno.EBUSY, f"the lock does not work here: {who_holds(lock)}")
 
     def _poison(self, error: BaseException, waiting: list[asyncio.Future[None]]) -> None:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
@@ -247,8 +221,6 @@ class Ledger:
 
     async def close(self) -> None:
         """Let every commit finish, and leave few segments behind."""
-        import asyncio
-
         try:
             if not self._is_durable and self._pending and self._failure is None:
                 self._begin_commit()
@@ -323,15 +295,13 @@ def open_ledger(
         make_folder(folder)
     except OSError as error:
         raise MachineError(f"{folder} cannot be made: {error.strerror}") from None
-    lock = folder / _LOCK
-    since = iso(clock.now_us())
-    holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": since, "token": secrets.token_hex(8)}
-    name = orjson.dumps(holder)
+    lock = folder / LOCK
+    name = name_of_this_process(clock.now_us())
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(hold_lock(lock, name.decode()))
         except BlockingIOError:
-            raise RunDirectoryError(f"{folder.parent} is in use: {_who_holds(lock)}. Nothing was sent.") from None
+            raise RunDirectoryError(f"{folder.parent} is in use: {who_holds(lock)}. Nothing was sent.") from None
         except OSError as error:
             raise MachineError(f"{lock} cannot be opened: {error.strerror}") from None
         if follower is not None:
@@ -358,206 +328,8 @@ def _load(folder: Path, known: Reader | None) -> tuple[State, str]:
         if known is not None and known.is_of(names):
             return known.state, known.reached
         with no_garbage_collector():
-            return _fold(folder, names)
+            return fold_segments(folder, names)
     except ImpossibleMoveError as error:
         raise RunDirectoryError(f"the ledger in {folder} contradicts itself: {error}. Nothing was sent.") from None
     except OSError as error:
         raise MachineError(f"the ledger in {folder} cannot be read: {error.strerror}. Nothing was sent.") from None
-
-
-def _fold(folder: Path, names: Sequence[SegmentName]) -> tuple[State, str]:
-    """Check and fold segments; returns what they say, and where the chain has come to."""
-    try:
-        return _folded(folder, names, fold_tables)
-    except ImpossibleMoveError:
-        # Together they only say that they cannot be true; one by one, which is the first that cannot.
-        return _folded(folder, names, fold_singly)
-
-
-def _folded(
-    folder: Path, names: Sequence[SegmentName], take_in: Callable[[State, Iterable[pa.Table]], None]
-) -> tuple[State, str]:
-    state, points = State(), {0: segments.GENESIS}
-    take_in(state, _in_batches(segments.read_tables(folder, names, segments.GENESIS, points)))
-    _give_back_after(state.last_seq)
-    return state, points[state.last_seq]
-
-
-def _give_back_after(events: int) -> None:
-    """Give back what so many events took; after few it would take longer than they did."""
-    if events > FOLDED_AT_ONCE:
-        give_back_memory()
-
-
-def _in_batches(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """The same events, some ten thousand at a time: all of them would take more room, and few more time."""
-    gathered: list[pa.Table] = []
-    for table in itertools.chain(tables, [None]):
-        if table is not None:
-            gathered.append(table)
-        if gathered and (table is None or sum(map(len, gathered)) >= FOLDED_AT_ONCE):
-            yield pa.concat_tables(gathered)
-            gathered = []
-
-
-def _who_holds(lock: Path) -> str:
-    holder = _read_holder(lock)
-    if holder is None:
-        return "another process holds it"
-    return f"process {holder['pid']} on {holder['host']} has held it since {holder['since']}"
-
-
-def _read_holder(lock: Path) -> dict[str, Any] | None:
-    try:
-        holder = orjson.loads(lock.read_bytes())
-    except (OSError, ValueError):
-        return None
-    return holder if isinstance(holder, dict) and {"pid", "host", "since"} <= holder.keys() else None
-
-
-def lock_holder(folder: Path) -> dict[str, Any] | None:
-    """Who holds the ledger in `folder` now (`pid`, `host`, `since`); None if nobody does."""
-    if not is_held(folder / _LOCK):
-        return None
-    return _read_holder(folder / _LOCK) or {"pid": None, "host": None, "since": None}
-
-
-def read_state(folder: Path) -> State:
-    """What the ledger in `folder` says, read beside a live writer without disturbing it.
-
-    Raises:
-        RunDirectoryError: there is no ledger, or it is damaged.
-        ImpossibleMoveError: it contradicts itself.
-    """
-    reader = Reader(folder)
-    reader.read()
-    return reader.state
-
-
-def read_events(folder: Path) -> list[Event]:
-    """All events of the ledger in `folder`, read beside a live writer without disturbing it.
-
-    Raises:
-        RunDirectoryError: there is no ledger, or it is damaged.
-    """
-
-    def read(kept: list[SegmentName], replaced: list[SegmentName]) -> list[Event]:
-        events, _ = segments.read_segments(folder, kept)
-        segments.check_replaced(folder, kept, replaced)
-        return events
-
-    return _beside_a_writer(folder, read)
-
-
-def _beside_a_writer(folder: Path, read: Callable[[list[SegmentName], list[SegmentName]], T]) -> T:
-    """Read the segments that make up a ledger; `replaced` are those that a merged one among them stands for.
-
-    Raises:
-        RunDirectoryError: there is no ledger, or it is damaged.
-    """
-    if not folder.is_dir():
-        raise RunDirectoryError(f"{folder.parent} holds no ledger: it is not a run directory")
-    damage = RunDirectoryError(f"{folder} keeps changing while it is read; try again")
-    for _ in range(READ_TRIES):
-        names = sorted(os.listdir(folder))
-        try:
-            with no_garbage_collector():
-                return read(*segments.list_segments(folder))
-        except FileNotFoundError:
-            continue  # a merge replaced segments between the listing and the reading
-        except RunDirectoryError as error:
-            # A listing beside a writer is not of one instant and may miss a name: only a quiet folder is believed.
-            if names == sorted(os.listdir(folder)):
-                raise
-            damage = error
-    raise damage
-
-
-def _moments_of(table: pa.Table) -> pa.Table:
-    at = SCHEMA.get_field_index("event")
-    return table.set_column(at, "event", table["event"].dictionary_encode().cast(_KINDS)).select(_MOMENTS.names)
-
-
-def _noting_moments(tables: Iterable[pa.Table], moments: list[pa.Table]) -> Iterator[pa.Table]:
-    """The same tables; the moments of each join the others."""
-    for table in tables:
-        moments.append(_moments_of(table))
-        yield table
-
-
-class Reader:
-    """Reads a ledger again and again beside a live writer: what was read and checked once is not read again.
-
-    `state` is what its events say, and `moments` are the columns `at`, `event` and `error_class` of all of them.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._forget()
-
-    def _forget(self) -> None:
-        self.state = State()
-        self.moments = pa.Table.from_batches([], _MOMENTS)
-        self._names: set[SegmentName] = set()
-        self._points = {0: segments.GENESIS}
-        """Where the chain stood after the last event of each segment that was read."""
-
-    def read(self) -> None:
-        """Take in what was recorded since.
-
-        Raises:
-            RunDirectoryError: there is no ledger, or it is damaged.
-            ImpossibleMoveError: it contradicts itself.
-        """
-        try:
-            _beside_a_writer(self._folder, self._read_on)
-        except BaseException:
-            self._forget()
-            raise
-
-    def is_of(self, names: Sequence[SegmentName]) -> bool:
-        """Whether what these segments say was read, all of it and no more."""
-        return set(names) == self._names and self.state.last_seq == max((name.last for name in names), default=0)
-
-    @property
-    def reached(self) -> str:
-        """Where the chain stands after the last event."""
-        return self._points[self.state.last_seq]
-
-    def _read_on(self, kept: list[SegmentName], replaced: list[SegmentName]) -> None:
-        known = 0
-        while known < len(kept) and self._is_known(kept[known]):
-            known += 1
-        if (kept[known - 1].last if known else 0) != self.state.last_seq:
-            # A merge goes over the end of what was read.
-            self._forget()
-            known = 0
-        if not known:
-            segments.check_replaced(self._folder, kept, replaced)
-        try:
-            self._fold(kept, known, fold_tables)
-        except ImpossibleMoveError:
-            # As whoever opens it is told: which event is the first that cannot be true.
-            self._forget()
-            self._fold(kept, 0, fold_singly)
-        self._names = set(kept)
-
-    def _fold(
-        self, kept: Sequence[SegmentName], known: int, take_in: Callable[[State, Iterable[pa.Table]], None]
-    ) -> None:
-        """Take in what follows on the first `known` segments."""
-        begun = self.state.last_seq
-        points = {last: self._points[last] for last in (0, *(name.last for name in kept[:known]))}
-        read = segments.read_tables(self._folder, kept[known:], points[begun], points)
-        moments = [self.moments]
-        take_in(self.state, _noting_moments(_in_batches(read), moments))
-        self.moments = pa.concat_tables(moments)
-        self._points = points
-        _give_back_after(self.state.last_seq - begun)
-
-    def _is_known(self, name: SegmentName) -> bool:
-        """Whether what a segment holds was read: itself, or as the segments that a merge has put together in it."""
-        if name in self._names:
-            return True
-        ends = name.first - 1 in self._points and name.last in self._points
-        return ends and all((name.first, name.last) != (other.first, other.last) for other in self._names)

@@ -17,7 +17,8 @@ from pipeline.kernel.clock import iso
 from pipeline.kernel.errors import ERROR_CLASSES, ErrorClass, MachineError, RunDirectoryError
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import ImpossibleMoveError, JobRecord, JobState, RunRecord, State
-from pipeline.ledger.store import Reader, lock_holder
+from pipeline.ledger.lock import lock_holder
+from pipeline.ledger.reading import Reader
 from pipeline.looking.estimate import Work, ends_per_s, left_s
 from pipeline.looking.moments import Moments
 from pipeline.report.entries import Keys, Lines, has_entries, load_keys, load_lines

@@ -21,7 +21,7 @@ from pipeline.kernel.errors import MachineError
 from pipeline.ledger import segments
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import JobRecord, JobState, State, fold
-from pipeline.ledger.store import read_events
+from pipeline.ledger.reading import read_events
 from pipeline.report.entries import FILE as ENTRIES
 
 KNOWN = (JobState.RESERVED, JobState.IN_DOUBT, JobState.SUBMITTED, JobState.POSTED)

@@ -18,7 +18,7 @@ from pipeline.kernel.errors import InputError, RunDirectoryError
 from pipeline.kernel.usd import format_usd
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import JobRecord, State
-from pipeline.ledger.store import read_events
+from pipeline.ledger.reading import read_events
 from pipeline.manifest import Campaign
 from pipeline.manifest.campaign import jobs_of
 from pipeline.report.entries import Line, load_lines

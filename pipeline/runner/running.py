@@ -22,7 +22,8 @@ from pipeline.kernel.errors import MachineError
 from pipeline.kernel.garbage import calm_garbage_collector
 from pipeline.kernel.usd import format_usd
 from pipeline.ledger.fold import JobState
-from pipeline.ledger.store import Reader, open_ledger
+from pipeline.ledger.reading import Reader
+from pipeline.ledger.store import open_ledger
 from pipeline.manifest import Campaign
 from pipeline.mirror.mirror import ROWS, mirror_of
 from pipeline.provider.replies import Refused

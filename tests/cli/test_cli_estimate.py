@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from looking_doubles import NOW_US, Story
 
 from pipeline.ledger.fold import JobState, State
-from pipeline.ledger.store import read_events
+from pipeline.ledger.reading import read_events
 from pipeline.looking.estimate import Work, ends_per_s, last_end_s, left_s
 from pipeline.looking.tally import Tally
 from pipeline.looking.view import IN_FLIGHT, affordable, look

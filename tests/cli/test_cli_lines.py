@@ -14,7 +14,7 @@ from conftest import FAST, Command
 
 from pipeline.cli import lines
 from pipeline.ledger.events import Event, EventKind
-from pipeline.ledger.store import read_events
+from pipeline.ledger.reading import read_events
 from pipeline.report.entries import Keys
 
 KEY = "SG_0123456789abcdef"

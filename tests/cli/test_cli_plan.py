@@ -14,7 +14,7 @@ from conftest import FAST, Command
 from pipeline import jobs, planning, runner
 from pipeline.config import Config, load_config
 from pipeline.kernel.errors import InputError, MachineError
-from pipeline.ledger.store import read_events
+from pipeline.ledger.reading import read_events
 from pipeline.manifest import load_manifest
 from pipeline.sandbox import Sandbox, SandboxSettings
 

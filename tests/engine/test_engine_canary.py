@@ -12,7 +12,7 @@ from pipeline.engine.canary import Canary, is_proven, lets, reason_to_stop, tria
 from pipeline.jobs import Job, make_job
 from pipeline.ledger.events import Event
 from pipeline.ledger.fold import JobRecord, JobState
-from pipeline.ledger.store import read_events
+from pipeline.ledger.reading import read_events
 from pipeline.runner import LiveRun
 
 

@@ -18,7 +18,7 @@ from pipeline.engine import worker
 from pipeline.ledger import segments
 from pipeline.ledger.events import Event
 from pipeline.ledger.fold import JobState
-from pipeline.ledger.store import read_events
+from pipeline.ledger.reading import read_events
 from pipeline.manifest import Campaign
 from pipeline.provider.client import Client
 from pipeline.provider.replies import UploadReply

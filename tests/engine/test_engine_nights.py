@@ -25,7 +25,7 @@ from pipeline.engine.limits import Turn
 from pipeline.jobs import Job
 from pipeline.ledger.events import Event
 from pipeline.ledger.fold import JobState
-from pipeline.ledger.store import read_events
+from pipeline.ledger.reading import read_events
 from pipeline.provider.replies import Accepted
 from pipeline.runner import LiveRun, run, running
 from pipeline.sandbox import Sandbox, SandboxSettings

@@ -18,7 +18,7 @@ from virtual_time import run_virtually
 from pipeline import notify
 from pipeline.engine.stopping import StopReason
 from pipeline.ledger.fold import RunRecord
-from pipeline.ledger.store import read_events
+from pipeline.ledger.reading import read_events
 from pipeline.manifest import Campaign
 from pipeline.runlog import LOGGER
 from pipeline.runner import LiveRun, RunResult, Watcher

@@ -18,7 +18,7 @@ from pipeline.kernel.errors import ErrorClass
 from pipeline.kernel.usd import MicroUsd
 from pipeline.ledger import segments
 from pipeline.ledger.events import Event, EventKind
-from pipeline.ledger.store import read_events
+from pipeline.ledger.reading import read_events
 from pipeline.manifest import load_manifest
 from pipeline.provider.client import Client
 from pipeline.provider.replies import Expired, Finished, Refused, Uncertain

@@ -11,7 +11,7 @@ from support import campaign
 from virtual_time import VirtualClock
 
 from pipeline.ledger.events import Event
-from pipeline.ledger.store import read_events
+from pipeline.ledger.reading import read_events
 
 HOUR_S = 3600.0
 YEAR_S = 365.25 * 24 * HOUR_S

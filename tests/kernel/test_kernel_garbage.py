@@ -53,7 +53,7 @@ def test_small_blocks_put_off_no_look_at_what_others_make(looks: list[int]) -> N
             cycle.append(cycle)
         with no_garbage_collector():
             pass
-    # How old it is when it is looked at: a full look waits, in a process with much in it, until a quarter more is there.
+    # Not which look it is: a full one waits, in a process with much in it, until a quarter more is there.
     assert max(looks) > 0
 
 

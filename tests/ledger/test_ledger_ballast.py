@@ -11,7 +11,8 @@ from ledger_doubles import HandClock, event, life, write_ledger
 
 from pipeline.kernel.errors import MachineError
 from pipeline.ledger.ballast import BALLAST_BYTES, give_up_ballast, take_ballast
-from pipeline.ledger.store import open_ledger, read_events
+from pipeline.ledger.reading import read_events
+from pipeline.ledger.store import open_ledger
 
 
 def test_an_open_ledger_holds_room_that_its_readers_do_not_see(folder: Path) -> None:

@@ -14,13 +14,14 @@ import pytest
 from ledger_doubles import AFTER, NOON_US, QUOTE, HandClock, NaiveJob, event, forge, life, numbered, write_ledger
 
 from pipeline.kernel.errors import RunDirectoryError
-from pipeline.ledger import columns, records, segments, store
+from pipeline.ledger import columns, reading, records, segments, store
 from pipeline.ledger.columns import fold_singly, fold_tables
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import ImpossibleMoveError, JobRecord, JobState, State, fold
+from pipeline.ledger.reading import read_events, read_state
 from pipeline.ledger.records import COLUMNS
 from pipeline.ledger.segments import GENESIS, link, list_segments, table_of
-from pipeline.ledger.store import open_ledger, read_events, read_state
+from pipeline.ledger.store import open_ledger
 
 PLAIN = ["reserved", "submitted", "posted", "stored"]
 
@@ -157,13 +158,13 @@ def test_a_plain_life_that_cannot_be_true_is_refused(
     first: list[Event], second: list[Event], cut: int, again: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In one segment or in two, at once or as news: whoever reads or opens it is told which event it is, and why."""
-    monkeypatch.setattr(store, "FOLDED_AT_ONCE", 1)
+    monkeypatch.setattr(reading, "FOLDED_AT_ONCE", 1)
     events = numbered([*life("stored", "c"), *first, *life("stored", "d"), *second])
     expected = outcome(State(), events, by_columns=False)
     assert isinstance(expected, str)
     assert isinstance(outcome(State(), *filter(None, [events[:cut], events[cut:]]), by_columns=True), str)
     folder.mkdir(parents=True)
-    reader, reached = store.Reader(folder), GENESIS
+    reader, reached = reading.Reader(folder), GENESIS
     for piece in filter(None, [events[:cut], events[cut:]]):
         if again and reached != GENESIS:
             reader.read()
@@ -181,7 +182,7 @@ def test_what_is_read_on_is_held_against_what_was_read(folder: Path) -> None:
     lives = [life("stored", f"job-{number}") for number in range(6)]
     events = numbered([*lives[0], *lives[1], *lives[2][:3], *lives[3], lives[2][3], *lives[4], *lives[5]])
     folder.mkdir(parents=True)
-    reader, reached = store.Reader(folder), GENESIS
+    reader, reached = reading.Reader(folder), GENESIS
     for piece in (events[:11], events[11:16], events[16:]):
         forge(folder, piece, reached)
         reached = link(reached, piece)
@@ -199,7 +200,7 @@ def test_what_is_folded_by_columns_can_be_gone_on_with(folder: Path, monkeypatch
     segments.merge_segments(folder, list_segments(folder)[0])
     for at_once in (1, 5, 100):
         monkeypatch.setattr(segments, "ROWS_PER_GROUP", at_once)
-        monkeypatch.setattr(store, "FOLDED_AT_ONCE", at_once)
+        monkeypatch.setattr(reading, "FOLDED_AT_ONCE", at_once)
         with open_ledger(folder) as ledger:
             assert rows_of(ledger.state) == {1: 0, 5: 3, 100: 9}[at_once]
             assert ledger.state == fold(written)

@@ -28,9 +28,10 @@ from ledger_doubles import (
 )
 
 from pipeline.kernel.errors import MachineError, RunDirectoryError
-from pipeline.ledger import segments, store
+from pipeline.ledger import reading, segments
 from pipeline.ledger.events import COLUMNS, Event, EventKind
 from pipeline.ledger.fold import fold
+from pipeline.ledger.reading import read_events, read_state
 from pipeline.ledger.segments import (
     GENESIS,
     SCHEMA,
@@ -43,7 +44,7 @@ from pipeline.ledger.segments import (
     remove_segments,
     write_segment,
 )
-from pipeline.ledger.store import open_ledger, read_events, read_state
+from pipeline.ledger.store import open_ledger
 
 FIVE = [[each] for each in [*life("stored"), event("reserved", "b")]]
 
@@ -639,4 +640,4 @@ def test_a_folder_that_never_rests_ends_in_a_sentence(folder: Path, monkeypatch:
     monkeypatch.setattr(segments, "read_segments", gone)
     with pytest.raises(RunDirectoryError, match="keeps changing"):
         read_events(folder)
-    assert tries == store.READ_TRIES
+    assert tries == reading.READ_TRIES

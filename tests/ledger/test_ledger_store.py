@@ -38,7 +38,9 @@ from pipeline.kernel.files import is_held
 from pipeline.ledger import segments, store
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import ImpossibleMoveError, JobState, State, fold
-from pipeline.ledger.store import Ledger, lock_holder, open_ledger, read_events
+from pipeline.ledger.lock import lock_holder
+from pipeline.ledger.reading import Reader, read_events
+from pipeline.ledger.store import Ledger, open_ledger
 
 
 class Gate:
@@ -551,7 +553,7 @@ async def test_what_was_read_a_moment_ago_is_taken_over(folder: Path, monkeypatc
     with open_ledger(folder, HandClock()) as ledger:
         await ledger.record(event("reserved", "a"))
         await ledger.close()
-    known = store.Reader(folder)
+    known = Reader(folder)
     known.read()
     with monkeypatch.context() as patch:
         patch.setattr(segments, "_read_content", lambda *_: pytest.fail("read again"))
@@ -567,7 +569,7 @@ async def test_what_was_read_a_moment_ago_is_taken_over(folder: Path, monkeypatc
 
 async def test_what_others_wrote_since_it_was_read_is_read(folder: Path) -> None:
     """Also where a failed run has left its own events in the state, and where nothing was there before."""
-    known = store.Reader(folder)
+    known = Reader(folder)
     with open_ledger(folder, HandClock(), known=known) as ledger:
         await ledger.record(event("reserved", "a"))
         await ledger.close()
@@ -590,7 +592,7 @@ async def test_a_state_that_went_further_than_the_disk_is_not_taken_over(folder:
     with open_ledger(folder, HandClock()) as ledger:
         await ledger.record(event("reserved", "a"))
         await ledger.close()
-    known = store.Reader(folder)
+    known = Reader(folder)
     known.read()
     known.state.apply(event("submitted", "a")._replace(seq=2))
     with open_ledger(folder, HandClock(), known=known) as ledger:

@@ -16,8 +16,9 @@ from pipeline.kernel.errors import RunDirectoryError
 from pipeline.ledger import merging, segments, tiers
 from pipeline.ledger.events import Event
 from pipeline.ledger.fold import fold
+from pipeline.ledger.reading import Reader, read_events
 from pipeline.ledger.segments import SegmentName, list_segments, merge_segments, table_of
-from pipeline.ledger.store import Ledger, Reader, open_ledger, read_events
+from pipeline.ledger.store import Ledger, open_ledger
 from pipeline.ledger.tiers import Tiers
 
 FAN = 4

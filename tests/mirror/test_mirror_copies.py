@@ -16,8 +16,9 @@ from pipeline import api
 from pipeline.kernel.errors import InputError, MachineError, RunDirectoryError
 from pipeline.kernel.objects import BrokenUpload, Objects
 from pipeline.ledger.events import Event, EventKind
+from pipeline.ledger.reading import read_events
 from pipeline.ledger.segments import SegmentName, choose
-from pipeline.ledger.store import open_ledger, read_events
+from pipeline.ledger.store import open_ledger
 from pipeline.mirror import mirror
 from pipeline.mirror.decide import Hold, Way, hold_of, way_by_events, way_by_names
 from pipeline.mirror.mirror import Mirror, mirror_of, refresh

@@ -16,7 +16,8 @@ from support import campaign
 from pipeline.jobs import Job
 from pipeline.kernel.virtual_time import VirtualClock, run_virtually
 from pipeline.ledger.events import Event, EventKind
-from pipeline.ledger.store import open_ledger, read_events
+from pipeline.ledger.reading import read_events
+from pipeline.ledger.store import open_ledger
 from pipeline.rehearsal import Scenario, night
 from pipeline.runner import RunOptions, Watcher
 

@@ -13,7 +13,8 @@ from support import campaign, durable_state
 from pipeline import settling
 from pipeline.kernel.errors import InputError, RunDirectoryError
 from pipeline.ledger.fold import JobState
-from pipeline.ledger.store import open_ledger, read_events
+from pipeline.ledger.reading import read_events
+from pipeline.ledger.store import open_ledger
 from pipeline.settling import Reconciliation, reconcile, resolve
 
 LATE_S = 6 * 3600.0

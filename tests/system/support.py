@@ -16,7 +16,7 @@ from PIL import Image
 from pipeline.config import Config, load_config
 from pipeline.jobs import canonical_json
 from pipeline.ledger.fold import JobState, State, fold
-from pipeline.ledger.store import read_events
+from pipeline.ledger.reading import read_events
 from pipeline.manifest import Campaign, load_manifest
 from pipeline.provider.replies import fingerprint
 from pipeline.runner import RunOptions, RunResult, Watcher, reporting, run

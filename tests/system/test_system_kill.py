@@ -21,7 +21,7 @@ from support import (
 )
 from worlds import end_of, fork
 
-from pipeline.ledger.store import read_events
+from pipeline.ledger.reading import read_events
 from pipeline.sandbox import Sandbox
 
 JOBS = 5

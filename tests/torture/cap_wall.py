@@ -14,7 +14,7 @@ from worlds import World, check_final_names
 
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import State
-from pipeline.ledger.store import read_events
+from pipeline.ledger.reading import read_events
 from pipeline.provider.replies import fingerprint
 
 

@@ -16,7 +16,7 @@ from kill_points import KillAtCall, KillOnceDurable, MergeAbove, NoteFaults
 from score import in_tier
 from worlds import Doom, World, make_world
 
-from pipeline.ledger.store import read_events
+from pipeline.ledger.reading import read_events
 
 
 @dataclass(frozen=True, slots=True)

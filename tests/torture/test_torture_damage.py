@@ -26,8 +26,9 @@ from pipeline.cli import main
 from pipeline.kernel.errors import RunDirectoryError
 from pipeline.ledger.events import Event
 from pipeline.ledger.fold import fold
+from pipeline.ledger.reading import read_events
 from pipeline.ledger.segments import SegmentName, encode, link, list_segments, merge_segments, read_segments
-from pipeline.ledger.store import open_ledger, read_events
+from pipeline.ledger.store import open_ledger
 
 pytestmark = PATIENCE
 

@@ -29,7 +29,7 @@ from pipeline.kernel.clock import SystemClock
 from pipeline.kernel.errors import KlingBatchError
 from pipeline.ledger.events import EventKind
 from pipeline.ledger.fold import State
-from pipeline.ledger.store import read_events
+from pipeline.ledger.reading import read_events
 from pipeline.manifest import load_manifest
 from pipeline.runner import run
 from pipeline.sandbox import Sandbox, SandboxSettings

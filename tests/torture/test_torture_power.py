@@ -32,7 +32,8 @@ from pipeline.kernel import files
 from pipeline.ledger import ballast, segments, store
 from pipeline.ledger.events import Event
 from pipeline.ledger.fold import JobState
-from pipeline.ledger.store import open_ledger, read_events
+from pipeline.ledger.reading import read_events
+from pipeline.ledger.store import open_ledger
 from pipeline.provider.replies import fingerprint
 
 pytestmark = pytest.mark.timeout(0 if LONG else 300)

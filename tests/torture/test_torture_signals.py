@@ -15,7 +15,7 @@ from score import LONG, Score
 from wires import At, Client, Wire, command_without_report, trouble_for
 from worlds import side_by_side, warm
 
-from pipeline.ledger.store import read_events
+from pipeline.ledger.reading import read_events
 from pipeline.sandbox import INSTANTS
 
 pytestmark = pytest.mark.timeout(0 if LONG else 600)

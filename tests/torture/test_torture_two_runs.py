@@ -20,7 +20,9 @@ from worlds import fork, side_by_side, warm
 
 from pipeline.kernel import files
 from pipeline.kernel.errors import RunDirectoryError
-from pipeline.ledger.store import lock_holder, open_ledger, read_events
+from pipeline.ledger.lock import lock_holder
+from pipeline.ledger.reading import read_events
+from pipeline.ledger.store import open_ledger
 
 pytestmark = pytest.mark.timeout(0 if LONG else 600)
 

@@ -1,0 +1,45 @@
+"""Who holds a ledger: the name in its lock, as the process that took it wrote it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from pipeline.kernel.clock import iso
+from pipeline.kernel.files import is_held
+
+LOCK = "_lock"
+
+
+def name_of_this_process(now_us: int) -> bytes:
+    """What this process writes into a lock that it takes now; no two takings write the same."""
+    holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": iso(now_us), "token": secrets.token_hex(8)}
+    return orjson.dumps(holder)
+
+
+def who_holds(lock: Path) -> str:
+    """The same for people."""
+    holder = _read_holder(lock)
+    if holder is None:
+        return "another process holds it"
+    return f"process {holder['pid']} on {holder['host']} has held it since {holder['since']}"
+
+
+def lock_holder(folder: Path) -> dict[str, Any] | None:
+    """Who holds the ledger in `folder` now (`pid`, `host`, `since`); None if nobody does."""
+    if not is_held(folder / LOCK):
+        return None
+    return _read_holder(folder / LOCK) or {"pid": None, "host": None, "since": None}
+
+
+def _read_holder(lock: Path) -> dict[str, Any] | None:
+    try:
+        holder = orjson.loads(lock.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return holder if isinstance(holder, dict) and {"pid", "host", "since"} <= holder.keys() else None

@@ -1,0 +1,207 @@
+"""Reading a ledger: checked and folded, by who has its lock, or beside a live writer without disturbing it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import pyarrow as pa
+
+from pipeline.kernel.errors import RunDirectoryError
+from pipeline.kernel.garbage import give_back_memory, no_garbage_collector
+from pipeline.ledger import segments
+from pipeline.ledger.columns import fold_singly, fold_tables
+from pipeline.ledger.events import Event
+from pipeline.ledger.fold import ImpossibleMoveError, State
+from pipeline.ledger.segments import SCHEMA, SegmentName
+
+T = TypeVar("T")
+
+READ_TRIES = 5
+"""How often a reader looks again where a live writer changes the folder under its eyes."""
+
+FOLDED_AT_ONCE = 2**16
+"""Events that are folded together."""
+
+_KINDS = pa.dictionary(pa.int8(), pa.string())
+"""How kinds of events are kept where there are millions: each word once, and a byte for each event."""
+_MOMENTS = pa.schema([SCHEMA.field("at"), pa.field("event", _KINDS), SCHEMA.field("error_class")])
+
+
+def fold_segments(folder: Path, names: Sequence[SegmentName]) -> tuple[State, str]:
+    """Check and fold segments; returns what they say, and where the chain has come to."""
+    try:
+        return _folded(folder, names, fold_tables)
+    except ImpossibleMoveError:
+        # Together they only say that they cannot be true; one by one, which is the first that cannot.
+        return _folded(folder, names, fold_singly)
+
+
+def _folded(
+    folder: Path, names: Sequence[SegmentName], take_in: Callable[[State, Iterable[pa.Table]], None]
+) -> tuple[State, str]:
+    state, points = State(), {0: segments.GENESIS}
+    take_in(state, _in_batches(segments.read_tables(folder, names, segments.GENESIS, points)))
+    _give_back_after(state.last_seq)
+    return state, points[state.last_seq]
+
+
+def _give_back_after(events: int) -> None:
+    """Give back what so many events took; after few it would take longer than they did."""
+    if events > FOLDED_AT_ONCE:
+        give_back_memory()
+
+
+def _in_batches(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The same events, some ten thousand at a time: all of them would take more room, and few more time."""
+    gathered: list[pa.Table] = []
+    for table in itertools.chain(tables, [None]):
+        if table is not None:
+            gathered.append(table)
+        if gathered and (table is None or sum(map(len, gathered)) >= FOLDED_AT_ONCE):
+            yield pa.concat_tables(gathered)
+            gathered = []
+
+
+def read_state(folder: Path) -> State:
+    """What the ledger in `folder` says, read beside a live writer without disturbing it.
+
+    Raises:
+        RunDirectoryError: there is no ledger, or it is damaged.
+        ImpossibleMoveError: it contradicts itself.
+    """
+    reader = Reader(folder)
+    reader.read()
+    return reader.state
+
+
+def read_events(folder: Path) -> list[Event]:
+    """All events of the ledger in `folder`, read beside a live writer without disturbing it.
+
+    Raises:
+        RunDirectoryError: there is no ledger, or it is damaged.
+    """
+
+    def read(kept: list[SegmentName], replaced: list[SegmentName]) -> list[Event]:
+        events, _ = segments.read_segments(folder, kept)
+        segments.check_replaced(folder, kept, replaced)
+        return events
+
+    return _beside_a_writer(folder, read)
+
+
+def _beside_a_writer(folder: Path, read: Callable[[list[SegmentName], list[SegmentName]], T]) -> T:
+    """Read the segments that make up a ledger; `replaced` are those that a merged one among them stands for.
+
+    Raises:
+        RunDirectoryError: there is no ledger, or it is damaged.
+    """
+    if not folder.is_dir():
+        raise RunDirectoryError(f"{folder.parent} holds no ledger: it is not a run directory")
+    damage = RunDirectoryError(f"{folder} keeps changing while it is read; try again")
+    for _ in range(READ_TRIES):
+        names = sorted(os.listdir(folder))
+        try:
+            with no_garbage_collector():
+                return read(*segments.list_segments(folder))
+        except FileNotFoundError:
+            continue  # a merge replaced segments between the listing and the reading
+        except RunDirectoryError as error:
+            # A listing beside a writer is not of one instant and may miss a name: only a quiet folder is believed.
+            if names == sorted(os.listdir(folder)):
+                raise
+            damage = error
+    raise damage
+
+
+def _moments_of(table: pa.Table) -> pa.Table:
+    at = SCHEMA.get_field_index("event")
+    return table.set_column(at, "event", table["event"].dictionary_encode().cast(_KINDS)).select(_MOMENTS.names)
+
+
+def _noting_moments(tables: Iterable[pa.Table], moments: list[pa.Table]) -> Iterator[pa.Table]:
+    """The same tables; the moments of each join the others."""
+    for table in tables:
+        moments.append(_moments_of(table))
+        yield table
+
+
+class Reader:
+    """Reads a ledger again and again beside a live writer: what was read and checked once is not read again.
+
+    `state` is what its events say, and `moments` are the columns `at`, `event` and `error_class` of all of them.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._forget()
+
+    def _forget(self) -> None:
+        self.state = State()
+        self.moments = pa.Table.from_batches([], _MOMENTS)
+        self._names: set[SegmentName] = set()
+        self._points = {0: segments.GENESIS}
+        """Where the chain stood after the last event of each segment that was read."""
+
+    def read(self) -> None:
+        """Take in what was recorded since.
+
+        Raises:
+            RunDirectoryError: there is no ledger, or it is damaged.
+            ImpossibleMoveError: it contradicts itself.
+        """
+        try:
+            _beside_a_writer(self._folder, self._read_on)
+        except BaseException:
+            self._forget()
+            raise
+
+    def is_of(self, names: Sequence[SegmentName]) -> bool:
+        """Whether what these segments say was read, all of it and no more."""
+        return set(names) == self._names and self.state.last_seq == max((name.last for name in names), default=0)
+
+    @property
+    def reached(self) -> str:
+        """Where the chain stands after the last event."""
+        return self._points[self.state.last_seq]
+
+    def _read_on(self, kept: list[SegmentName], replaced: list[SegmentName]) -> None:
+        known = 0
+        while known < len(kept) and self._is_known(kept[known]):
+            known += 1
+        if (kept[known - 1].last if known else 0) != self.state.last_seq:
+            # A merge goes over the end of what was read.
+            self._forget()
+            known = 0
+        if not known:
+            segments.check_replaced(self._folder, kept, replaced)
+        try:
+            self._fold(kept, known, fold_tables)
+        except ImpossibleMoveError:
+            # As whoever opens it is told: which event is the first that cannot be true.
+            self._forget()
+            self._fold(kept, 0, fold_singly)
+        self._names = set(kept)
+
+    def _fold(
+        self, kept: Sequence[SegmentName], known: int, take_in: Callable[[State, Iterable[pa.Table]], None]
+    ) -> None:
+        """Take in what follows on the first `known` segments."""
+        begun = self.state.last_seq
+        points = {last: self._points[last] for last in (0, *(name.last for name in kept[:known]))}
+        read = segments.read_tables(self._folder, kept[known:], points[begun], points)
+        moments = [self.moments]
+        take_in(self.state, _noting_moments(_in_batches(read), moments))
+        self.moments = pa.concat_tables(moments)
+        self._points = points
+        _give_back_after(self.state.last_seq - begun)
+
+    def _is_known(self, name: SegmentName) -> bool:
+        """Whether what a segment holds was read: itself, or as the segments that a merge has put together in it."""
+        if name in self._names:
+            return True
+        ends = name.first - 1 in self._points and name.last in self._points
+        return ends and all((name.first, name.last) != (other.first, other.last) for other in self._names)
