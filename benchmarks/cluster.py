@@ -77,7 +77,8 @@ def measure(way: str, folder: str, url: str, level: str, jobs: int) -> Measured:
     """
     from pipeline.config import load_config
     from pipeline.manifest import load_manifest
-    from pipeline.runner import LiveRun, Watcher, run
+    from pipeline.runner.running import run
+    from pipeline.runner.watching import LiveRun, Watcher
 
     class Times(Watcher):
         began_s = ended_s = began_cpu_s = ended_cpu_s = 0.0

@@ -28,7 +28,7 @@ from pipeline.config import load_config
 from pipeline.ledger.events import Event, EventKind
 from pipeline.manifest import load_manifest
 from pipeline.rehearsal.night import Scenario, rehearse
-from pipeline.runner import LiveRun, Watcher
+from pipeline.runner.watching import LiveRun, Watcher
 
 MEAN_S, SIGMA = 317.0, 0.3
 

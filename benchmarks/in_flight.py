@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NoReturn
 from benchmarks.whole_path import FLAGS, KEY
 
 if TYPE_CHECKING:
-    from pipeline.runner import LiveRun
+    from pipeline.runner.watching import LiveRun
 
 CALLS_PER_MINUTE = 12_000
 
@@ -74,7 +74,8 @@ async def _fill(url: str, folder: Path, jobs: int) -> NoReturn:
     from pipeline.engine import room
     from pipeline.ledger.fold import JobState
     from pipeline.manifest import load_manifest
-    from pipeline.runner import Watcher, run
+    from pipeline.runner.running import run
+    from pipeline.runner.watching import Watcher
 
     class Observer(Watcher):
         live: LiveRun

@@ -150,7 +150,7 @@ def measure(name: str, url: str, folder: str, jobs: int, in_flight: int, core: i
 async def _product(verify: str, url: str, folder: Path, jobs: int, in_flight: int) -> None:
     from pipeline.config import load_config
     from pipeline.manifest import load_manifest
-    from pipeline.runner import run
+    from pipeline.runner.running import run
 
     manifest = folder.with_suffix(".jsonl")
     manifest.write_text("".join(json.dumps({"prompt": f"a film of {n} lamps"}) + "\n" for n in range(jobs)))

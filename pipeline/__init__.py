@@ -40,7 +40,9 @@ if TYPE_CHECKING:
     )
     from pipeline.ledger.events import Event
     from pipeline.manifest import Campaign
-    from pipeline.runner import LiveRun, RunOptions, RunResult, Watcher
+    from pipeline.runner.choice import RunOptions
+    from pipeline.runner.ending import RunResult
+    from pipeline.runner.watching import LiveRun, Watcher
 
 __all__ = [
     "Campaign",
@@ -79,11 +81,11 @@ _HOMES = {
     "Campaign": "manifest",
     "Config": "config",
     "Event": "ledger.events",
-    "LiveRun": "runner",
+    "LiveRun": "runner.watching",
     "Plan": "forecast",
-    "RunOptions": "runner",
-    "RunResult": "runner",
-    "Watcher": "runner",
+    "RunOptions": "runner.choice",
+    "RunResult": "runner.ending",
+    "Watcher": "runner.watching",
     **dict.fromkeys(
         ("InputError", "KlingBatchError", "MachineError", "ManifestError", "Mistake", "RunDirectoryError"),
         "kernel.errors",

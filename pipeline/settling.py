@@ -29,7 +29,9 @@ from pipeline.ledger.store import open_ledger
 from pipeline.mirror.mirror import ENDS, mirror_of
 from pipeline.provider.replies import fingerprint, valid_request_id
 from pipeline.report.entries import load_lines
-from pipeline.runner import check_provider, log_to, open_context, open_provider, rewrite_report, signals_to
+from pipeline.runner.continuity import check_provider
+from pipeline.runner.opening import log_to, open_context, open_provider, signals_to
+from pipeline.runner.reporting import rewrite_report
 
 BETWEEN_SWEEPS_S = 2.0
 

@@ -87,6 +87,6 @@ def key_of(config: Config) -> str:
         InputError: a live provider needs one that is not there, or is none.
     """
     from pipeline.config import read_key
-    from pipeline.runner import SANDBOX_KEY
+    from pipeline.runner.opening import SANDBOX_KEY
 
     return read_key(config) if config.is_live else SANDBOX_KEY

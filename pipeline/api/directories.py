@@ -84,13 +84,13 @@ class RunDirectory:
             bom: whether the CSV files begin with a byte order mark, by which Excel knows UTF-8.
             xlsx: whether results.xlsx is written as well.
         """
-        from pipeline.runner import rewrite_report
+        from pipeline.runner.reporting import rewrite_report
 
         return rewrite_report(self.folder, bom=bom, xlsx=xlsx)
 
     def contact_sheets(self) -> list[str]:
         """Write large pictures with frames of every stored clip; returns their names."""
-        from pipeline.runner import write_contact_sheets
+        from pipeline.runner.reporting import write_contact_sheets
 
         self._bring_back(self._look().state)
         return write_contact_sheets(self.folder)

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from pipeline.ledger.reading import Reader
     from pipeline.manifest import Campaign
     from pipeline.rehearsal import Night
-    from pipeline.runner import RunOptions, RunResult, Watcher
+    from pipeline.runner.choice import RunOptions
+    from pipeline.runner.ending import RunResult
+    from pipeline.runner.watching import Watcher
 
 
 class Asked(TypedDict, total=False):
@@ -79,7 +81,7 @@ class Prepared:
         Raises:
             InputError: an id that the manifest does not have, or no cap for a live run.
         """
-        from pipeline.runner import plan_run
+        from pipeline.runner.choice import plan_run
 
         return plan_run(self.campaign, self.config, self.state, self.options, live=self._is_held())
 
@@ -95,7 +97,7 @@ class Prepared:
 
     def canary(self) -> Trial:
         """The jobs that go first, and those that are proven; without any job where no canary is asked for."""
-        from pipeline.runner import trial_of
+        from pipeline.runner.choice import trial_of
 
         return trial_of(self.campaign, self.config, self.state, self.options)
 
@@ -106,7 +108,7 @@ class Prepared:
             InputError: there is no key, it was refused, or the account has nothing to say.
             MachineError: no answer came.
         """
-        from pipeline.planning import ask_credits
+        from pipeline.runner.account import ask_credits
 
         return await ask_credits(self.config, self.folder, key_of(self.config))
 
@@ -141,14 +143,14 @@ class Prepared:
 
     async def run(self, watcher: Watcher | None = None) -> RunResult:
         """Bring the run directory to what the manifest says; see the function `run`."""
-        from pipeline import runner
         from pipeline.api.shield import Shielded
         from pipeline.config import read_webhook
+        from pipeline.runner.running import run
 
         key, webhook = key_of(self.config), read_webhook(self.config)
         if self.address is not None:
             _attach(self.folder, self.address)
-        return await runner.run(
+        return await run(
             self.campaign,
             self.config,
             self.folder,
@@ -254,9 +256,10 @@ def prepare(
         InputError: anything else that is asked for and cannot be.
         RunDirectoryError: the directory is damaged, or belongs to another provider.
     """
-    from pipeline import runner
     from pipeline.looking.view import read_ledger
     from pipeline.manifest.parts import parse_part, part_of
+    from pipeline.runner.choice import RunOptions, run_address, run_folder
+    from pipeline.runner.continuity import check_ids, check_part, check_provider
 
     wanted = None if part is None else parse_part(part)
     said = load_config(
@@ -270,7 +273,7 @@ def prepare(
     )
     if canary_approve and not said.canary.jobs:
         raise InputError("--canary-approve needs a canary: say --canary N. Nothing was sent.")
-    options = runner.RunOptions(
+    options = RunOptions(
         limit=_limit(limit),
         ids=_ids(ids),
         retry_classes=_error_classes(retry_failed),
@@ -281,16 +284,16 @@ def prepare(
     if wanted is not None:
         campaign = part_of(campaign, wanted)
     place = None if out is None else Path(out)
-    folder, address = runner.run_folder(said, campaign, place), runner.run_address(said, campaign, place)
+    folder, address = run_folder(said, campaign, place), run_address(said, campaign, place)
     if address is not None:
         from pipeline.mirror.mirror import refresh
 
         refresh(folder, address)
     known = read_ledger(folder)
     state = known.state
-    runner.check_provider(state, said, folder)
-    runner.check_part(folder, campaign, state)
-    runner.check_ids(folder, campaign, state)
+    check_provider(state, said, folder)
+    check_part(folder, campaign, state)
+    check_ids(folder, campaign, state)
     return Prepared(campaign, said, folder, options, state, address, known)
 
 

@@ -9,7 +9,7 @@ from typing import ParamSpec
 
 from pipeline.ledger.events import Event
 from pipeline.runlog import LOGGER
-from pipeline.runner import LiveRun, Watcher
+from pipeline.runner.watching import LiveRun, Watcher
 
 P = ParamSpec("P")
 

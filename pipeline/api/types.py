@@ -14,7 +14,9 @@ from pipeline.ledger.fold import JobRecord, State
 from pipeline.manifest import Campaign, Entry
 from pipeline.models.base import Scalar
 from pipeline.rehearsal import Night, Sample, Scenario
-from pipeline.runner import LiveRun, RunOptions, RunResult, Watcher
+from pipeline.runner.choice import RunOptions
+from pipeline.runner.ending import RunResult
+from pipeline.runner.watching import LiveRun, Watcher
 from pipeline.settling import Reconciliation, Resolution, Settled
 
 __all__ = [

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pipeline.ledger.events import Event
     from pipeline.looking.estimate import Work
-    from pipeline.runner import LiveRun
+    from pipeline.runner.watching import LiveRun
 
 
 def event_facts(event: Event) -> dict[str, Any]:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from pipeline.cli import options
 from pipeline.cli.plan_screen import credits_line, plan_json, plan_screen
 from pipeline.cli.screen import printable, say, say_json, working
+
+if TYPE_CHECKING:
+    from pipeline.api import Prepared
+    from pipeline.kernel.usd import MicroUsd
 
 
 @click.command()
@@ -49,8 +54,6 @@ def plan(
 
     Example: kling-batch plan manifests/quickstart.yaml --expand jobs.csv
     """
-    import asyncio
-
     from pipeline.kernel.clock import SystemClock
 
     if expand is not None:
@@ -75,7 +78,7 @@ def plan(
     if expand is not None:
         with working(f"Writing {expand}"):
             prepared.write_jobs(expand, made)
-    credits_ = asyncio.run(prepared.credits()) if check_account else None
+    credits_ = _credits(prepared) if check_account else None
     if json:
         say_json(
             plan_json(
@@ -112,6 +115,12 @@ def plan(
         say(credits_line(made, credits_))
     if expand is not None:
         say(f"Every job is in {printable(str(expand))}.")
+
+
+def _credits(prepared: Prepared) -> MicroUsd:
+    import asyncio
+
+    return asyncio.run(prepared.credits())
 
 
 def _check_target(path: Path, manifest: Path, config: Path | None) -> None:

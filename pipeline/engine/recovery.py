@@ -13,10 +13,11 @@ from collections.abc import Collection
 from pipeline.engine.context import RunContext
 from pipeline.engine.dispatcher import Dispatcher
 from pipeline.engine.expiry import expires_us
+from pipeline.engine.retry import wants_retry
 from pipeline.engine.stopping import LeavingError
 from pipeline.kernel.errors import ErrorClass
 from pipeline.ledger.events import EventKind
-from pipeline.ledger.fold import JobRecord, JobState
+from pipeline.ledger.fold import JobState
 
 LAST_RUN_ENDED = "the last run ended before the answer was recorded"
 
@@ -62,8 +63,3 @@ async def grant_retries(run: RunContext, job_ids: Collection[str], classes: Coll
     if granted:
         await run.record(*granted)
     return len(granted)
-
-
-def wants_retry(record: JobRecord, classes: Collection[str] | None) -> bool:
-    """Whether a job that failed for good is to be tried anew: all are if `classes` is empty, none if it is None."""
-    return classes is not None and (not classes or record.error_class in classes)

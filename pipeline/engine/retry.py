@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from pipeline.engine.settings import Retry
 from pipeline.kernel.errors import ErrorClass, Reaction
+from pipeline.ledger.fold import JobRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +53,8 @@ def decide(
             return Again(0.0)
         case _:
             return Again(backoff_s(retry, tries, rng))
+
+
+def wants_retry(record: JobRecord, classes: Collection[str] | None) -> bool:
+    """Whether a job that failed for good is to be tried anew: all are if `classes` is empty, none if it is None."""
+    return classes is not None and (not classes or record.error_class in classes)

@@ -23,7 +23,11 @@ from pipeline.ledger.fold import State
 from pipeline.manifest import Campaign
 from pipeline.rehearsal.before import copy_run, known_to_provider, lognormal
 from pipeline.rehearsal.wire import MemoryConnector
-from pipeline.runner import LiveRun, RunOptions, RunResult, Stage, Watcher, run
+from pipeline.runner.choice import RunOptions
+from pipeline.runner.ending import RunResult
+from pipeline.runner.opening import Stage
+from pipeline.runner.running import run
+from pipeline.runner.watching import LiveRun, Watcher
 
 MEMORY_DISK = Path("/dev/shm")  # noqa: S108 - a rehearsal's own folder in it has a fresh name
 """Where there is such a disk, nothing waits for one."""

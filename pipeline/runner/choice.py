@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.config import Config
 from pipeline.engine.canary import Trial, trial
-from pipeline.engine.recovery import wants_retry
+from pipeline.engine.retry import wants_retry
 from pipeline.forecast import Plan, make_plan
 from pipeline.jobs import Job
 from pipeline.kernel.address import address_of

@@ -13,7 +13,7 @@ from api_doubles import FAST
 
 import pipeline
 from pipeline import Event, Following, InputError, LiveRun, ManifestError, Watcher, load_config, load_manifest, open_run
-from pipeline.runner import signals_to
+from pipeline.runner.opening import signals_to
 
 
 class Looking(Watcher):

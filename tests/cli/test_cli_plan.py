@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from conftest import FAST, Command
 
-from pipeline import jobs, planning, runner
+from pipeline import jobs
 from pipeline.config import Config, load_config
 from pipeline.kernel.errors import InputError, MachineError
 from pipeline.ledger.reading import read_events
 from pipeline.manifest import load_manifest
+from pipeline.runner.account import ask_credits
+from pipeline.runner.choice import RunOptions, choose, price_of
+from pipeline.runner.running import run
 from pipeline.sandbox import Sandbox, SandboxSettings
 
 SWEEP = """
@@ -32,6 +37,23 @@ def sweep(tmp_path: Path) -> str:
     """Five jobs: a sweep of two moods with two takes, a longer film, and a row that shares the first one's job."""
     (tmp_path / "sweep.yaml").write_text(SWEEP)
     return "sweep.yaml"
+
+
+def test_a_plan_loads_nothing_that_could_send(sweep: str, tmp_path: Path) -> None:
+    """Neither the engine's loop nor a client: no request leaves, and nobody waits for them to be loaded."""
+    code = f"""
+import sys
+from pipeline.__main__ import main
+sys.argv = ["kling-batch", "plan", {sweep!r}]
+try: main()
+except SystemExit as ended: assert not ended.code
+sending = {{"aiohttp", "pipeline.provider.client", "pipeline.engine.worker", "pipeline.runner.running"}}
+print(sending & set(sys.modules), file=sys.stderr)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True, cwd=tmp_path
+    )
+    assert done.stderr == "set()\n"
 
 
 def test_every_job_in_a_file(command: Command, sweep: str, tmp_path: Path) -> None:
@@ -94,9 +116,9 @@ def test_the_order_that_is_asked_for_is_the_order_of_the_run(command: Command, s
     refused = command("plan", sweep, "--order", "random")
     assert (refused.code, "known: balanced, file, cheapest" in refused.err) == (2, True)
     assert json.loads(command("plan", sweep, "--json", "--order", "cheapest").out)["order"] == "cheapest"
-    options = runner.RunOptions(order="cheapest")
+    options = RunOptions(order="cheapest")
     campaign, config = load_manifest(Path(sweep)), load_config(None, {}, [], environment={})
-    chosen = runner.choose(campaign, options, runner.price_of(config))
+    chosen = choose(campaign, options, price_of(config))
     assert [job.label for job in chosen] == ["mug"] * 4 + ["lamp"]
     wanted = [job.job_id for job in chosen]
     assert command("run", sweep, *FAST, "-n", "2", "--order", "cheapest", "--no-progress").code == 3
@@ -145,7 +167,7 @@ def test_another_scheme_of_ids_buys_nothing_again(
                 assert "2 finished videos ($5.25) would be bought again" in ended.err
                 assert named in ended.err
             with pytest.raises(InputError, match="would be bought again"):
-                asyncio.run(runner.run(load_manifest(Path(manifest)), runner_config(), ledger.parent))
+                asyncio.run(run(load_manifest(Path(manifest)), runner_config(), ledger.parent))
             (ledger.parent / "jobs.parquet").unlink(missing_ok=True)
         assert command("plan", manifest, "-o", "elsewhere").code == 0
     assert len(read_events(ledger)) == events
@@ -179,8 +201,8 @@ async def test_a_key_that_is_refused_and_an_account_that_does_not_answer(tmp_pat
     async with Sandbox(SandboxSettings(keys=("SG_0123456789abcdef",), credits_microusd=12_500_000)) as provider:
         flags = {"provider.kind": "segmind", "budget.cap_usd": "9", "provider.base_url": provider.url}
         config = load_config(None, flags, [], environment={})
-        assert await planning.ask_credits(config, tmp_path, "SG_0123456789abcdef") == 12_500_000
+        assert await ask_credits(config, tmp_path, "SG_0123456789abcdef") == 12_500_000
         with pytest.raises(InputError, match="--check-account: the key was refused"):
-            await planning.ask_credits(config, tmp_path, "SG_fedcba9876543210")
+            await ask_credits(config, tmp_path, "SG_fedcba9876543210")
     with pytest.raises(MachineError, match="the account could not be asked"):
-        await planning.ask_credits(config, tmp_path, "SG_0123456789abcdef")
+        await ask_credits(config, tmp_path, "SG_0123456789abcdef")

@@ -29,7 +29,7 @@ from pipeline.engine.settings import Bounds, EngineSettings, Limits
 from pipeline.engine.stopping import Stopping, StopReason
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import JobState, State
-from pipeline.runner import LiveRun
+from pipeline.runner.watching import LiveRun
 
 JOBS = tuple(f"job-{number}" for number in range(60))
 

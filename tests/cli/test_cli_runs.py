@@ -15,7 +15,8 @@ import pytest
 from conftest import FAST, Command
 
 from pipeline.engine.context import RunContext
-from pipeline.runner import rewrite_report, running
+from pipeline.runner import running
+from pipeline.runner.reporting import rewrite_report
 
 BINARY = str(Path(sys.executable).with_name("kling-batch"))
 

@@ -28,7 +28,7 @@ from pipeline.manifest import load_manifest
 from pipeline.rehearsal import Scenario
 from pipeline.rehearsal.before import copy_run
 from pipeline.rehearsal.night import _play
-from pipeline.runner import Watcher
+from pipeline.runner.watching import Watcher
 
 ROOT = Path(__file__).parents[2]
 QUICKSTART = "docs/quickstart.md"

@@ -29,8 +29,12 @@ from pipeline.ledger.events import Event
 from pipeline.manifest import Campaign
 from pipeline.provider.client import Client
 from pipeline.rehearsal.wire import MemoryConnector
-from pipeline.runner import LiveRun, RunOptions, RunResult, Watcher, run, running
+from pipeline.runner import running
+from pipeline.runner.choice import RunOptions
+from pipeline.runner.ending import RunResult
 from pipeline.runner.opening import OpenProvider
+from pipeline.runner.running import run
+from pipeline.runner.watching import LiveRun, Watcher
 from pipeline.sandbox import Sandbox, SandboxSettings
 
 T = TypeVar("T")

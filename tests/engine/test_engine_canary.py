@@ -13,7 +13,7 @@ from pipeline.jobs import Job, make_job
 from pipeline.ledger.events import Event
 from pipeline.ledger.fold import JobRecord, JobState
 from pipeline.ledger.reading import read_events
-from pipeline.runner import LiveRun
+from pipeline.runner.watching import LiveRun
 
 
 def job(name: str, duration: int = 5) -> Job:

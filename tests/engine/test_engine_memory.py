@@ -12,7 +12,7 @@ from support import campaign, durable_state
 
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import JobState
-from pipeline.runner import LiveRun
+from pipeline.runner.watching import LiveRun
 
 MOST_BYTES = 1_150
 """Of the engine's own, the request's body and the frame in which its job waits included."""

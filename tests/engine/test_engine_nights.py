@@ -27,7 +27,9 @@ from pipeline.ledger.events import Event
 from pipeline.ledger.fold import JobState
 from pipeline.ledger.reading import read_events
 from pipeline.provider.replies import Accepted
-from pipeline.runner import LiveRun, run, running
+from pipeline.runner import running
+from pipeline.runner.running import run
+from pipeline.runner.watching import LiveRun
 from pipeline.sandbox import Sandbox, SandboxSettings
 
 

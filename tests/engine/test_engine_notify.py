@@ -21,7 +21,8 @@ from pipeline.ledger.fold import RunRecord
 from pipeline.ledger.reading import read_events
 from pipeline.manifest import Campaign
 from pipeline.runlog import LOGGER
-from pipeline.runner import LiveRun, RunResult, Watcher
+from pipeline.runner.ending import RunResult
+from pipeline.runner.watching import LiveRun, Watcher
 
 SECRET_PATH = "/services/T0123/B4567/verysecretpath"
 Reply = Callable[[web.Request], Awaitable[web.StreamResponse]]

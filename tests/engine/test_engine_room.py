@@ -18,7 +18,7 @@ from pipeline.engine.room import MIB, RECORDS_BYTES, UNKNOWN_VIDEO_BYTES, Room, 
 from pipeline.kernel.files import free_bytes
 from pipeline.ledger import segments, store
 from pipeline.ledger.events import Event, EventKind
-from pipeline.runner import LiveRun
+from pipeline.runner.watching import LiveRun
 
 
 def test_videos_are_taken_for_the_largest_seen_or_for_large() -> None:

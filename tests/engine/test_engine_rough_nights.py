@@ -22,7 +22,7 @@ from pipeline.ledger.reading import read_events
 from pipeline.manifest import load_manifest
 from pipeline.provider.client import Client
 from pipeline.provider.replies import Expired, Finished, Refused, Uncertain
-from pipeline.runner import LiveRun
+from pipeline.runner.watching import LiveRun
 
 Replace = Callable[[str, Callable[..., Any]], None]
 

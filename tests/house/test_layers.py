@@ -51,7 +51,7 @@ def test_imports_point_down_only() -> None:
         ("sandbox/state.py", "from pipeline.kernel.usd import parse_usd"),
         ("engine/worker.py", "from pipeline.cli.screen import say"),
         ("report/tables.py", "from pipeline.forecast import Plan"),
-        ("cli/run.py", "from pipeline.runner import run as run_engine"),
+        ("cli/run.py", "from pipeline.runner.running import run as run_engine"),
         ("settling.py", "from pipeline import Prepared"),
         ("config/sections.py", "from pipeline.config.settings import Config"),
         ("runner/opening.py", "from pipeline.runner.ending import exit_code"),

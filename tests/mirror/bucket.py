@@ -11,7 +11,8 @@ from pipeline.config import Config
 from pipeline.manifest import Campaign
 from pipeline.mirror.mirror import refresh
 from pipeline.mirror.places import attach
-from pipeline.runner import RunResult, run_folder
+from pipeline.runner.choice import run_folder
+from pipeline.runner.ending import RunResult
 
 BUCKET = "films-of-lamps"
 RUNS = f"s3://{BUCKET}/runs"

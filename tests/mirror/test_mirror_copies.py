@@ -23,7 +23,7 @@ from pipeline.mirror import mirror
 from pipeline.mirror.decide import Hold, Way, hold_of, way_by_events, way_by_names
 from pipeline.mirror.mirror import Mirror, mirror_of, refresh
 from pipeline.mirror.places import attach, local_folder
-from pipeline.runner import run_folder
+from pipeline.runner.choice import run_folder
 from pipeline.sandbox import Sandbox
 
 A, B = SegmentName(1, 1, "a" * 32), SegmentName(2, 2, "b" * 32)

@@ -16,7 +16,7 @@ from worlds import end_of, fork
 from pipeline.kernel.errors import RunDirectoryError
 from pipeline.mirror import mirror
 from pipeline.mirror.mirror import refresh
-from pipeline.runner import run_folder
+from pipeline.runner.choice import run_folder
 from pipeline.sandbox import Sandbox
 
 JOBS = 3

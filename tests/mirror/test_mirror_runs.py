@@ -12,7 +12,8 @@ from bucket import NIGHT, contents, machine, run_at
 from support import campaign, check_books, check_videos, quick_provider
 
 from pipeline.mirror import mirror
-from pipeline.runner import LiveRun, Watcher, run_folder
+from pipeline.runner.choice import run_folder
+from pipeline.runner.watching import LiveRun, Watcher
 from pipeline.sandbox import Sandbox
 
 JOBS = 4

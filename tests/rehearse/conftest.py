@@ -9,7 +9,8 @@ from rehearse_doubles import MIDNIGHT_US, Rehearse, live_config
 from support import campaign
 
 from pipeline.rehearsal import Night, Scenario, rehearse
-from pipeline.runner import RunOptions, Watcher
+from pipeline.runner.choice import RunOptions
+from pipeline.runner.watching import Watcher
 
 
 @pytest.fixture

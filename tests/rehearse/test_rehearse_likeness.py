@@ -21,7 +21,8 @@ from pipeline.provider.client import Client
 from pipeline.provider.settings import ProviderSettings
 from pipeline.rehearsal import Scenario, rehearse
 from pipeline.rehearsal.wire import MemoryConnector
-from pipeline.runner import Watcher, run
+from pipeline.runner.running import run
+from pipeline.runner.watching import Watcher
 from pipeline.sandbox import Sandbox, SandboxSettings
 
 SCALE = 250.0

@@ -19,7 +19,8 @@ from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.reading import read_events
 from pipeline.ledger.store import open_ledger
 from pipeline.rehearsal import Scenario, night
-from pipeline.runner import RunOptions, Watcher
+from pipeline.runner.choice import RunOptions
+from pipeline.runner.watching import Watcher
 
 FAULTS = {"submit_500": 0.2, "submit_504_after": 0.1, "poll_drop": 0.1, "file_cut": 0.3, "gen_failed": 0.2}
 

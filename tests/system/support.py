@@ -19,7 +19,11 @@ from pipeline.ledger.fold import JobState, State, fold
 from pipeline.ledger.reading import read_events
 from pipeline.manifest import Campaign, load_manifest
 from pipeline.provider.replies import fingerprint
-from pipeline.runner import RunOptions, RunResult, Watcher, reporting, run
+from pipeline.runner import reporting
+from pipeline.runner.choice import RunOptions
+from pipeline.runner.ending import RunResult
+from pipeline.runner.running import run
+from pipeline.runner.watching import Watcher
 from pipeline.sandbox import SandboxSettings
 
 KEY = "SG_0123456789abcdef"

@@ -30,7 +30,7 @@ from support import (
 from pipeline.kernel.errors import InputError
 from pipeline.ledger.events import Event, EventKind
 from pipeline.media.cluster import collector as clusters
-from pipeline.runner import LiveRun, Watcher
+from pipeline.runner.watching import LiveRun, Watcher
 from pipeline.sandbox import Sandbox
 
 # A worker that is killed while a connection to it is made leaves a socket that the cluster's library never closes.

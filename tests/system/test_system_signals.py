@@ -12,7 +12,8 @@ import pytest
 from support import campaign, fast_config, quick_provider, run_once
 
 from pipeline.ledger.store import Ledger
-from pipeline.runner import LiveRun, Watcher, running
+from pipeline.runner import running
+from pipeline.runner.watching import LiveRun, Watcher
 from pipeline.sandbox import Sandbox
 
 

@@ -26,7 +26,8 @@ from pipeline.ledger import segments
 from pipeline.ledger.fold import JobState
 from pipeline.manifest import Campaign, load_manifest
 from pipeline.media.settings import FetchSettings
-from pipeline.runner import RunResult, run
+from pipeline.runner.ending import RunResult
+from pipeline.runner.running import run
 
 TIMES = {
     "limits.requests_per_minute": "600",

@@ -53,9 +53,10 @@ def check_screen(text: str) -> None:
 
 _NEEDED = (
     "pipeline.cli.progress",
-    "pipeline.runner",
+    "pipeline.runner.running",
     "pipeline.forecast",
     "pipeline.planning",
+    "pipeline.runner.account",
     "pipeline.manifest.parts",
     "jinja2.sandbox",
 )

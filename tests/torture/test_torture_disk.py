@@ -31,7 +31,7 @@ from pipeline.ledger.events import EventKind
 from pipeline.ledger.fold import State
 from pipeline.ledger.reading import read_events
 from pipeline.manifest import load_manifest
-from pipeline.runner import run
+from pipeline.runner.running import run
 from pipeline.sandbox import Sandbox, SandboxSettings
 
 PRICES = {1: "3.50", 2: "5.25", 3: "7.00"}

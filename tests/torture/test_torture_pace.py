@@ -17,8 +17,9 @@ from score import Score
 from worlds import BETWEEN_LIVES_S, KILLED, World, make_world
 
 from pipeline.ledger.fold import RunRecord, State
-from pipeline.runner import LiveRun, running
+from pipeline.runner import running
 from pipeline.runner.continuity import pace_owed_s
+from pipeline.runner.watching import LiveRun
 
 RPM = 60
 

@@ -24,7 +24,7 @@ from worlds import REAL_TIMES, fork, side_by_side
 
 from pipeline.engine import worker
 from pipeline.manifest import load_manifest
-from pipeline.runner import run
+from pipeline.runner.running import run
 from pipeline.sandbox import Sandbox, SandboxSettings
 from pipeline.sandbox.faults import FAULTS
 

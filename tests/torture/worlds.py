@@ -52,7 +52,10 @@ from virtual_time import STARTED_US, VirtualClock, run_virtually
 
 from pipeline.kernel.errors import KlingBatchError
 from pipeline.manifest import Campaign, load_manifest
-from pipeline.runner import RunOptions, RunResult, reporting, run
+from pipeline.runner import reporting
+from pipeline.runner.choice import RunOptions
+from pipeline.runner.ending import RunResult
+from pipeline.runner.running import run
 from pipeline.sandbox import Sandbox, SandboxSettings
 
 T = TypeVar("T")
@@ -373,7 +376,8 @@ def warm() -> None:
     """Import what lives need, and draw the clips of every shape, before the first fork."""
     for name in ("pipeline.cli.lines", "pipeline.cli.progress", "pipeline.api.shield",
                  "pipeline.looking.tally", "pipeline.manifest.parts", "pipeline.planning", "pipeline.report.write",
-                 "pipeline.sandbox.server", "pandas.core.arrays.arrow._arrow_utils", "pyarrow.pandas_compat",
+                 "pipeline.runner.account", "pipeline.sandbox.server",
+                 "pandas.core.arrays.arrow._arrow_utils", "pyarrow.pandas_compat",
                  "pandas.io.formats.csvs", "pandas.core.arrays.arrow.extension_types",
                  "encodings.utf_8_sig", "encodings.ascii", "pyarrow.vendored.version"):  # fmt: skip
         importlib.import_module(name)
