@@ -154,6 +154,12 @@ def _fact_type(column: str) -> pa.DataType:
     return pa.int64() if pa.types.is_timestamp(kind) else kind
 
 
+def _as_fact(column: pa.Array[Any]) -> pa.Array[Any]:
+    if isinstance(column, pa.DictionaryArray):
+        return column.dictionary_decode()
+    return column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column
+
+
 class _Columns:
     """A table's columns as arrays. Lives are four rows of it each, in the order of `_PLAIN_LIFE`."""
 
@@ -190,10 +196,9 @@ class _Columns:
         costs = self.numbers("cost_microusd")[lives[:, _POSTED]]
         good &= (quotes > 0) & (costs >= 0) & (costs <= quotes)
         good &= self._has_own_request(np.flatnonzero(kinds == _SUBMITTED))[lives[:, _SUBMITTED]]
-        good &= _is_name(self._column("job_id"))[lives[:, _RESERVED]]
-        # Earlier ones first, as the codes are given in the order in which the ids appear.
+        good &= _is_name(names)[codes[lives[:, _RESERVED]]]
         plain: Numbers = lives[good]
-        return plain
+        return plain[np.argsort(plain[:, _RESERVED], kind="stable")]
 
     def _has_own_request(self, submitted: Numbers) -> npt.NDArray[np.bool_]:
         """For each row, whether it names a request that no other of the `submitted` names."""
@@ -206,8 +211,7 @@ class _Columns:
     def facts(self, lives: Numbers, looks: Numbers) -> pa.Table:
         """A row for each life with what `_maker` makes a record of."""
         columns = [self._column(name).take(array_of(lives[:, step])) for name, step in _FACTS.values()]
-        times = [column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column for column in columns]
-        return pa.Table.from_arrays([*times, array_of(looks)], names=[*_FACTS, "look"])
+        return pa.Table.from_arrays([*map(_as_fact, columns), array_of(looks)], names=[*_FACTS, "look"])
 
     def _column(self, name: str) -> pa.Array[Any]:
         return cast("pa.Array[Any]", self.table[name].chunk(0))
@@ -304,7 +308,14 @@ def _maker(looks: Sequence[_Look]) -> Callable[..., JobRecord]:
 
 
 def _encode(column: pa.Array[Any]) -> tuple[Numbers, pa.Array[Any]]:
-    """A number for each value, null included, and the value of each number."""
+    """A number for each value, null included, and the value of each number.
+
+    Where a column is a dictionary already, a value may have two numbers: a life seems not to be a plain one then, or
+    one of two plain ones, which are found when all are held against each other.
+    """
+    if isinstance(column, pa.DictionaryArray):
+        codes = numbers_of(column.indices.fill_null(len(column.dictionary)))
+        return codes, pa.concat_arrays([column.dictionary, pa.nulls(1, pa.string())])
     encoded = column.dictionary_encode(null_encoding="encode")
     return numbers_of(encoded.indices), encoded.dictionary
 

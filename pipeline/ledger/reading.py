@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -58,12 +57,14 @@ def _give_back_after(events: int) -> None:
 def _in_batches(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """The same events, some ten thousand at a time: all of them would take more room, and few more time."""
     gathered: list[pa.Table] = []
-    for table in itertools.chain(tables, [None]):
-        if table is not None:
-            gathered.append(table)
-        if gathered and (table is None or sum(map(len, gathered)) >= FOLDED_AT_ONCE):
+    for table in tables:
+        # A large segment's texts are dictionaries of its own: to join them takes as long as to make them.
+        if gathered and (sum(map(len, gathered), len(table)) > FOLDED_AT_ONCE or table.schema != gathered[0].schema):
             yield pa.concat_tables(gathered)
             gathered = []
+        gathered.append(table)
+    if gathered:
+        yield pa.concat_tables(gathered)
 
 
 def read_state(folder: Path) -> State:
@@ -119,7 +120,8 @@ def _beside_a_writer(folder: Path, read: Callable[[list[SegmentName], list[Segme
 
 def _moments_of(table: pa.Table) -> pa.Table:
     at = SCHEMA.get_field_index("event")
-    return table.set_column(at, "event", table["event"].dictionary_encode().cast(_KINDS)).select(_MOMENTS.names)
+    encoded = table.set_column(at, "event", table["event"].dictionary_encode().cast(_KINDS))
+    return encoded.select(_MOMENTS.names).cast(_MOMENTS)
 
 
 def _noting_moments(tables: Iterable[pa.Table], moments: list[pa.Table]) -> Iterator[pa.Table]:

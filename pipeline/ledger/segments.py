@@ -35,6 +35,13 @@ _TYPES = {
     "timestamp[us, UTC]": pa.timestamp("us", "UTC"),
 }
 SCHEMA = pa.schema([pa.field(name, _TYPES[kind]) for name, kind in COLUMNS.items()])
+_REPEATED: Any = [name for name in COLUMNS if name not in {"seq", "at", "request", "url", "path", "poster", "sha256"}]
+"""Columns in which the same is said again and again. With a dictionary the others would be larger, and slower."""
+_NUMBERED = ["job_id", "event", "request_id", "error_class", "model"]
+"""Columns of texts that whoever reads many events wants as numbers of different texts, as the file has them."""
+_NUMBERED_SCHEMA = pa.schema(
+    [field.with_type(pa.dictionary(pa.int32(), field.type)) if field.name in _NUMBERED else field for field in SCHEMA]
+)
 _in_columns = itemgetter(*(Event._fields.index(name) for name in FIELD_OF_COLUMN.values()))
 """An event's values in the order of the columns."""
 _FEW_VALUES = frozenset({"event", "error_class", "model"})
@@ -45,6 +52,8 @@ _METADATA_KEY = b"kling-batch.chain"
 _UNREADABLE = (pa.ArrowException, KeyError, ValueError, TypeError, OSError)
 """All that reading a file's bytes as a segment can raise."""
 _HEAD = "_head"
+MANY = 2**12
+"""More events than one commit has, so that the segment was merged: its texts stand there once, with numbers."""
 ROWS_PER_GROUP = 2**16
 """Events in a row group of a merged segment: whoever asks for one job passes over the groups that do not have it."""
 
@@ -107,7 +116,7 @@ def encode_content(content: Content, *, compress: bool = False) -> bytes:
         sink,
         row_group_size=ROWS_PER_GROUP,
         compression="zstd" if compress else "none",
-        use_dictionary=compress,
+        use_dictionary=_REPEATED if compress else False,
         write_statistics=compress,
         bloom_filter_options=bloom if compress else None,
         write_page_checksum=True,
@@ -246,7 +255,10 @@ def read_segments(folder: Path, names: Iterable[SegmentName]) -> tuple[list[Even
 
 
 def read_tables(folder: Path, names: Iterable[SegmentName], reached: str, points: dict[int, str]) -> Iterator[pa.Table]:
-    """Read and check segments in order, the events of each as a table.
+    """Read and check segments in order, the events of each as a table, or as several.
+
+    Its columns are those of `SCHEMA`, but that some of a large segment's texts may be dictionaries. These are as the
+    file has them: a text may be there twice, or stand for no row.
 
     Args:
         reached: where the chain stands before the first.
@@ -257,7 +269,7 @@ def read_tables(folder: Path, names: Iterable[SegmentName], reached: str, points
         FileNotFoundError: one went away since it was listed.
     """
     for name in names:
-        file, before, after = _open(folder, name)
+        file, before, after = _open(folder, name, numbered=name.last - name.first >= MANY)
         first = name.first
         for table in _parts(folder, name, file):
             if _whole_numbers(table["seq"].slice(0, 1).combine_chunks()) != [first]:
@@ -333,14 +345,18 @@ def _read_content(folder: Path, name: SegmentName) -> Content:
         raise _unreadable(folder, name, error) from None
 
 
-def _open(folder: Path, name: SegmentName) -> tuple[pq.ParquetFile, str, str]:
-    """A segment whose bytes were held against its name, and its place in the chain."""
+def _open(folder: Path, name: SegmentName, *, numbered: bool = False) -> tuple[pq.ParquetFile, str, str]:
+    """A segment whose bytes were held against its name, and its place in the chain.
+
+    Args:
+        numbered: whether some texts are read as dictionaries, which is quick where the file has them so.
+    """
     data = _read_file(folder, str(name))
     if hashlib.sha256(data).hexdigest()[:32] != name.checksum:
         raise _damage(folder, str(name), "is damaged: its bytes do not match the checksum in its name")
     try:
         # Neither page checksums nor threads that read ahead: it is in memory, and proven whole.
-        file = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False)
+        file = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False, read_dictionary=_NUMBERED if numbered else None)
         chain = orjson.loads((file.schema_arrow.metadata or {})[_METADATA_KEY])
         return file, str(chain["before"]), str(chain["after"])
     except _UNREADABLE as error:
@@ -348,7 +364,7 @@ def _open(folder: Path, name: SegmentName) -> tuple[pq.ParquetFile, str, str]:
 
 
 def _check_columns(table: pa.Table) -> None:
-    if not table.schema.equals(SCHEMA):
+    if not table.schema.equals(SCHEMA) and not table.schema.equals(_NUMBERED_SCHEMA):
         raise ValueError("its columns are not those of a ledger")
     if any(table[name].null_count for name in _NEVER_NULL):
         raise ValueError("something is missing in them")
@@ -364,6 +380,7 @@ def decode(table: pa.Table) -> list[Event]:
         ValueError: they are none of a ledger's.
     """
     _check_columns(table)
+    table = table.cast(SCHEMA)
     columns = {
         FIELD_OF_COLUMN[name]: _shared(column) if name in _FEW_VALUES else _values(column)
         for name, column in zip(table.column_names, table.columns, strict=True)

@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import orjson
+import pyarrow as pa
 import pytest
 from ledger_doubles import AFTER, NOON_US, QUOTE, HandClock, NaiveJob, event, forge, life, numbered, write_ledger
 
@@ -96,13 +97,28 @@ def spoilt(rng: random.Random, events: list[Event]) -> list[Event]:
     return [*events[:place], wrong, *events[place + 1 :]]
 
 
-def outcome(state: State, *tables: list[Event], by_columns: bool) -> State | str:
-    """The state after these events, or why there is none."""
+def outcome(state: State, *tables: list[Event], by_columns: bool, rng: random.Random | None = None) -> State | str:
+    """The state after these events, or why there is none; with `rng` their texts are dictionaries, as in a file."""
+    made = [table_of(table) if rng is None else with_dictionaries(table_of(table), rng) for table in tables]
     try:
-        (fold_tables if by_columns else fold_singly)(state, map(table_of, tables))
+        (fold_tables if by_columns else fold_singly)(state, made)
     except ImpossibleMoveError as error:
         return str(error)
     return state
+
+
+def with_dictionaries(table: pa.Table, rng: random.Random) -> pa.Table:
+    """The same texts as dictionaries of any order, some texts twice or for no row: as a file from any hand has them."""
+    for name in segments._NUMBERED:
+        texts = table[name].to_pylist()
+        words = [*dict.fromkeys(texts), "unused"] if name != "event" else list(dict.fromkeys(texts))
+        words += [word for word in words if rng.random() < 0.05]
+        rng.shuffle(words)
+        places = [None if text is None else rng.choice([i for i, w in enumerate(words) if w == text]) for text in texts]
+        words = [word or "" for word in words]
+        column = pa.DictionaryArray.from_arrays(pa.array(places, pa.int32()), pa.array(words, pa.string()))
+        table = table.set_column(table.schema.get_field_index(name), segments._NUMBERED_SCHEMA.field(name), column)
+    return table
 
 
 def rows_of(state: State) -> int:
@@ -111,7 +127,8 @@ def rows_of(state: State) -> int:
 
 
 @pytest.mark.parametrize("seeds", [range(start, start + 250) for start in range(0, 1000, 250)], ids=str)
-def test_both_ways_of_folding_say_the_same(seeds: range) -> None:
+@pytest.mark.parametrize("texts", ["as they are", "as dictionaries"])
+def test_both_ways_of_folding_say_the_same(seeds: range, texts: str) -> None:
     """Any history, true or not, in any pieces: equal states, in the same order, or both refuse."""
     plain = refused = 0
     for seed in seeds:
@@ -121,7 +138,8 @@ def test_both_ways_of_folding_say_the_same(seeds: range) -> None:
             events = spoilt(rng, events)
         cut = rng.randint(0, len(events))
         expected = outcome(State(), events, by_columns=False)
-        got = outcome(State(), events[:cut], events[cut:], by_columns=True)
+        words = rng if texts == "as dictionaries" else None
+        got = outcome(State(), events[:cut], events[cut:], by_columns=True, rng=words)
         plain += rows_of(got) if isinstance(got, State) else 0
         if isinstance(got, State) and isinstance(expected, State):
             assert got == expected, seed
@@ -207,6 +225,27 @@ def test_what_is_folded_by_columns_can_be_gone_on_with(folder: Path, monkeypatch
             again = event("stored", "job-3")._replace(seq=ledger.state.last_seq + 1)
             with pytest.raises(ImpossibleMoveError, match="stored of job-3, which is stored"):
                 ledger.state.apply(again)
+
+
+def test_the_texts_of_a_large_segment_are_read_as_numbers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As its file has them; what is folded of them, and what becomes of each event, is the same."""
+    written = write_ledger(folder, [life("stored", f"job-{number}") for number in range(9)])
+    segments.merge_segments(folder, list_segments(folder)[0])
+    monkeypatch.setattr(segments, "MANY", 30)
+    monkeypatch.setattr(segments, "ROWS_PER_GROUP", 20)
+    tables = list(segments.read_tables(folder, list_segments(folder)[0], GENESIS, {}))
+    assert [len(table) for table in tables] == [20, 16]
+    for table in tables:
+        assert {name for name in table.column_names if pa.types.is_dictionary(table[name].type)} == {
+            "job_id", "event", "request_id", "error_class", "model"
+        }  # fmt: skip
+    assert [each for table in tables for each in segments.decode(table)] == written
+    reader = reading.Reader(folder)
+    reader.read()
+    assert (reader.state, rows_of(reader.state)) == (fold(written), 9)
+    assert read_events(folder) == written
+    expected = table_of(written).select(reader.moments.column_names)
+    assert reader.moments.to_pylist() == expected.to_pylist()
 
 
 async def test_a_reader_sees_the_same_state_beside_a_writer(folder: Path) -> None:

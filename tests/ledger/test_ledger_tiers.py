@@ -101,7 +101,9 @@ async def test_a_reader_beside_the_merges_reads_only_what_is_new(folder: Path, m
         reader, written = Reader(folder), []
         for _ in range(30):
             written += await write(ledger, 1)
-            monkeypatch.setattr(segments, "_open", lambda at, name: (reads.append(name), real(at, name))[1])
+            monkeypatch.setattr(
+                segments, "_open", lambda at, name, **how: (reads.append(name), real(at, name, **how))[1]
+            )
             reader.read()
             monkeypatch.undo()
             assert reader.state == fold(written)
@@ -176,7 +178,7 @@ async def test_what_was_just_written_is_merged_from_memory(
     """Only the merged segment is read back, while there is room to remember the others; every event is there."""
     read: list[SegmentName] = []
     real = segments._open
-    monkeypatch.setattr(segments, "_open", lambda at, name: (read.append(name), real(at, name))[1])
+    monkeypatch.setattr(segments, "_open", lambda at, name, **how: (read.append(name), real(at, name, **how))[1])
     monkeypatch.setattr(merging, "KNOWN_BYTES", room)
     with open_ledger(folder, HandClock()) as ledger:
         written = await write(ledger, FAN + 1)
