@@ -138,7 +138,7 @@ def measure(name: str, url: str, folder: str, jobs: int, in_flight: int, core: i
         from pipeline.__main__ import make_ready
 
         make_ready()
-        import pipeline.runner  # noqa: F401
+        import pipeline.runner.running  # noqa: F401
 
         began_s, began_cpu_s = time.perf_counter(), time.process_time()
         asyncio.run(_product(name, url, Path(folder), jobs, in_flight))

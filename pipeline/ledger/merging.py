@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from pipeline.kernel.files import free_bytes
+from pipeline.kernel.garbage import give_back_memory
 from pipeline.ledger import segments
 from pipeline.ledger.segments import Content, SegmentName
 from pipeline.ledger.tiers import Tiers
@@ -73,7 +74,11 @@ class Merging:
         free = free_bytes(self._folder)
         if free is not None and free < size + SPARE_BYTES:
             raise OSError(errno.ENOSPC, "no room to spare for a merge")
-        return segments.merge_segments(self._folder, group, sealed=True, known=known)
+        merged = segments.merge_segments(self._folder, group, sealed=True, known=known)
+        if merged.last - merged.first > segments.ROWS_PER_GROUP:
+            # A run may go on for hours beside the memory that a merge needs for a second.
+            give_back_memory()
+        return merged
 
     def wait(self) -> None:
         """Return when no merge is under way."""

@@ -559,6 +559,31 @@ def test_a_merge_whose_bytes_went_astray_deletes_nothing(folder: Path, monkeypat
     assert read_events(folder) == events
 
 
+@pytest.mark.parametrize("wrong", ["another event", "one less", "another place"])
+def test_a_merge_that_holds_something_else_deletes_nothing(
+    wrong: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is read back group by group: also the last event counts, how many there are, and its place in the chain."""
+    events = five_segments(folder)
+    before = contents(folder)
+    real = segments.encode_content
+
+    def astray(content: segments.Content, *, compress: bool = False) -> bytes:
+        table = content.table
+        if wrong == "another event":
+            other = segments.table_of([*events[:-1], events[-1]._replace(detail="another")])
+            return real(segments.Content(other, content.before, content.after), compress=compress)
+        if wrong == "one less":
+            return real(segments.Content(table.slice(0, 4), content.before, content.after), compress=compress)
+        return real(segments.Content(table, content.before, "0" * 64), compress=compress)
+
+    monkeypatch.setattr(segments, "encode_content", astray)
+    monkeypatch.setattr(segments, "ROWS_PER_GROUP", 2)
+    with pytest.raises(OSError, match="did not keep its bytes"):
+        merge_segments(folder, list_segments(folder)[0], sealed=True)
+    assert contents(folder) == before
+
+
 def test_a_damaged_merged_segment_costs_no_good_one(folder: Path) -> None:
     """What stands for others is read before they are deleted: the good ones are still there to restore from."""
     five_segments(folder)
