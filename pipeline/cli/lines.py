@@ -49,6 +49,8 @@ class EventLines(Watcher):
         keys = live.lines.keys
         # From the last: the row that asks for a job first is the one that is named.
         self._row_ids = dict(zip(reversed(keys.job_ids), reversed(keys.ids), strict=True))
+        for notice in live.notices if self._shown else ():
+            self._tell(self._now("notice") | {"message": notice})
 
     def event(self, event: Event) -> None:
         if not self._shown:

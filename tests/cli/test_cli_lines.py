@@ -16,6 +16,7 @@ from pipeline.cli import lines
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.reading import read_events
 from pipeline.report.entries import Keys
+from pipeline.runner.watching import LiveRun
 
 KEY = "SG_0123456789abcdef"
 
@@ -89,11 +90,29 @@ def test_a_reader_that_does_not_read_never_holds_up_the_run(monkeypatch: pytest.
     assert (latest["event"], latest["events"], last["event"]) == ("left_out", 100 - len(first), "summary")
 
 
+def live_run(*notices: str) -> LiveRun:
+    keys = Keys([1, 2], ["one", "two"], ["k1-a", "k1-a"])
+    return SimpleNamespace(lines=SimpleNamespace(keys=keys), notices=notices)  # type: ignore[return-value]
+
+
+def test_what_a_person_should_know_of_is_a_line_before_the_events(capfd: pytest.CaptureFixture[str]) -> None:
+    """That another machine's place was taken, say; not where the summary is the only line."""
+    for events in (True, False):
+        with lines.EventLines(events=events) as told:
+            told.started(live_run("a place was taken over"))
+            told.event(event(1))
+            told.summary({"stored": 1})
+    said = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert [each["event"] for each in said] == ["notice", "voided", "summary", "summary"]
+    assert said[0]["message"] == "a place was taken over"
+    assert said[0]["at"].endswith("Z")
+
+
 def test_no_secret_and_no_escape_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
     """The key and the webhook's address are struck out of whatever an event holds, and nothing moves a terminal."""
     hook = 'https://hooks.example.com/"x"'
     with lines.EventLines(KEY, hook) as told:
-        told.started(SimpleNamespace(lines=SimpleNamespace(keys=Keys([1, 2], ["one", "two"], ["k1-a", "k1-a"]))))  # type: ignore[arg-type]
+        told.started(live_run())
         told.event(event(1, detail=f"{KEY} \x9b31m {hook}"))
         told.event(event(2, job=None))
         told.event(event(3, job="k1-of-no-row"))

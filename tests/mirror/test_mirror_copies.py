@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from bucket import NIGHT, contents, machine, run_at
+from object_store import Server
 from support import campaign, check_books, check_liability, quick_provider
 
 from pipeline import api
@@ -24,6 +26,7 @@ from pipeline.mirror.decide import Hold, Way, hold_of, way_by_events, way_by_nam
 from pipeline.mirror.mirror import Mirror, mirror_of, refresh
 from pipeline.mirror.places import attach, local_folder
 from pipeline.runner.choice import run_folder
+from pipeline.runner.watching import Watcher
 from pipeline.sandbox import Sandbox
 
 A, B = SegmentName(1, 1, "a" * 32), SegmentName(2, 2, "b" * 32)
@@ -210,6 +213,44 @@ async def test_a_run_whose_storage_goes_away_stops_and_goes_on_later(
             assert done.exit_code == 5, done.summary
         check_books(folder, provider.invoice())
         assert len(provider.invoice()["charges"]) == 3
+
+
+async def test_a_storage_that_hangs_for_a_while_costs_nothing_but_time(
+    files: Any, server: Server, tmp_path: Path
+) -> None:
+    """Its process is stopped while jobs are at the provider: nothing is recorded meanwhile, and nothing is lost."""
+
+    class Hangs(Watcher):
+        heard = 0
+        before: int | None = None
+        after: int | None = None
+
+        def event(self, event: Event) -> None:
+            self.heard += 1
+            if event.event is EventKind.SUBMITTED and self.before is None:
+                server.process.send_signal(signal.SIGSTOP)
+                # What had reached the storage just before is still told.
+                asyncio.get_running_loop().call_later(0.3, self.look)
+                asyncio.get_running_loop().call_later(2.0, self.go_on)
+
+        def look(self) -> None:
+            self.before = self.heard
+
+        def go_on(self) -> None:
+            self.after = self.heard
+            server.process.send_signal(signal.SIGCONT)
+
+    made, watcher = campaign(tmp_path, 6), Hangs()
+    async with Sandbox(quick_provider(mean_s=0.8)) as provider:
+        config = machine(tmp_path / "disk", provider.url)
+        try:
+            done = await run_at(config, made, watcher=watcher)
+        finally:
+            server.process.send_signal(signal.SIGCONT)
+        assert (done.exit_code, done.summary["stored"]) == (0, 6)
+        assert watcher.before == watcher.after is not None
+        check_books(run_folder(config, made, None), provider.invoice())
+        assert len(provider.invoice()["charges"]) == 6
 
 
 async def test_a_video_counts_only_once_it_is_in_the_bucket(
