@@ -2,20 +2,25 @@
 
 The memory of the process is read when the run is open and nothing is sent, and again when all jobs wait. Each number of
 jobs has a process of its own, against a provider in another. The first jobs fill what is bounded, such as what the
-ledger keeps to merge: what one more takes is told by two numbers of them.
+ledger keeps to merge: what one more takes is told by two numbers of them. What the process has also depends on what
+the allocator keeps; `--objects` counts what Python has given out and not got back, with all garbage collected.
 
     python -m benchmarks.in_flight --jobs 100,1000,3000
+    python -m benchmarks.in_flight --jobs 1000,3000 --objects
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import subprocess
 import sys
 import tempfile
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -31,17 +36,18 @@ def main() -> None:
     """Measure each number of jobs, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", default="100,500,1000", help="numbers of jobs, the smallest first")
+    parser.add_argument("--objects", action="store_true", help="count Python's objects instead of the process's memory")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         url, folder, jobs = arguments.one
-        asyncio.run(_fill(url, Path(folder), int(jobs)))
+        asyncio.run(_fill(url, Path(folder), int(jobs), _traced_kib if arguments.objects else _resident_kib))
     root = Path(tempfile.mkdtemp(prefix="kling-batch-bench-"))
     print(f"files in {root}")
     print(f"{'in flight':>10}{'open, MiB':>11}{'all wait, MiB':>15}{'KiB a job':>11}{'KiB one more':>14}")
     fewer, fewer_kib = 0, 0
     for jobs in map(int, arguments.jobs.split(",")):
-        open_kib, all_kib = _one(root / str(jobs), jobs)
+        open_kib, all_kib = _one(root / str(jobs), jobs, ["--objects"] if arguments.objects else [])
         grown_kib = all_kib - open_kib
         one_more_kib = (grown_kib - fewer_kib) / (jobs - fewer)
         print(
@@ -51,13 +57,13 @@ def main() -> None:
         fewer, fewer_kib = jobs, grown_kib
 
 
-def _one(folder: Path, jobs: int) -> tuple[int, int]:
+def _one(folder: Path, jobs: int, how: list[str]) -> tuple[int, int]:
     command = [sys.executable, "-m", "benchmarks.provider", "--waits"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as provider:
         try:
             assert provider.stdout is not None
             url = provider.stdout.readline().strip()
-            command = [sys.executable, "-m", "benchmarks.in_flight", "--one", url, str(folder), str(jobs)]
+            command = [sys.executable, "-m", "benchmarks.in_flight", *how, "--one", url, str(folder), str(jobs)]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             before_kib, after_kib = json.loads(done.stdout)
             return before_kib, after_kib
@@ -65,8 +71,8 @@ def _one(folder: Path, jobs: int) -> tuple[int, int]:
             provider.terminate()
 
 
-async def _fill(url: str, folder: Path, jobs: int) -> NoReturn:
-    """Print the memory in KiB before anything is sent, and once all jobs wait."""
+async def _fill(url: str, folder: Path, jobs: int, memory_kib: Callable[[], int]) -> NoReturn:
+    """Print the memory before anything is sent, and once all jobs wait."""
     from pipeline.__main__ import make_ready
 
     make_ready()
@@ -83,7 +89,7 @@ async def _fill(url: str, folder: Path, jobs: int) -> NoReturn:
 
         def started(self, live: LiveRun) -> None:
             self.live = live
-            self.before_kib = _resident_kib()
+            self.before_kib = memory_kib()
 
     room.UNKNOWN_VIDEO_BYTES = 1  # no video comes: it needs no room on the disk
     manifest = folder.with_suffix(".jsonl")
@@ -102,8 +108,16 @@ async def _fill(url: str, folder: Path, jobs: int) -> NoReturn:
         assert not running.done(), running.result().summary
         await asyncio.sleep(0.1)
     await asyncio.sleep(2)
-    print(json.dumps([observer.before_kib, _resident_kib()]), flush=True)
+    print(json.dumps([observer.before_kib, memory_kib()]), flush=True)
     os._exit(0)  # a run that is asked to end would wait for what it has paid
+
+
+def _traced_kib() -> int:
+    """What Python's objects take made since this was first asked; then it is the little that tracing takes."""
+    if not tracemalloc.is_tracing():
+        tracemalloc.start()
+    gc.collect()
+    return max(1, tracemalloc.get_traced_memory()[0] // 1024)
 
 
 def _resident_kib() -> int:
