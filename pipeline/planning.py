@@ -12,7 +12,7 @@ from pipeline.kernel.files import write_file
 from pipeline.ledger.fold import State
 from pipeline.manifest import Campaign
 from pipeline.manifest.campaign import jobs_of
-from pipeline.report.entries import has_entries, load_keys
+from pipeline.report.entries import are_of, has_entries, load_keys
 from pipeline.runner.choice import RunOptions, chosen_entries, price_of
 
 
@@ -24,9 +24,9 @@ def changes_since(folder: Path, campaign: Campaign, config: Config, state: State
     """
     if not has_entries(folder):
         return None
-    before = load_keys(folder)
-    if before.job_ids == [job.job_id for job in jobs_of(campaign.entries)]:
+    if are_of(folder, [job.job_id for job in jobs_of(campaign.entries)]):
         return NO_DIFFERENCE
+    before = load_keys(folder)
     price = price_of(config)
     return difference(before, campaign.entries, state, lambda job: state.books.quote(price(job)))
 

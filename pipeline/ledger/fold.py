@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -19,8 +19,11 @@ from pipeline.kernel.errors import ERROR_CLASSES, ErrorClass, Reaction
 from pipeline.ledger.budget import Books
 from pipeline.ledger.budget import ImpossibleMoveError as ImpossibleMoveError
 from pipeline.ledger.events import RUN_EVENTS, Event, EventKind
-from pipeline.ledger.records import Records, RequestIds
+from pipeline.ledger.records import Records, RequestIds, texts_of
 from pipeline.models.values import is_image_hash
+
+if TYPE_CHECKING:
+    from pipeline.ledger.records import Texts
 
 
 class JobState(Enum):
@@ -146,6 +149,9 @@ class RunRecord:
     facts: dict[str, Any]
     ended_us: int | None = None
     outcome: dict[str, Any] = field(default_factory=dict)
+    started_seq: int = 0
+    was_idle: bool = False
+    """Whether its end followed upon its beginning: nothing happened in between."""
 
 
 @dataclass(slots=True)
@@ -198,14 +204,15 @@ class State:
     def _apply_run(self, event: Event) -> None:
         facts = _facts(event)
         if event.event is EventKind.RUN_STARTED:
-            self.runs.append(RunRecord(event.at_us, facts))
+            self.runs.append(RunRecord(event.at_us, facts, started_seq=event.seq))
         elif event.event is EventKind.ACCOUNT:
             self._apply_account(event, facts)
         elif event.event is EventKind.UPLOADED:
             self._apply_upload(event)
         elif self.runs:
-            self.runs[-1].ended_us = event.at_us
-            self.runs[-1].outcome = facts
+            last = self.runs[-1]
+            last.ended_us, last.outcome = event.at_us, facts
+            last.was_idle = event.seq == last.started_seq + 1
 
     def _apply_account(self, event: Event, facts: dict[str, Any]) -> None:
         balance, skew_us = facts.get("balance_microusd"), facts.get("skew_us", self.skew_us)
@@ -264,7 +271,7 @@ class State:
         among = self.jobs.values() if JobState.STORED in states else self.jobs.unsettled()
         return (record for record in among if record.state in states)
 
-    def states_of(self, job_ids: Collection[str]) -> list[JobState | None]:
+    def states_of(self, job_ids: Collection[str] | Texts) -> list[JobState | None]:
         """Where each of these jobs stands, as `state_of`, without a call for each."""
         found = self.jobs.find(job_ids)
         states: list[JobState | None] = found.of_rows(JobState.STORED)
@@ -272,9 +279,12 @@ class State:
             states[place] = record.state
         return states
 
-    def count(self, job_ids: Collection[str]) -> Counter[JobState | None]:
+    def count(self, job_ids: Collection[str] | Texts) -> Counter[JobState | None]:
         """How many of these jobs stand where; None are those before their first attempt."""
-        return Counter(self.states_of(job_ids))
+        asked = texts_of([job_ids])
+        if self.jobs.are(asked):
+            return Counter({standing: number for standing, number in self.counts.items() if number})
+        return Counter(self.states_of(asked))
 
     def state_of(self, job_id: str) -> JobState | None:
         """Where a job stands, without a record being made; None before its first attempt."""

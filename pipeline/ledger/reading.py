@@ -134,11 +134,13 @@ def _noting_moments(tables: Iterable[pa.Table], moments: list[pa.Table]) -> Iter
 class Reader:
     """Reads a ledger again and again beside a live writer: what was read and checked once is not read again.
 
-    `state` is what its events say, and `moments` are the columns `at`, `event` and `error_class` of all of them.
+    `state` is what its events say, and `moments` are the columns `at`, `event` and `error_class` of all of them, unless
+    it is told that nobody needs these.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, moments: bool = True) -> None:
         self._folder = folder
+        self._notes_moments = moments
         self._forget()
 
     def _forget(self) -> None:
@@ -196,7 +198,8 @@ class Reader:
         points = {last: self._points[last] for last in (0, *(name.last for name in kept[:known]))}
         read = segments.read_tables(self._folder, kept[known:], points[begun], points)
         moments = [self.moments]
-        take_in(self.state, _noting_moments(_in_batches(read), moments))
+        tables = _in_batches(read)
+        take_in(self.state, _noting_moments(tables, moments) if self._notes_moments else tables)
         self.moments = pa.concat_tables(moments)
         self._points = points
         _give_back_after(self.state.last_seq - begun)

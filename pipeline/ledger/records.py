@@ -233,12 +233,16 @@ class _Index:
 
     def find(self, text: str, kept: _Kept) -> int | None:
         """The number of the row, if there is one."""
+        self.take_in(kept)
+        return self._numbers.get(text)
+
+    def take_in(self, kept: _Kept) -> None:
+        """Have it know all rows that there are."""
         begun = self._tables
         for table, first in zip(kept.tables[begun:], kept.firsts[begun:], strict=False):
             self._numbers.update(zip(values_of(table.texts(self._column)), itertools.count(first)))
         # Two threads may do this at once: they write the same.
         self._tables = max(begun, len(kept.tables))
-        return self._numbers.get(text)
 
 
 class Records(MutableMapping[str, "JobRecord"]):
@@ -257,6 +261,11 @@ class Records(MutableMapping[str, "JobRecord"]):
         gone = set(values_of(rows.texts("job_id")))
         left = {job_id: record for job_id, record in self._kept.records.items() if job_id not in gone}
         self._kept = self._kept._replace(records=left).with_tables([rows])
+
+    def get_ready(self) -> None:
+        """Make now what finds a row by its ids: a million take more than a second, whoever asks first."""
+        for index in (self._by_id, self._by_request):
+            index.take_in(self._kept)
 
     def unsettled(self) -> Iterator[JobRecord]:
         """The records that are objects: all but those of jobs that were found stored."""
@@ -411,7 +420,8 @@ def texts_of(parts: Iterable[Texts | pa.Array[Any] | Iterable[str]]) -> Texts:
         if isinstance(part, pa.ChunkedArray):
             chunks += part.chunks
         else:
-            chunks.append(part if isinstance(part, pa.Array) else pa.array(list(part), pa.string()))
+            listed = part if isinstance(part, pa.Array | list) else list(part)
+            chunks.append(pa.array(listed, pa.string()) if isinstance(listed, list) else listed)
     return pa.chunked_array(chunks, pa.string())
 
 

@@ -39,14 +39,14 @@ SHORTEST_RATE_S = 60.0
 
 
 def read_ledger(folder: Path) -> Reader:
-    """The ledger of a run directory, read beside a live run; one that says nothing if there is none yet.
+    """What the ledger of a run directory says, read beside a live run; nothing if there is none yet.
 
     Raises:
         RunDirectoryError: it is damaged.
         MachineError: the disk refused.
     """
     ledger = folder / "ledger"
-    reader = Reader(ledger)
+    reader = Reader(ledger, moments=False)
     if ledger.is_dir():
         _read(ledger, lambda _ledger: reader.read())
     return reader

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 
 from pipeline.kernel.errors import RunDirectoryError
-from pipeline.kernel.files import read_regular_file, write_file
+from pipeline.kernel.files import open_regular_file, read_regular_file, write_file
 from pipeline.report.columns import Column, column_of, joined, taken, values_of
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ _FIELDS: list[pa.Field[Any]] = [
     pa.field("variables", pa.string()),
 ]
 _SCHEMA = pa.schema(_FIELDS)
+_FORM = 1
+"""Of what is kept, in the mark of a campaign: another number for each change in what is made of the same entries."""
 _KEY = ("row", "id", "job_id")
 _NOTHING = "{}"
 _BEFORE_PROMPT = '{"prompt":"'
@@ -106,12 +109,19 @@ class Lines(Sequence[Line]):
     As objects, a million lines take a gigabyte, and seconds to make.
     """
 
-    def __init__(self, table: pa.Table, folder: Path | None = None, keys: Keys | None = None) -> None:
-        self._table = table
+    def __init__(
+        self, table: pa.Table | Callable[[], pa.Table], folder: Path | None = None, keys: Keys | None = None
+    ) -> None:
+        self._given = table
+        """The columns, or what makes them when somebody asks for more than the keys."""
         self._folder = folder
         """The run directory that they were read from."""
         self._keys = keys
         """Where they are known already: those of a million lines take a sixth of a gigabyte."""
+
+    @cached_property
+    def _table(self) -> pa.Table:
+        return self._given() if callable(self._given) else self._given
 
     @property
     def keys(self) -> Keys:
@@ -206,12 +216,60 @@ def lines_of(entries: Sequence[Entry]) -> Lines:
     from pipeline.manifest.campaign import by_columns
 
     columns = by_columns(entries)
+    keys = Keys(list(columns.rows), list(columns.row_ids), [job.job_id for job in columns.jobs])
+    return Lines(functools.partial(_made_of, columns), keys=keys)
+
+
+def mark_of(entries: Sequence[Entry]) -> bytes:
+    """A number made of all that the lines of a campaign are made of: where it is the same, so are they.
+
+    It takes a tenth of the time that the lines of a million jobs do: of prompt and parameters, it is made of the ids.
+    """
+    from pipeline.manifest.campaign import by_columns
+
+    hashed = hashlib.sha256()
+    for part in _marks(by_columns(entries)):
+        hashed.update(b"%d:" % len(part))
+        hashed.update(part)
+    return hashed.digest()
+
+
+def _marks(columns: Entries) -> Iterator[bytes]:
+    yield b"%d" % _FORM
+    kinds = dict.fromkeys([job.kind for job in columns.jobs])
+    yield orjson.dumps([(kind.model, kind.replicate, _params_text(kind.params)) for kind in kinds])
+    yield orjson.dumps([job.job_id for job in columns.jobs])
+    yield orjson.dumps(columns.row_ids)
+    yield columns.rows.tobytes()
+    yield columns.priorities.tobytes()
+    each = dict(zip(map(id, columns.variables), columns.variables, strict=True))
+    # Not JSON, in which what is no number and nothing at all are one.
+    texts = {number: repr(dict(mine)) for number, mine in each.items()}
+    yield "\n".join(map(texts.__getitem__, map(id, columns.variables))).encode()
+
+
+def mark_of_kept(folder: Path, mark: bytes) -> str | None:
+    """The mark of a campaign and the file that keeps its lines in a run directory; None without such a file.
+
+    Where it is what the run noted that has written the file, that is the one which `Lines.save` would write again.
+    """
+    path = folder / FILE
+    try:
+        if path.is_symlink():
+            return None
+        descriptor = open_regular_file(path)
+        with open(descriptor, "rb") as file:
+            return hashlib.sha256(mark + hashlib.file_digest(file, "sha256").digest()).hexdigest()
+    except OSError:
+        return None
+
+
+def _made_of(columns: Entries) -> pa.Table:
     parts = [
         _part_of(columns, slice(first, first + LINES_AT_ONCE))
         for first in range(0, max(1, len(columns.jobs)), LINES_AT_ONCE)
     ]
-    keys = Keys(list(columns.rows), list(columns.row_ids), [job.job_id for job in columns.jobs])
-    return Lines(pa.concat_tables(parts), keys=keys)
+    return pa.concat_tables(parts)
 
 
 def _part_of(columns: Entries, part: slice) -> pa.Table:
@@ -371,6 +429,16 @@ def load_lines(folder: Path, only: Collection[str] | None = None) -> Lines:
     if only is not None:
         lines = lines.take([number for number, job_id in enumerate(lines.keys.job_ids) if job_id in only])
     return lines
+
+
+def are_of(folder: Path, job_ids: Sequence[str]) -> bool:
+    """Whether the lines of a run directory's campaign ask for these jobs, in their order.
+
+    Raises:
+        RunDirectoryError: it has none, or they cannot be read.
+    """
+    kept: pa.ChunkedArray[Any] = _read(folder, ["job_id"])["job_id"]
+    return len(kept) == len(job_ids) and kept.equals(pa.chunked_array([pa.array(job_ids, pa.string())]))
 
 
 def load_keys(folder: Path) -> Keys:

@@ -13,6 +13,7 @@ from pipeline.kernel.clock import iso
 from pipeline.kernel.files import read_regular_file, write_file
 from pipeline.kernel.usd import format_usd
 from pipeline.ledger.fold import State
+from pipeline.ledger.records import texts_of
 from pipeline.report.classes import errors_by_class
 from pipeline.report.entries import Key, Line, keys_of
 from pipeline.report.tables import status_word
@@ -46,8 +47,9 @@ def summarise(
         now_us: the present, where a run is live.
     """
     keys = keys_of(lines)
+    texts = texts_of([keys.job_ids])
     # In their order, which is quicker to look up than any other.
-    jobs = keys.job_ids if state.jobs.are(keys.job_ids) else dict.fromkeys(keys.job_ids)
+    jobs = texts if state.jobs.are(texts) else dict.fromkeys(keys.job_ids)
     counts: Counter[str] = Counter()
     for standing, number in state.count(jobs).items():
         counts[status_word(standing, live=live)] += number

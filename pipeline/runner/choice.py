@@ -141,9 +141,8 @@ def chosen_entries(campaign: Campaign, ids: frozenset[str]) -> Sequence[Entry]:
     return chosen
 
 
-def not_stored(state: State, jobs: Sequence[Job]) -> list[Job]:
+def not_stored(jobs: Sequence[Job], states: Sequence[JobState | None]) -> list[Job]:
     """The jobs that are not stored yet, in their order: what is left of a million is looked at again and again."""
-    states = state.states_of([job.job_id for job in jobs])
     if set(states) == {JobState.STORED}:
         return []
     return [job for job, standing in zip(jobs, states, strict=True) if standing is not JobState.STORED]

@@ -35,7 +35,14 @@ def identity(config: Config) -> dict[str, str]:
 
 
 def run_started(
-    config: Config, campaign: Campaign, settings: EngineSettings, jobs: int, to_start: int, *, tells: bool
+    config: Config,
+    campaign: Campaign,
+    settings: EngineSettings,
+    jobs: int,
+    to_start: int,
+    mark: str | None,
+    *,
+    tells: bool,
 ) -> Event:
     """What a run says of itself when it begins; who looks at it later knows its limits from here."""
     limits, deadline_us = settings.limits, settings.bounds.deadline_us
@@ -53,6 +60,7 @@ def run_started(
         "pid": os.getpid(),
         **({"deadline_us": deadline_us} if deadline_us is not None else {}),
         **({"tells": True} if tells else {}),
+        **({"rows": mark} if mark is not None else {}),
     }
     return Event(event=EventKind.RUN_STARTED, detail=orjson.dumps(facts).decode())
 
@@ -126,6 +134,24 @@ def _foreign_requests(folder: Path, paid: Mapping[str, JobRecord]) -> dict[str, 
         return {}
     events = read_events(folder / "ledger")
     return {event.job_id: event.request for event in events if event.job_id in foreign and event.request}
+
+
+def noted_rows(state: State) -> str | None:
+    """What the last run has noted of the rows that it kept."""
+    noted = state.runs[-1].facts.get("rows") if state.runs else None
+    return noted if isinstance(noted, str) else None
+
+
+def is_tidy(state: State) -> bool:
+    """Whether nothing half-made can lie among the videos: the last run had nothing to do, looked, and came to its end.
+
+    One that made something did not look after it: a disk may have kept what it was to delete, or another machine's
+    worker have begun something too late.
+    """
+    if not state.runs:
+        return False
+    last = state.runs[-1]
+    return last.was_idle and last.outcome.get("stopped_by") is None
 
 
 def pace_owed_s(state: State, interval_s: float, now_us: int) -> float:

@@ -29,7 +29,7 @@ from pipeline.media import Collector, collector_for
 from pipeline.mirror.mirror import Mirror
 from pipeline.provider.client import Client
 from pipeline.provider.settings import ProviderSettings
-from pipeline.report.entries import Lines, lines_of
+from pipeline.report.entries import Lines, lines_of, mark_of, mark_of_kept
 from pipeline.runlog import LOGGER, RunLog
 from pipeline.runner.choice import price_of
 
@@ -74,20 +74,33 @@ class OpenProvider:
         return MicroUsd(self.sandbox.invoice()["total_microusd"]) if self.sandbox is not None else None
 
 
-def prepare_folder(folder: Path, campaign: Campaign, config: Config) -> tuple[Lines, bool]:
-    """Lay the run directory out and keep in it what is being run; returns its lines, and whether they are new there."""
-    lines = lines_of(campaign.entries)
+def prepare_folder(
+    folder: Path, campaign: Campaign, config: Config, *, untidy: bool, noted: str | None
+) -> tuple[Lines, bool, str | None]:
+    """Lay the run directory out and keep in it what is being run.
+
+    Args:
+        untidy: whether something half-made may lie among its videos, or their posters.
+        noted: what the last run has noted of its lines.
+
+    Returns:
+        Its lines, whether they are new there, and what is to be noted of them.
+    """
+    lines, mark = lines_of(campaign.entries), mark_of(campaign.entries)
     try:
         remove_leftovers(folder)
         for name in ("videos", "posters", "report", *(() if config.is_live else (SANDBOX_FOLDER,))):
             make_folder(folder / name)
-            remove_leftovers(folder / name)
-        has_new_rows = lines.save(folder)
+            # Beside a million videos, a look takes longer than a second.
+            if untidy or name not in ("videos", "posters"):
+                remove_leftovers(folder / name)
+        # Made and compared only where they may be others: that takes seconds for a million.
+        has_new_rows = (noted is None or mark_of_kept(folder, mark) != noted) and lines.save(folder)
         write_file(folder / f"manifest{campaign.source.suffix.lower()}", campaign.source.read_bytes())
         write_file(folder / "config.yaml", dump_config(config).encode())
     except OSError as error:
         raise MachineError(f"{folder} cannot be written: {error.strerror}. Nothing was sent.") from None
-    return lines, has_new_rows
+    return lines, has_new_rows, mark_of_kept(folder, mark) if has_new_rows or noted is None else noted
 
 
 @contextlib.asynccontextmanager

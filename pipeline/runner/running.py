@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,7 +32,15 @@ from pipeline.report.entries import Lines
 from pipeline.runlog import LOGGER
 from pipeline.runner import reporting
 from pipeline.runner.choice import RunOptions, choose, may_come_back, may_start, not_stored, trial_of
-from pipeline.runner.continuity import check_ids, check_part, check_provider, pace_owed_s, run_started
+from pipeline.runner.continuity import (
+    check_ids,
+    check_part,
+    check_provider,
+    is_tidy,
+    noted_rows,
+    pace_owed_s,
+    run_started,
+)
 from pipeline.runner.ending import RunResult, close_run, notice_of, publish, tell
 from pipeline.runner.opening import (
     SANDBOX_KEY,
@@ -43,7 +52,7 @@ from pipeline.runner.opening import (
     prepare_folder,
     signals_to,
 )
-from pipeline.runner.watching import LiveRun, Watcher, told
+from pipeline.runner.watching import Asked, LiveRun, Watcher, told
 
 HOUSEKEEPING_S = 60.0
 """How often the report is written again, and the account's floor looked at, while a run is live."""
@@ -93,7 +102,10 @@ async def run(
             check_part(folder, campaign, ledger.state)
             # Now or never: what the last run has kept of its rows is about to be replaced.
             check_ids(folder, campaign, ledger.state)
-            lines, has_new_rows = prepare_folder(folder, campaign, config)
+            # A mirror brings videos back beside the ledger, and may have died while it did.
+            untidy = mirror is not None or not is_tidy(ledger.state)
+            noted = noted_rows(ledger.state)
+            lines, has_new_rows, mark = prepare_folder(folder, campaign, config, untidy=untidy, noted=noted)
             if mirror is not None:
                 await asyncio.to_thread(mirror.publish, ROWS)
             async with open_provider(config, folder, key, clock, stage=stage) as provider:
@@ -117,6 +129,7 @@ async def run(
                             watcher,
                             lines,
                             has_new_rows=has_new_rows,
+                            mark=mark,
                             tells=webhook is not None,
                             rehearsed=stage is not None,
                             notices=notices,
@@ -141,6 +154,7 @@ async def _run_engine(
     lines: Lines,
     *,
     has_new_rows: bool,
+    mark: str | None,
     tells: bool,
     rehearsed: bool,
     notices: tuple[str, ...],
@@ -148,14 +162,19 @@ async def _run_engine(
     state = context.ledger.state
     context.pace.pause(pace_owed_s(state, context.pace.interval_s, context.clock.now_us()))
     chosen = choose(campaign, options, context.price)
-    left = not_stored(state, chosen)
+    job_ids = [job.job_id for job in chosen]
+    states = state.states_of(job_ids)
+    left, of_these = not_stored(chosen, states), Counter(states)
+    del states
+    if left:
+        # Now, while nobody waits for an answer, and not at the first submission.
+        state.jobs.get_ready()
     to_start = min(sum(may_start(state, job, options) for job in left), options.limit or len(chosen))
-    await context.record(run_started(config, campaign, context.settings, len(chosen), to_start, tells=tells))
+    started = run_started(config, campaign, context.settings, len(chosen), to_start, mark, tells=tells)
+    await context.record(started)
     begun_seq, before_seq = state.last_seq, state.last_seq - 1
-    # In the order of the jobs, in which they are quicker looked up than in any other.
-    asked = dict.fromkeys([job.job_id for job in chosen]).keys()
-    over, of_these = state.counts, state.count(asked)
-    done_elsewhere = sum(over[each] - of_these[each] for each in (JobState.STORED, JobState.FAILED))
+    done_elsewhere = sum(state.counts[each] - of_these[each] for each in (JobState.STORED, JobState.FAILED))
+    asked = Asked(job_ids, [job.job_id for job in left])
     live = LiveRun(context, lines, asked, done_elsewhere, to_start, notices)
     watcher.started(live)
     with calm_garbage_collector():

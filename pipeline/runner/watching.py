@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from pipeline.engine.context import Listener, RunContext
@@ -26,13 +27,38 @@ class Watcher:
         """The engine has come to rest; the report is about to be written."""
 
 
+class Asked(Collection[str]):
+    """The ids of the jobs that a run was asked for, each once.
+
+    Where a million are done, nobody asks after one by its name: what answers that is made when somebody does.
+    """
+
+    def __init__(self, job_ids: Sequence[str], left: Collection[str]) -> None:
+        self._job_ids = job_ids
+        self._left = frozenset(left)
+        """Those that were not stored when the run began: only these have events in it."""
+
+    @cached_property
+    def _all(self) -> frozenset[str]:
+        return frozenset(self._job_ids)
+
+    def __contains__(self, job_id: object) -> bool:
+        return job_id in self._left or job_id in self._all
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._job_ids)
+
+    def __len__(self) -> int:
+        return len(self._job_ids)
+
+
 @dataclass(frozen=True, slots=True)
 class LiveRun:
     """A run that is going on, for its watcher."""
 
     context: RunContext
     lines: Lines
-    asked: Set[str]
+    asked: Collection[str]
     """The ids of the jobs that were asked for."""
     done_elsewhere: int
     """Jobs of the directory that are done and were not asked for now."""

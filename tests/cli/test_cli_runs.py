@@ -15,6 +15,7 @@ import pytest
 from conftest import FAST, Command
 
 from pipeline.engine.context import RunContext
+from pipeline.report import entries
 from pipeline.runner import running
 from pipeline.runner.reporting import rewrite_report
 
@@ -95,6 +96,37 @@ def test_a_run_that_changes_nothing_leaves_the_report_as_it_is(command: Command,
     Path(manifest).write_text(Path(manifest).read_text().replace("cozy", "wild"))
     assert is_written_by("--budget-usd", "50"), "a tag is another"
     assert "wild" in (report / "results.csv").read_text()
+
+
+def test_rows_that_are_kept_already_are_not_made_again(
+    command: Command, manifest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even to be compared: that takes seconds for a million. A file that is not what was written is mended."""
+    kept, made = Path("outputs/m/jobs.parquet"), []
+    real = entries._part_of
+    monkeypatch.setattr(entries, "_part_of", lambda *given: (made.append(1), real(*given))[1])
+
+    def makes_rows(*arguments: str) -> bool:
+        before = len(made)
+        assert command("run", manifest, *FAST, *arguments).code == 0
+        return len(made) > before
+
+    assert makes_rows()
+    whole = kept.read_bytes()
+    assert not makes_rows()
+    assert not makes_rows()
+    at = len(whole) // 2
+    kept.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+    assert makes_rows()
+    assert kept.read_bytes() == whole
+    assert not makes_rows()
+    (kept.parent / "report" / "index.html").unlink()
+    before = pd.read_csv(kept.parent / "report" / "results.csv")
+    assert makes_rows(), "for a report"
+    assert pd.read_csv(kept.parent / "report" / "results.csv").equals(before)
+    Path(manifest).write_text(Path(manifest).read_text().replace("cozy", "wild"))
+    assert makes_rows()
+    assert kept.read_bytes() != whole
 
 
 def test_a_report_made_beside_an_idle_run_is_not_what_is_left(

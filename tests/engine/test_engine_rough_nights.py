@@ -18,11 +18,13 @@ from pipeline.kernel.errors import ErrorClass
 from pipeline.kernel.usd import MicroUsd
 from pipeline.ledger import segments
 from pipeline.ledger.events import Event, EventKind
+from pipeline.ledger.fold import State
 from pipeline.ledger.reading import read_events
 from pipeline.manifest import load_manifest
 from pipeline.provider.client import Client
 from pipeline.provider.replies import Expired, Finished, Refused, Uncertain
-from pipeline.runner.watching import LiveRun
+from pipeline.runner.continuity import is_tidy
+from pipeline.runner.watching import Asked, LiveRun
 
 Replace = Callable[[str, Callable[..., Any]], None]
 
@@ -350,6 +352,59 @@ def test_what_a_death_left_half_written_goes_with_the_next_run(tmp_path: Path) -
             assert not list(night.folder.rglob("*.part"))
 
     play(main())
+
+
+def test_what_a_run_that_made_something_left_half_written_goes_with_the_next(tmp_path: Path) -> None:
+    """Also if it came to its end: the disk may not have let it delete that. After a run that did nothing, nothing can
+    have been left, and a million videos are not looked through for it.
+    """
+
+    async def main() -> None:
+        async with Night(tmp_path) as night:
+            made = campaign(tmp_path, 1)
+            assert (await night.run(made)).exit_code == 0
+            left = [night.folder / name / ".0123456789ab.part" for name in ("videos", "posters", "report")]
+            for path in left:
+                path.touch()
+            assert (await night.run(made)).exit_code == 0
+            assert not any(path.exists() for path in left)
+            for path in left:
+                path.touch()
+            assert (await night.run(made)).exit_code == 0
+            assert [path.exists() for path in left] == [True, True, False]
+
+    play(main())
+
+
+@pytest.mark.parametrize(
+    ("kinds", "stopped_by", "tidy"),
+    [
+        ("", None, False),
+        ("begun", None, False),
+        ("begun ended", None, True),
+        ("begun ended", "interrupted", False),
+        ("begun account ended", None, False),
+        ("begun ended begun", None, False),
+        ("begun account ended begun ended", None, True),
+        ("begun begun ended", None, True),
+    ],
+)
+def test_only_a_run_that_did_nothing_and_ended_by_itself_leaves_nothing(
+    kinds: str, stopped_by: str | None, tidy: bool
+) -> None:
+    """Whoever died, was interrupted or made something may have left a part of a video."""
+    words = {"begun": EventKind.RUN_STARTED, "account": EventKind.ACCOUNT, "ended": EventKind.RUN_ENDED}
+    state = State()
+    for seq, word in enumerate(kinds.split(), 1):
+        facts = json.dumps({"stopped_by": stopped_by} if word == "ended" else {})
+        state.apply(Event(event=words[word], seq=seq, at_us=seq, detail=facts))
+    assert is_tidy(state) == tidy
+
+
+def test_who_was_asked_for_is_told_of_jobs_that_were_stored_before_as_well() -> None:
+    """The ids that a run was asked for are all of them, those that have nothing left to do among them."""
+    asked = Asked(["a", "b", "c"], ["b"])
+    assert (list(asked), len(asked), [each in asked for each in "abcd"]) == (["a", "b", "c"], 3, [True] * 3 + [False])
 
 
 def test_a_row_of_a_call_that_still_waits_is_not_taken_for_its_twin(tmp_path: Path) -> None:

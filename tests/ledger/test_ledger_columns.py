@@ -7,6 +7,7 @@ import random
 import re
 import sys
 import threading
+from collections import Counter
 from pathlib import Path
 
 import orjson
@@ -246,6 +247,9 @@ def test_the_texts_of_a_large_segment_are_read_as_numbers(folder: Path, monkeypa
     assert read_events(folder) == written
     expected = table_of(written).select(reader.moments.column_names)
     assert reader.moments.to_pylist() == expected.to_pylist()
+    without = reading.Reader(folder, moments=False)
+    without.read()
+    assert (without.state, len(without.moments)) == (reader.state, 0)
 
 
 async def test_a_reader_sees_the_same_state_beside_a_writer(folder: Path) -> None:
@@ -432,7 +436,9 @@ def test_columns_of_many_records_say_what_each_record_says(seed: int) -> None:
         for row, record in zip(found, wanted, strict=True):
             said = {name: getattr(record, name, None) for name in names}
             assert row == said | ({"state": record.state.name} if record else {})
-        assert state.states_of(known if job_ids is None else job_ids) == [each and each.state for each in wanted]
+        states = [each and each.state for each in wanted]
+        assert state.states_of(known if job_ids is None else job_ids) == states
+        assert state.count(known if job_ids is None else job_ids) == Counter(states)
 
 
 def test_whoever_looks_on_from_a_thread_sees_every_job_once() -> None:

@@ -25,7 +25,7 @@ from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import State
 from pipeline.manifest import Entry
 from pipeline.report.columns import column_of, csv_bytes, harmless
-from pipeline.report.entries import Line, lines_of, load_lines
+from pipeline.report.entries import Line, lines_of, load_lines, mark_of, mark_of_kept
 from pipeline.report.summary import summarise
 from pipeline.report.write import write_report
 from pipeline.runlog import RunLog
@@ -172,6 +172,72 @@ def test_rows_are_kept_as_they_were(tmp_path: Path) -> None:
     lines_of([entry]).save(tmp_path)
     (kept,) = load_lines(tmp_path)
     assert (kept.row, kept.id, kept.replicate, kept.variables) == (3, "x", 2, variables)
+
+
+def one_entry(**changed: Any) -> Entry:
+    """An entry, but for what is `changed` of it."""
+    said = {"row": 3, "row_id": "x", "variables": {"v": 1}, "priority": 0, "prompt": "p", "duration": 5, "replicate": 1}
+    said |= changed
+    params = {"prompt": said["prompt"], "duration": said["duration"]}
+    job = make_job("kling-2", params, said["replicate"], said["row_id"])
+    return Entry(said["row"], said["row_id"], job, said["variables"], said["priority"])
+
+
+def test_the_mark_of_rows_is_another_where_anything_that_is_kept_is(tmp_path: Path) -> None:
+    """And the same for the same rows made anew, so that a million need not be written down to be compared."""
+    values = (True, 1.0, "1", None, float("nan"), 10**30, "a\ud800", "東京")
+    several = [
+        [one_entry()],
+        [one_entry(row=4)],
+        [one_entry(row_id="y")],
+        [one_entry(priority=1)],
+        [one_entry(prompt="q")],
+        [one_entry(duration=10)],
+        [one_entry(replicate=2)],
+        *[[one_entry(variables={"v": value})] for value in values],
+        [one_entry(variables={})],
+        [one_entry(variables={"w": 1})],
+        [],
+        [one_entry(), one_entry(row=4)],
+        [one_entry(row=4), one_entry()],
+    ]
+    assert len({mark_of(entries) for entries in several}) == len(several)
+    kept = set()
+    for entries in several:
+        lines_of(entries).save(tmp_path)
+        kept.add((tmp_path / "jobs.parquet").read_bytes())
+    assert len(kept) == len(several), "what is kept is another each time"
+    assert mark_of([one_entry(), one_entry(row=4)]) == mark_of([one_entry(), one_entry(row=4)])
+
+
+def test_the_same_parameters_in_another_order_are_kept_as_such(tmp_path: Path) -> None:
+    """One job, and other text: the mark tells them apart as the file does."""
+    shuffled = [{"prompt": "p", "duration": 5, "mode": "pro"}, {"prompt": "p", "mode": "pro", "duration": 5}]
+    entries = [[Entry(1, "x", make_job("kling-2", params, 1, "x"), {}, 0)] for params in shuffled]
+    (one,), (other,) = entries
+    assert one.job.job_id == other.job.job_id
+    assert mark_of([one]) != mark_of([other])
+
+
+def test_the_mark_of_what_is_kept_is_of_the_file_as_well(tmp_path: Path) -> None:
+    """A file that was damaged, replaced by a link to it, or is none, has another mark than the one that was noted."""
+    path, mark = tmp_path / "jobs.parquet", mark_of([one_entry()])
+    assert mark_of_kept(tmp_path, mark) is None
+    lines_of([one_entry()]).save(tmp_path)
+    noted, data = mark_of_kept(tmp_path, mark), path.read_bytes()
+    assert noted is not None
+    assert mark_of_kept(tmp_path, mark_of([one_entry(row=4)])) != noted
+    for at in (0, len(data) // 2, len(data) - 1):
+        path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        assert mark_of_kept(tmp_path, mark) != noted
+    path.write_bytes(data)
+    assert mark_of_kept(tmp_path, mark) == noted
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    assert mark_of_kept(tmp_path, mark) is None
+    path.unlink()
+    os.mkfifo(path)
+    assert mark_of_kept(tmp_path, mark) is None
 
 
 def test_the_log_is_json_without_the_key(tmp_path: Path) -> None:
