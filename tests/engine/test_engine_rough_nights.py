@@ -16,7 +16,7 @@ from support import campaign, check_books, check_liability
 
 from pipeline.kernel.errors import ErrorClass
 from pipeline.kernel.usd import MicroUsd
-from pipeline.ledger import segments
+from pipeline.ledger import columns, records, segments
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import State
 from pipeline.ledger.reading import read_events
@@ -399,6 +399,27 @@ def test_only_a_run_that_did_nothing_and_ended_by_itself_leaves_nothing(
         facts = json.dumps({"stopped_by": stopped_by} if word == "ended" else {})
         state.apply(Event(event=words[word], seq=seq, at_us=seq, detail=facts))
     assert is_tidy(state) == tidy
+
+
+def test_what_finds_stored_jobs_is_made_before_anything_is_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a million it takes a second or two, in which no answer would be heard."""
+    monkeypatch.setattr(columns, "FEW", 1)
+    looked: list[int] = []
+    real = records.values_of
+    monkeypatch.setattr(records, "values_of", lambda texts: (looked.append(len(texts)), real(texts))[1])
+
+    async def main() -> None:
+        async with Night(tmp_path) as night:
+            assert (await night.run(campaign(tmp_path, 2))).exit_code == 0
+            watcher = AtStart(lambda _live: looked.append(-1))
+            assert (await night.run(campaign(tmp_path, 3), None, watcher)).exit_code == 0
+
+    play(main())
+    before, after = looked[: looked.index(-1)], looked[looked.index(-1) :]
+    assert before.count(2) >= 2, "the ids of both jobs, and of their requests"
+    assert after == [-1]
 
 
 def test_who_was_asked_for_is_told_of_jobs_that_were_stored_before_as_well() -> None:
