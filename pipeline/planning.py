@@ -11,7 +11,7 @@ from pipeline.kernel.errors import MachineError
 from pipeline.kernel.files import write_file
 from pipeline.ledger.fold import State
 from pipeline.manifest import Campaign
-from pipeline.manifest.campaign import jobs_of
+from pipeline.manifest.campaign import job_ids_of
 from pipeline.report.entries import are_of, has_entries, load_keys
 from pipeline.runner.choice import RunOptions, chosen_entries, price_of
 
@@ -24,7 +24,7 @@ def changes_since(folder: Path, campaign: Campaign, config: Config, state: State
     """
     if not has_entries(folder):
         return None
-    if are_of(folder, [job.job_id for job in jobs_of(campaign.entries)]):
+    if are_of(folder, job_ids_of(campaign.entries)):
         return NO_DIFFERENCE
     before = load_keys(folder)
     price = price_of(config)

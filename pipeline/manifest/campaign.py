@@ -52,6 +52,7 @@ class Entries(Sequence[Entry]):
         self._priorities = array("i")
         self._axes: list[Mapping[str, Scalar]] = []
         self._tags: list[tuple[str, ...]] = []
+        self._job_ids: list[str] = []
         self.distinct: int | None = None
         """How many different jobs there are, where whoever made the entries has said so."""
 
@@ -130,6 +131,13 @@ class Entries(Sequence[Entry]):
         return self._jobs
 
     @property
+    def job_ids(self) -> Sequence[str]:
+        """The id of the job of each."""
+        if len(self._job_ids) != len(self._jobs):
+            self._job_ids = [job.job_id for job in self._jobs]
+        return self._job_ids
+
+    @property
     def rows(self) -> array[int]:
         """The row of each."""
         return self._rows
@@ -168,6 +176,11 @@ def by_columns(entries: Sequence[Entry]) -> Entries:
 def jobs_of(entries: Sequence[Entry]) -> Sequence[Job]:
     """The job of each entry, in their order."""
     return entries.jobs if isinstance(entries, Entries) else [entry.job for entry in entries]
+
+
+def job_ids_of(entries: Sequence[Entry]) -> Sequence[str]:
+    """The id of the job of each entry, in their order."""
+    return entries.job_ids if isinstance(entries, Entries) else [entry.job.job_id for entry in entries]
 
 
 def count_rows(entries: Sequence[Entry]) -> int:

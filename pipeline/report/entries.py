@@ -216,7 +216,7 @@ def lines_of(entries: Sequence[Entry]) -> Lines:
     from pipeline.manifest.campaign import by_columns
 
     columns = by_columns(entries)
-    keys = Keys(list(columns.rows), list(columns.row_ids), [job.job_id for job in columns.jobs])
+    keys = Keys(list(columns.rows), list(columns.row_ids), list(columns.job_ids))
     return Lines(functools.partial(_made_of, columns), keys=keys)
 
 
@@ -238,14 +238,15 @@ def _marks(columns: Entries) -> Iterator[bytes]:
     yield b"%d" % _FORM
     kinds = dict.fromkeys([job.kind for job in columns.jobs])
     yield orjson.dumps([(kind.model, kind.replicate, _params_text(kind.params)) for kind in kinds])
-    yield orjson.dumps([job.job_id for job in columns.jobs])
+    yield orjson.dumps(columns.job_ids)
     yield orjson.dumps(columns.row_ids)
     yield columns.rows.tobytes()
     yield columns.priorities.tobytes()
     each = dict(zip(map(id, columns.variables), columns.variables, strict=True))
     # Not JSON, in which what is no number and nothing at all are one.
     texts = {number: repr(dict(mine)) for number, mine in each.items()}
-    yield "\n".join(map(texts.__getitem__, map(id, columns.variables))).encode()
+    all_of_them = map(texts.__getitem__, map(id, columns.variables))
+    yield "\n".join([*texts.values()] * len(columns) if len(texts) == 1 else all_of_them).encode()
 
 
 def mark_of_kept(folder: Path, mark: bytes) -> str | None:

@@ -20,7 +20,7 @@ from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import JobRecord, State
 from pipeline.ledger.reading import read_events
 from pipeline.manifest import Campaign
-from pipeline.manifest.campaign import jobs_of
+from pipeline.manifest.campaign import job_ids_of, jobs_of
 from pipeline.report.entries import Line, load_lines
 
 NAMED = 5
@@ -107,11 +107,10 @@ def check_ids(folder: Path, campaign: Campaign, state: State) -> None:
     """
     if not state.jobs:
         return
-    asked = jobs_of(campaign.entries)
-    paid = paid_and_unasked([job.job_id for job in asked], state)
+    paid = paid_and_unasked(job_ids_of(campaign.entries), state)
     if not paid:
         return
-    jobs = {job.job_id: job for job in asked}
+    jobs = {job.job_id: job for job in jobs_of(campaign.entries)}
     lines: Sequence[Line] = []
     # Rows that cannot be read keep nobody from what is paid: then the ledger alone must tell.
     with contextlib.suppress(RunDirectoryError):

@@ -127,6 +127,7 @@ def test_rows_that_are_kept_already_are_not_made_again(
     Path(manifest).write_text(Path(manifest).read_text().replace("cozy", "wild"))
     assert makes_rows()
     assert kept.read_bytes() != whole
+    assert not makes_rows()
 
 
 def test_a_report_made_beside_an_idle_run_is_not_what_is_left(
