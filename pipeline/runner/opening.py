@@ -95,7 +95,9 @@ def prepare_folder(
             if untidy or name not in ("videos", "posters"):
                 remove_leftovers(folder / name)
         # Made and compared only where they may be others: that takes seconds for a million.
-        has_new_rows = (noted is None or mark_of_kept(folder, mark) != noted) and lines.save(folder)
+        is_kept = noted is not None and mark_of_kept(folder, mark) == noted
+        # A run that died right here has kept rows that no report shows.
+        has_new_rows = not is_kept and (lines.save(folder) or noted is not None)
         write_file(folder / f"manifest{campaign.source.suffix.lower()}", campaign.source.read_bytes())
         write_file(folder / "config.yaml", dump_config(config).encode())
     except OSError as error:

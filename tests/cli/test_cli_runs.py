@@ -15,6 +15,7 @@ import pytest
 from conftest import FAST, Command
 
 from pipeline.engine.context import RunContext
+from pipeline.manifest import load_manifest
 from pipeline.report import entries
 from pipeline.runner import running
 from pipeline.runner.reporting import rewrite_report
@@ -128,6 +129,15 @@ def test_rows_that_are_kept_already_are_not_made_again(
     assert makes_rows()
     assert kept.read_bytes() != whole
     assert not makes_rows()
+
+
+def test_rows_that_a_run_kept_and_died_are_new_to_the_next(command: Command, manifest: str) -> None:
+    """It died before it said that it began: the report must show them all the same."""
+    command("run", manifest, *FAST)
+    Path(manifest).write_text(Path(manifest).read_text().replace("cozy", "wild"))
+    assert entries.lines_of(load_manifest(Path(manifest)).entries).save(Path("outputs/m"))
+    assert command("run", manifest, *FAST).code == 0
+    assert "wild" in Path("outputs/m/report/results.csv").read_text()
 
 
 def test_a_report_made_beside_an_idle_run_is_not_what_is_left(
