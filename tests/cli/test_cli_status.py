@@ -255,7 +255,9 @@ def test_a_watch_reads_only_what_is_new(tmp_path: Path, monkeypatch: pytest.Monk
     ledger.mkdir()
     reached, looks, read = GENESIS, [], []
     whole = segments._open
-    monkeypatch.setattr(segments, "_open", lambda folder, name: read.append(name.last) or whole(folder, name))
+    monkeypatch.setattr(
+        segments, "_open", lambda folder, name, **how: read.append(name.last) or whole(folder, name, **how)
+    )
     for number, event in enumerate(events, start=1):
         before, reached = reached, segments.link(reached, [event])
         segments.write_segment(ledger, [event], segments.encode([event], before, reached))

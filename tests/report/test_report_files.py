@@ -25,7 +25,7 @@ from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import State
 from pipeline.manifest import Entry
 from pipeline.report.columns import column_of, csv_bytes, harmless
-from pipeline.report.entries import Line, lines_of, load_lines, mark_of, mark_of_kept
+from pipeline.report.entries import _FORM, Line, lines_of, load_lines, mark_of, mark_of_kept
 from pipeline.report.summary import summarise
 from pipeline.report.write import write_report
 from pipeline.runlog import RunLog
@@ -208,6 +208,26 @@ def test_the_mark_of_rows_is_another_where_anything_that_is_kept_is(tmp_path: Pa
         kept.add((tmp_path / "jobs.parquet").read_bytes())
     assert len(kept) == len(several), "what is kept is another each time"
     assert mark_of([one_entry(), one_entry(row=4)]) == mark_of([one_entry(), one_entry(row=4)])
+
+
+def test_what_is_kept_of_the_same_rows_changes_together_with_their_mark() -> None:
+    """Else a directory would keep what an older version made of them. When this fails, `_FORM` is to be raised."""
+    lines = lines_of([one_entry(variables={"v": True, "w": "東京"}, prompt='"p"')])
+    assert (_FORM, lines._table.to_pylist()) == (
+        1,
+        [
+            {
+                "row": 3,
+                "id": "x",
+                "replicate": 1,
+                "job_id": "k1-da78c045f179c3bd5e494565",
+                "model": "kling-2",
+                "priority": 0,
+                "params": r'{"prompt":"\"p\"","duration":5}',
+                "variables": r'{"v": true, "w": "\u6771\u4eac"}',
+            }
+        ],
+    )
 
 
 def test_the_same_parameters_in_another_order_are_kept_as_such(tmp_path: Path) -> None:
