@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from pipeline.kernel.errors import Mistake
@@ -36,4 +37,4 @@ def _document(path: Path, mistakes: Mistakes) -> Document:
     if ending not in TABLES:
         found = f"{path.suffix!r} is" if path.suffix else "a file without an ending is"
         raise mistakes.final(f"{found} no manifest format; use {', '.join((*_YAML, *TABLES))}")
-    return Document(TABLES[ending](path, mistakes, True))
+    return Document(partial(TABLES[ending], path, mistakes, True))

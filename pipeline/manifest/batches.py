@@ -1,50 +1,149 @@
-"""Rows that are looked at together: what most tables have in common is seen of a thousand at once."""
+"""Rows that are looked at together: what most tables have in common is seen of hundreds at once."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-from pipeline.manifest.document import NO_SWEEP, Cells, Row
+from pipeline.manifest.document import NO_SWEEP, Row
 from pipeline.models.base import Scalar
 
+_NO_LINES: dict[str, int] = {}
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Batch:
+
+class Batch(ABC):
     """Some rows that follow each other."""
 
-    rows: Sequence[Row]
-    cells: Sequence[Cells]
     shapes: frozenset[tuple[str, ...]]
-    """The different sets of names of these cells, each in the order of its row."""
+    """The different sets of names of their cells, each in the order of its row."""
+    is_swept: bool
+    """Whether any row has a sweep of its own."""
 
-    def __len__(self) -> int:
-        return len(self.rows)
+    @property
+    @abstractmethod
+    def rows(self) -> Sequence[Row]:
+        """Each of them. Those of a table are made when they are asked for."""
 
-    def column(self, name: str) -> list[Scalar]:
-        """The value of this name in each row, None where it has none."""
-        return [cells.get(name) for cells in self.cells]
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def column(self, name: str, default: Scalar = None) -> Sequence[Scalar]:
+        """The value of this name in each row, `default` where it has none."""
+
+    @abstractmethod
+    def follows(self, number: int, file: str) -> bool:
+        """Whether these are the next rows of the manifest's own file, and the row before the first has this number."""
 
     def has_none_of(self, names: Collection[str]) -> bool:
         """Whether no row says anything under any of these names."""
         return all(name not in shape for shape in self.shapes for name in names)
 
-    @property
-    def is_swept(self) -> bool:
-        """Whether any row has a sweep of its own."""
-        return any(row.sweep is not NO_SWEEP for row in self.rows)
 
-    def follows(self, number: int, file: str) -> bool:
-        """Whether these are the next rows of the manifest's own file, and the row before the first has this number."""
-        if {row.file for row in self.rows} - {None, file}:
-            return False
-        return [row.number for row in self.rows] == list(range(number + 1, number + 1 + len(self.rows)))
+Batches = Callable[[int], Iterator[Batch]]
+"""Gives all rows in their order, so many at once. It is called once."""
 
 
 def in_batches(rows: Iterable[Row], size: int) -> Iterator[Batch]:
     """All rows in their order, so many at once."""
     left = iter(rows)
-    while batch := list(itertools.islice(left, size)):
-        cells = [row.cells for row in batch]
-        yield Batch(batch, cells, frozenset(map(tuple, cells)))
+    while some := list(itertools.islice(left, size)):
+        yield _Rows(some)
+
+
+def of_table(
+    names: tuple[str, ...],
+    columns: Sequence[Sequence[Scalar]],
+    lines: Sequence[int | None],
+    first: int,
+    file: str,
+) -> Batch:
+    """Some rows of a table.
+
+    Args:
+        columns: the values under each name of the header, None where a row has none. There may be fewer than names.
+        lines: where each row begins.
+        first: the number of the first row.
+    """
+    table = _Part(names, columns, lines, first, file)
+    missing = [0 if all(column) else column.count(None) for column in columns]
+    said = [(name, column) for name, column, none in zip(names, columns, missing, strict=False) if none < len(lines)]
+    # A row is what tells which of several columns of one name it has its value from, and what it has at all.
+    is_whole = set(missing) <= {0, len(lines)} and len(dict(said)) == len(said)
+    return _Columns(dict(said), table) if is_whole else _Rows(table.rows())
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Some rows of a table, by columns."""
+
+    names: tuple[str, ...]
+    columns: Sequence[Sequence[Scalar]]
+    lines: Sequence[int | None]
+    first: int
+    file: str
+
+    def rows(self) -> list[Row]:
+        numbers, values = itertools.count(self.first), zip(*self.columns, strict=True)
+        return [
+            Row(
+                {name: value for name, value in zip(self.names, row, strict=False) if value is not None},
+                NO_SWEEP,
+                _NO_LINES,
+                number,
+                line,
+                self.file,
+                self.names,
+            )
+            for number, line, row in zip(numbers, self.lines, values, strict=False)
+        ]
+
+
+class _Rows(Batch):
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._rows = rows
+        self._cells = [row.cells for row in rows]
+        self.shapes = frozenset(map(tuple, self._cells))
+        self.is_swept = any(row.sweep is not NO_SWEEP for row in rows)
+
+    @property
+    def rows(self) -> Sequence[Row]:
+        return self._rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def column(self, name: str, default: Scalar = None) -> Sequence[Scalar]:
+        return [cells.get(name, default) for cells in self._cells]
+
+    def follows(self, number: int, file: str) -> bool:
+        if {row.file for row in self._rows} - {None, file}:
+            return False
+        return [row.number for row in self._rows] == list(range(number + 1, number + 1 + len(self)))
+
+
+class _Columns(Batch):
+    """Rows of a table that have a value in the same columns each, as those of most do."""
+
+    is_swept = False
+
+    def __init__(self, columns: Mapping[str, Sequence[Scalar]], part: _Part) -> None:
+        self.shapes = frozenset((tuple(columns),))
+        self._columns = columns
+        self._part = part
+
+    @cached_property
+    def rows(self) -> Sequence[Row]:
+        return self._part.rows()
+
+    def __len__(self) -> int:
+        return len(self._part.lines)
+
+    def column(self, name: str, default: Scalar = None) -> Sequence[Scalar]:
+        return self._columns.get(name) or [default] * len(self)
+
+    def follows(self, number: int, file: str) -> bool:
+        return self._part.first == number + 1 and self._part.file == file

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.manifest.sweep import Sweep, shown
 from pipeline.models.base import Scalar
+
+if TYPE_CHECKING:
+    from pipeline.manifest.batches import Batches
 
 __all__ = ["NO_SWEEP", "Block", "Document", "Row", "as_written", "from_text", "shown"]
 
@@ -98,7 +101,7 @@ class Row(Block):
 class Document:
     """A whole manifest. `shared` holds `defaults` and the top sweep. The rows can be gone over once."""
 
-    rows: Iterable[Row]
+    batches: Batches
     shared: Block = field(default_factory=Block)
     name: str | None = None
     model: str | None = None
@@ -113,6 +116,12 @@ def as_written(value: Scalar, text: str) -> Scalar:
     A price of 0.50 stays "0.50" in a prompt, 007 stays "007", in every format alike: the same work, the same ids.
     """
     return value if text == shown(value) and len(text) <= MAX_NUMBER else text
+
+
+def as_given(texts: Iterable[str]) -> Sequence[str | None]:
+    """The values that a table's texts give: without the space around them, and None for an empty one."""
+    values = list(map(str.strip, texts))
+    return values if all(values) else [value or None for value in values]
 
 
 def from_text(text: str) -> Scalar:

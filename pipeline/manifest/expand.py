@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.jobs import Job
 from pipeline.kernel.errors import ManifestError
-from pipeline.manifest.batches import Batch, in_batches
+from pipeline.manifest.batches import Batch
 from pipeline.manifest.campaign import ORDERS, Campaign, Entries
 from pipeline.manifest.document import MAX_ENTRIES, NO_SWEEP, RESERVED, Cells, Document, Row, from_text
 from pipeline.manifest.images import LocalImages, is_local
@@ -61,7 +61,7 @@ def expand(document: Document, source: Path, mistakes: Mistakes) -> Campaign:
         raise AssertionError("an unknown model is a mistake")
     names = Names(document, model, mistakes)
     expansion = _Expansion(document, model, mistakes, LocalImages(source.parent))
-    for batch in in_batches(document.rows, BATCH_ROWS):
+    for batch in document.batches(BATCH_ROWS):
         expansion.foresee(batch)
         if not names.are_known(batch) or not expansion.add_plain(batch):
             for row in batch.rows:
@@ -231,19 +231,17 @@ class _Expansion:
             or not batch.follows(self.rows, self.mistakes.file)
         ):
             return False
-        cells = [{**shared, **each} for each in batch.cells] if shared else batch.cells
         try:
-            prompts = self.model.normal_prompts([each.get("prompt") for each in cells])
+            prompts = self.model.normal_prompts(batch.column("prompt", shared.get("prompt")))
         except ValueError:
             return False
         if self._characters + sum(map(len, prompts)) > MAX_PROMPT_TEXT or (ids := self._new_ids(batch)) is None:
             return False
-        common = self._sharing.common_of_each(cells, have_one_shape=len(batch.shapes) == 1)
-        self._add_plain(batch.rows, ids, prompts, common)
+        self._add_plain(batch, ids, prompts, self._sharing.common_of_each(batch, shared))
         return True
 
     def _add_plain(
-        self, rows: Sequence[Row], ids: Sequence[str | None], prompts: Sequence[str], common: Sequence[Common | None]
+        self, batch: Batch, ids: Sequence[str | None], prompts: Sequence[str], common: Sequence[Common | None]
     ) -> None:
         """The entries of the next rows, whose prompts are in normal form; at once, if there is nothing to say."""
         labels = [row_id or _label(prompt) for row_id, prompt in zip(ids, prompts, strict=True)]
@@ -253,15 +251,15 @@ class _Expansion:
             for each, prompt, label in zip(common, prompts, labels, strict=True)
         ]
         new = {job.job_id: job for job in jobs if job is not None}
-        if len(new) == len(rows) and self._jobs.keys().isdisjoint(new):
+        if len(new) == len(batch) and self._jobs.keys().isdisjoint(new):
             variables = [each[1] for each in common if each is not None]
             self._jobs.update(new)
             self.entries.extend_plain(self.rows + 1, labels, new.values(), variables)
-            self.rows += len(rows)
-            self._asked += len(rows)
+            self.rows += len(batch)
+            self._asked += len(batch)
             self._characters += sum(map(len, prompts))
             return
-        for row, row_id, label, job, each in zip(rows, ids, labels, jobs, common, strict=True):
+        for row, row_id, label, job, each in zip(batch.rows, ids, labels, jobs, common, strict=True):
             self.rows += 1
             if job is None or each is None or self._jobs.setdefault(job.job_id, job) is not job:
                 self._add_entries(row, row_id, _NO_SETTINGS)

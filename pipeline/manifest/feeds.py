@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pipeline.manifest.batches import Batch
 from pipeline.manifest.document import Cells, Row
 from pipeline.manifest.mistakes import Mistakes
 from pipeline.manifest.read_csv import read_csv
@@ -16,7 +18,9 @@ from pipeline.manifest.read_txt import read_txt
 from pipeline.manifest.templates import BadTemplateError, is_template, render, scope
 from pipeline.models.base import Scalar
 
-Reader = Callable[[Path, Mistakes, bool], Iterator[Row]]
+Reader = Callable[[Path, Mistakes, bool, int], Iterator[Batch]]
+"""Gives the rows of a table, so many at once; what is wrong goes to the mistakes. It is told whether a table without
+the column `prompt` is a mistake."""
 
 TABLES: dict[str, Reader] = {
     ".csv": read_csv,
@@ -68,7 +72,9 @@ def rows_of(feed: Feed, folder: Path, mistakes: Mistakes, needs_prompt: bool) ->
         else replace(feed.each, lines={}, named=feed.each.lines, outright=_outright(feed.each))
     )
     rows, before = 0, len(mistakes)
-    for row in reader(path, theirs, needs_prompt and each is None):
+    # One by one: what is wrong further down is said after what is wrong with what is made of a row.
+    singly = reader(path, theirs, needs_prompt and each is None, 1)
+    for row in itertools.chain.from_iterable(batch.rows for batch in singly):
         record = {} if feed.where is None and each is None else row.as_record()
         if feed.where is None or _is_wanted(row, record, feed, mistakes):
             rows += 1

@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pipeline.manifest.document import MAX_ENTRIES, MAX_NAMES, NO_SWEEP, Row
+from pipeline.manifest.batches import Batch, of_table
+from pipeline.manifest.document import MAX_ENTRIES, MAX_NAMES, as_given
 from pipeline.manifest.mistakes import Mistakes, near_miss
 from pipeline.manifest.sources import read_lines
 from pipeline.models.base import Scalar
@@ -16,43 +17,32 @@ from pipeline.models.base import Scalar
 MAX_CELL = 1_000_000
 _DELIMITERS = ",;\t|:^~\x1f"
 _SAMPLE_LINES = 30
-_NO_LINES: dict[str, int] = {}
 _SEPARATOR = re.compile(f"sep=([{re.escape(_DELIMITERS)}])", re.IGNORECASE)
 """The line before the header in which Excel is told the delimiter."""
 
 
-def read_csv(path: Path, mistakes: Mistakes, needs_prompt: bool = True) -> Iterator[Row]:
+def read_csv(path: Path, mistakes: Mistakes, needs_prompt: bool, size: int) -> Iterator[Batch]:
     """The rows of a CSV file; what is wrong goes to `mistakes`. An empty cell is a value that is not given.
 
     Args:
         needs_prompt: whether a header without the column `prompt` is a mistake.
+        size: how many rows are given at once.
     """
     records = _records(path, mistakes)
     line, header = next(records, (1, []))
     names = tuple(name.strip() for name in header)
     _check_header(names, line, needs_prompt, mistakes)
-    file, width = mistakes.file, len(names)
-    for number, (line, record) in enumerate(records, start=1):
-        cells: dict[str, Scalar] = dict(zip(names, map(str.strip, record), strict=False))
-        if "" in cells.values():
-            cells = {name: text for name, text in zip(names, map(str.strip, record), strict=False) if text}
-        if len(record) != width:
-            cells_of = f"{len(record)} {'cell' if len(record) == 1 else 'cells'}"
-            header_of = f"{width} {'column' if width == 1 else 'columns'}"
-            alone = ", or name a list of prompts .txt" if names == ("prompt",) else ""
-            mistakes.add(
-                f"has {cells_of}, but the header has {header_of}; "
-                f"put a value that has the delimiter in it in quotes{alone}",
-                row=number,
-                line=line,
-            )
-        elif "" in cells:
-            mistakes.add("has a value in a column without a name", row=number, line=line)
-        cells.pop("", None)
-        yield Row(cells, NO_SWEEP, _NO_LINES, number, line, file, names)
-        if number > MAX_ENTRIES:
-            mistakes.add(f"has more than {MAX_ENTRIES:,} rows; split it", line=line)
-            break
+    done, most = 0, MAX_ENTRIES + 1
+    while some := list(itertools.islice(records, min(size, most - done))):
+        lines, written = zip(*some, strict=True)
+        columns = list(map(as_given, itertools.islice(itertools.zip_longest(*written, fillvalue=""), len(names))))
+        if "" in names or set(map(len, written)) != {len(names)}:
+            _check_records(some, columns, done + 1, names, mistakes)
+            columns = [column if name else [None] * len(some) for name, column in zip(names, columns, strict=False)]
+        if done + len(some) == most:
+            mistakes.add(f"has more than {MAX_ENTRIES:,} rows; split it", line=lines[-1])
+        yield of_table(names, columns, lines, done + 1, mistakes.file)
+        done += len(some)
 
 
 def _check_header(names: tuple[str, ...], line: int, needs_prompt: bool, mistakes: Mistakes) -> None:
@@ -68,6 +58,31 @@ def _check_header(names: tuple[str, ...], line: int, needs_prompt: bool, mistake
             mistakes.add("two columns have this name; keep one", column=name, line=line)
         elif name:
             seen.add(name)
+
+
+def _check_records(
+    records: list[tuple[int, list[str]]],
+    columns: Sequence[Sequence[Scalar]],
+    first: int,
+    names: tuple[str, ...],
+    mistakes: Mistakes,
+) -> None:
+    """Say of which of these records, the first of which has this number, there are no values for the header."""
+    width = len(names)
+    nameless = [column for name, column in zip(names, columns, strict=False) if not name]
+    for at, (line, record) in enumerate(records):
+        if len(record) != width:
+            cells_of = f"{len(record)} {'cell' if len(record) == 1 else 'cells'}"
+            header_of = f"{width} {'column' if width == 1 else 'columns'}"
+            alone = ", or name a list of prompts .txt" if names == ("prompt",) else ""
+            mistakes.add(
+                f"has {cells_of}, but the header has {header_of}; "
+                f"put a value that has the delimiter in it in quotes{alone}",
+                row=first + at,
+                line=line,
+            )
+        elif any(column[at] is not None for column in nameless):
+            mistakes.add("has a value in a column without a name", row=first + at, line=line)
 
 
 def _records(path: Path, mistakes: Mistakes) -> Iterator[tuple[int, list[str]]]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
+from pipeline.manifest.batches import Batch, in_batches
 from pipeline.manifest.document import MAX_ENTRIES, Row, as_written
 from pipeline.manifest.mistakes import Mistakes
 from pipeline.manifest.sources import read_lines
@@ -16,8 +17,12 @@ from pipeline.models.base import Scalar
 MAX_DIGITS = 300
 
 
-def read_jsonl(path: Path, mistakes: Mistakes, needs_prompt: bool = True) -> Iterator[Row]:  # noqa: ARG001 - each row
+def read_jsonl(path: Path, mistakes: Mistakes, needs_prompt: bool, size: int) -> Iterator[Batch]:  # noqa: ARG001 - each row
     """The rows of a JSON lines file; what is wrong goes to `mistakes`. A null is a value that is not given."""
+    return in_batches(_rows(path, mistakes), size)
+
+
+def _rows(path: Path, mistakes: Mistakes) -> Iterator[Row]:
     number, file = 0, mistakes.file
     # Only "\n" ends a line: a JSON text may have U+2028 and its like inside.
     for line, source in enumerate(read_lines(path, mistakes, newline="\n"), start=1):

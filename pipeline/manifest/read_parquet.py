@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.kernel.files import open_regular_file
-from pipeline.manifest.document import MAX_ENTRIES, MAX_NAMES, Row
+from pipeline.manifest.batches import Batch, of_table
+from pipeline.manifest.document import MAX_ENTRIES, MAX_NAMES, as_given
 from pipeline.manifest.mistakes import Mistakes
 from pipeline.models.base import Scalar
 
@@ -23,11 +25,12 @@ _BATCH_ROWS = 2_000
 _TEXTS = (Decimal, datetime.date, datetime.time, datetime.datetime)
 
 
-def read_parquet(path: Path, mistakes: Mistakes, needs_prompt: bool = True) -> Iterator[Row]:
+def read_parquet(path: Path, mistakes: Mistakes, needs_prompt: bool, size: int) -> Iterator[Batch]:
     """The rows of a Parquet file; what is wrong goes to `mistakes`. A null or NaN is a value that is not given.
 
     Args:
         needs_prompt: whether a file without the column `prompt` is a mistake.
+        size: how many rows are given at once.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -41,12 +44,14 @@ def read_parquet(path: Path, mistakes: Mistakes, needs_prompt: bool = True) -> I
         try:
             file = pq.ParquetFile(source)
             names = _checked_columns(file, needs_prompt, mistakes)
-            number = 0
-            for batch in file.iter_batches(_BATCH_ROWS, use_threads=False):
-                columns = [_values(column) for column in batch.columns]
-                for values in zip(*columns, strict=True):
-                    number += 1
-                    yield Row(_cells(names, values, number, mistakes), number=number, file=mistakes.file, columns=names)
+            done = 0
+            for written in _parts(file, size) if names else ():
+                wrong: list[tuple[int, str, str]] = []
+                columns = [_cells(name, values, wrong) for name, values in zip(names, written, strict=True)]
+                for at, name, message in sorted(wrong, key=itemgetter(0)):
+                    mistakes.add(message, row=done + at + 1, column=name)
+                yield of_table(names, columns, [None] * len(columns[0]), done + 1, mistakes.file)
+                done += len(columns[0])
         except (pa.ArrowException, OSError, ValueError) as error:
             raise mistakes.final(f"cannot be read as Parquet: {str(error).splitlines()[0][:200]}") from None
 
@@ -73,6 +78,19 @@ def _checked_columns(file: pq.ParquetFile, needs_prompt: bool, mistakes: Mistake
     return names
 
 
+def _parts(file: pq.ParquetFile, size: int) -> Iterator[list[list[Any]]]:
+    """The values of each column, of so many rows at once."""
+    columns: list[list[Any]] = [[] for _ in file.schema_arrow]
+    for batch in file.iter_batches(_BATCH_ROWS, use_threads=False):
+        columns = [left + _values(column) for left, column in zip(columns, batch.columns, strict=True)]
+        whole = len(columns[0]) // size * size
+        for start in range(0, whole, size):
+            yield [column[start : start + size] for column in columns]
+        columns = [column[whole:] for column in columns]
+    if columns[0]:
+        yield columns
+
+
 def _values(column: Any) -> list[Any]:
     """The values of a column. A short float is the number that it prints as: 0.7, not 0.699999988079071."""
     import pyarrow as pa
@@ -92,22 +110,23 @@ def _is_readable(kind: Any) -> bool:
     return any(check(kind) for check in (*checks, types.is_null, types.is_decimal, types.is_temporal))
 
 
-def _cells(names: tuple[str, ...], values: tuple[Any, ...], number: int, mistakes: Mistakes) -> dict[str, Scalar]:
-    cells: dict[str, Scalar] = {}
-    for name, value in zip(names, values, strict=True):
+def _cells(name: str, values: Sequence[Any], wrong: list[tuple[int, str, str]]) -> Sequence[Scalar]:
+    """What the values of a column give; what is `wrong` with one is noted as its place, the name and a message."""
+    types = set(map(type, values)) - {type(None)}
+    if types <= {str}:
+        return as_given(value or "" for value in values)
+    if types <= {int, bool}:
+        return values
+    cells: list[Scalar] = [None] * len(values)
+    for at, value in enumerate(values):
         if value is None or (isinstance(value, float) and math.isnan(value)):
             continue
-        if isinstance(value, str):
-            value = value.strip()
-            if not value:
-                continue
-        elif isinstance(value, float) and not math.isfinite(value):
-            mistakes.add(f"{value} is not a finite number", row=number, column=name)
-            continue
+        if isinstance(value, float) and not math.isfinite(value):
+            wrong.append((at, name, f"{value} is not a finite number"))
+        elif isinstance(value, float):
+            cells[at] = value
         elif isinstance(value, _TEXTS):
-            value = str(value)
-        elif not isinstance(value, int | float):
-            mistakes.add("is no text, number or truth value", row=number, column=name)
-            continue
-        cells[name] = value
+            cells[at] = str(value)
+        else:
+            wrong.append((at, name, "is no text, number or truth value"))
     return cells

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipeline.manifest.batches import Batch, in_batches
 from pipeline.manifest.document import MAX_ENTRIES, Row
 from pipeline.manifest.mistakes import Mistakes
 from pipeline.manifest.sources import read_lines
 
 
-def read_txt(path: Path, mistakes: Mistakes, needs_prompt: bool = True) -> Iterator[Row]:  # noqa: ARG001 - it has one
+def read_txt(path: Path, mistakes: Mistakes, needs_prompt: bool, size: int) -> Iterator[Batch]:  # noqa: ARG001 - it has one
     """A row for each line that is not blank; what is wrong goes to `mistakes`."""
+    return in_batches(_rows(path, mistakes), size)
+
+
+def _rows(path: Path, mistakes: Mistakes) -> Iterator[Row]:
     number, file = 0, mistakes.file
     # As a text editor counts lines: U+2028 and its like are characters of a prompt.
     for line, written in enumerate(read_lines(path, mistakes, newline=None), start=1):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pipeline.kernel.strict_yaml import Node, YamlProblem, parse
+from pipeline.manifest.batches import Batch, in_batches
 from pipeline.manifest.campaign import ORDERS
 from pipeline.manifest.document import NO_SWEEP, ROW_SWEEP, Block, Cells, Document, Row, as_written
 from pipeline.manifest.feeds import Feed, rows_of
@@ -27,20 +29,20 @@ def read_yaml(path: Path, mistakes: Mistakes) -> Document:
     """The document of a YAML file; what is wrong goes to `mistakes`."""
     root = _parsed(path, mistakes)
     if isinstance(root.value, list):
-        return Document(_rows(root, mistakes))
+        return Document(partial(in_batches, _rows(root, mistakes)))
     if isinstance(root.value, dict):
         return _document(_named(root), path.parent, mistakes)
     if root.value is not None:
         mistakes.add("a manifest is a mapping (name, defaults, matrix, rows) or a list of rows", line=root.line)
-    return Document(())
+    return Document(partial(in_batches, ()))
 
 
-def read_yaml_rows(path: Path, mistakes: Mistakes, needs_prompt: bool = True) -> Iterator[Row]:  # noqa: ARG001 - each row
+def read_yaml_rows(path: Path, mistakes: Mistakes, needs_prompt: bool, size: int) -> Iterator[Batch]:  # noqa: ARG001 - each row
     """The rows of a YAML file that is a list of rows and nothing else."""
     root = _parsed(path, mistakes)
     if not isinstance(root.value, list):
         raise mistakes.final("is not a list of rows; a file in `rows_from` has rows alone", root.line)
-    yield from _rows(root, mistakes, mistakes.file)
+    yield from in_batches(_rows(root, mistakes, mistakes.file), size)
 
 
 def _parsed(path: Path, mistakes: Mistakes) -> Node:
@@ -65,7 +67,7 @@ def _document(top: Mapping[str, Node], folder: Path, mistakes: Mistakes) -> Docu
     sweep, sweep_lines = _sweep(top, None, mistakes)
     order, seed = _order(top.get("order"), mistakes)
     return Document(
-        itertools.chain.from_iterable(_sources(top, folder, defaults, mistakes)),
+        partial(in_batches, itertools.chain.from_iterable(_sources(top, folder, defaults, mistakes))),
         Block(defaults, sweep, lines | sweep_lines),
         _text(top.get("name"), "name", mistakes),
         _text(top.get("model"), "model", mistakes),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from operator import itemgetter
 
 from pipeline.jobs import Job, Kind, ids_of
+from pipeline.manifest.batches import Batch
 from pipeline.manifest.document import RESERVED, Cells
 from pipeline.models import Model
 from pipeline.models.base import Scalar
@@ -76,9 +77,9 @@ class Sharing:
         self._parameters = frozenset(self.model.parameters)
         self._no_variables = self._parameters | frozenset(RESERVED)
 
-    def layout(self, cells: Cells) -> Layout:
-        """The layout of a row's cells."""
-        names = tuple(cells)
+    def layout(self, names: Iterable[str]) -> Layout:
+        """The layout of cells with these names, in this order."""
+        names = tuple(names)
         if (known := self._layouts.get(names)) is not None:
             return known
         texts = tuple(name for name in names if name in self.model.text_parameters)
@@ -113,20 +114,17 @@ class Sharing:
             self._known.setdefault((layout, types, tags), {})[values] = common
             self._remembered += 1
 
-    def common_of_each(self, cells: Sequence[Cells], *, have_one_shape: bool) -> list[Common | None]:
-        """What was remembered for each of these rows, none of which has tags.
-
-        Args:
-            have_one_shape: whether all of them have the same names in the same order.
-        """
-        if have_one_shape:
-            layout = self.layout(cells[0])
-            values = list(map(layout.pick, cells))
-            types = [set(map(type, column)) for column in zip(*values, strict=True)]
+    def common_of_each(self, batch: Batch, shared: Cells) -> list[Common | None]:
+        """What was remembered for each of these rows below the `shared` values; none of them has tags."""
+        if len(batch.shapes) == 1:
+            [names] = batch.shapes
+            layout = self.layout(dict.fromkeys((*shared, *names)))
+            columns = [batch.column(name, shared.get(name)) for name in layout.settings + layout.variables]
+            types = [set(map(type, column)) for column in columns]
             if all(len(each) == 1 for each in types):
                 known = self._known.get((layout, tuple([each.pop() for each in types]), ()), {})
-                return list(map(known.get, values))
-        return [self._common_of(each) for each in cells]
+                return list(map(known.get, zip(*columns, strict=True) if columns else [()] * len(batch)))
+        return [self._common_of({**shared, **row.cells}) for row in batch.rows]
 
     def _common_of(self, cells: Cells) -> Common | None:
         layout = self.layout(cells)
