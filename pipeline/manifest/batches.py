@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from functools import cached_property
 
-from pipeline.manifest.document import NO_SWEEP, Row
+from pipeline.manifest.document import NO_SWEEP, Cells, Row
 from pipeline.models.base import Scalar
 
 _NO_LINES: dict[str, int] = {}
@@ -89,17 +89,15 @@ class _Part:
     def rows(self) -> list[Row]:
         numbers, values = itertools.count(self.first), zip(*self.columns, strict=True)
         return [
-            Row(
-                {name: value for name, value in zip(self.names, row, strict=False) if value is not None},
-                NO_SWEEP,
-                _NO_LINES,
-                number,
-                line,
-                self.file,
-                self.names,
-            )
+            Row(self._cells(row), NO_SWEEP, _NO_LINES, number, line, self.file, self.names)
             for number, line, row in zip(numbers, self.lines, values, strict=False)
         ]
+
+    def _cells(self, row: tuple[Scalar, ...]) -> Cells:
+        cells = dict(zip(self.names, row, strict=False))
+        if None not in cells.values():
+            return cells
+        return {name: value for name, value in zip(self.names, row, strict=False) if value is not None}
 
 
 class _Rows(Batch):

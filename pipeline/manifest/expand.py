@@ -44,6 +44,7 @@ _SETTINGS = frozenset(RESERVED) - {"id"}
 _ONCE: list[dict[str, Scalar]] = [{}]
 _NO_VARIABLES: Mapping[str, Scalar] = MappingProxyType({})
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_IDS = re.compile(rf"{_ID.pattern}(\n{_ID.pattern})*")
 _ID_RULE = "1 to 64 letters, digits, dots, dashes or underscores, the first a letter or digit"
 _UNWANTED = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -275,9 +276,15 @@ class _Expansion:
             self._row_ids += [None] * len(values)
             return [None] * len(values)
         ids = [value for value in values if isinstance(value, str)]
-        if len(ids) < len(values) or not all(map(_ID.fullmatch, ids)):
+        written = "\n".join(ids)
+        if len(ids) < len(values) or written.count("\n") >= len(ids) or not _IDS.fullmatch(written):
             return None
-        folded = [text if text == small else small for text, small in zip(ids, map(str.casefold, ids), strict=True)]
+        small = written.casefold()
+        folded = (
+            ids
+            if small == written
+            else [text if text == small else small for text, small in zip(ids, small.split("\n"), strict=True)]
+        )
         if len(set(folded)) < len(folded) or not self._ids.isdisjoint(folded):
             return None
         self._ids.update(folded)
