@@ -28,21 +28,21 @@ def read_csv(path: Path, mistakes: Mistakes, needs_prompt: bool, size: int) -> I
         needs_prompt: whether a header without the column `prompt` is a mistake.
         size: how many rows are given at once.
     """
-    records = _records(path, mistakes)
-    line, header = next(records, (1, []))
+    parts = _records(path, mistakes, size)
+    [line], [header] = next(parts, ([1], [[]]))
     names = tuple(name.strip() for name in header)
     _check_header(names, line, needs_prompt, mistakes)
-    done, most = 0, MAX_ENTRIES + 1
-    while some := list(itertools.islice(records, min(size, most - done))):
-        lines, written = zip(*some, strict=True)
+    first = 1
+    for lines, written in parts:
         columns = list(map(as_given, itertools.islice(itertools.zip_longest(*written, fillvalue=""), len(names))))
         if "" in names or set(map(len, written)) != {len(names)}:
-            _check_records(some, columns, done + 1, names, mistakes)
-            columns = [column if name else [None] * len(some) for name, column in zip(names, columns, strict=False)]
-        if done + len(some) == most:
+            _check_records(lines, written, columns, first, names, mistakes)
+            columns = [column if name else [None] * len(lines) for name, column in zip(names, columns, strict=False)]
+        batch = of_table(names, columns, lines, first, mistakes.file)
+        first += len(batch)
+        if first > MAX_ENTRIES + 1:
             mistakes.add(f"has more than {MAX_ENTRIES:,} rows; split it", line=lines[-1])
-        yield of_table(names, columns, lines, done + 1, mistakes.file)
-        done += len(some)
+        yield batch
 
 
 def _check_header(names: tuple[str, ...], line: int, needs_prompt: bool, mistakes: Mistakes) -> None:
@@ -61,7 +61,8 @@ def _check_header(names: tuple[str, ...], line: int, needs_prompt: bool, mistake
 
 
 def _check_records(
-    records: list[tuple[int, list[str]]],
+    lines: Sequence[int],
+    records: Sequence[Sequence[str]],
     columns: Sequence[Sequence[Scalar]],
     first: int,
     names: tuple[str, ...],
@@ -70,7 +71,7 @@ def _check_records(
     """Say of which of these records, the first of which has this number, there are no values for the header."""
     width = len(names)
     nameless = [column for name, column in zip(names, columns, strict=False) if not name]
-    for at, (line, record) in enumerate(records):
+    for at, (line, record) in enumerate(zip(lines, records, strict=True)):
         if len(record) != width:
             cells_of = f"{len(record)} {'cell' if len(record) == 1 else 'cells'}"
             header_of = f"{width} {'column' if width == 1 else 'columns'}"
@@ -85,8 +86,8 @@ def _check_records(
             mistakes.add("has a value in a column without a name", row=first + at, line=line)
 
 
-def _records(path: Path, mistakes: Mistakes) -> Iterator[tuple[int, list[str]]]:
-    """Each record that is not blank, and the line where it begins."""
+def _records(path: Path, mistakes: Mistakes, size: int) -> Iterator[tuple[list[int], list[list[str]]]]:
+    """The lines where records begin that are not blank, and these records: the first alone, then so many at once."""
     lines = read_lines(path, mistakes, newline="")
     blank = 0
     said = None
@@ -102,15 +103,27 @@ def _records(path: Path, mistakes: Mistakes) -> Iterator[tuple[int, list[str]]]:
     csv.field_size_limit(MAX_CELL)
     delimiter = said or _delimiter(sample)
     reader = csv.reader(itertools.chain(sample, lines), delimiter=delimiter, skipinitialspace=True, strict=True)
+    begins: list[int] = []
+    records: list[list[str]] = []
     line = blank + 1
+    wanted, left = 1, MAX_ENTRIES + 1
     try:
         for record in reader:
             # Nothing is made of a blank record, which may be millions of empty cells. Most begin with something.
             if record and (record[0].strip() or any(map(str.strip, record))):
-                yield line, record
+                begins.append(line)
+                records.append(record)
+                if len(records) == wanted:
+                    yield begins, records
+                    begins, records, wanted = [], [], min(size, left)
+                    left -= wanted
+                    if not wanted:
+                        return
             line = blank + reader.line_num + 1
     except csv.Error as error:
         mistakes.add(f"cannot be read on from here as CSV: {error}; is a quote not closed, or not doubled?", line=line)
+    if records:
+        yield begins, records
 
 
 def _delimiter(sample: list[str]) -> str:
