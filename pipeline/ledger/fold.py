@@ -19,7 +19,7 @@ from pipeline.kernel.errors import ERROR_CLASSES, ErrorClass, Reaction
 from pipeline.ledger.budget import Books
 from pipeline.ledger.budget import ImpossibleMoveError as ImpossibleMoveError
 from pipeline.ledger.events import RUN_EVENTS, Event, EventKind
-from pipeline.ledger.records import Records, RequestIds, texts_of
+from pipeline.ledger.records import Records, RequestIds
 from pipeline.models.values import is_image_hash
 
 if TYPE_CHECKING:
@@ -281,10 +281,11 @@ class State:
 
     def count(self, job_ids: Collection[str] | Texts) -> Counter[JobState | None]:
         """How many of these jobs stand where; None are those before their first attempt."""
-        asked = texts_of([job_ids])
-        if self.jobs.are(asked):
-            return Counter({standing: number for standing, number in self.counts.items() if number})
-        return Counter(self.states_of(asked))
+        found = self.jobs.find(job_ids)
+        others = found[found.of_no_row()].records()
+        counts = Counter(None if record is None else record.state for record in others)
+        counts[JobState.STORED] += len(found) - len(others)
+        return counts
 
     def state_of(self, job_id: str) -> JobState | None:
         """Where a job stands, without a record being made; None before its first attempt."""

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
+import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.compute
@@ -19,6 +20,7 @@ import pyarrow.parquet as pq
 
 from pipeline.kernel.errors import RunDirectoryError
 from pipeline.kernel.files import open_regular_file, read_regular_file, write_file
+from pipeline.ledger.records import Numbers, array_of
 from pipeline.report.columns import Column, column_of, joined, taken, values_of
 
 if TYPE_CHECKING:
@@ -79,16 +81,34 @@ class Key(NamedTuple):
     job_id: str
 
 
-@dataclass(frozen=True, slots=True)
 class Keys(Sequence[Key]):
-    """The keys of many lines, by columns: a million of them are three lists."""
+    """The keys of many lines, by columns: lists, or Arrow's, of which lists are made when somebody asks for them."""
 
-    rows: list[int]
-    ids: list[str]
-    job_ids: list[str]
+    def __init__(self, rows: Column, ids: Column, job_ids: Column) -> None:
+        self._columns: dict[str, Column] = {"row": rows, "id": ids, "job_id": job_ids}
+
+    @cached_property
+    def rows(self) -> list[int]:
+        """The number of the row of each."""
+        return values_of(self._columns["row"])
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """The id of the row of each."""
+        return values_of(self._columns["id"])
+
+    @cached_property
+    def job_ids(self) -> list[str]:
+        """The job that each asks for."""
+        return values_of(self._columns["job_id"])
+
+    def column(self, name: str) -> pa.ChunkedArray[Any]:
+        """`row`, `id` or `job_id` of each as Arrow has it: a million as lists take a sixth of a gigabyte."""
+        column = self._columns[name]
+        return pa.chunked_array([pa.array(column, _SCHEMA.field(name).type)]) if isinstance(column, list) else column
 
     def __len__(self) -> int:
-        return len(self.job_ids)
+        return len(self._columns["job_id"])
 
     def __iter__(self) -> Iterator[Key]:
         return map(Key, self.rows, self.ids, self.job_ids)
@@ -101,6 +121,11 @@ class Keys(Sequence[Key]):
         if isinstance(index, slice):
             return Keys(self.rows[index], self.ids[index], self.job_ids[index])
         return Key(self.rows[index], self.ids[index], self.job_ids[index])
+
+    def asking(self, job_ids: Collection[str]) -> Keys:
+        """Those that ask for one of these jobs."""
+        theirs = _are_among(self.column("job_id"), job_ids)
+        return Keys(*(self.column(name).filter(theirs) for name in _KEY))
 
 
 class Lines(Sequence[Line]):
@@ -117,7 +142,7 @@ class Lines(Sequence[Line]):
         self._folder = folder
         """The run directory that they were read from."""
         self._keys = keys
-        """Where they are known already: those of a million lines take a sixth of a gigabyte."""
+        """Where they are lists already."""
 
     @cached_property
     def _table(self) -> pa.Table:
@@ -127,7 +152,7 @@ class Lines(Sequence[Line]):
     def keys(self) -> Keys:
         """Which row asked for which job, in the order of the lines."""
         if self._keys is None:
-            self._keys = _keys(self._table)
+            self._keys = Keys(*map(self.column, _KEY))
         return self._keys
 
     def column(self, name: str) -> pa.ChunkedArray[Any]:
@@ -172,14 +197,14 @@ class Lines(Sequence[Line]):
             raise _unreadable(self._folder or Path(), error) from None
 
     def _lines(self, table: pa.Table) -> Iterator[Line]:
-        columns = (_values(table, name) for name in (*_KEY[:2], "replicate", "job_id", "model"))
+        columns = (values_of(table[name]) for name in (*_KEY[:2], "replicate", "job_id", "model"))
         params = self._read(lambda: _objects(_params, table["params"]))
         variables = self._read(lambda: _objects(json.loads, table["variables"]))
         return map(Line, *columns, params, variables)
 
-    def take(self, numbers: Sequence[int]) -> Lines:
+    def take(self, numbers: Sequence[int] | Numbers) -> Lines:
         """Some of the lines, by their numbers from 0."""
-        return Lines(self._table.take(pa.array(numbers, pa.int64())), self._folder)
+        return Lines(self._table.take(array_of(np.array(numbers, dtype=np.int64))), self._folder)
 
     def __len__(self) -> int:
         return len(self._table)
@@ -308,26 +333,21 @@ def as_lines(lines: Sequence[Line]) -> Lines:
 
 
 def keys_of(lines: Sequence[Line] | Sequence[Key]) -> Keys:
-    """Which row asked for which job, of lines in any form."""
+    """Which row asked for which job, of lines in any form: of such as are columns, as columns."""
     if isinstance(lines, Keys):
         return lines
     if isinstance(lines, Lines):
-        return lines.keys
+        return Keys(*map(lines.column, _KEY))
     return Keys([line.row for line in lines], [line.id for line in lines], [line.job_id for line in lines])
+
+
+def _are_among(texts: pa.ChunkedArray[Any], wanted: Collection[str]) -> Any:
+    return pc.is_in(texts, value_set=pa.array(list(wanted), pa.string()))
 
 
 def _table_of(columns: Mapping[str, Sequence[Any]]) -> pa.Table:
     arrays = [pa.array(columns[field.name], type=field.type) for field in _FIELDS]
     return pa.Table.from_arrays(arrays, schema=_SCHEMA)
-
-
-def _keys(table: pa.Table) -> Keys:
-    return Keys(*(_values(table, name) for name in _KEY))
-
-
-def _values(table: pa.Table, name: str) -> list[Any]:
-    values: list[Any] = table.column(name).to_pylist()
-    return values
 
 
 def _params_texts(jobs: Sequence[Job]) -> Any:
@@ -426,10 +446,8 @@ def load_lines(folder: Path, only: Collection[str] | None = None) -> Lines:
     Raises:
         RunDirectoryError: it has none, or they cannot be read.
     """
-    lines = Lines(_read(folder, _SCHEMA.names), folder)
-    if only is not None:
-        lines = lines.take([number for number, job_id in enumerate(lines.keys.job_ids) if job_id in only])
-    return lines
+    table = _read(folder, _SCHEMA.names)
+    return Lines(table if only is None else table.filter(_are_among(table["job_id"], only)), folder)
 
 
 def are_of(folder: Path, job_ids: Sequence[str]) -> bool:
@@ -448,7 +466,7 @@ def load_keys(folder: Path) -> Keys:
     Raises:
         RunDirectoryError: it has none, or they cannot be read.
     """
-    return _keys(_read(folder, list(_KEY)))
+    return Keys(*_read(folder, list(_KEY)).columns)
 
 
 def _read(folder: Path, columns: list[str]) -> pa.Table:

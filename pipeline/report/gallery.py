@@ -20,17 +20,19 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
 import orjson
+import pyarrow as pa
 
 from pipeline.kernel.errors import ERROR_CLASSES, ErrorClass
 from pipeline.kernel.usd import parse_usd
 from pipeline.ledger.fold import JobRecord, JobState, State
-from pipeline.ledger.records import Found
+from pipeline.ledger.records import Found, array_of
 from pipeline.models import find_model
 from pipeline.report.charts import generation_times, money_over_time
 from pipeline.report.columns import values_of
-from pipeline.report.entries import Line, Lines, as_lines, keys_of
-from pipeline.report.tables import status_of
+from pipeline.report.entries import Line, Lines, as_lines
+from pipeline.report.tables import are_first, status_word
 
 MOST_LINES = 20_000
 """Lines that a page holds; of more, those that have something to show come first."""
@@ -135,10 +137,13 @@ def _facts(
     live: bool,
 ) -> dict[str, Any]:
     latest = {(row["job_id"], row["attempt"]): row for row in errors}
-    job_ids = keys_of(lines).job_ids
-    stands = _stands(job_ids, state, latest, summary, live=live)
-    chosen = _chosen(stands)
-    mine = as_lines(lines).take(chosen)
+    known = as_lines(lines)
+    job_ids = known.column("job_id")
+    found = state.jobs.find(job_ids)
+    stands, others = _stands(job_ids, found, latest, summary, live=live)
+    chosen = np.array(_chosen(stands), dtype=np.int64)
+    bills = values_of(are_first(job_ids, state).take(array_of(chosen)))
+    mine = known.take(chosen)
     money = {each: parse_usd(summary[f"{each}_usd"], zero_allowed=True) for each in _MONEY}
     run = {each: _plain(summary.get(each)) for each in _RUN}
     return {
@@ -147,14 +152,14 @@ def _facts(
         "live": live,
         "money": money,
         "counts": {status: summary[status] for status in STATUSES},
-        "trouble": _troubles(job_ids, stands, state),
+        "trouble": _troubles(others),
         "mended": sorted(_attempts_by_class(latest).items(), key=lambda pair: -pair[1]),
         "series": money_over_time(state, _now_us(summary) if live else None),
         "times": generation_times(state),
         "total": len(lines),
         "statuses": STATUSES,
         "fields": _fields(mine),
-        "lines": _columns(mine, [stands[index] for index in chosen], _bills(job_ids, chosen), state),
+        "lines": _columns(mine, [stands[index] for index in chosen.tolist()], bills, found[chosen]),
     }
 
 
@@ -179,36 +184,36 @@ def _attempts_by_class(latest: Mapping[tuple[str, int], Mapping[str, Any]]) -> d
 
 
 def _stands(
-    job_ids: Sequence[str],
-    state: State,
+    job_ids: pa.ChunkedArray[Any],
+    found: Found,
     latest: Mapping[tuple[str, int], Mapping[str, Any]],
     summary: Mapping[str, Any],
     *,
     live: bool,
-) -> list[_Stand]:
-    """How every line stands; lines that share a job share it."""
-    known: dict[str, _Stand] = {}
+) -> tuple[list[_Stand], dict[str, tuple[_Stand, JobRecord | None]]]:
+    """How every line stands, and how each job that has anything to say; lines that share a job share it."""
+    others: dict[str, tuple[_Stand, JobRecord | None]] = {}
     # Nothing was said of a job without an attempt, but perhaps of the run.
     waits = f"Not started: {summary['message']}" if summary.get("message") and not live else "Not started yet."
-    stands = [_WELL] * len(job_ids)
-    for number in state.jobs.find(job_ids).of_no_row().tolist():
-        job_id = job_ids[number]
-        if job_id not in known:
-            known[job_id] = _stand(state, job_id, latest, waits, live=live)
-        stands[number] = known[job_id]
-    return stands
+    stands = [_WELL] * len(found)
+    places = found.of_no_row()
+    odd = zip(places.tolist(), values_of(job_ids.take(array_of(places))), found[places].records(), strict=True)
+    for place, job_id, record in odd:
+        if job_id not in others:
+            others[job_id] = _stand(record, latest, waits, live=live), record
+        stands[place], _ = others[job_id]
+    return stands, others
 
 
 def _stand(
-    state: State, job_id: str, latest: Mapping[tuple[str, int], Mapping[str, Any]], waits: str, *, live: bool
+    record: JobRecord | None, latest: Mapping[tuple[str, int], Mapping[str, Any]], waits: str, *, live: bool
 ) -> _Stand:
-    status = status_of(state, job_id, live=live)
-    record = state.jobs.get(job_id)
     if record is None:
-        return _Stand(status, says=waits)
+        return _Stand(status_word(None, live=live), says=waits)
+    status = status_word(record.state, live=live)
     if record.state is JobState.RESERVED and not live:
         return _Stand(status, ErrorClass.INTERRUPTED.label, advice=ErrorClass.INTERRUPTED.advice)
-    row = latest.get((job_id, record.attempt))
+    row = latest.get((record.job_id, record.attempt))
     if row is not None:
         return _Stand(status, row["error_class"], row["error"], row["next"])
     if record.error_class is None:
@@ -234,22 +239,12 @@ def _chosen(stands: Sequence[_Stand]) -> list[int]:
     return sorted(chosen)
 
 
-def _bills(job_ids: Sequence[str], chosen: Sequence[int]) -> list[bool]:
-    """Whether each of the chosen lines is the first that asks for its job."""
-    if len(set(job_ids)) == len(job_ids):
-        return [True] * len(chosen)
-    first = dict(zip(reversed(job_ids), range(len(job_ids) - 1, -1, -1), strict=True))
-    return [first[job_ids[index]] == index for index in chosen]
-
-
-def _troubles(job_ids: Sequence[str], stands: Sequence[_Stand], state: State) -> list[dict[str, Any]]:
+def _troubles(others: Mapping[str, tuple[_Stand, JobRecord | None]]) -> list[dict[str, Any]]:
     """What is not well now, by status and class: how many jobs, how much money is at stake, what to do about it."""
     groups: dict[tuple[str, str | None], dict[str, Any]] = {}
-    seen: set[str] = set()
-    for job_id, stand in zip(job_ids, stands, strict=True):
-        if not (stand.error_class or stand.advice) or job_id in seen or job_id not in state.jobs:
+    for stand, record in others.values():
+        if record is None or not (stand.error_class or stand.advice):
             continue
-        seen.add(job_id)
         group = groups.setdefault(
             (stand.status, stand.error_class),
             {
@@ -262,7 +257,7 @@ def _troubles(job_ids: Sequence[str], stands: Sequence[_Stand], state: State) ->
             },
         )
         group["jobs"] += 1
-        group["micro"] += state.jobs[job_id].liability_microusd
+        group["micro"] += record.liability_microusd
     return sorted(groups.values(), key=lambda group: (STATUSES.index(group["status"]) or 9, -group["jobs"]))
 
 
@@ -289,7 +284,7 @@ def _kinds(lines: Lines) -> dict[str, str]:
     return dict(list(variables.items())[: MOST_FIELDS - len(parameters)]) | parameters
 
 
-def _columns(lines: Lines, stands: Sequence[_Stand], bills: Sequence[bool], state: State) -> dict[str, Column]:
+def _columns(lines: Lines, stands: Sequence[_Stand], bills: Sequence[bool], found: Found) -> dict[str, Column]:
     """What is known of each line, a column for each fact. Money in micro-dollars, times in seconds."""
     keys, short = lines.keys, TEXT_LENGTHS[0]
     return {
@@ -302,7 +297,7 @@ def _columns(lines: Lines, stands: Sequence[_Stand], bills: Sequence[bool], stat
         "says": _coded((stand.says for stand in stands), short),
         "advice": _coded((stand.advice for stand in stands), short),
         "shares": [int(not pays) for pays in bills],
-        **_of_records(state.jobs.find(keys.job_ids), bills),
+        **_of_records(found, bills),
     }
 
 

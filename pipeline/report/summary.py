@@ -13,7 +13,6 @@ from pipeline.kernel.clock import iso
 from pipeline.kernel.files import read_regular_file, write_file
 from pipeline.kernel.usd import format_usd
 from pipeline.ledger.fold import State
-from pipeline.ledger.records import texts_of
 from pipeline.report.classes import errors_by_class
 from pipeline.report.entries import Key, Line, keys_of
 from pipeline.report.tables import status_word
@@ -47,9 +46,9 @@ def summarise(
         now_us: the present, where a run is live.
     """
     keys = keys_of(lines)
-    texts = texts_of([keys.job_ids])
-    # In their order, which is quicker to look up than any other.
-    jobs = texts if state.jobs.are(texts) else dict.fromkeys(keys.job_ids)
+    jobs = keys.column("job_id")
+    if not state.jobs.are(jobs):
+        jobs = jobs.unique()
     counts: Counter[str] = Counter()
     for standing, number in state.count(jobs).items():
         counts[status_word(standing, live=live)] += number
@@ -58,7 +57,7 @@ def summarise(
     outcome: Mapping[str, Any] = last.outcome if last and not live else {}
     unknown = books.in_doubt if live else books.in_doubt + books.reserved
     return {
-        "rows": len(set(keys.rows)),
+        "rows": len(keys.column("row").unique()),
         "jobs": len(jobs),
         **{name: counts[name] for name in ("stored", "failed", "in_doubt", "pending", "running", "unfetched")},
         "posted_usd": format_usd(books.posted),

@@ -151,9 +151,9 @@ _FACTS = (
 )
 
 
-def _are_first(job_ids: pa.ChunkedArray[Any]) -> pa.Array[Any]:
+def are_first(job_ids: pa.ChunkedArray[Any], state: State) -> pa.Array[Any]:
     """For each line whether it is the first that asks for its job."""
-    if are_distinct(job_ids):
+    if state.jobs.are(job_ids) or are_distinct(job_ids):
         return pa.array(np.ones(len(job_ids), dtype=bool))
     # Numbered in the order of first mention: the first of each is the highest so far.
     numbers = np.asarray(job_ids.combine_chunks().dictionary_encode().indices)
@@ -175,7 +175,7 @@ def results_in_parts(
     names = extra_columns(known.models, known.variables, RESULT_COLUMNS)
     asked = {names[name]: column for name, column in known.asked(list(names)).items()}
     of_one_type = typed(asked)
-    bills = _are_first(known.column("job_id"))
+    bills = are_first(known.column("job_id"), state)
     found = state.jobs.find(known.column("job_id"))
     for first in range(0, max(1, len(known)), LINES_AT_ONCE):
         part = slice(first, first + LINES_AT_ONCE)
@@ -268,10 +268,8 @@ def _first_lines(lines: Sequence[Line] | Sequence[Key], job_ids: Collection[str 
     """The first line that asks for each of these jobs."""
     first: dict[str, Key] = {}
     if job_ids:
-        keys = keys_of(lines)
-        for number, job_id in enumerate(keys.job_ids):
-            if job_id in job_ids and job_id not in first:
-                first[job_id] = keys[number]
+        for key in keys_of(lines).asking([each for each in job_ids if each is not None]):
+            first.setdefault(key.job_id, key)
     return first
 
 
