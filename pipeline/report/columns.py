@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import orjson
 import pyarrow as pa
 import pyarrow.compute
@@ -108,7 +109,18 @@ def unless_zero(column: Any) -> Any:
 def iso_texts(at_us: Any) -> Any:
     """A column of times in microseconds as `kernel.clock.iso` writes each."""
     moments = at_us.cast(pa.timestamp("us")).cast(pa.timestamp("ms"), safe=False).cast(pa.string())
-    return pc.binary_join_element_wise(pc.utf8_replace_slice(moments, 10, 11, "T"), "Z", "")
+    # As bytes, which need not be counted into characters.
+    moments = pc.binary_replace_slice(moments.cast(pa.binary()), 10, 11, b"T").cast(pa.string())
+    return pc.binary_join_element_wise(moments, "Z", "")
+
+
+def laid_out(texts: Any) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8]]:
+    """Where in the bytes of all texts each of them begins, and the last one ends; and the bytes."""
+    _, offsets, data = texts.buffers()
+    if data is None or not len(texts):
+        return np.zeros(len(texts) + 1, dtype=np.int32), np.zeros(0, dtype=np.uint8)
+    ends = np.frombuffer(offsets, dtype=np.int32)[texts.offset : texts.offset + len(texts) + 1]
+    return ends - ends[0], np.frombuffer(data, dtype=np.uint8)[ends[0] : ends[-1]]
 
 
 # --- Parquet and pandas ---
@@ -195,23 +207,47 @@ def csv_lines(table: Table) -> Iterator[memoryview]:
     for first in range(0, count, _ROWS_AT_ONCE):
         # Column by column: a million rows one by one take half a minute, most of it for texts with nothing to quote.
         cells = [_cells(column[first : first + _ROWS_AT_ONCE]) for column in table.values()]
-        cells[-1] = pc.binary_join_element_wise(cells[-1], "\n", "")
-        # Texts that all end in a newline are lines as they lie in memory.
-        yield memoryview(pc.binary_join_element_wise(*cells, ",").buffers()[2])
+        # What is the same in all of these lines is one piece with what stands before and after it.
+        pieces: list[Any] = [""]
+        for cell, after in zip(cells, [","] * (len(cells) - 1) + ["\n"], strict=True):
+            if isinstance(cell, str):
+                pieces[-1] += cell + after
+            else:
+                pieces += [cell, after]
+        if len(pieces) == 1:
+            yield memoryview((pieces[0] * min(_ROWS_AT_ONCE, count - first)).encode())
+        else:
+            # Texts that all end in a newline are lines as they lie in memory.
+            yield memoryview(pc.binary_join_element_wise(*pieces, "").buffers()[2])
 
 
 def _cells(column: Column) -> Any:
-    """A column's cells as texts: nothing where there is none, made harmless and quoted where needed."""
+    """A column's cells as texts: nothing where there is none, made harmless and quoted where needed.
+
+    One text where all are the same.
+    """
     if isinstance(column, list):
         return pa.array(list(map(_cell, column)), pa.string())
     values = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if pa.types.is_string(values.type):
-        return _text_cells(pc.fill_null(values, ""))
-    if pa.types.is_integer(values.type):
+    if values.null_count == len(values):
+        return ""
+    if pa.types.is_string(values.type) or pa.types.is_integer(values.type):
+        if _are_alike(values):
+            return _cell(values[0].as_py())
+        if pa.types.is_string(values.type):
+            return _text_cells(pc.fill_null(values, ""))
         return pc.fill_null(values.cast(pa.string()), "")
     # Not by a cast: Arrow writes 5.0 as 5, and true as Python does not.
     encoded = values.dictionary_encode(null_encoding="encode")
-    return pa.array(list(map(_cell, encoded.dictionary.to_pylist())), pa.string()).take(encoded.indices)
+    words = list(map(_cell, encoded.dictionary.to_pylist()))
+    return words[0] if len(words) == 1 else pa.array(words, pa.string()).take(encoded.indices)
+
+
+def _are_alike(values: Any) -> bool:
+    """Whether all are the same; none of them is a number that is equal to another one."""
+    if values.null_count or not values[0].equals(values[len(values) - 1]):
+        return False
+    return bool(pc.all(pc.equal(values, values[0])).as_py())
 
 
 def _text_cells(texts: Any) -> Any:
@@ -219,13 +255,10 @@ def _text_cells(texts: Any) -> Any:
 
     By the bytes of all of them first: a regular expression takes ten times as long.
     """
-    _, offsets, data = texts.buffers()
-    ends = np.frombuffer(offsets, dtype=np.int32)[texts.offset : texts.offset + len(texts) + 1]
-    if data is None or ends[0] == ends[-1]:
+    ends, characters = laid_out(texts)
+    if not len(characters):
         return texts
-    characters = np.frombuffer(data, dtype=np.uint8)
     firsts = characters[ends[:-1][ends[:-1] < ends[1:]]]
-    characters = characters[ends[0] : ends[-1]]
     cells = _quoted(texts, characters.tobytes())
     if characters.min() >= ord(" ") and characters.max() <= ord("~") and _IS_FIRST[firsts].all():
         return cells
