@@ -44,16 +44,15 @@ def money_over_time(state: State, now_us: int | None) -> dict[str, list[Any]]:
     order = np.argsort(at_us, kind="stable")
     at_us = at_us[order]
     spans = _spans(state, at_us, now_us)
-    points = np.zeros((3, len(at_us) + 1))
+    # Each line from zero; the first to the end of the last run, which may be later than all that is known of it.
+    ends = [_ran_s(spans)] if spans else []
     # A wall clock that was set back does not turn the line back.
-    points[0, 1:] = np.maximum.accumulate(_running_s(spans, at_us)) if len(at_us) else 0.0
-    points[1, 1:] = np.cumsum(np.concatenate([paid["cost_microusd"], np.zeros_like(ended_us)])[order])
-    points[2, 1:] = np.cumsum(order >= len(paid["posted_us"]))
-    if spans:
-        end = points[:, -1:].copy()
-        end[0] = np.maximum(end[0], _ran_s(spans))
-        points = np.concatenate([points, end], axis=1)
-    at_s, micro, stored = points[:, _thinned(points.shape[1])].tolist()
+    running_s = np.maximum.accumulate(np.concatenate([[0.0], _running_s(spans, at_us), ends]))
+    posted = np.concatenate([paid["cost_microusd"], np.zeros_like(ended_us)])[order]
+    is_end = order >= len(paid["posted_us"])
+    drawn = _thinned(len(running_s))
+    at_s = running_s[drawn].tolist()
+    micro, stored = (np.cumsum(np.pad(each, (1, len(ends))))[drawn].tolist() for each in (posted, is_end))
     return {
         "at_s": [round(each, 1) for each in at_s],
         "micro": list(map(int, micro)),

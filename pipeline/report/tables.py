@@ -117,7 +117,9 @@ def _outcomes(lines: Lines, bills: Any, found: Found, *, live: bool) -> pa.Table
     is_over = pc.or_kleene(is_stored, pc.equal(stands, JobState.FAILED.name))
 
     def where(holds: object, column: str) -> Any:
-        return pc.if_else(holds, facts[column], None)
+        # Of a part in which all are stored, nothing need be copied.
+        is_all = pc.all(holds, skip_nulls=False).as_py()
+        return facts[column] if is_all else pc.if_else(holds, facts[column], None)
 
     paid_here = pc.and_(pc.fill_null(is_paid, fill_value=False), bills)
     columns: dict[str, Any] = {
