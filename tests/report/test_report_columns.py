@@ -18,10 +18,11 @@ import pytest
 from pipeline.kernel.errors import RunDirectoryError
 from pipeline.kernel.usd import format_usd
 from pipeline.ledger.fold import JobRecord, JobState, State
-from pipeline.report import entries, tables
+from pipeline.report import entries, gallery, tables
 from pipeline.report.columns import column_of, for_pandas, in_pandas, joined, parquet_bytes, typed, values_of
-from pipeline.report.entries import Line, Lines, as_lines
-from pipeline.report.write import _write_results
+from pipeline.report.entries import Line, Lines, as_lines, load_keys, load_lines
+from pipeline.report.summary import summarise
+from pipeline.report.write import _write_results, write_report
 
 PROMPTS = (
     "a mug",
@@ -85,6 +86,26 @@ def test_a_report_is_the_same_however_many_lines_are_written_together(
     assert bill == Decimal(format_usd(sum(record.cost_microusd for record in paid)))
 
 
+def test_no_list_is_made_of_all_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a million they take a sixth of a gigabyte: what a page holds becomes a list, and nothing else does."""
+    lines = as_lines([Line(number, "x", 1, f"k1-{number}", "kling-2", {"prompt": "a"}, {}) for number in range(9)])
+    lines.save(tmp_path)
+    state = State()
+    for line in lines:
+        state.jobs[line.job_id] = JobRecord(line.job_id, JobState.STORED, 1)
+    listed: list[int] = []
+
+    def counted(column: Any) -> list[Any]:
+        listed.append(len(column))
+        return values_of(column)
+
+    monkeypatch.setattr(entries, "values_of", counted)
+    monkeypatch.setattr(gallery, "MOST_LINES", 4)
+    summary = summarise(load_keys(tmp_path), state, cap_microusd=0, live=False)
+    write_report(tmp_path, load_lines(tmp_path), state, summary)
+    assert set(listed) == {4}
+
+
 def test_a_report_that_cannot_be_written_leaves_the_one_that_was_there(tmp_path: Path) -> None:
     """Both files, or none: what breaks off in the middle has no name."""
     lines, state = [Line(1, "x", 1, "k1-1", "kling-2", {"prompt": "a"}, {})], State()
@@ -126,7 +147,11 @@ def _with_type(value: object) -> tuple[type, object]:
 
 
 @pytest.mark.parametrize(
-    "text", ['{"prompt":"a"', '{"prompt":"a",}', "[]", "5", '{"prompt":"a"}{}', "{'a':1}", "", '"a":1}', ',"a":1}', "}"]
+    "text",
+    [
+        *('{"prompt":"a"', '{"prompt":"a",}', '{"prompt":"a",,"b":1}', '{"prompt":"a"}{}', '{"prompt":"a"x"b":1}'),
+        *("[]", "5", "{'a':1}", "", '"a":1}', '",}', '"}', ',"a":1}', "}"),
+    ],
 )
 @pytest.mark.parametrize("name", ["params", "variables"])
 def test_rows_that_are_no_rows_are_refused_in_either_way(text: str, name: str) -> None:

@@ -12,6 +12,7 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from pipeline.jobs import make_job
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import State
 from pipeline.manifest import Entry
+from pipeline.report import columns
 from pipeline.report.columns import column_of, csv_bytes, harmless
 from pipeline.report.entries import _FORM, Line, lines_of, load_lines, mark_of, mark_of_kept
 from pipeline.report.summary import summarise
@@ -380,22 +382,36 @@ def test_columns_become_the_csv_that_a_writer_of_rows_makes(seed: int) -> None:
     ]
     count = rng.randint(0, 40)
     chosen = rng.sample(kinds, rng.randint(2, len(kinds)))
-    columns = {f"c, {n}": [make() for _ in range(count)] for n, make in enumerate(chosen)}
-    rows = io.StringIO()
-    writer = csv.writer(rows, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([harmless(value) for value in row] for row in zip(*columns.values(), strict=True))
-    assert csv_bytes({name: column_of(values) for name, values in columns.items()}).decode() == rows.getvalue()
+    table = {f"c, {n}": [make() for _ in range(count)] for n, make in enumerate(chosen)}
+    assert csv_bytes({name: column_of(values) for name, values in table.items()}) == _as_python_writes(table)
 
 
 @pytest.mark.parametrize("code", [*range(128), 0x80, 0xE9, 0x200B, 0xFF1D, 0xD800])
 def test_every_character_is_as_safe_alone_as_among_others(code: int) -> None:
     """Columns of which all texts are alike are written by a shorter way: first or later, no character slips through."""
     for text in (chr(code), f"a{chr(code)}", f"{chr(code)}a"):
-        rows = io.StringIO()
-        csv.writer(rows, lineterminator="\n").writerows([["x", "y"], [harmless(text), ""], [harmless(text), "a b"]])
-        made = csv_bytes({"x": column_of([text, text]), "y": column_of(["", "a b"])})
-        assert made.decode() == rows.getvalue()
+        table = {"x": [text, text], "y": ["", text], "z": [text, "a b"], "a": [None, text]}
+        assert csv_bytes({name: column_of(values) for name, values in table.items()}) == _as_python_writes(table)
+
+
+def test_what_many_lines_say_alike_stands_in_each_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Written once for all lines that are made together, wherever its columns stand, and also where nothing differs."""
+    monkeypatch.setattr(columns, "_ROWS_AT_ONCE", 2)
+    kinds: list[list[Any]] = [["=a", "b, c"], [7, None], [0.5, 5.0], [None, None], [True, False]]
+    for kind in kinds:
+        for at in range(6):
+            alike, mixed = [kind[0]] * 5, [kind[at == row] for row in range(5)]
+            table = {"first": alike, "second": alike, "third": mixed, "fourth": alike}
+            made = csv_bytes({name: column_of(values) for name, values in table.items()})
+            assert made == _as_python_writes(table)
+
+
+def _as_python_writes(table: Mapping[str, Sequence[Any]]) -> bytes:
+    rows = io.StringIO()
+    writer = csv.writer(rows, lineterminator="\n")
+    writer.writerow(table)
+    writer.writerows([harmless(value) for value in row] for row in zip(*table.values(), strict=True))
+    return rows.getvalue().encode()
 
 
 def test_the_lines_of_jobs_that_share_a_kind_keep_the_parameters_of_each(tmp_path: Path) -> None:

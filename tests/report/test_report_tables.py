@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from decimal import Decimal
 
 import pytest
@@ -190,6 +191,7 @@ def test_a_ledger_that_was_read_by_columns_is_reported_as_one_that_was_read_by_e
     one_by_one, together = fold(stamped), State()
     fold_tables(together, [table_of(stamped)])
     jobs = [*fates, "job-99"]
+    assert together.count(jobs) == one_by_one.count(jobs) == Counter(map(one_by_one.state_of, jobs))
     lines = [line(n, rng.choice(jobs), variables=rng.choice([{}, {"mood": n}])) for n in range(rng.randint(0, 15))]
     seen = []
     for state in (one_by_one, together):
