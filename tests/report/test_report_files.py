@@ -396,7 +396,7 @@ def test_every_character_is_as_safe_alone_as_among_others(code: int) -> None:
 
 def test_what_many_lines_say_alike_stands_in_each_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """Written once for all lines that are made together, wherever its columns stand, and also where nothing differs."""
-    monkeypatch.setattr(columns, "_ROWS_AT_ONCE", 2)
+    monkeypatch.setattr(columns, "_ROWS_AT_ONCE", 3)
     kinds: list[list[Any]] = [["=a", "b, c"], [7, None], [0.5, 5.0], [None, None], [True, False]]
     for kind in kinds:
         for at in range(6):
