@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 
 from pipeline.kernel.errors import RunDirectoryError
 from pipeline.kernel.files import open_regular_file, read_regular_file, write_file
-from pipeline.ledger.records import Numbers, array_of, numbers_of
-from pipeline.report.columns import Column, column_of, joined, laid_out, taken, values_of
+from pipeline.ledger.records import Numbers, array_of
+from pipeline.report.columns import Column, column_of, joined, taken, values_of
 
 if TYPE_CHECKING:
     # At run time whoever only looks at a run directory need not wait for what reads manifests.
@@ -54,6 +54,8 @@ _NOTHING = "{}"
 _BEFORE_PROMPT = '{"prompt":"'
 _UNMASKED = '[^"\\\\\\x00-\\x1f]*'
 """Text that stands in JSON as it is."""
+_PLAIN_PROMPT = f'^{{"prompt":"{_UNMASKED}"(,"|}}$)'
+"""Parameters that begin with a prompt in which JSON has nothing to mask."""
 LINES_AT_ONCE = 2**14
 """Lines of which something is made together."""
 
@@ -375,10 +377,17 @@ def _asked(table: pa.Table, names: Collection[str]) -> dict[str, Column]:
 
     What lines have in common is read once, and most are alike in all but the prompt.
     """
-    prompts, others = _cut(table["params"].combine_chunks())
-    params = others.dictionary_encode()
+    texts = table["params"].combine_chunks()
+    is_plain = pc.match_substring_regex(texts, _PLAIN_PROMPT)
+    # The prompt and the rest in turns.
+    halves = pc.split_pattern(
+        pc.utf8_slice_codeunits(texts.filter(is_plain), len(_BEFORE_PROMPT)), '"', max_splits=1
+    ).flatten()
+    others = pc.binary_join_element_wise("{", pc.utf8_ltrim(halves[1::2], ","), "")
+    prompts = pc.replace_with_mask(pa.nulls(len(texts), pa.string()), is_plain, halves[::2])
+    params = pc.replace_with_mask(texts, is_plain, others).dictionary_encode()
     variables = table["variables"].combine_chunks().dictionary_encode()
-    known_params = _objects(_params_after, params.dictionary)
+    known_params = _objects(_params, params.dictionary)
     known_variables = _objects(json.loads, variables.dictionary)
     count = max(1, len(known_variables))
     pairs = pc.add(pc.multiply(params.indices.cast(pa.int64()), count), variables.indices).dictionary_encode()
@@ -387,35 +396,6 @@ def _asked(table: pa.Table, names: Collection[str]) -> dict[str, Column]:
     if "prompt" in columns:
         columns["prompt"] = _either(prompts, columns["prompt"])
     return columns
-
-
-def _cut(texts: Any) -> tuple[Any, Any]:
-    """Of each text of parameters the prompt that it begins with, and the rest from the quotation mark that ends it on.
-
-    By their bytes: there is no prompt where JSON masks something in it, and the rest is then all of the text.
-    """
-    ends, characters = laid_out(texts)
-    if not len(characters):
-        return pa.nulls(len(texts), pa.string()), texts
-    begins, ends = ends[:-1], ends[1:]
-    prompts = begins + len(_BEFORE_PROMPT)
-    marks = np.append(np.flatnonzero(characters == ord('"')), len(characters) - 1)
-    cuts = marks[np.minimum(np.searchsorted(marks, prompts), len(marks) - 1)]
-    masked = np.zeros(0, dtype=np.int64)
-    if b"\\" in characters.tobytes() or characters.min() < ord(" "):
-        masked = np.flatnonzero((characters == ord("\\")) | (characters < ord(" ")))
-    after, beyond = (characters[np.minimum(cuts + more, len(characters) - 1)] for more in (1, 2))
-    is_plain = numbers_of(pc.starts_with(texts, _BEFORE_PROMPT).cast(pa.int64())) != 0
-    is_plain &= np.searchsorted(masked, prompts) == np.searchsorted(masked, cuts)
-    goes_on = (after == ord(",")) & (beyond == ord('"')) & (cuts + 2 < ends)
-    is_plain &= goes_on | ((after == ord("}")) & (cuts + 2 == ends))
-    if (characters[begins[~is_plain & (begins < ends)]] == ord('"')).any():
-        raise TypeError("no JSON object")
-    cut = np.stack([begins, np.where(is_plain, prompts, begins), np.where(is_plain, cuts, begins)], axis=1)
-    offsets = np.append(cut.astype(np.int32).ravel(), ends[-1])
-    pieces = pa.StringArray.from_buffers(3 * len(texts), pa.py_buffer(offsets.data), pa.py_buffer(characters.data))
-    found = pieces[1::3]
-    return found if is_plain.all() else pc.if_else(pa.array(is_plain), found, None), pieces[2::3]
 
 
 def _either(texts: Any, others: Column) -> Column:
@@ -431,11 +411,6 @@ def _objects(read: Callable[[str], Any], texts: Any) -> list[dict[str, Any]]:
     if not set(map(type, values)) <= {dict}:
         raise TypeError("no JSON object")
     return values
-
-
-def _params_after(rest: str) -> Any:
-    """The parameters but a prompt that they began with."""
-    return _params("{" + rest[1:].lstrip(",") if rest.startswith('"') else rest)
 
 
 def _params(text: str) -> Any:
