@@ -32,6 +32,9 @@ TABLES: dict[str, Reader] = {
 }
 """The reader of each format that has rows and nothing else."""
 
+_AT_ONCE = 300
+"""Records of a table that are read together."""
+
 LATE = ("prompt", "negative_prompt", "start_image")
 """What is rendered with the axes' values in sight, not when the row is made."""
 
@@ -72,9 +75,8 @@ def rows_of(feed: Feed, folder: Path, mistakes: Mistakes, needs_prompt: bool) ->
         else replace(feed.each, lines={}, named=feed.each.lines, outright=_outright(feed.each))
     )
     rows, before = 0, len(mistakes)
-    # One by one: what is wrong further down is said after what is wrong with what is made of a row.
-    singly = reader(path, theirs, needs_prompt and each is None, 1)
-    for row in itertools.chain.from_iterable(batch.rows for batch in singly):
+    batches = reader(path, theirs, needs_prompt and each is None, _AT_ONCE)
+    for row in itertools.chain.from_iterable(batch.rows for batch in batches):
         record = {} if feed.where is None and each is None else row.as_record()
         if feed.where is None or _is_wanted(row, record, feed, mistakes):
             rows += 1

@@ -209,13 +209,6 @@ def test_rows_of_parquet_stand_together_wherever_its_parts_end(tmp_path: Path, m
     assert sizes == [300] * 13 + [200]
 
 
-def test_a_feed_is_read_no_further_than_it_is_asked(fail: Fail, tmp_path: Path) -> None:
-    """A condition that fails at the first record says so, and not what is wrong with records behind it."""
-    (tmp_path / "t.csv").write_text("prompt\na\nb,c\n")
-    [mistake] = fail("rows_from: {path: t.csv, where: nope > 1}\n")
-    assert mistake.column == "where"
-
-
 @pytest.mark.parametrize("ids", [["a\nb", "c"], ["a", "b\n"], ["\n", "a"], ["a" * 65, "b"], ["a", "-b"], ["a", "ſ"]])
 def test_an_id_that_is_none_is_none_among_others(ids: list[str], fail: Fail, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where it would be two that are good."""
