@@ -71,9 +71,8 @@ def of_table(
     table = _Part(names, columns, lines, first, file)
     missing = [0 if all(column) else column.count(None) for column in columns]
     said = [(name, column) for name, column, none in zip(names, columns, missing, strict=False) if none < len(lines)]
-    # A row is what tells which of several columns of one name it has its value from, and what it has at all.
-    is_whole = set(missing) <= {0, len(lines)} and len(dict(said)) == len(said)
-    return _Columns(dict(said), table) if is_whole else _Rows(table.rows())
+    # Where only some have a value, each row must tell what it has.
+    return _Columns(dict(said), table) if set(missing) <= {0, len(lines)} else _Rows(table.rows())
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,7 @@ def read_parquet(path: Path, mistakes: Mistakes, needs_prompt: bool, size: int) 
                     mistakes.add(message, row=done + at + 1, column=name)
                 yield of_table(names, columns, [None] * len(columns[0]), done + 1, mistakes.file)
                 done += len(columns[0])
-        except (pa.ArrowException, OSError, ValueError) as error:
+        except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
             raise mistakes.final(f"cannot be read as Parquet: {str(error).splitlines()[0][:200]}") from None
 
 

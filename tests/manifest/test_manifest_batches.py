@@ -17,7 +17,7 @@ from conftest import Fail, Load
 
 from pipeline.kernel.errors import ManifestError
 from pipeline.manifest import load_manifest
-from pipeline.manifest.batches import Batch
+from pipeline.manifest.batches import Batch, of_table
 from pipeline.manifest.document import Row
 
 BATCHES = importlib.import_module("pipeline.manifest.batches")
@@ -224,3 +224,32 @@ def test_ids_that_differ_in_their_letters_size_are_one_in_a_batch_too(load: Load
     assert [entry.row_id for entry in load(table, "m.csv").entries] == ["a0", "Hero", "b1"]
     [mistake] = fail(table + "c2,mug 3\nhERO,mug 4\n", "m.csv")
     assert "the id of row 2 already" in mistake.message
+
+
+@pytest.mark.parametrize(
+    ("names", "columns", "shapes"),
+    [
+        (("prompt", "mood"), [["a", "b"], ["x", "y"]], {("prompt", "mood")}),
+        (("prompt", "mood"), [["a", "b"], [None, None]], {("prompt",)}),
+        (("prompt", "mood"), [["a", "b"], [None, "y"]], {("prompt",), ("prompt", "mood")}),
+        (("prompt", "mood", "mood"), [["a", "b"], ["x", "y"], ["v", "w"]], {("prompt", "mood")}),
+    ],
+    ids=["whole", "an empty column", "a hole", "a name twice"],
+)
+def test_a_batch_says_of_each_row_what_the_row_says(
+    names: tuple[str, ...], columns: list[list[str | None]], shapes: set[tuple[str, ...]]
+) -> None:
+    """Its names, its values, and the default where it has none."""
+    batch = of_table(names, columns, [2, 3], 1, "t.csv")
+    assert batch.shapes == shapes
+    assert batch.shapes == {tuple(row.cells) for row in batch.rows}
+    for name in (*names, "more"):
+        assert list(batch.column(name, "default")) == [row.cells.get(name, "default") for row in batch.rows]
+
+
+def test_a_time_beyond_all_calendars_is_a_mistake(fail: Fail, tmp_path: Path) -> None:
+    """Of the file, with its reason, and no crash."""
+    columns = {"prompt": pa.array(["a"]), "when": pa.array([10**18], pa.timestamp("us"))}
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    [mistake] = fail("rows_from: t.parquet\n")
+    assert "cannot be read as Parquet" in mistake.message
