@@ -333,11 +333,11 @@ def as_lines(lines: Sequence[Line]) -> Lines:
 
 
 def keys_of(lines: Sequence[Line] | Sequence[Key]) -> Keys:
-    """Which row asked for which job, of lines in any form: of such as are columns, as columns."""
+    """Which row asked for which job, of lines in any form."""
     if isinstance(lines, Keys):
         return lines
     if isinstance(lines, Lines):
-        return Keys(*map(lines.column, _KEY))
+        return lines.keys
     return Keys([line.row for line in lines], [line.id for line in lines], [line.job_id for line in lines])
 
 
