@@ -128,9 +128,8 @@ def rows_of(state: State) -> int:
 
 
 @pytest.mark.parametrize("seeds", [range(start, start + 250) for start in range(0, 1000, 250)], ids=str)
-@pytest.mark.parametrize("texts", ["as they are", "as dictionaries"])
-def test_both_ways_of_folding_say_the_same(seeds: range, texts: str) -> None:
-    """Any history, true or not, in any pieces: equal states, in the same order, or both refuse."""
+def test_both_ways_of_folding_say_the_same(seeds: range) -> None:
+    """Any history, true or not, in any pieces, texts as they are or as dictionaries: equal states, or both refuse."""
     plain = refused = 0
     for seed in seeds:
         rng = random.Random(seed)
@@ -139,8 +138,7 @@ def test_both_ways_of_folding_say_the_same(seeds: range, texts: str) -> None:
             events = spoilt(rng, events)
         cut = rng.randint(0, len(events))
         expected = outcome(State(), events, by_columns=False)
-        words = rng if texts == "as dictionaries" else None
-        got = outcome(State(), events[:cut], events[cut:], by_columns=True, rng=words)
+        got = outcome(State(), events[:cut], events[cut:], by_columns=True, rng=rng if seed % 2 else None)
         plain += rows_of(got) if isinstance(got, State) else 0
         if isinstance(got, State) and isinstance(expected, State):
             assert got == expected, seed
