@@ -356,7 +356,13 @@ def _open(folder: Path, name: SegmentName, *, numbered: bool = False) -> tuple[p
         raise _damage(folder, str(name), "is damaged: its bytes do not match the checksum in its name")
     try:
         # Neither page checksums nor threads that read ahead: it is in memory, and proven whole.
-        file = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False, read_dictionary=_NUMBERED if numbered else None)
+        file = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False)
+        if numbered:
+            if not file.schema_arrow.equals(SCHEMA):
+                raise ValueError("its columns are not those of a ledger")
+            file = pq.ParquetFile(
+                pa.BufferReader(data), metadata=file.metadata, pre_buffer=False, read_dictionary=_NUMBERED
+            )
         chain = orjson.loads((file.schema_arrow.metadata or {})[_METADATA_KEY])
         return file, str(chain["before"]), str(chain["after"])
     except _UNREADABLE as error:

@@ -15,6 +15,8 @@ from pipeline.manifest.sources import read_lines
 from pipeline.models.base import Scalar
 
 MAX_CELL = 1_000_000
+CELLS_AT_ONCE = 300_000
+"""With so many cells, fewer records than were asked for are given: a broken file may have a million in each."""
 _DELIMITERS = ",;\t|:^~\x1f"
 _SAMPLE_LINES = 30
 _SEPARATOR = re.compile(f"sep=([{re.escape(_DELIMITERS)}])", re.IGNORECASE)
@@ -106,17 +108,19 @@ def _records(path: Path, mistakes: Mistakes, size: int) -> Iterator[tuple[list[i
     begins: list[int] = []
     records: list[list[str]] = []
     line = blank + 1
-    wanted, left = 1, MAX_ENTRIES + 1
+    # The header, and one row more than there may be.
+    cells, wanted, left = 0, 1, MAX_ENTRIES + 2
     try:
         for record in reader:
             # Nothing is made of a blank record, which may be millions of empty cells. Most begin with something.
             if record and (record[0].strip() or any(map(str.strip, record))):
                 begins.append(line)
                 records.append(record)
-                if len(records) == wanted:
+                cells += len(record)
+                if len(records) == wanted or cells >= CELLS_AT_ONCE:
                     yield begins, records
-                    begins, records, wanted = [], [], min(size, left)
-                    left -= wanted
+                    left -= len(records)
+                    begins, records, cells, wanted = [], [], 0, min(size, left)
                     if not wanted:
                         return
             line = blank + reader.line_num + 1

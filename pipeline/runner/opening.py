@@ -84,7 +84,7 @@ def prepare_folder(
         noted: what the last run has noted of its lines.
 
     Returns:
-        Its lines, whether they are new there, and what is to be noted of them.
+        Its lines, whether they may be new there, and what is to be noted of them.
     """
     lines, mark = lines_of(campaign.entries), mark_of(campaign.entries)
     try:
@@ -96,13 +96,14 @@ def prepare_folder(
                 remove_leftovers(folder / name)
         # Made and compared only where they may be others: that takes seconds for a million.
         is_kept = noted is not None and mark_of_kept(folder, mark) == noted
-        # A run that died right here has kept rows that no report shows.
-        has_new_rows = not is_kept and (lines.save(folder) or noted is not None)
+        if not is_kept:
+            lines.save(folder)
         write_file(folder / f"manifest{campaign.source.suffix.lower()}", campaign.source.read_bytes())
         write_file(folder / "config.yaml", dump_config(config).encode())
     except OSError as error:
         raise MachineError(f"{folder} cannot be written: {error.strerror}. Nothing was sent.") from None
-    return lines, has_new_rows, mark_of_kept(folder, mark) if has_new_rows or noted is None else noted
+    # Also what was the same may be of a run that died right here, and no report shows it.
+    return lines, not is_kept, noted if is_kept else mark_of_kept(folder, mark)
 
 
 @contextlib.asynccontextmanager

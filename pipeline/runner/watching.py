@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline.engine.context import Listener, RunContext
 from pipeline.ledger.events import Event
 from pipeline.ledger.fold import JobState
 from pipeline.report.entries import Lines
 from pipeline.report.summary import summarise
+
+T = TypeVar("T")
 
 
 class Watcher:
@@ -27,7 +29,7 @@ class Watcher:
         """The engine has come to rest; the report is about to be written."""
 
 
-class Asked(Collection[str]):
+class Asked(Set[str]):
     """The ids of the jobs that a run was asked for, each once.
 
     Where a million are done, nobody asks after one by its name: what answers that is made when somebody does.
@@ -41,6 +43,11 @@ class Asked(Collection[str]):
     @cached_property
     def _all(self) -> frozenset[str]:
         return frozenset(self._job_ids)
+
+    @classmethod
+    def _from_iterable(cls, it: Iterable[T]) -> frozenset[T]:
+        """What is made of two such sets."""
+        return frozenset(it)
 
     def __contains__(self, job_id: object) -> bool:
         return job_id in self._left or job_id in self._all
@@ -58,7 +65,7 @@ class LiveRun:
 
     context: RunContext
     lines: Lines
-    asked: Collection[str]
+    asked: Set[str]
     """The ids of the jobs that were asked for."""
     done_elsewhere: int
     """Jobs of the directory that are done and were not asked for now."""

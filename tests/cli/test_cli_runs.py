@@ -17,7 +17,7 @@ from conftest import FAST, Command
 from pipeline.engine.context import RunContext
 from pipeline.manifest import load_manifest
 from pipeline.report import entries
-from pipeline.runner import running
+from pipeline.runner import opening, running
 from pipeline.runner.reporting import rewrite_report
 
 BINARY = str(Path(sys.executable).with_name("kling-batch"))
@@ -134,6 +134,19 @@ def test_rows_that_are_kept_already_are_not_made_again(
 def test_rows_that_a_run_kept_and_died_are_new_to_the_next(command: Command, manifest: str) -> None:
     """It died before it said that it began: the report must show them all the same."""
     command("run", manifest, *FAST)
+    Path(manifest).write_text(Path(manifest).read_text().replace("cozy", "wild"))
+    assert entries.lines_of(load_manifest(Path(manifest)).entries).save(Path("outputs/m"))
+    assert command("run", manifest, *FAST).code == 0
+    assert "wild" in Path("outputs/m/report/results.csv").read_text()
+
+
+def test_rows_of_which_no_run_has_noted_anything_may_be_new(
+    command: Command, manifest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a directory of an older version, whose runs noted nothing, and one of them died after it had kept its rows."""
+    with monkeypatch.context() as patch:
+        patch.setattr(opening, "mark_of_kept", lambda *_: None)
+        command("run", manifest, *FAST)
     Path(manifest).write_text(Path(manifest).read_text().replace("cozy", "wild"))
     assert entries.lines_of(load_manifest(Path(manifest)).entries).save(Path("outputs/m"))
     assert command("run", manifest, *FAST).code == 0

@@ -250,6 +250,25 @@ def test_the_texts_of_a_large_segment_are_read_as_numbers(folder: Path, monkeypa
     assert (without.state, len(without.moments)) == (reader.state, 0)
 
 
+@pytest.mark.parametrize("kind", [pa.large_string(), pa.dictionary(pa.int32(), pa.string())], ids=str)
+def test_a_large_segment_with_other_columns_is_refused_as_a_small_one_is(
+    kind: pa.DataType, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where they would be read as dictionaries anyway: what one reader refuses, no other goes on with."""
+    events = numbered(life("stored", "a"))
+    table = table_of(events)
+    at = table.schema.get_field_index("event")
+    other = table.set_column(at, pa.field("event", kind), table["event"].cast(kind))
+    folder.mkdir(parents=True)
+    data = segments.encode_content(segments.Content(other, GENESIS, link(GENESIS, events)), compress=True)
+    segments.write_segment(folder, events, data)
+    for many in (0, 100):
+        monkeypatch.setattr(segments, "MANY", many)
+        for read in (lambda: reading.read_state(folder), lambda: reading.read_events(folder)):
+            with pytest.raises(RunDirectoryError, match="cannot be read"):
+                read()
+
+
 async def test_a_reader_sees_the_same_state_beside_a_writer(folder: Path) -> None:
     """Whole, half-merged or written on: `read_state` says what the events say, and refuses what they cannot be."""
     with open_ledger(folder, HandClock()) as ledger:

@@ -253,3 +253,13 @@ def test_a_time_beyond_all_calendars_is_a_mistake(fail: Fail, tmp_path: Path) ->
     pq.write_table(pa.table(columns), tmp_path / "t.parquet")
     [mistake] = fail("rows_from: t.parquet\n")
     assert "cannot be read as Parquet" in mistake.message
+
+
+def test_records_of_very_many_cells_are_not_gathered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is refused for its width is not held three hundred times over first; and each record is given once."""
+    monkeypatch.setattr(READ_CSV, "CELLS_AT_ONCE", 10)
+    path = tmp_path / "t.csv"
+    path.write_text("prompt,mood\n" + "".join(f"a{number},calm\n" for number in range(12)) + "b" + ",c" * 20 + "\n")
+    parts = list(READ_CSV._records(path, MISTAKES.Mistakes("t.csv"), 300))
+    assert [len(records) for _, records in parts] == [1, 5, 5, 3]
+    assert [line for lines, _ in parts for line in lines] == list(range(1, 15))
