@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TypeVar
 
 import pyarrow as pa
 
+from pipeline.kernel.ahead import one_ahead
 from pipeline.kernel.errors import RunDirectoryError
 from pipeline.kernel.garbage import give_back_memory, no_garbage_collector
 from pipeline.ledger import segments
@@ -28,30 +30,6 @@ FOLDED_AT_ONCE = 2**16
 _KINDS = pa.dictionary(pa.int8(), pa.string())
 """How kinds of events are kept where there are millions: each word once, and a byte for each event."""
 _MOMENTS = pa.schema([SCHEMA.field("at"), pa.field("event", _KINDS), SCHEMA.field("error_class")])
-
-
-def fold_segments(folder: Path, names: Sequence[SegmentName]) -> tuple[State, str]:
-    """Check and fold segments; returns what they say, and where the chain has come to."""
-    try:
-        return _folded(folder, names, fold_tables)
-    except ImpossibleMoveError:
-        # Together they only say that they cannot be true; one by one, which is the first that cannot.
-        return _folded(folder, names, fold_singly)
-
-
-def _folded(
-    folder: Path, names: Sequence[SegmentName], take_in: Callable[[State, Iterable[pa.Table]], None]
-) -> tuple[State, str]:
-    state, points = State(), {0: segments.GENESIS}
-    take_in(state, _in_batches(segments.read_tables(folder, names, segments.GENESIS, points)))
-    _give_back_after(state.last_seq)
-    return state, points[state.last_seq]
-
-
-def _give_back_after(events: int) -> None:
-    """Give back what so many events took; after few it would take longer than they did."""
-    if events > FOLDED_AT_ONCE:
-        give_back_memory()
 
 
 def _in_batches(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
@@ -163,10 +141,6 @@ class Reader:
             self._forget()
             raise
 
-    def is_of(self, names: Sequence[SegmentName]) -> bool:
-        """Whether what these segments say was read, all of it and no more."""
-        return set(names) == self._names and self.state.last_seq == max((name.last for name in names), default=0)
-
     @property
     def reached(self) -> str:
         """Where the chain stands after the last event."""
@@ -196,13 +170,18 @@ class Reader:
         """Take in what follows on the first `known` segments."""
         begun = self.state.last_seq
         points = {last: self._points[last] for last in (0, *(name.last for name in kept[:known]))}
-        read = segments.read_tables(self._folder, kept[known:], points[begun], points)
         moments = [self.moments]
-        tables = _in_batches(read)
-        take_in(self.state, _noting_moments(tables, moments) if self._notes_moments else tables)
+        tables = _in_batches(segments.read_tables(self._folder, kept[known:], points[begun], points))
+        if self._notes_moments:
+            tables = _noting_moments(tables, moments)
+        are_many = bool(kept) and kept[-1].last - begun > FOLDED_AT_ONCE
+        with one_ahead(tables) if are_many else contextlib.nullcontext(tables) as coming:
+            take_in(self.state, coming)
         self.moments = pa.concat_tables(moments)
         self._points = points
-        _give_back_after(self.state.last_seq - begun)
+        if are_many:
+            # After few it would take longer than they did.
+            give_back_memory()
 
     def _is_known(self, name: SegmentName) -> bool:
         """Whether what a segment holds was read: itself, or as the segments that a merge has put together in it."""

@@ -13,7 +13,6 @@ from typing import Protocol
 from pipeline.kernel.clock import Clock, SystemClock
 from pipeline.kernel.errors import MachineError, RunDirectoryError
 from pipeline.kernel.files import fsync_folder, hold_lock, make_folder, remove_leftovers
-from pipeline.kernel.garbage import no_garbage_collector
 from pipeline.ledger import segments
 from pipeline.ledger.ballast import FULL, give_up_ballast, take_ballast
 from pipeline.ledger.columns import shelve
@@ -21,7 +20,7 @@ from pipeline.ledger.events import Event, stamped
 from pipeline.ledger.fold import ImpossibleMoveError, JobState, State
 from pipeline.ledger.lock import LOCK, name_of_this_process, who_holds
 from pipeline.ledger.merging import Merging
-from pipeline.ledger.reading import Reader, fold_segments
+from pipeline.ledger.reading import Reader
 from pipeline.ledger.segments import SegmentName
 from pipeline.ledger.tiers import LARGE
 
@@ -284,7 +283,7 @@ def open_ledger(
     Args:
         durable: whether each event must survive whatever happens; False for a rehearsal, whose ledger is thrown away.
         follower: who keeps another copy of it.
-        known: who has read and checked it a moment ago: where it still is the same, its state is taken over.
+        known: who has read and checked it a moment ago: only what is new since is read, and its state is taken over.
 
     Raises:
         RunDirectoryError: another process holds it, or it is damaged; says who, or which file.
@@ -324,11 +323,9 @@ def _load(folder: Path, known: Reader | None) -> tuple[State, str]:
         fsync_folder(folder)
         remove_leftovers(folder)
         _tidy(folder)
-        names, _ = segments.list_segments(folder)
-        if known is not None and known.is_of(names):
-            return known.state, known.reached
-        with no_garbage_collector():
-            return fold_segments(folder, names)
+        reader = known or Reader(folder, moments=False)
+        reader.read()
+        return reader.state, reader.reached
     except ImpossibleMoveError as error:
         raise RunDirectoryError(f"the ledger in {folder} contradicts itself: {error}. Nothing was sent.") from None
     except OSError as error:

@@ -9,11 +9,24 @@ import sys
 import threading
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pyarrow as pa
 import pytest
-from ledger_doubles import AFTER, NOON_US, QUOTE, HandClock, NaiveJob, event, forge, life, numbered, write_ledger
+from ledger_doubles import (
+    AFTER,
+    NOON_US,
+    QUOTE,
+    HandClock,
+    NaiveJob,
+    event,
+    forge,
+    life,
+    numbered,
+    segment_paths,
+    write_ledger,
+)
 
 from pipeline.kernel.errors import RunDirectoryError
 from pipeline.ledger import columns, reading, records, segments, store
@@ -209,6 +222,30 @@ def test_what_is_read_on_is_held_against_what_was_read(folder: Path) -> None:
         assert reader.state.jobs["job-0"].request_id == "req-job-0-1"
         assert reader.state.request_ids["req-job-0-1"] == "job-0"
     assert rows_of(reader.state) == 5
+
+
+@pytest.mark.parametrize(("at_once", "is_large"), [(100, False), (8, True)])
+def test_a_large_ledger_is_read_while_it_is_folded(
+    at_once: int, is_large: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a thread of its own, which leaves with it, also when a later segment is damaged. A small one needs none."""
+    written = write_ledger(folder, [life("stored", f"job-{number}") for number in range(9)])
+    monkeypatch.setattr(reading, "FOLDED_AT_ONCE", at_once)
+    readers, real = set(), segments._open
+
+    def note(*asked: Any, **options: Any) -> Any:
+        readers.add(threading.get_ident())
+        return real(*asked, **options)
+
+    monkeypatch.setattr(segments, "_open", note)
+    assert reading.read_state(folder) == fold(written)
+    assert len(readers) == 1
+    assert (threading.get_ident() in readers) is not is_large
+    newest = segment_paths(folder)[-1]
+    newest.write_bytes(newest.read_bytes()[:-1])
+    with pytest.raises(RunDirectoryError, match="is damaged"):
+        reading.read_state(folder)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
 
 
 def test_what_is_folded_by_columns_can_be_gone_on_with(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -556,15 +556,41 @@ async def test_what_was_read_a_moment_ago_is_taken_over(folder: Path, monkeypatc
     known = Reader(folder)
     known.read()
     with monkeypatch.context() as patch:
-        patch.setattr(segments, "_read_content", lambda *_: pytest.fail("read again"))
+        patch.setattr(segments, "_read_file", lambda _, name: pytest.fail("read again") if "parquet" in name else b"")
         with open_ledger(folder, HandClock(), known=known) as ledger:
             assert ledger.state is known.state
             await ledger.record(event("submitted", "a"))
             await ledger.close()
     assert [each.event.value for each in read_events(folder)] == ["reserved", "submitted"]
+    taken_over = ledger.state
     with open_ledger(folder, HandClock(), known=known) as ledger:
-        assert ledger.state is not known.state
-        assert ledger.state == known.state == fold(read_events(folder))
+        # Its state has moved on without the reader: it is folded anew.
+        assert ledger.state is known.state is not taken_over
+        assert ledger.state == fold(read_events(folder))
+
+
+async def test_of_what_was_read_a_moment_ago_only_the_news_are_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another run has gone on in between: its events join what is known, and the next one follows on them."""
+    with open_ledger(folder, HandClock()) as ledger:
+        await ledger.record(event("reserved", "a"))
+        await ledger.close()
+    known = Reader(folder)
+    known.read()
+    with open_ledger(folder, HandClock()) as ledger:
+        await ledger.record(event("submitted", "a"))
+        await ledger.close()
+    old, new = segment_paths(folder)
+    read, real = [], segments._read_file
+    with monkeypatch.context() as patch:
+        patch.setattr(segments, "_read_file", lambda *asked: read.append(asked[1]) or real(*asked))
+        with open_ledger(folder, HandClock(), known=known) as ledger:
+            assert new.name in read
+            assert old.name not in read
+            await ledger.record(event("posted", "a"))
+            await ledger.close()
+    assert [each.event.value for each in read_events(folder)] == ["reserved", "submitted", "posted"]
 
 
 async def test_what_others_wrote_since_it_was_read_is_read(folder: Path) -> None:
@@ -594,7 +620,8 @@ async def test_a_state_that_went_further_than_the_disk_is_not_taken_over(folder:
         await ledger.close()
     known = Reader(folder)
     known.read()
-    known.state.apply(event("submitted", "a")._replace(seq=2))
+    too_far = known.state
+    too_far.apply(event("submitted", "a")._replace(seq=2))
     with open_ledger(folder, HandClock(), known=known) as ledger:
-        assert ledger.state == fold(read_events(folder)) != known.state
+        assert ledger.state == fold(read_events(folder)) != too_far
         await ledger.close()
