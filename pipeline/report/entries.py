@@ -25,7 +25,7 @@ from pipeline.report.columns import Column, column_of, joined, taken, values_of
 
 if TYPE_CHECKING:
     # At run time whoever only looks at a run directory need not wait for what reads manifests.
-    from pipeline.jobs import Job, Kind
+    from pipeline.jobs import Kind
     from pipeline.manifest import Entry
     from pipeline.manifest.campaign import Entries
 
@@ -43,19 +43,15 @@ _FIELDS: list[pa.Field[Any]] = [
     pa.field("job_id", pa.string()),
     pa.field("model", pa.string()),
     pa.field("priority", pa.int64()),
-    pa.field("params", pa.string()),
+    pa.field("prompt", pa.string()),
+    pa.field("settings", pa.string()),
     pa.field("variables", pa.string()),
 ]
 _SCHEMA = pa.schema(_FIELDS)
-_FORM = 1
+_FORM = 2
 """Of what is kept, in the mark of a campaign: another number for each change in what is made of the same entries."""
 _KEY = ("row", "id", "job_id")
 _NOTHING = "{}"
-_BEFORE_PROMPT = '{"prompt":"'
-_UNMASKED = '[^"\\\\\\x00-\\x1f]*'
-"""Text that stands in JSON as it is."""
-_PLAIN_PROMPT = f'^{{"prompt":"{_UNMASKED}"(,"|}}$)'
-"""Parameters that begin with a prompt in which JSON has nothing to mask."""
 LINES_AT_ONCE = 2**14
 """Lines of which something is made together."""
 
@@ -198,7 +194,8 @@ class Lines(Sequence[Line]):
 
     def _lines(self, table: pa.Table) -> Iterator[Line]:
         columns = (values_of(table[name]) for name in (*_KEY[:2], "replicate", "job_id", "model"))
-        params = self._read(lambda: _objects(_params, table["params"]))
+        settings = self._read(lambda: _objects(_settings, table["settings"]))
+        params = map(_together, values_of(table["prompt"]), settings)
         variables = self._read(lambda: _objects(json.loads, table["variables"]))
         return map(Line, *columns, params, variables)
 
@@ -262,7 +259,7 @@ def mark_of(entries: Sequence[Entry]) -> bytes:
 def _marks(columns: Entries) -> Iterator[bytes]:
     yield b"%d" % _FORM
     kinds = dict.fromkeys([job.kind for job in columns.jobs])
-    yield orjson.dumps([(kind.model, kind.replicate, _params_text(kind.params)) for kind in kinds])
+    yield orjson.dumps([(kind.model, kind.replicate, _settings_text(kind.params)) for kind in kinds])
     yield orjson.dumps(columns.job_ids)
     yield orjson.dumps(columns.row_ids)
     yield columns.rows.tobytes()
@@ -310,7 +307,8 @@ def _part_of(columns: Entries, part: slice) -> pa.Table:
             "job_id": [job.job_id for job in jobs],
             "model": [kind.model for kind in kinds],
             "priority": columns.priorities[part],
-            "params": _params_texts(jobs),
+            "prompt": [job.prompt for job in jobs],
+            "settings": _settings_texts(kinds),
             "variables": _variables_texts(columns.variables[part]),
         }
     )
@@ -320,12 +318,14 @@ def as_lines(lines: Sequence[Line]) -> Lines:
     """Lines by columns, whatever they were before."""
     if isinstance(lines, Lines):
         return lines
+    parted = [_parted(line.params) for line in lines]
     return Lines(
         _table_of(
             {
                 **{name: [getattr(line, name) for line in lines] for name in (*_KEY, "replicate", "model")},
                 "priority": [0] * len(lines),
-                "params": [_params_text(line.params) for line in lines],
+                "prompt": [prompt for prompt, _ in parted],
+                "settings": [settings for _, settings in parted],
                 "variables": [_variables_text(line.variables) for line in lines],
             }
         )
@@ -350,26 +350,33 @@ def _table_of(columns: Mapping[str, Sequence[Any]]) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=_SCHEMA)
 
 
-def _params_texts(jobs: Sequence[Job]) -> Any:
-    """What `_params_text` makes of the parameters of each; what jobs of a kind share is written once."""
-    endings: dict[Kind, str] = {}
-    for kind in {job.kind: None for job in jobs}:
-        endings[kind] = f",{_params_text(kind.params)[1:]}" if kind.params else "}"
-    prompts = pa.array([job.prompt for job in jobs], pa.string())
-    is_plain = pc.match_substring_regex(prompts, f"^{_UNMASKED}$")
-    masked = [orjson.dumps(prompt).decode() for prompt in prompts.filter(pc.invert(is_plain)).to_pylist()]
-    quoted = pc.binary_join_element_wise('"', prompts, '"', "")
-    texts = pc.replace_with_mask(quoted, pc.invert(is_plain), pa.array(masked, pa.string()))
-    ends = pa.array([endings[job.kind] for job in jobs], pa.string())
-    return pc.binary_join_element_wise('{"prompt":', texts, ends, "")
+def _settings_texts(kinds: Sequence[Kind]) -> list[str]:
+    """What `_settings_text` makes of each; what jobs of a kind share is written once."""
+    texts = {kind: _settings_text(kind.params) for kind in dict.fromkeys(kinds)}
+    return list(map(texts.__getitem__, kinds))
 
 
-def _params_text(params: Mapping[str, Any]) -> str:
-    plain = params if type(params) is dict else dict(params)
+def _settings_text(settings: Mapping[str, Any]) -> str:
+    plain = settings if type(settings) is dict else dict(settings)
     try:
         return orjson.dumps(plain).decode()
     except TypeError:
         return json.dumps(plain)
+
+
+def _parted(params: Mapping[str, Any]) -> tuple[str | None, str]:
+    """The prompt, and the text of all other parameters. What is no proper text stays among these."""
+    prompt = params.get("prompt")
+    if isinstance(prompt, str):
+        with contextlib.suppress(UnicodeEncodeError):
+            prompt.encode()
+            return prompt, _settings_text({name: value for name, value in params.items() if name != "prompt"})
+    return None, _settings_text(params)
+
+
+def _together(prompt: str | None, settings: dict[str, Any]) -> dict[str, Any]:
+    """All parameters of a line, the prompt first."""
+    return settings if prompt is None else {"prompt": prompt, **settings}
 
 
 def _asked(table: pa.Table, names: Collection[str]) -> dict[str, Column]:
@@ -377,24 +384,18 @@ def _asked(table: pa.Table, names: Collection[str]) -> dict[str, Column]:
 
     What lines have in common is read once, and most are alike in all but the prompt.
     """
-    texts = table["params"].combine_chunks()
-    is_plain = pc.match_substring_regex(texts, _PLAIN_PROMPT)
-    # The prompt and the rest in turns.
-    halves = pc.split_pattern(
-        pc.utf8_slice_codeunits(texts.filter(is_plain), len(_BEFORE_PROMPT)), '"', max_splits=1
-    ).flatten()
-    others = pc.binary_join_element_wise("{", pc.utf8_ltrim(halves[1::2], ","), "")
-    prompts = pc.replace_with_mask(pa.nulls(len(texts), pa.string()), is_plain, halves[::2])
-    params = pc.replace_with_mask(texts, is_plain, others).dictionary_encode()
+    settings = table["settings"].combine_chunks().dictionary_encode()
     variables = table["variables"].combine_chunks().dictionary_encode()
-    known_params = _objects(_params, params.dictionary)
+    known_settings = _objects(_settings, settings.dictionary)
     known_variables = _objects(json.loads, variables.dictionary)
     count = max(1, len(known_variables))
-    pairs = pc.add(pc.multiply(params.indices.cast(pa.int64()), count), variables.indices).dictionary_encode()
-    forms = [{**known_variables[pair % count], **known_params[pair // count]} for pair in pairs.dictionary.to_pylist()]
+    pairs = pc.add(pc.multiply(settings.indices.cast(pa.int64()), count), variables.indices).dictionary_encode()
+    forms = [
+        {**known_variables[pair % count], **known_settings[pair // count]} for pair in pairs.dictionary.to_pylist()
+    ]
     columns = {name: taken(column_of([form.get(name) for form in forms]), pairs.indices) for name in names}
     if "prompt" in columns:
-        columns["prompt"] = _either(prompts, columns["prompt"])
+        columns["prompt"] = _either(table["prompt"].combine_chunks(), columns["prompt"])
     return columns
 
 
@@ -413,7 +414,7 @@ def _objects(read: Callable[[str], Any], texts: Any) -> list[dict[str, Any]]:
     return values
 
 
-def _params(text: str) -> Any:
+def _settings(text: str) -> Any:
     try:
         return orjson.loads(text)
     except ValueError:
@@ -473,17 +474,36 @@ def _read(folder: Path, columns: list[str]) -> pa.Table:
     try:
         # Without threads: a command that ends while Arrow's are still being started is aborted.
         source = pa.BufferReader((folder / FILE).read_bytes())
-        table = pq.ParquetFile(source).read(columns=columns, use_threads=False)
+        file = pq.ParquetFile(source)
+        if "prompt" in columns and "params" in file.schema_arrow.names:
+            table = _of_older(file.read(use_threads=False))
+        else:
+            table = file.read(columns=columns, use_threads=False)
     except FileNotFoundError:
         raise RunDirectoryError(f"{folder} is not a run directory: it has no {FILE}") from None
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, TypeError) as error:
         raise _unreadable(folder, error) from None
     if missing := set(columns) - set(table.column_names):
         raise _unreadable(folder, f"it has no column {min(missing)}")
     for name in columns:
-        if table[name].type != _SCHEMA.field(name).type or table[name].null_count:
+        if table[name].type != _SCHEMA.field(name).type or (table[name].null_count and name != "prompt"):
             raise _unreadable(folder, f"its column {name} is none of a run directory's")
-    return table
+    return table.select(columns)
+
+
+def _of_older(table: pa.Table) -> pa.Table:
+    """The columns of today, where a run of an older version has kept the prompt among the other parameters."""
+    parts = [table.slice(first, LINES_AT_ONCE) for first in range(0, max(1, len(table)), LINES_AT_ONCE)]
+    return pa.concat_tables(map(_part_of_older, parts))
+
+
+def _part_of_older(table: pa.Table) -> pa.Table:
+    parted = [_parted(params) for params in _objects(_settings, table["params"])]
+    return (
+        table.drop_columns("params")
+        .append_column("prompt", pa.array([prompt for prompt, _ in parted], pa.string()))
+        .append_column("settings", pa.array([settings for _, settings in parted], pa.string()))
+    )
 
 
 def _unreadable(folder: Path, why: Exception | str) -> RunDirectoryError:

@@ -149,11 +149,11 @@ def _with_type(value: object) -> tuple[type, object]:
 @pytest.mark.parametrize(
     "text",
     [
-        *('{"prompt":"a"', '{"prompt":"a",}', '{"prompt":"a",,"b":1}', '{"prompt":"a"}{}', '{"prompt":"a"x"b":1}'),
-        *("[]", "5", "{'a':1}", "", '"a":1}', '",}', '"}', ',"a":1}', "}"),
+        *('{"a":1', '{"a":1,}', '{"a":1,,"b":1}', '{"a":1}{}', '{"a":1x"b":1}'),
+        *("[]", "5", "{'a':1}", "", '"a":1}', "}"),
     ],
 )
-@pytest.mark.parametrize("name", ["params", "variables"])
+@pytest.mark.parametrize("name", ["settings", "variables"])
 def test_rows_that_are_no_rows_are_refused_in_either_way(text: str, name: str) -> None:
     """A directory whose rows cannot be read says so, and nothing is made up for them."""
     whole = as_lines([Line(1, "x", 1, "k1-1", "kling-2", {"prompt": "a"}, {})])._table

@@ -18,16 +18,19 @@ from typing import Any
 
 import orjson
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from report_doubles import NOON_US, event, life, line, state_of
 
 from pipeline.jobs import make_job
+from pipeline.kernel.errors import RunDirectoryError
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import State
 from pipeline.manifest import Entry
 from pipeline.report import columns
 from pipeline.report.columns import column_of, csv_bytes, harmless
-from pipeline.report.entries import _FORM, Line, lines_of, load_lines, mark_of, mark_of_kept
+from pipeline.report.entries import _FORM, Line, lines_of, load_keys, load_lines, mark_of, mark_of_kept
 from pipeline.report.summary import summarise
 from pipeline.report.write import write_report
 from pipeline.runlog import RunLog
@@ -216,7 +219,7 @@ def test_what_is_kept_of_the_same_rows_changes_together_with_their_mark() -> Non
     """Else a directory would keep what an older version made of them. When this fails, `_FORM` is to be raised."""
     lines = lines_of([one_entry(variables={"v": True, "w": "東京"}, prompt='"p"')])
     assert (_FORM, lines._table.to_pylist()) == (
-        1,
+        2,
         [
             {
                 "row": 3,
@@ -225,7 +228,8 @@ def test_what_is_kept_of_the_same_rows_changes_together_with_their_mark() -> Non
                 "job_id": "k1-da78c045f179c3bd5e494565",
                 "model": "kling-2",
                 "priority": 0,
-                "params": r'{"prompt":"\"p\"","duration":5}',
+                "prompt": '"p"',
+                "settings": '{"duration":5}',
                 "variables": r'{"v": true, "w": "\u6771\u4eac"}',
             }
         ],
@@ -415,7 +419,7 @@ def _as_python_writes(table: Mapping[str, Sequence[Any]]) -> bytes:
 
 
 def test_the_lines_of_jobs_that_share_a_kind_keep_the_parameters_of_each(tmp_path: Path) -> None:
-    """The text that is kept is that of all parameters in their order, whatever a prompt has in it."""
+    """In their order, the prompt first, whatever it has in it."""
     kinds = [{"duration": 5, "negative_prompt": 'a "b"'}, {"duration": 10}]
     prompts = ['say "hi"', "東京", "a\nb", "\\"]
     jobs = [
@@ -426,6 +430,24 @@ def test_the_lines_of_jobs_that_share_a_kind_keep_the_parameters_of_each(tmp_pat
     entries = [Entry(row, "x", job, mine, 0) for row, (job, mine) in enumerate(zip(jobs, variables, strict=True))]
     lines_of(entries).save(tmp_path)
     assert [each.params for each in load_lines(tmp_path)] == [job.params for job in jobs]
+    assert [list(each.params) for each in load_lines(tmp_path)] == [list(job.params) for job in jobs]
     assert [each.variables for each in load_lines(tmp_path)] == variables
-    texts = pd.read_parquet(tmp_path / "jobs.parquet")["params"]
-    assert list(texts) == [orjson.dumps(job.params).decode() for job in jobs]
+
+
+def test_rows_that_an_older_version_kept_are_read(tmp_path: Path) -> None:
+    """The prompt stood among the parameters then; what a line asks for is the same, and the next run keeps it anew."""
+    entries = [one_entry(prompt=text, variables={"n": n}) for n, text in enumerate(['say "hi"', "東京", "a\nb", "\\"])]
+    new = lines_of(entries)
+    params = pa.array([orjson.dumps(dict(line.params)).decode() for line in new])
+    old = new._table.drop_columns(["prompt", "settings"]).add_column(6, "params", params)
+    pq.write_table(old, tmp_path / "jobs.parquet")
+    assert load_lines(tmp_path)._table.equals(new._table)
+    assert list(load_keys(tmp_path)) == list(new.keys)
+    for broken in ("[]", "{"):
+        pq.write_table(old.set_column(6, "params", pa.array([broken] * 4)), tmp_path / "jobs.parquet")
+        with pytest.raises(RunDirectoryError, match=r"jobs\.parquet cannot be read"):
+            load_lines(tmp_path)
+    pq.write_table(old.slice(0, 0), tmp_path / "jobs.parquet")
+    assert list(load_lines(tmp_path)) == []
+    assert new.save(tmp_path)
+    assert not load_lines(tmp_path).save(tmp_path)
