@@ -172,11 +172,9 @@ class Reader:
         points = {last: self._points[last] for last in (0, *(name.last for name in kept[:known]))}
         moments = [self.moments]
         tables = _in_batches(segments.read_tables(self._folder, kept[known:], points[begun], points))
-        if self._notes_moments:
-            tables = _noting_moments(tables, moments)
         are_many = bool(kept) and kept[-1].last - begun > FOLDED_AT_ONCE
         with one_ahead(tables) if are_many else contextlib.nullcontext(tables) as coming:
-            take_in(self.state, coming)
+            take_in(self.state, _noting_moments(coming, moments) if self._notes_moments else coming)
         self.moments = pa.concat_tables(moments)
         self._points = points
         if are_many:

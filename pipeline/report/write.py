@@ -5,13 +5,16 @@ from __future__ import annotations
 import codecs
 import contextlib
 import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.kernel.ahead import one_ahead
 from pipeline.kernel.files import make_folder, replacing, write_file
 from pipeline.kernel.garbage import give_back_memory
 from pipeline.ledger.fold import State
@@ -36,7 +39,8 @@ def write_report(
     report = folder / "report"
     make_folder(report)
     write_file(report / classes.FILE, csv_bytes(by_columns(classes.errors_by_class(lines, state), classes.COLUMNS)))
-    _write_results(report, tables.results_in_parts(lines, state, live=live))
+    with one_ahead(tables.results_in_parts(lines, state, live=live)) as parts:
+        _write_results(report, parts)
     if len(lines) > LINES_AT_ONCE:
         # What the page takes must not come on top of what the tables took.
         give_back_memory()
@@ -51,23 +55,25 @@ def write_report(
         give_back_memory()
 
 
-def _write_results(report: Path, parts: Iterable[tuple[Table, pa.Table]]) -> None:
-    """Write results.csv and results.parquet, part by part, of which the first is never missing."""
+def _write_results(report: Path, parts: Iterator[tuple[Table, pa.Table]]) -> None:
+    """Write results.csv and, beside it in a thread, results.parquet, part by part. The first part is never missing."""
+    rows, table = first = next(parts)
     with contextlib.ExitStack() as stack:
         as_csv, as_parquet = (
             stack.enter_context(replacing(report / name)) for name in ("results.csv", "results.parquet")
         )
-        parquet: pq.ParquetWriter | None = None
-        for rows, table in parts:
-            if parquet is None:
-                as_csv(csv_head(rows))
-                file = pa.PythonFile(_Sink(as_parquet), mode="w")
-                # A dictionary of values that are there once takes longer to make, and more room, than they do.
-                alike: Any = [name for name in table.column_names if name not in tables.OF_ONE_LINE]
-                parquet = stack.enter_context(pq.ParquetWriter(file, for_pandas(table.schema), use_dictionary=alike))
-            parquet.write_table(table)
+        as_csv(csv_head(rows))
+        file = pa.PythonFile(_Sink(as_parquet), mode="w")
+        # A dictionary of values that are there once takes longer to make, and more room, than they do.
+        alike: Any = [name for name in table.column_names if name not in tables.OF_ONE_LINE]
+        parquet = stack.enter_context(pq.ParquetWriter(file, for_pandas(table.schema), use_dictionary=alike))
+        # Last, so that whatever happens its work has ended when the file is closed.
+        beside = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="parquet"))
+        for rows, table in itertools.chain([first], parts):
+            writing = beside.submit(parquet.write_table, table)
             for lines in csv_lines(rows):
                 as_csv(lines)
+            writing.result()
 
 
 class _Sink(io.RawIOBase):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from pipeline.kernel.errors import MachineError
 from pipeline.kernel.garbage import no_garbage_collector
 from pipeline.ledger.fold import State
 from pipeline.looking.view import Look, look
-from pipeline.report.entries import Line
+from pipeline.report.entries import Line, load_lines
 
 
 def write_report(
@@ -37,9 +38,11 @@ def rewrite_report(
         RunDirectoryError: it is none, or it is damaged.
         MachineError: the disk refused.
     """
-    seen = look(folder, (clock or SystemClock()).now_us())
     with no_garbage_collector():
-        lines, summary = seen.lines(), seen.summary()
+        with ThreadPoolExecutor(1) as beside:
+            reading = beside.submit(load_lines, folder)
+            seen = look(folder, (clock or SystemClock()).now_us())
+        lines, summary = reading.result(), seen.summary()
         try:
             write_report(folder, lines, seen.state, summary, live=seen.is_held)
             _write_for_desk(seen, lines, summary, bom=bom, xlsx=xlsx)

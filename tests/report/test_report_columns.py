@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 import random
+import threading
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -19,6 +20,7 @@ from pipeline.kernel.errors import RunDirectoryError
 from pipeline.kernel.usd import format_usd
 from pipeline.ledger.fold import JobRecord, JobState, State
 from pipeline.report import entries, gallery, tables
+from pipeline.report import write as report_files
 from pipeline.report.columns import column_of, for_pandas, in_pandas, joined, parquet_bytes, typed, values_of
 from pipeline.report.entries import Line, Lines, as_lines, load_keys, load_lines
 from pipeline.report.summary import summarise
@@ -119,6 +121,34 @@ def test_a_report_that_cannot_be_written_leaves_the_one_that_was_there(tmp_path:
     with pytest.raises(OSError, match="the disk is full"):
         _write_results(tmp_path, broken())
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_file_is_not_closed_while_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that refuses the one table in the middle of writing the other: no file is left, and nothing crashes."""
+    has_failed, done = threading.Event(), []
+    write, close = pq.ParquetWriter.write_table, pq.ParquetWriter.close
+
+    def write_late(*asked: Any) -> None:
+        assert has_failed.wait(60)
+        write(*asked)
+        done.append("written")
+
+    def note_close(writer: pq.ParquetWriter) -> None:
+        done.append("closed")
+        close(writer)
+
+    def refuse(_rows: Any) -> Iterator[bytes]:
+        has_failed.set()
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", write_late)
+    monkeypatch.setattr(pq.ParquetWriter, "close", note_close)
+    monkeypatch.setattr(report_files, "csv_lines", refuse)
+    lines = [Line(1, "x", 1, "k1-1", "kling-2", {"prompt": "a"}, {})]
+    with pytest.raises(OSError, match="the disk is full"):
+        _write_results(tmp_path, tables.results_in_parts(lines, State()))
+    assert done == ["written", "closed"]
+    assert not list(tmp_path.iterdir())
 
 
 def test_pandas_finds_in_parquet_what_it_would_have_written() -> None:
