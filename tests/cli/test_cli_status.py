@@ -234,6 +234,20 @@ print("pyarrow" in sys.modules, "pandas" in sys.modules, file=sys.stderr)
     assert (str(types["cost_usd"]), str(types["duration_s"])) == ("string", "Float64")
 
 
+def test_no_garbage_is_looked_for_once_a_command_is_over(night: Path) -> None:
+    """Among a million jobs the interpreter would look half a second long, to free what goes with the process."""
+    code = f"""
+import gc, sys
+from pipeline.__main__ import main
+sys.argv = ["kling-batch", "status", {str(night)!r}]
+try: main()
+except SystemExit as ended: assert not ended.code
+print(gc.get_freeze_count() > 10_000, file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stderr == "True\n"
+
+
 def snapshot(folder: Path) -> dict[str, tuple[int, int, int]]:
     paths = [folder, *folder.rglob("*")]
     return {str(path): (path.stat().st_size, path.stat().st_mtime_ns, path.stat().st_ctime_ns) for path in paths}
