@@ -220,17 +220,16 @@ class Lines(Sequence[Line]):
             return self.take(numbers)
         return next(self._lines(self._table.slice(numbers, 1)))
 
-    def save(self, folder: Path) -> bool:
-        """Keep the lines in a run directory; returns whether others were kept there before, or none."""
+    def save(self, folder: Path) -> None:
+        """Keep the lines in a run directory; what is there already is left as it is."""
         sink = pa.BufferOutputStream()
         pq.write_table(self._table, sink, compression="zstd")
         data = sink.getvalue().to_pybytes()
         path = folder / FILE
         with contextlib.suppress(OSError):
             if not path.is_symlink() and read_regular_file(path, len(data)) == data:
-                return False
+                return
         write_file(path, data)
-        return True
 
 
 def lines_of(entries: Sequence[Entry]) -> Lines:

@@ -99,6 +99,17 @@ def read_summary(report: Path) -> dict[str, Any]:
     return summary if isinstance(summary, dict) else {}
 
 
+def take_back(report: Path) -> None:
+    """Have the report in a folder not be taken for a current one any more: the rows that it shows are to be replaced.
+
+    Raises:
+        OSError: the disk refused.
+    """
+    summary = read_summary(report)
+    if summary.get("events") is not None:
+        write_summary(report, summary | {"events": None})
+
+
 def is_complete(report: Path) -> bool:
     """Whether the files of a report are all there, beside the summary."""
     return all((report / name).is_file() and not (report / name).is_symlink() for name in _FILES)

@@ -30,6 +30,7 @@ from pipeline.mirror.mirror import Mirror
 from pipeline.provider.client import Client
 from pipeline.provider.settings import ProviderSettings
 from pipeline.report.entries import Lines, lines_of, mark_of, mark_of_kept
+from pipeline.report.summary import take_back
 from pipeline.runlog import LOGGER, RunLog
 from pipeline.runner.choice import price_of
 
@@ -76,7 +77,7 @@ class OpenProvider:
 
 def prepare_folder(
     folder: Path, campaign: Campaign, config: Config, *, untidy: bool, noted: str | None
-) -> tuple[Lines, bool, str | None]:
+) -> tuple[Lines, str | None]:
     """Lay the run directory out and keep in it what is being run.
 
     Args:
@@ -84,7 +85,7 @@ def prepare_folder(
         noted: what the last run has noted of its lines.
 
     Returns:
-        Its lines, whether they may be new there, and what is to be noted of them.
+        Its lines, and what is to be noted of them.
     """
     lines, mark = lines_of(campaign.entries), mark_of(campaign.entries)
     try:
@@ -95,15 +96,16 @@ def prepare_folder(
             if untidy or name not in ("videos", "posters"):
                 remove_leftovers(folder / name)
         # Made and compared only where they may be others: that takes seconds for a million.
-        is_kept = noted is not None and mark_of_kept(folder, mark) == noted
-        if not is_kept:
+        if noted is None or mark_of_kept(folder, mark) != noted:
+            # First, and also if the same are there: a run may have died right here, and no report shows what it kept.
+            take_back(folder / "report")
             lines.save(folder)
+            noted = mark_of_kept(folder, mark)
         write_file(folder / f"manifest{campaign.source.suffix.lower()}", campaign.source.read_bytes())
         write_file(folder / "config.yaml", dump_config(config).encode())
     except OSError as error:
         raise MachineError(f"{folder} cannot be written: {error.strerror}. Nothing was sent.") from None
-    # Also what was the same may be of a run that died right here, and no report shows it.
-    return lines, not is_kept, noted if is_kept else mark_of_kept(folder, mark)
+    return lines, noted
 
 
 @contextlib.asynccontextmanager

@@ -105,7 +105,7 @@ async def run(
             # A mirror brings videos back beside the ledger, and may have died while it did.
             untidy = mirror is not None or not is_tidy(ledger.state)
             noted = noted_rows(ledger.state)
-            lines, has_new_rows, mark = prepare_folder(folder, campaign, config, untidy=untidy, noted=noted)
+            lines, mark = prepare_folder(folder, campaign, config, untidy=untidy, noted=noted)
             if mirror is not None:
                 await asyncio.to_thread(mirror.publish, ROWS)
             async with open_provider(config, folder, key, clock, stage=stage) as provider:
@@ -128,7 +128,6 @@ async def run(
                             options,
                             watcher,
                             lines,
-                            has_new_rows=has_new_rows,
                             mark=mark,
                             tells=webhook is not None,
                             rehearsed=stage is not None,
@@ -153,7 +152,6 @@ async def _run_engine(
     watcher: Watcher,
     lines: Lines,
     *,
-    has_new_rows: bool,
     mark: str | None,
     tells: bool,
     rehearsed: bool,
@@ -186,7 +184,7 @@ async def _run_engine(
             await asyncio.wait([housekeeping])
         watcher.ended()
         is_idle = state.last_seq == begun_seq
-        shown_seq = before_seq if is_idle and not has_new_rows else None
+        shown_seq = before_seq if is_idle else None
         result = await close_run(live, config, provider.bill(), shown_seq)
         return dataclasses.replace(result, notice=notice_of(campaign, result, state, is_idle=is_idle))
 

@@ -8,13 +8,14 @@ import subprocess
 import sys
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pandas as pd
 import pytest
 from conftest import FAST, Command
 
 from pipeline.engine.context import RunContext
+from pipeline.kernel.errors import MachineError
 from pipeline.manifest import load_manifest
 from pipeline.report import entries
 from pipeline.runner import opening, running
@@ -131,26 +132,42 @@ def test_rows_that_are_kept_already_are_not_made_again(
     assert not makes_rows()
 
 
-def test_rows_that_a_run_kept_and_died_are_new_to_the_next(command: Command, manifest: str) -> None:
-    """It died before it said that it began: the report must show them all the same."""
-    command("run", manifest, *FAST)
-    Path(manifest).write_text(Path(manifest).read_text().replace("cozy", "wild"))
-    assert entries.lines_of(load_manifest(Path(manifest)).entries).save(Path("outputs/m"))
-    assert command("run", manifest, *FAST).code == 0
-    assert "wild" in Path("outputs/m/report/results.csv").read_text()
-
-
-def test_rows_of_which_no_run_has_noted_anything_may_be_new(
-    command: Command, manifest: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("is_noted", [True, False], ids=["", "of an older version"])
+def test_rows_that_a_run_kept_and_died_are_new_to_the_next(
+    is_noted: bool, command: Command, manifest: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a directory of an older version, whose runs noted nothing, and one of them died after it had kept its rows."""
+    """It died before it said that it began: the report must show them all the same. Older versions noted no rows."""
     with monkeypatch.context() as patch:
-        patch.setattr(opening, "mark_of_kept", lambda *_: None)
+        if not is_noted:
+            patch.setattr(opening, "mark_of_kept", lambda *_: None)
         command("run", manifest, *FAST)
     Path(manifest).write_text(Path(manifest).read_text().replace("cozy", "wild"))
-    assert entries.lines_of(load_manifest(Path(manifest)).entries).save(Path("outputs/m"))
+    entries.lines_of(load_manifest(Path(manifest)).entries).save(Path("outputs/m"))
     assert command("run", manifest, *FAST).code == 0
     assert "wild" in Path("outputs/m/report/results.csv").read_text()
+
+
+def test_a_report_made_between_two_runs_that_died_is_not_taken_for_current(
+    command: Command, manifest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both died after they had kept their rows, the second those of the last whole run: as many jobs, other words."""
+    command("run", manifest, *FAST)
+    calm, results = Path(manifest).read_text(), Path("outputs/m/report/results.csv")
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "open_provider", no_provider)
+        Path(manifest).write_text(calm.replace("cozy", "wild"))
+        assert command("run", manifest, *FAST).code == 6
+        assert command("report", "outputs/m").code == 0
+        assert "wild" in results.read_text()
+        Path(manifest).write_text(calm)
+        assert command("run", manifest, *FAST).code == 6
+        assert json.loads(results.with_name("summary.json").read_bytes())["jobs"] == 2, "a summary is always there"
+    assert command("run", manifest, *FAST).code == 0
+    assert "wild" not in results.read_text()
+
+
+def no_provider(*_: Any, **__: Any) -> NoReturn:
+    raise MachineError("no room")
 
 
 def test_a_report_made_beside_an_idle_run_is_not_what_is_left(
