@@ -183,6 +183,14 @@ def write_file(path: Path, data: bytes | memoryview) -> None:
         write(data)
 
 
+def keep_file(path: Path, data: bytes) -> None:
+    """Have `path` hold `data`, as `write_file`. Where it does already, it is left alone: a look takes no flush."""
+    with contextlib.suppress(OSError):
+        if not path.is_symlink() and read_regular_file(path, len(data)) == data:
+            return
+    write_file(path, data)
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Callable[[bytes | memoryview], None]]:
     """What writes a file in parts for the block; it has its name, durably, once the block has ended well."""

@@ -19,7 +19,7 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 
 from pipeline.kernel.errors import RunDirectoryError
-from pipeline.kernel.files import open_regular_file, read_regular_file, write_file
+from pipeline.kernel.files import keep_file, open_regular_file
 from pipeline.ledger.records import Numbers, array_of
 from pipeline.report.columns import Column, column_of, joined, taken, values_of
 
@@ -224,12 +224,7 @@ class Lines(Sequence[Line]):
         """Keep the lines in a run directory; what is there already is left as it is."""
         sink = pa.BufferOutputStream()
         pq.write_table(self._table, sink, compression="zstd")
-        data = sink.getvalue().to_pybytes()
-        path = folder / FILE
-        with contextlib.suppress(OSError):
-            if not path.is_symlink() and read_regular_file(path, len(data)) == data:
-                return
-        write_file(path, data)
+        keep_file(folder / FILE, sink.getvalue().to_pybytes())
 
 
 def lines_of(entries: Sequence[Entry]) -> Lines:

@@ -21,7 +21,7 @@ from pipeline.engine.context import Listener, RunContext
 from pipeline.engine.stopping import LeavingError, Stopping
 from pipeline.kernel.clock import Clock, to_datetime
 from pipeline.kernel.errors import MachineError
-from pipeline.kernel.files import make_folder, remove_leftovers, write_file
+from pipeline.kernel.files import keep_file, make_folder, remove_leftovers
 from pipeline.kernel.usd import MicroUsd
 from pipeline.ledger.store import Ledger
 from pipeline.manifest import Campaign
@@ -101,8 +101,8 @@ def prepare_folder(
             take_back(folder / "report")
             lines.save(folder)
             noted = mark_of_kept(folder, mark)
-        write_file(folder / f"manifest{campaign.source.suffix.lower()}", campaign.source.read_bytes())
-        write_file(folder / "config.yaml", dump_config(config).encode())
+        keep_file(folder / f"manifest{campaign.source.suffix.lower()}", campaign.source.read_bytes())
+        keep_file(folder / "config.yaml", dump_config(config).encode())
     except OSError as error:
         raise MachineError(f"{folder} cannot be written: {error.strerror}. Nothing was sent.") from None
     return lines, noted

@@ -18,6 +18,7 @@ from pipeline.kernel import files
 from pipeline.kernel.files import (
     hold_lock,
     is_held,
+    keep_file,
     make_folder,
     open_temporary,
     remove_leftovers,
@@ -125,6 +126,27 @@ def test_a_link_under_the_final_name_is_replaced_not_followed(tmp_path: Path) ->
     assert victim.read_bytes() == OLD
     assert not (tmp_path / "file").is_symlink()
     assert (tmp_path / "file").read_bytes() == NEW
+
+
+@pytest.mark.parametrize("before", [None, OLD, NEW[:-1], NEW + b"!", NEW[:-1] + b"!"])
+def test_a_file_that_holds_what_it_is_to_hold_is_left_alone(before: bytes | None, disk: Disk, tmp_path: Path) -> None:
+    """Whatever else is there is replaced, as by any write; also a link to the very same bytes."""
+    path = tmp_path / "file"
+    if before is not None:
+        path.write_bytes(before)
+    keep_file(path, NEW)
+    assert path.read_bytes() == NEW
+    assert "fsync file" in disk.calls
+    flushes = disk.calls.count("fsync file")
+    kept = path.stat()
+    keep_file(path, NEW)
+    assert path.stat() == kept
+    assert disk.calls.count("fsync file") == flushes
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    keep_file(path, NEW)
+    assert not path.is_symlink()
+    assert path.read_bytes() == NEW
 
 
 @pytest.mark.parametrize("planted", ["link", "dangling link", "file"])
