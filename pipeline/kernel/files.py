@@ -186,9 +186,17 @@ def write_file(path: Path, data: bytes | memoryview) -> None:
 def keep_file(path: Path, data: bytes) -> None:
     """Have `path` hold `data`, as `write_file`. Where it does already, it is left alone: a look takes no flush."""
     with contextlib.suppress(OSError):
-        if not path.is_symlink() and read_regular_file(path, len(data)) == data:
+        if not path.is_symlink() and _holds(path, memoryview(data)):
             return
     write_file(path, data)
+
+
+def _holds(path: Path, data: memoryview) -> bool:
+    """Whether a file has these bytes. A piece at a time: they may be many."""
+    with open(open_regular_file(path), "rb", buffering=0) as file:
+        if os.fstat(file.fileno()).st_size != len(data):
+            return False
+        return all(file.read(_CHUNK) == data[first : first + _CHUNK] for first in range(0, len(data), _CHUNK))
 
 
 @contextlib.contextmanager

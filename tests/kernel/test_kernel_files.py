@@ -129,8 +129,11 @@ def test_a_link_under_the_final_name_is_replaced_not_followed(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("before", [None, OLD, NEW[:-1], NEW + b"!", NEW[:-1] + b"!"])
-def test_a_file_that_holds_what_it_is_to_hold_is_left_alone(before: bytes | None, disk: Disk, tmp_path: Path) -> None:
+def test_a_file_that_holds_what_it_is_to_hold_is_left_alone(
+    before: bytes | None, disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever else is there is replaced, as by any write; also a link to the very same bytes."""
+    monkeypatch.setattr(files, "_CHUNK", 7)
     path = tmp_path / "file"
     if before is not None:
         path.write_bytes(before)
