@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 
@@ -18,6 +18,9 @@ from pipeline.kernel.usd import MicroUsd
 from pipeline.ledger.fold import JobRecord, JobState, State
 from pipeline.manifest import Entry
 from pipeline.models import find_model
+
+if TYPE_CHECKING:
+    from pipeline.ledger.records import Texts
 
 PAID = (JobState.POSTED, JobState.STORED)
 ON_ITS_WAY = (JobState.RESERVED, JobState.SUBMITTED, JobState.IN_DOUBT, JobState.POSTED)
@@ -132,7 +135,7 @@ class Rebought:
     liability: MicroUsd
 
 
-def paid_and_unasked(job_ids: Sequence[str], state: State) -> dict[str, JobRecord]:
+def paid_and_unasked(job_ids: Iterable[str] | Texts, state: State) -> dict[str, JobRecord]:
     """The records that hold money and whose ids are not among these: removed rows, or ids made differently."""
     unpaid = (JobState.VOIDED, JobState.FAILED)
     return {record.job_id: record for record in state.jobs.beside(job_ids) if record.state not in unpaid}

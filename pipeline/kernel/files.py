@@ -186,12 +186,12 @@ def write_file(path: Path, data: bytes | memoryview) -> None:
 def keep_file(path: Path, data: bytes) -> None:
     """Have `path` hold `data`, as `write_file`. Where it does already, it is left alone: a look takes no flush."""
     with contextlib.suppress(OSError):
-        if not path.is_symlink() and _holds(path, memoryview(data)):
+        if not path.is_symlink() and _holds(path, data):
             return
     write_file(path, data)
 
 
-def _holds(path: Path, data: memoryview) -> bool:
+def _holds(path: Path, data: bytes) -> bool:
     """Whether a file has these bytes. A piece at a time: they may be many."""
     with open(open_regular_file(path), "rb", buffering=0) as file:
         if os.fstat(file.fileno()).st_size != len(data):

@@ -9,11 +9,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from pipeline.jobs import Job
 from pipeline.kernel.errors import Mistake
 from pipeline.models.base import Scalar
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 ORDERS = ("balanced", "file", "cheapest")
 """In which order jobs of one priority start: over the variants evenly, as written, or by price."""
@@ -53,6 +56,7 @@ class Entries(Sequence[Entry]):
         self._axes: list[Mapping[str, Scalar]] = []
         self._tags: list[tuple[str, ...]] = []
         self._job_ids: list[str] = []
+        self._job_texts: pa.ChunkedArray[Any] | None = None
         self.distinct: int | None = None
         """How many different jobs there are, where whoever made the entries has said so."""
 
@@ -138,6 +142,15 @@ class Entries(Sequence[Entry]):
         return self._job_ids
 
     @property
+    def job_texts(self) -> pa.ChunkedArray[Any]:
+        """The id of the job of each as Arrow has it, which takes long to make of a million."""
+        import pyarrow as pa
+
+        if self._job_texts is None or len(self._job_texts) != len(self._jobs):
+            self._job_texts = pa.chunked_array([pa.array(self.job_ids, pa.string())])
+        return self._job_texts
+
+    @property
     def rows(self) -> array[int]:
         """The row of each."""
         return self._rows
@@ -178,9 +191,9 @@ def jobs_of(entries: Sequence[Entry]) -> Sequence[Job]:
     return entries.jobs if isinstance(entries, Entries) else [entry.job for entry in entries]
 
 
-def job_ids_of(entries: Sequence[Entry]) -> Sequence[str]:
+def job_ids_of(entries: Sequence[Entry]) -> pa.ChunkedArray[Any]:
     """The id of the job of each entry, in their order."""
-    return entries.job_ids if isinstance(entries, Entries) else [entry.job.job_id for entry in entries]
+    return by_columns(entries).job_texts
 
 
 def count_rows(entries: Sequence[Entry]) -> int:

@@ -232,7 +232,8 @@ def lines_of(entries: Sequence[Entry]) -> Lines:
     from pipeline.manifest.campaign import by_columns
 
     columns = by_columns(entries)
-    keys = Keys(list(columns.rows), list(columns.row_ids), list(columns.job_ids))
+    rows = pa.chunked_array([array_of(np.frombuffer(columns.rows, columns.rows.typecode))])
+    keys = Keys(rows, list(columns.row_ids), list(columns.job_ids))
     return Lines(functools.partial(_made_of, columns), keys=keys)
 
 
@@ -445,14 +446,14 @@ def load_lines(folder: Path, only: Collection[str] | None = None) -> Lines:
     return Lines(table if only is None else table.filter(_are_among(table["job_id"], only)), folder)
 
 
-def are_of(folder: Path, job_ids: Sequence[str]) -> bool:
+def are_of(folder: Path, job_ids: pa.ChunkedArray[Any]) -> bool:
     """Whether the lines of a run directory's campaign ask for these jobs, in their order.
 
     Raises:
         RunDirectoryError: it has none, or they cannot be read.
     """
     kept: pa.ChunkedArray[Any] = _read(folder, ["job_id"])["job_id"]
-    return len(kept) == len(job_ids) and kept.equals(pa.chunked_array([pa.array(job_ids, pa.string())]))
+    return kept.equals(job_ids)
 
 
 def load_keys(folder: Path) -> Keys:
