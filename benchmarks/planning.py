@@ -1,6 +1,6 @@
 """How long a plan takes, and how much memory, by format and by the number of rows.
 
-Each measurement is `kling-batch plan` in a process of its own on one core, start and imports included. The rows have an
+Each measurement is `kling-batch plan` in a process of its own, start and imports included. The rows have an
 id, a prompt of their own, three parameters and a variable. Nothing is deleted between them.
 
     python -m benchmarks.planning --rows 1000000 --runs 3

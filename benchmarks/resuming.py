@@ -1,6 +1,6 @@
 """What it costs to come back: `run`, `status`, `report` and `export` in a directory whose jobs are all stored.
 
-Each command is a process of its own on one core, start and imports included; `plan` of the same manifest stands beside
+Each command is a process of its own, start and imports included; `plan` of the same manifest stands beside
 them, as a run expands it too. The directory is written by the real ledger, four events a job, and merged by it as
 beside a run. Only `export` opens the videos, which are a few bytes each. Nothing is deleted between the commands.
 

@@ -112,11 +112,11 @@ def _noting_moments(tables: Iterable[pa.Table], moments: list[pa.Table]) -> Iter
 class Reader:
     """Reads a ledger again and again beside a live writer: what was read and checked once is not read again.
 
-    `state` is what its events say, and `moments` are the columns `at`, `event` and `error_class` of all of them, unless
-    it is told that nobody needs these.
+    `state` is what its events say. `moments` are the columns `at`, `event` and `error_class` of all of them, where it is
+    told that somebody needs these.
     """
 
-    def __init__(self, folder: Path, *, moments: bool = True) -> None:
+    def __init__(self, folder: Path, *, moments: bool = False) -> None:
         self._folder = folder
         self._notes_moments = moments
         self._forget()

@@ -323,7 +323,7 @@ def _load(folder: Path, known: Reader | None) -> tuple[State, str]:
         fsync_folder(folder)
         remove_leftovers(folder)
         _tidy(folder)
-        reader = known or Reader(folder, moments=False)
+        reader = known or Reader(folder)
         reader.read()
         return reader.state, reader.reached
     except ImpossibleMoveError as error:

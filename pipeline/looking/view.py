@@ -46,7 +46,7 @@ def read_ledger(folder: Path) -> Reader:
         MachineError: the disk refused.
     """
     ledger = folder / "ledger"
-    reader = Reader(ledger, moments=False)
+    reader = Reader(ledger)
     if ledger.is_dir():
         _read(ledger, lambda _ledger: reader.read())
     return reader
@@ -328,7 +328,7 @@ def look(folder: Path, now_us: int, before: Look | None = None) -> Look:
     holder = lock_holder(ledger)
     if before is not None and names == before.names:
         return dataclasses.replace(before, holder=holder, now_us=now_us)
-    reader = before.reader if before is not None else Reader(ledger)
+    reader = before.reader if before is not None else Reader(ledger, moments=True)
     _read(ledger, lambda _ledger: reader.read())
     state = reader.state
     # A run that died before its first event may not have kept its rows yet.
