@@ -78,12 +78,12 @@ def new_score(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Score]
 @pytest.fixture(autouse=True)
 def _decoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only here, where it is checked: lives are processes of their own, and read as they always do."""
-    from reading import decoded_once
+    from reading import readers_that_remember
 
     from pipeline.ledger import segments
 
-    monkeypatch.setattr(segments, "_read_content", decoded_once(segments._read_content))
-    monkeypatch.setattr(segments, "_read_segment", decoded_once(segments._read_segment))
+    for name, reader in readers_that_remember().items():
+        monkeypatch.setattr(segments, name, reader)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -16,7 +16,7 @@ from typing import Any
 
 from hostile_provider import PRICE_USD, Canary, HostileProvider, WatchedLoop
 from hostile_replies import Reply, corpus
-from reading import decoded_once
+from reading import readers_that_remember
 from support import KEY, check_liability, durable_state, fast_config, report_once
 from traces import found_below
 from virtual_time import VirtualClock
@@ -63,8 +63,7 @@ def assail(pairs: Sequence[tuple[str, str]], folder: Path) -> None:
     """The main function of a life that fights one battle after the other; writes a line for each to `told.jsonl`."""
     replies = corpus()
     report_once().start()
-    segments._read_content = decoded_once(segments._read_content)
-    segments._read_segment = decoded_once(segments._read_segment)
+    vars(segments).update(readers_that_remember())
     room = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + ROOM_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (room, room))
     with (folder / "told.jsonl").open("w") as told:

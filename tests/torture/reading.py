@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipeline.ledger import segments
 from pipeline.ledger.segments import SegmentName
@@ -12,14 +15,35 @@ from pipeline.ledger.segments import SegmentName
 T = TypeVar("T")
 
 
-def decoded_once(read: Callable[[Path, SegmentName], T]) -> Callable[[Path, SegmentName], T]:
-    """A reader of segments as it is, but for bytes that it has read under that name before: they are known."""
-    known: dict[tuple[SegmentName, bytes], T] = {}
+def readers_that_remember() -> dict[str, Callable[..., Any]]:
+    """The readers of segments by their names, as they are, but for bytes that were read under that name before."""
+    return {
+        **{name: _once(getattr(segments, name)) for name in ("_read_content", "_read_segment", "_open")},
+        "_parts": _parts_once(segments._parts),
+    }
 
-    def once(folder: Path, name: SegmentName) -> T:
-        key = (name, segments._read_file(folder, str(name)))
+
+def _once(read: Callable[..., T]) -> Callable[..., T]:
+    known: dict[tuple[Any, ...], T] = {}
+
+    def once(folder: Path, name: SegmentName, **asked: Any) -> T:
+        key = (name, segments._read_file(folder, str(name)), *asked.items())
         if key not in known:
-            known[key] = read(folder, name)
+            known[key] = read(folder, name, **asked)
         return known[key]
+
+    return once
+
+
+def _parts_once(
+    parts: Callable[[Path, SegmentName, pq.ParquetFile], Iterator[pa.Table]],
+) -> Callable[[Path, SegmentName, pq.ParquetFile], Iterator[pa.Table]]:
+    """The parts of a file that was opened once: it stays, so that no other can be taken for it."""
+    known: dict[int, tuple[pq.ParquetFile, list[pa.Table]]] = {}
+
+    def once(folder: Path, name: SegmentName, file: pq.ParquetFile) -> Iterator[pa.Table]:
+        if id(file) not in known:
+            known[id(file)] = file, list(parts(folder, name, file))
+        return iter(known[id(file)][1])
 
     return once
