@@ -185,5 +185,6 @@ class Reader:
         """Whether what a segment holds was read: itself, or as the segments that a merge has put together in it."""
         if name in self._names:
             return True
-        ends = name.first - 1 in self._points and name.last in self._points
-        return ends and all((name.first, name.last) != (other.first, other.last) for other in self._names)
+        ends = self._points.get(name.first - 1), self._points.get(name.last)
+        # The chain goes over all events. By its range alone it may be of another ledger, which a copy has put here.
+        return None not in ends and segments.ends_of(self._folder, name) == ends

@@ -283,6 +283,17 @@ def read_tables(folder: Path, names: Iterable[SegmentName], reached: str, points
         points[name.last] = reached = after
 
 
+def ends_of(folder: Path, name: SegmentName) -> tuple[str, str]:
+    """Where the chain stands before and after a segment, whose bytes are held against its name.
+
+    Raises:
+        RunDirectoryError: it is damaged.
+        FileNotFoundError: it went away since it was listed.
+    """
+    _, before, after = _open(folder, name)
+    return before, after
+
+
 def _parts(folder: Path, name: SegmentName, file: pq.ParquetFile) -> Iterator[pa.Table]:
     """The checked events of a segment, some ten thousand at a time: a large one need not be in memory as a whole."""
     try:

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -625,3 +626,23 @@ async def test_a_state_that_went_further_than_the_disk_is_not_taken_over(folder:
     with open_ledger(folder, HandClock(), known=known) as ledger:
         assert ledger.state == fold(read_events(folder)) != too_far
         await ledger.close()
+
+
+async def test_a_ledger_that_a_copy_has_replaced_is_read_anew(tmp_path: Path) -> None:
+    """Also where it has as many events, in one segment: what is known of another would be paid a second time."""
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    for folder, ends in ((mine, "voided"), (other, "submitted")):
+        for kind in ("reserved", ends):
+            with open_ledger(folder, HandClock()) as ledger:
+                await ledger.record(event(kind, "a"))
+                await ledger.close()
+    segments.merge_segments(other, segments.list_segments(other)[0])
+    known = Reader(mine)
+    known.read()
+    shutil.rmtree(mine)
+    shutil.copytree(other, mine)
+    with open_ledger(mine, HandClock(), known=known) as ledger:
+        assert ledger.state == fold(read_events(other))
+        await ledger.record(event("posted", "a"))
+        await ledger.close()
+    assert [each.event.value for each in read_events(mine)] == ["reserved", "submitted", "posted"]

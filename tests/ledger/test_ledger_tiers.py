@@ -96,13 +96,13 @@ async def test_a_long_run_has_few_segments_while_it_goes_on(folder: Path) -> Non
 async def test_a_reader_beside_the_merges_reads_only_what_is_new(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it has read and checked, a merge does not make it read again; and it sees every event once."""
     reads: list[SegmentName] = []
-    real = segments._open
+    real = segments._parts
     with open_ledger(folder, HandClock()) as ledger:
         reader, written = Reader(folder), []
         for _ in range(30):
             written += await write(ledger, 1)
             monkeypatch.setattr(
-                segments, "_open", lambda at, name, **how: (reads.append(name), real(at, name, **how))[1]
+                segments, "_parts", lambda at, name, file: (reads.append(name), real(at, name, file))[1]
             )
             reader.read()
             monkeypatch.undo()
