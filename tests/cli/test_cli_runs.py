@@ -189,6 +189,25 @@ def test_a_report_made_beside_an_idle_run_is_not_what_is_left(
     assert json.loads(page.with_name("summary.json").read_bytes())["as_of"] is None
 
 
+def test_a_report_that_began_before_other_rows_were_kept_is_not_what_is_left(
+    command: Command, manifest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was asked for at rest, and took so long that it was written while an idle run with other rows went on."""
+    command("run", manifest, *FAST)
+    report, real = Path("outputs/m/report"), running._make_jobs
+    slow = {path: path.read_bytes() for path in report.iterdir()}
+
+    async def with_a_late_report(context: RunContext, *others: Any) -> None:
+        await real(context, *others)
+        for path, data in slow.items():
+            path.write_bytes(data)
+
+    monkeypatch.setattr(running, "_make_jobs", with_a_late_report)
+    Path(manifest).write_text(Path(manifest).read_text().replace("cozy", "wild"))
+    assert command("run", manifest, *FAST).code == 0
+    assert "wild" in (report / "results.csv").read_text()
+
+
 def test_a_run_in_object_storage_is_shown_by_its_address(
     command: Command, manifest: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
