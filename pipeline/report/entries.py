@@ -52,6 +52,8 @@ _FORM = 2
 """Of what is kept, in the mark of a campaign: another number for each change in what is made of the same entries."""
 _KEY = ("row", "id", "job_id")
 _NOTHING = "{}"
+_BROKEN = (ValueError, TypeError, RecursionError)
+"""All that reading texts which are no parameters or variables can raise."""
 LINES_AT_ONCE = 2**14
 """Lines of which something is made together."""
 
@@ -189,7 +191,7 @@ class Lines(Sequence[Line]):
     def _read(self, read: Callable[[], T]) -> T:
         try:
             return read()
-        except (ValueError, TypeError) as error:
+        except _BROKEN as error:
             raise _unreadable(self._folder or Path(), error) from None
 
     def _lines(self, table: pa.Table) -> Iterator[Line]:
@@ -470,17 +472,20 @@ def _read(folder: Path, columns: list[str]) -> pa.Table:
         # Without threads: a command that ends while Arrow's are still being started is aborted.
         source = pa.BufferReader((folder / FILE).read_bytes())
         file = pq.ParquetFile(source)
-        if "prompt" in columns and "params" in file.schema_arrow.names:
+        names = file.schema_arrow.names
+        if "prompt" in columns and "prompt" not in names and names.count("params") == 1:
             table = _of_older(file.read(use_threads=False))
         else:
             table = file.read(columns=columns, use_threads=False)
+        # A damaged text would go into the tables as it is.
+        table.validate(full=True)
     except FileNotFoundError:
         raise RunDirectoryError(f"{folder} is not a run directory: it has no {FILE}") from None
-    except (pa.ArrowException, OSError, ValueError, TypeError) as error:
+    except (pa.ArrowException, OSError, *_BROKEN) as error:
         raise _unreadable(folder, error) from None
-    if missing := set(columns) - set(table.column_names):
-        raise _unreadable(folder, f"it has no column {min(missing)}")
     for name in columns:
+        if table.column_names.count(name) != 1:
+            raise _unreadable(folder, f"it has {table.column_names.count(name) or 'no'} columns {name}")
         if table[name].type != _SCHEMA.field(name).type or (table[name].null_count and name != "prompt"):
             raise _unreadable(folder, f"its column {name} is none of a run directory's")
     return table.select(columns)

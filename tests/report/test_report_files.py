@@ -453,3 +453,27 @@ def test_rows_that_an_older_version_kept_are_read(tmp_path: Path) -> None:
     kept = (tmp_path / "jobs.parquet").stat()
     load_lines(tmp_path).save(tmp_path)
     assert (tmp_path / "jobs.parquet").stat() == kept, "what is read is kept as the same"
+
+
+@pytest.mark.parametrize("name", ["id", "prompt", "settings", "params"])
+def test_a_text_of_which_the_disk_has_lost_a_bit_is_not_shown(name: str, tmp_path: Path) -> None:
+    """Nor does anybody crash over it: neither in a file of today nor in one of an older version."""
+    whole = lines_of([one_entry(prompt="x")])._table
+    old = whole.drop_columns(["prompt", "settings"]).append_column("params", pa.array(['{"prompt":"x"}']))
+    table, broken = old if name == "params" else whole, b'{"prompt":"\xff"}'
+    bounds = pa.py_buffer(b"".join(at.to_bytes(4, "little") for at in (0, len(broken))))
+    column = pa.Array.from_buffers(pa.string(), 1, [None, bounds, pa.py_buffer(broken)])
+    table = table.set_column(table.column_names.index(name), name, column)
+    pq.write_table(table, tmp_path / "jobs.parquet")
+    with pytest.raises(RunDirectoryError, match=r"jobs\.parquet cannot be read"):
+        load_lines(tmp_path)
+
+
+@pytest.mark.parametrize("again", ["id", "prompt", "settings", "params"])
+def test_a_column_that_is_there_twice_is_none_of_a_run_directorys(again: str, tmp_path: Path) -> None:
+    """Also where it stands beside the one of an older version that it is made of."""
+    whole = lines_of([one_entry(prompt="x")])._table
+    old = whole.drop_columns(["prompt", "settings"]).append_column("params", pa.array(['{"prompt":"x"}']))
+    pq.write_table(old.append_column(again, pa.array(["{}"])), tmp_path / "jobs.parquet")
+    with pytest.raises(RunDirectoryError, match=r"it has (no|2) columns"):
+        load_lines(tmp_path)
