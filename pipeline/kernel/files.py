@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import functools
 import os
 import secrets
 import stat
@@ -203,11 +202,20 @@ def _holds(path: Path, data: bytes) -> bool:
 def replacing(path: Path) -> Iterator[Callable[[bytes | memoryview], None]]:
     """What writes a file in parts for the block; it has its name, durably, once the block has ended well."""
     descriptor, temporary = open_temporary(path.parent)
+    is_open = True
+
+    def write(data: bytes | memoryview) -> None:
+        if not is_open:
+            # The number is another file's by then: a segment's of the ledger, or the provider's socket.
+            raise ValueError("the file is closed")
+        write_all(descriptor, data)
+
     try:
         try:
-            yield functools.partial(write_all, descriptor)
+            yield write
             os.fsync(descriptor)
         finally:
+            is_open = False
             os.close(descriptor)
         put_in_place(temporary, path)
     except BaseException:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -22,6 +23,7 @@ from pipeline.kernel.files import (
     make_folder,
     open_temporary,
     remove_leftovers,
+    replacing,
     write_all,
     write_file,
 )
@@ -126,6 +128,22 @@ def test_a_link_under_the_final_name_is_replaced_not_followed(tmp_path: Path) ->
     assert victim.read_bytes() == OLD
     assert not (tmp_path / "file").is_symlink()
     assert (tmp_path / "file").read_bytes() == NEW
+
+
+@pytest.mark.parametrize("ends_well", [True, False])
+def test_nothing_is_written_once_a_file_is_closed(ends_well: bool, tmp_path: Path) -> None:
+    """Its number is another file's then. Arrow lets go of a table late, and writes the end of it once more."""
+    with contextlib.suppress(RuntimeError), replacing(tmp_path / "file") as write:
+        write(NEW)
+        if not ends_well:
+            raise RuntimeError
+    others = [(tmp_path / f"other {number}").open("xb") for number in range(8)]
+    with pytest.raises(ValueError, match="closed"):
+        write(b"the end")
+    for file in others:
+        file.close()
+    assert all(path.stat().st_size == 0 for path in tmp_path.glob("other*"))
+    assert (tmp_path / "file").exists() is ends_well
 
 
 @pytest.mark.parametrize("before", [None, OLD, NEW[:-1], NEW + b"!", NEW[:-1] + b"!"])

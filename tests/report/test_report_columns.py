@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import errno
+import gc
 import io
+import os
 import random
 import threading
 from collections.abc import Iterator
@@ -149,6 +152,31 @@ def test_a_file_is_not_closed_while_it_is_written(tmp_path: Path, monkeypatch: p
         _write_results(tmp_path, tables.results_in_parts(lines, State()))
     assert done == ["written", "closed"]
     assert not list(tmp_path.iterdir())
+
+
+def test_a_table_that_the_disk_refused_writes_into_no_other_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It refused once: what is left of the table must not go to whoever has its descriptor by then, as a ledger may."""
+    lines = [Line(1, "x", 1, "k1-1", "kling-2", {"prompt": "a"}, {})]
+    parts, real, calls = 3 * list(tables.results_in_parts(lines, State())), os.write, list[int]()
+
+    def refuse_once(descriptor: int, data: Any) -> int:
+        if threading.current_thread().name.startswith("parquet"):
+            calls.append(descriptor)
+            if len(calls) == 5:
+                raise OSError(errno.ENOSPC, "the disk is full")
+        return real(descriptor, data)
+
+    monkeypatch.setattr(os, "write", refuse_once)
+    with pytest.raises(OSError, match="the disk is full"):
+        _write_results(tmp_path, iter(parts))
+    others = [(tmp_path / f"other {number}").open("xb") for number in range(8)]
+    assert set(calls) <= {file.fileno() for file in others}
+    gc.collect()
+    for file in others:
+        file.close()
+    assert all(path.stat().st_size == 0 for path in tmp_path.iterdir())
 
 
 def test_pandas_finds_in_parquet_what_it_would_have_written() -> None:
