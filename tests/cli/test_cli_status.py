@@ -263,14 +263,14 @@ def test_nothing_is_read_again_where_nothing_has_happened(night: Path, monkeypat
 
 
 def test_a_watch_reads_only_what_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beside a run that writes, each look reads what was added; a merge of what it has read is not read again."""
+    """Beside a run that writes, each look reads what was added; of a merge of what it has read no event is read."""
     story = rough_night(tmp_path / "night")
     ledger, events = story.folder / "ledger", story.ordered
     ledger.mkdir()
     reached, looks, read = GENESIS, [], []
-    whole = segments._open
+    real = segments._parts
     monkeypatch.setattr(
-        segments, "_open", lambda folder, name, **how: read.append(name.last) or whole(folder, name, **how)
+        segments, "_parts", lambda folder, name, file: read.append(name.last) or real(folder, name, file)
     )
     for number, event in enumerate(events, start=1):
         before, reached = reached, segments.link(reached, [event])

@@ -151,7 +151,7 @@ def test_a_file_that_holds_what_it_is_to_hold_is_left_alone(
     before: bytes | None, disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever else is there is replaced, as by any write; also a link to the very same bytes."""
-    monkeypatch.setattr(files, "_CHUNK", 7)
+    monkeypatch.setattr(files, "_CHUNK", 8)  # which ends where the file does
     path = tmp_path / "file"
     if before is not None:
         path.write_bytes(before)

@@ -434,8 +434,9 @@ def test_the_lines_of_jobs_that_share_a_kind_keep_the_parameters_of_each(tmp_pat
     assert [each.variables for each in load_lines(tmp_path)] == variables
 
 
-def test_rows_that_an_older_version_kept_are_read(tmp_path: Path) -> None:
+def test_rows_that_an_older_version_kept_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The prompt stood among the parameters then; what a line asks for is the same, and the next run keeps it anew."""
+    monkeypatch.setattr("pipeline.report.entries.LINES_AT_ONCE", 3)
     entries = [one_entry(prompt=text, variables={"n": n}) for n, text in enumerate(['say "hi"', "東京", "a\nb", "\\"])]
     new = lines_of(entries)
     params = pa.array([orjson.dumps(dict(line.params)).decode() for line in new])
