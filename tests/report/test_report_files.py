@@ -478,3 +478,16 @@ def test_a_column_that_is_there_twice_is_none_of_a_run_directorys(again: str, tm
     pq.write_table(old.append_column(again, pa.array(["{}"])), tmp_path / "jobs.parquet")
     with pytest.raises(RunDirectoryError, match=r"it has (no|2) columns"):
         load_lines(tmp_path)
+
+
+@pytest.mark.parametrize("prompt", [r'"a\ud800"', "null", "5"])
+def test_a_prompt_of_an_older_version_that_is_no_proper_text_is_read(prompt: str, tmp_path: Path) -> None:
+    """Only where it can be read at all: a text that nests without end is refused."""
+    whole = lines_of([one_entry(prompt="x")])._table.drop_columns(["prompt", "settings"])
+    text = f'{{"duration":5,"prompt":{prompt}}}'
+    pq.write_table(whole.append_column("params", pa.array([text])), tmp_path / "jobs.parquet")
+    assert [dict(each.params) for each in load_lines(tmp_path)] == [json.loads(text)]
+    deep = text.replace('duration":5', 'duration":' + "[" * 100_000 + "]" * 100_000)
+    pq.write_table(whole.append_column("params", pa.array([deep])), tmp_path / "jobs.parquet")
+    with pytest.raises(RunDirectoryError, match="RecursionError"):
+        load_lines(tmp_path)
