@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 @contextlib.contextmanager
 def one_ahead(parts: Iterator[T]) -> Iterator[Iterator[T]]:
-    """The same parts in their order, none of which may be None; one more than was asked for is always on its way.
+    """The same parts in their order, none of which may be None. From the first on, one more is always on its way.
 
     It pays where a part is read by what leaves the interpreter to others, as Arrow does. What goes wrong in getting a
     part is raised where that part would have come. The end of the block waits for the one that is on its way.

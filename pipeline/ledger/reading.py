@@ -112,7 +112,7 @@ def _noting_moments(tables: Iterable[pa.Table], moments: list[pa.Table]) -> Iter
 class Reader:
     """Reads a ledger again and again beside a live writer: what was read and checked once is not read again.
 
-    `state` is what its events say. `moments` are the columns `at`, `event` and `error_class` of all of them, where it is
+    `state` is what its events say. `moments` are the columns `at`, `event` and `error_class` of all of them, if it is
     told that somebody needs these.
     """
 

@@ -484,8 +484,8 @@ def _read(folder: Path, columns: list[str]) -> pa.Table:
     except (pa.ArrowException, OSError, *_BROKEN) as error:
         raise _unreadable(folder, error) from None
     for name in columns:
-        if table.column_names.count(name) != 1:
-            raise _unreadable(folder, f"it has {table.column_names.count(name) or 'no'} columns {name}")
+        if (count := table.column_names.count(name)) != 1:
+            raise _unreadable(folder, f"it has {'no' if not count else 'more than one'} column {name}")
         if table[name].type != _SCHEMA.field(name).type or (table[name].null_count and name != "prompt"):
             raise _unreadable(folder, f"its column {name} is none of a run directory's")
     return table.select(columns)
@@ -499,10 +499,8 @@ def _of_older(table: pa.Table) -> pa.Table:
 
 def _part_of_older(table: pa.Table) -> pa.Table:
     parted = [_parted(params) for params in _objects(_settings, table["params"])]
-    return (
-        table.drop_columns("params")
-        .append_column("prompt", pa.array([prompt for prompt, _ in parted], pa.string()))
-        .append_column("settings", pa.array([settings for _, settings in parted], pa.string()))
+    return table.append_column("prompt", pa.array([prompt for prompt, _ in parted], pa.string())).append_column(
+        "settings", pa.array([settings for _, settings in parted], pa.string())
     )
 
 

@@ -276,13 +276,13 @@ def test_the_texts_of_a_large_segment_are_read_as_numbers(folder: Path, monkeypa
             "job_id", "event", "request_id", "error_class", "model"
         }  # fmt: skip
     assert [each for table in tables for each in segments.decode(table)] == written
-    reader = reading.Reader(folder)
+    reader = reading.Reader(folder, moments=True)
     reader.read()
     assert (reader.state, rows_of(reader.state)) == (fold(written), 9)
     assert read_events(folder) == written
     expected = table_of(written).select(reader.moments.column_names)
     assert reader.moments.to_pylist() == expected.to_pylist()
-    without = reading.Reader(folder, moments=False)
+    without = reading.Reader(folder)
     without.read()
     assert (without.state, len(without.moments)) == (reader.state, 0)
 

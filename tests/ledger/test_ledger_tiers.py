@@ -98,7 +98,7 @@ async def test_a_reader_beside_the_merges_reads_only_what_is_new(folder: Path, m
     reads: list[SegmentName] = []
     real = segments._parts
     with open_ledger(folder, HandClock()) as ledger:
-        reader, written = Reader(folder), []
+        reader, written = Reader(folder, moments=True), []
         for _ in range(30):
             written += await write(ledger, 1)
             monkeypatch.setattr(
@@ -117,7 +117,7 @@ async def test_a_merge_over_the_end_of_what_was_read_is_read_from_the_start(fold
     """Each event counts once, also where a merged segment holds some that are known and some that are not."""
     with open_ledger(folder, HandClock()) as ledger:
         written = await write(ledger, 3)
-        reader = Reader(folder)
+        reader = Reader(folder, moments=True)
         reader.read()
         written += await write(ledger, 2)
         merge_segments(folder, list_segments(folder)[0][1:], sealed=False)
@@ -130,7 +130,7 @@ async def test_a_reader_does_not_take_another_segment_of_the_same_events_for_kno
     """A file that was swapped for one of the same range is read, and its place in the chain found wrong."""
     with open_ledger(folder, HandClock()) as ledger:
         await write(ledger, 3)
-        reader = Reader(folder)
+        reader = Reader(folder, moments=True)
         reader.read()
         stranger = folder.parent / "stranger"
         with open_ledger(stranger, HandClock()) as other:

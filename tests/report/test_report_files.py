@@ -476,7 +476,7 @@ def test_a_column_that_is_there_twice_is_none_of_a_run_directorys(again: str, tm
     whole = lines_of([one_entry(prompt="x")])._table
     old = whole.drop_columns(["prompt", "settings"]).append_column("params", pa.array(['{"prompt":"x"}']))
     pq.write_table(old.append_column(again, pa.array(["{}"])), tmp_path / "jobs.parquet")
-    with pytest.raises(RunDirectoryError, match=r"it has (no|2) columns"):
+    with pytest.raises(RunDirectoryError, match=r"it has (no|more than one) column"):
         load_lines(tmp_path)
 
 
