@@ -82,8 +82,10 @@ class Key(NamedTuple):
 class Keys(Sequence[Key]):
     """The keys of many lines, by columns: lists, or Arrow's, of which lists are made when somebody asks for them."""
 
-    def __init__(self, rows: Column, ids: Column, job_ids: Column) -> None:
+    def __init__(self, rows: Column, ids: Column, job_ids: Column, sha256: str | None = None) -> None:
         self._columns: dict[str, Column] = {"row": rows, "id": ids, "job_id": job_ids}
+        self.sha256 = sha256
+        """That of the jobs.parquet which keeps these lines and no others; None where none is known to."""
 
     @cached_property
     def rows(self) -> list[int]:
@@ -222,11 +224,13 @@ class Lines(Sequence[Line]):
             return self.take(numbers)
         return next(self._lines(self._table.slice(numbers, 1)))
 
-    def save(self, folder: Path) -> None:
-        """Keep the lines in a run directory; what is there already is left as it is."""
+    def save(self, folder: Path) -> str:
+        """Keep the lines in a run directory; what is there already is left as it is. Returns the file's SHA-256."""
         sink = pa.BufferOutputStream()
         pq.write_table(self._table, sink, compression="zstd")
-        keep_file(folder / FILE, sink.getvalue().to_pybytes())
+        data = sink.getvalue().to_pybytes()
+        keep_file(folder / FILE, data)
+        return hashlib.sha256(data).hexdigest()
 
 
 def lines_of(entries: Sequence[Entry]) -> Lines:
@@ -268,18 +272,23 @@ def _marks(columns: Entries) -> Iterator[bytes]:
     yield "\n".join([*texts.values()] * len(columns) if len(texts) == 1 else all_of_them).encode()
 
 
-def mark_of_kept(folder: Path, mark: bytes) -> str | None:
-    """The mark of a campaign and the file that keeps its lines in a run directory; None without such a file.
+def mark_with(mark: bytes, sha256: str) -> str:
+    """The mark of a campaign together with the hash of the file that keeps its lines.
 
     Where it is what the run noted that has written the file, that is the one which `Lines.save` would write again.
     """
+    return hashlib.sha256(mark + bytes.fromhex(sha256)).hexdigest()
+
+
+def kept_sha256(folder: Path) -> str | None:
+    """The SHA-256 of the file that keeps lines in a run directory; None without such a file."""
     path = folder / FILE
     try:
         if path.is_symlink():
             return None
         descriptor = open_regular_file(path)
         with open(descriptor, "rb") as file:
-            return hashlib.sha256(mark + hashlib.file_digest(file, "sha256").digest()).hexdigest()
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return None
 
@@ -444,8 +453,10 @@ def load_lines(folder: Path, only: Collection[str] | None = None) -> Lines:
     Raises:
         RunDirectoryError: it has none, or they cannot be read.
     """
-    table = _read(folder, _SCHEMA.names)
-    return Lines(table if only is None else table.filter(_are_among(table["job_id"], only)), folder)
+    table, sha256 = _read(folder, _SCHEMA.names)
+    if only is not None:
+        return Lines(table.filter(_are_among(table["job_id"], only)), folder)
+    return Lines(table, folder, Keys(*table.select(_KEY).columns, sha256))
 
 
 def are_of(folder: Path, job_ids: pa.ChunkedArray[Any]) -> bool:
@@ -454,8 +465,8 @@ def are_of(folder: Path, job_ids: pa.ChunkedArray[Any]) -> bool:
     Raises:
         RunDirectoryError: it has none, or they cannot be read.
     """
-    kept: pa.ChunkedArray[Any] = _read(folder, ["job_id"])["job_id"]
-    return kept.equals(job_ids)
+    table, _ = _read(folder, ["job_id"])
+    return bool(table["job_id"].equals(job_ids))
 
 
 def load_keys(folder: Path) -> Keys:
@@ -464,14 +475,16 @@ def load_keys(folder: Path) -> Keys:
     Raises:
         RunDirectoryError: it has none, or they cannot be read.
     """
-    return Keys(*_read(folder, list(_KEY)).columns)
+    table, sha256 = _read(folder, list(_KEY))
+    return Keys(*table.columns, sha256)
 
 
-def _read(folder: Path, columns: list[str]) -> pa.Table:
+def _read(folder: Path, columns: list[str]) -> tuple[pa.Table, str]:
+    """These columns, and the SHA-256 of the file that has them."""
     try:
+        data = (folder / FILE).read_bytes()
         # Without threads: a command that ends while Arrow's are still being started is aborted.
-        source = pa.BufferReader((folder / FILE).read_bytes())
-        file = pq.ParquetFile(source)
+        file = pq.ParquetFile(pa.BufferReader(data))
         names = file.schema_arrow.names
         if "prompt" in columns and "prompt" not in names and names.count("params") == 1:
             table = _of_older(file.read(use_threads=False))
@@ -488,7 +501,7 @@ def _read(folder: Path, columns: list[str]) -> pa.Table:
             raise _unreadable(folder, f"it has {'no' if not count else 'more than one'} column {name}")
         if table[name].type != _SCHEMA.field(name).type or (table[name].null_count and name != "prompt"):
             raise _unreadable(folder, f"its column {name} is none of a run directory's")
-    return table.select(columns)
+    return table.select(columns), hashlib.sha256(data).hexdigest()
 
 
 def _of_older(table: pa.Table) -> pa.Table:

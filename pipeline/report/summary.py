@@ -58,6 +58,7 @@ def summarise(
     unknown = books.in_doubt if live else books.in_doubt + books.reserved
     return {
         "rows": len(keys.column("row").unique()),
+        "rows_sha256": keys.sha256,
         "jobs": len(jobs),
         **{name: counts[name] for name in ("stored", "failed", "in_doubt", "pending", "running", "unfetched")},
         "posted_usd": format_usd(books.posted),
@@ -97,17 +98,6 @@ def read_summary(report: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return summary if isinstance(summary, dict) else {}
-
-
-def take_back(report: Path) -> None:
-    """Have the report in a folder not be taken for a current one any more: the rows that it shows are to be replaced.
-
-    Raises:
-        OSError: the disk refused.
-    """
-    summary = read_summary(report)
-    if summary.get("events") is not None:
-        write_summary(report, summary | {"events": None})
 
 
 def is_complete(report: Path) -> bool:

@@ -40,7 +40,7 @@ def run_started(
     settings: EngineSettings,
     jobs: int,
     to_start: int,
-    mark: str | None,
+    mark: str,
     *,
     tells: bool,
 ) -> Event:
@@ -60,7 +60,7 @@ def run_started(
         "pid": os.getpid(),
         **({"deadline_us": deadline_us} if deadline_us is not None else {}),
         **({"tells": True} if tells else {}),
-        **({"rows": mark} if mark is not None else {}),
+        "rows": mark,
     }
     return Event(event=EventKind.RUN_STARTED, detail=orjson.dumps(facts).decode())
 

@@ -29,8 +29,7 @@ from pipeline.media import Collector, collector_for
 from pipeline.mirror.mirror import Mirror
 from pipeline.provider.client import Client
 from pipeline.provider.settings import ProviderSettings
-from pipeline.report.entries import Lines, lines_of, mark_of, mark_of_kept
-from pipeline.report.summary import take_back
+from pipeline.report.entries import Lines, kept_sha256, lines_of, mark_of, mark_with
 from pipeline.runlog import LOGGER, RunLog
 from pipeline.runner.choice import price_of
 
@@ -77,7 +76,7 @@ class OpenProvider:
 
 def prepare_folder(
     folder: Path, campaign: Campaign, config: Config, *, untidy: bool, noted: str | None
-) -> tuple[Lines, str | None]:
+) -> tuple[Lines, str]:
     """Lay the run directory out and keep in it what is being run.
 
     Args:
@@ -96,16 +95,15 @@ def prepare_folder(
             if untidy or name not in ("videos", "posters"):
                 remove_leftovers(folder / name)
         # Made and compared only where they may be others: that takes seconds for a million.
-        if noted is None or mark_of_kept(folder, mark) != noted:
-            # First, and also if the same are there: a run may have died right here, and no report shows what it kept.
-            take_back(folder / "report")
-            lines.save(folder)
-            noted = mark_of_kept(folder, mark)
+        sha256 = kept_sha256(folder) if noted is not None else None
+        if sha256 is None or mark_with(mark, sha256) != noted:
+            sha256 = lines.save(folder)
+        lines.keys.sha256 = sha256
         keep_file(folder / f"manifest{campaign.source.suffix.lower()}", campaign.source.read_bytes())
         keep_file(folder / "config.yaml", dump_config(config).encode())
     except OSError as error:
         raise MachineError(f"{folder} cannot be written: {error.strerror}. Nothing was sent.") from None
-    return lines, noted
+    return lines, mark_with(mark, sha256)
 
 
 @contextlib.asynccontextmanager

@@ -152,7 +152,7 @@ async def _run_engine(
     watcher: Watcher,
     lines: Lines,
     *,
-    mark: str | None,
+    mark: str,
     tells: bool,
     rehearsed: bool,
     notices: tuple[str, ...],
@@ -168,8 +168,6 @@ async def _run_engine(
         # Now, while nobody waits for an answer, and not at the first submission.
         state.jobs.get_ready()
     to_start = min(sum(may_start(state, job, options) for job in left), options.limit or len(chosen))
-    # A report that began before these rows were kept may still be on its way, and be written over what was taken back.
-    has_same_rows = mark is not None and mark == noted_rows(state)
     started = run_started(config, campaign, context.settings, len(chosen), to_start, mark, tells=tells)
     await context.record(started)
     begun_seq, before_seq = state.last_seq, state.last_seq - 1
@@ -186,8 +184,7 @@ async def _run_engine(
             await asyncio.wait([housekeeping])
         watcher.ended()
         is_idle = state.last_seq == begun_seq
-        shown_seq = before_seq if is_idle and has_same_rows else None
-        result = await close_run(live, config, provider.bill(), shown_seq)
+        result = await close_run(live, config, provider.bill(), before_seq if is_idle else None)
         return dataclasses.replace(result, notice=notice_of(campaign, result, state, is_idle=is_idle))
 
 

@@ -16,9 +16,11 @@ from conftest import FAST, Command
 
 from pipeline.engine.context import RunContext
 from pipeline.kernel.errors import MachineError
+from pipeline.looking import view
 from pipeline.manifest import load_manifest
 from pipeline.report import entries
-from pipeline.runner import opening, running
+from pipeline.report.entries import Keys
+from pipeline.runner import reporting, running
 from pipeline.runner.reporting import rewrite_report
 
 BINARY = str(Path(sys.executable).with_name("kling-batch"))
@@ -139,11 +141,11 @@ def test_rows_that_a_run_kept_and_died_are_new_to_the_next(
     """It died before it said that it began: the report must show them all the same. Older versions noted no rows."""
     with monkeypatch.context() as patch:
         if not is_noted:
-            patch.setattr(opening, "mark_of_kept", lambda *_: None)
+            patch.setattr(running, "noted_rows", lambda _: None)
         command("run", manifest, *FAST)
-    Path(manifest).write_text(Path(manifest).read_text().replace("cozy", "wild"))
-    entries.lines_of(load_manifest(Path(manifest)).entries).save(Path("outputs/m"))
-    assert command("run", manifest, *FAST).code == 0
+        Path(manifest).write_text(Path(manifest).read_text().replace("cozy", "wild"))
+        entries.lines_of(load_manifest(Path(manifest)).entries).save(Path("outputs/m"))
+        assert command("run", manifest, *FAST).code == 0
     assert "wild" in Path("outputs/m/report/results.csv").read_text()
 
 
@@ -164,6 +166,49 @@ def test_a_report_made_between_two_runs_that_died_is_not_taken_for_current(
         assert json.loads(results.with_name("summary.json").read_bytes())["jobs"] == 2, "a summary is always there"
     assert command("run", manifest, *FAST).code == 0
     assert "wild" not in results.read_text()
+
+
+def test_a_slow_report_of_rows_that_are_gone_is_not_taken_for_current(
+    command: Command, manifest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It read what a run that died had kept, and was written after the next had kept the rows of before, and died."""
+    command("run", manifest, *FAST)
+    calm, results = Path(manifest).read_text(), Path("outputs/m/report/results.csv")
+    real = reporting.write_report
+
+    def slowly(*arguments: Any, **named: Any) -> None:
+        Path(manifest).write_text(calm)
+        assert command("run", manifest, *FAST).code == 6
+        real(*arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "open_provider", no_provider)
+        Path(manifest).write_text(calm.replace("cozy", "wild"))
+        assert command("run", manifest, *FAST).code == 6
+        patch.setattr(reporting, "write_report", slowly)
+        rewrite_report(Path("outputs/m"))
+    assert "wild" in results.read_text()
+    assert command("run", manifest, *FAST).code == 0
+    assert "wild" not in results.read_text()
+
+
+def test_a_report_counts_the_rows_that_it_shows(
+    command: Command, manifest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not those that a run has kept while it was being made."""
+    command("run", manifest, *FAST)
+    before = json.loads(Path("outputs/m/report/summary.json").read_bytes())
+    real = view.load_keys
+
+    def of_others(folder: Path) -> Keys:
+        entries.lines_of(load_manifest(Path(manifest)).entries[:1]).save(folder)
+        return real(folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reporting, "load_lines", lambda _folder, lines=entries.load_lines(Path("outputs/m")): lines)
+        patch.setattr(view, "load_keys", of_others)
+        after = rewrite_report(Path("outputs/m"))
+    assert (after["rows"], after["jobs"], after["rows_sha256"]) == (2, 2, before["rows_sha256"])
 
 
 def no_provider(*_: Any, **__: Any) -> NoReturn:

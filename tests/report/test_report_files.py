@@ -30,7 +30,16 @@ from pipeline.ledger.fold import State
 from pipeline.manifest import Entry
 from pipeline.report import columns
 from pipeline.report.columns import column_of, csv_bytes, harmless
-from pipeline.report.entries import _FORM, Line, lines_of, load_keys, load_lines, mark_of, mark_of_kept
+from pipeline.report.entries import (
+    _FORM,
+    Line,
+    kept_sha256,
+    lines_of,
+    load_keys,
+    load_lines,
+    mark_of,
+    mark_with,
+)
 from pipeline.report.summary import summarise
 from pipeline.report.write import write_report
 from pipeline.runlog import RunLog
@@ -246,24 +255,25 @@ def test_the_same_parameters_in_another_order_are_kept_as_such(tmp_path: Path) -
 
 
 def test_the_mark_of_what_is_kept_is_of_the_file_as_well(tmp_path: Path) -> None:
-    """A file that was damaged, replaced by a link to it, or is none, has another mark than the one that was noted."""
+    """A file that was damaged has another mark than the one that was noted; a link, or what is no file, has none."""
     path, mark = tmp_path / "jobs.parquet", mark_of([one_entry()])
-    assert mark_of_kept(tmp_path, mark) is None
-    lines_of([one_entry()]).save(tmp_path)
-    noted, data = mark_of_kept(tmp_path, mark), path.read_bytes()
-    assert noted is not None
-    assert mark_of_kept(tmp_path, mark_of([one_entry(row=4)])) != noted
+    assert kept_sha256(tmp_path) is None
+    sha256, data = lines_of([one_entry()]).save(tmp_path), path.read_bytes()
+    assert kept_sha256(tmp_path) == load_lines(tmp_path).keys.sha256 == load_keys(tmp_path).sha256 == sha256
+    assert load_lines(tmp_path, only=["elsewhere"]).keys.sha256 is None
+    noted = mark_with(mark, sha256)
+    assert mark_with(mark_of([one_entry(row=4)]), sha256) != noted
     for at in (0, len(data) // 2, len(data) - 1):
         path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
-        assert mark_of_kept(tmp_path, mark) != noted
+        assert mark_with(mark, kept_sha256(tmp_path) or "") != noted
     path.write_bytes(data)
-    assert mark_of_kept(tmp_path, mark) == noted
+    assert mark_with(mark, kept_sha256(tmp_path) or "") == noted
     path.rename(tmp_path / "elsewhere")
     path.symlink_to(tmp_path / "elsewhere")
-    assert mark_of_kept(tmp_path, mark) is None
+    assert kept_sha256(tmp_path) is None
     path.unlink()
     os.mkfifo(path)
-    assert mark_of_kept(tmp_path, mark) is None
+    assert kept_sha256(tmp_path) is None
 
 
 def test_the_log_is_json_without_the_key(tmp_path: Path) -> None:
