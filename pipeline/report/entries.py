@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from pipeline.kernel.errors import RunDirectoryError
 from pipeline.kernel.files import keep_file, open_regular_file
 from pipeline.ledger.records import Numbers, array_of
+from pipeline.models import MODELS
 from pipeline.report.columns import Column, column_of, joined, taken, values_of
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class Key(NamedTuple):
 class Keys(Sequence[Key]):
     """The keys of many lines, by columns: lists, or Arrow's, of which lists are made when somebody asks for them."""
 
-    def __init__(self, rows: Column, ids: Column, job_ids: Column, sha256: str | None = None) -> None:
+    def __init__(self, rows: Column, ids: Column, job_ids: Column, *, sha256: str | None = None) -> None:
         self._columns: dict[str, Column] = {"row": rows, "id": ids, "job_id": job_ids}
         self.sha256 = sha256
         """That of the jobs.parquet which keeps these lines and no others; None where none is known to."""
@@ -417,6 +418,8 @@ def _objects(read: Callable[[str], Any], texts: Any) -> list[dict[str, Any]]:
     values = list(map(read, texts.to_pylist()))
     if not set(map(type, values)) <= {dict}:
         raise TypeError("no JSON object")
+    if not {type(each) for value in values for each in value.values()}.isdisjoint({dict, list}):
+        raise TypeError("no single values")
     return values
 
 
@@ -456,7 +459,7 @@ def load_lines(folder: Path, only: Collection[str] | None = None) -> Lines:
     table, sha256 = _read(folder, _SCHEMA.names)
     if only is not None:
         return Lines(table.filter(_are_among(table["job_id"], only)), folder)
-    return Lines(table, folder, Keys(*table.select(_KEY).columns, sha256))
+    return Lines(table, folder, Keys(*table.select(_KEY).columns, sha256=sha256))
 
 
 def are_of(folder: Path, job_ids: pa.ChunkedArray[Any]) -> bool:
@@ -476,7 +479,7 @@ def load_keys(folder: Path) -> Keys:
         RunDirectoryError: it has none, or they cannot be read.
     """
     table, sha256 = _read(folder, list(_KEY))
-    return Keys(*table.columns, sha256)
+    return Keys(*table.columns, sha256=sha256)
 
 
 def _read(folder: Path, columns: list[str]) -> tuple[pa.Table, str]:
@@ -501,6 +504,9 @@ def _read(folder: Path, columns: list[str]) -> tuple[pa.Table, str]:
             raise _unreadable(folder, f"it has {'no' if not count else 'more than one'} column {name}")
         if table[name].type != _SCHEMA.field(name).type or (table[name].null_count and name != "prompt"):
             raise _unreadable(folder, f"its column {name} is none of a run directory's")
+    for name in map(str, table["model"].unique().to_pylist() if "model" in columns else ()):
+        if name not in MODELS:
+            raise _unreadable(folder, f"this version knows no model {name[:60]!r}")
     return table.select(columns), hashlib.sha256(data).hexdigest()
 
 

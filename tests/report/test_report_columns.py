@@ -209,6 +209,7 @@ def _with_type(value: object) -> tuple[type, object]:
     [
         *('{"a":1', '{"a":1,}', '{"a":1,,"b":1}', '{"a":1}{}', '{"a":1x"b":1}'),
         *("[]", "5", "{'a':1}", "", '"a":1}', "}"),
+        *('{"a":[1]}', '{"a":{}}'),
     ],
 )
 @pytest.mark.parametrize("name", ["settings", "variables"])

@@ -490,6 +490,17 @@ def test_a_column_that_is_there_twice_is_none_of_a_run_directorys(again: str, tm
         load_lines(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["kling-3", "", "x" * 1000])
+def test_a_model_that_this_version_does_not_know_is_named(name: str, tmp_path: Path) -> None:
+    """A later version may have kept it: whoever reads its rows is told, in a sentence."""
+    whole = lines_of([one_entry(), one_entry()])._table
+    strange = whole.set_column(whole.column_names.index("model"), "model", pa.array(["kling-2", name]))
+    pq.write_table(strange, tmp_path / "jobs.parquet")
+    with pytest.raises(RunDirectoryError, match=rf"\(this version knows no model '{name[:60]}'\)"):
+        load_lines(tmp_path)
+    assert len(load_keys(tmp_path)) == 2, "what it has paid for can still be counted"
+
+
 @pytest.mark.parametrize("prompt", [r'"a\ud800"', "null", "5"])
 def test_a_prompt_of_an_older_version_that_is_no_proper_text_is_read(prompt: str, tmp_path: Path) -> None:
     """Only where it can be read at all: a text that nests without end is refused."""
