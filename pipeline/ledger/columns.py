@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from pipeline.ledger.distinct import are_distinct
 from pipeline.ledger.events import EventKind
 from pipeline.ledger.fold import Account, ImpossibleMoveError, JobRecord, JobState, State
-from pipeline.ledger.records import Numbers, Rows, are_null, array_of, numbers_of, texts_of
+from pipeline.ledger.records import Numbers, Rows, are_null, array_of, numbers_of, texts_of, values_of
 from pipeline.ledger.segments import SCHEMA, decode
 
 FEW = 1_000
@@ -140,7 +140,10 @@ def shelve(state: State) -> None:
     }
     columns["look"] = pa.array(looks, pa.int64())
     make = _maker([_Look(0, skew_us, account) for skew_us, account in numbers])
-    state.jobs.shelve(Rows(pa.table(columns), make, _SAME))
+    rows = Rows(pa.table(columns), make, _SAME)
+    state.jobs.shelve(rows)
+    # After it: whoever looks on in a thread finds each of them in one place at least.
+    state.request_ids.leave_to_rows(values_of(rows.texts("request_id")))
 
 
 def _was_plain(record: JobRecord) -> bool:

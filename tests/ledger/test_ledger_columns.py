@@ -446,6 +446,34 @@ def test_names_are_looked_up_in_what_was_read_once(monkeypatch: pytest.MonkeyPat
     assert read == ["job_id", "request_id"]
 
 
+def test_texts_with_the_same_hash_are_not_taken_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither those that are there, nor one that is not; also where some came later."""
+    monkeypatch.setattr(records, "hash", lambda text: len(text), raising=False)
+    state = State()
+    for number in range(12):
+        for each in life("stored", f"job-{number}"):
+            state.apply(each._replace(seq=state.last_seq + 1))
+        if number % 3 == 2:
+            columns.shelve(state)
+            assert "job-99" not in state.jobs
+    assert [state.jobs[f"job-{number}"].job_id for number in range(12)] == list(state.jobs)
+    assert [state.request_ids.get(f"req-job-{number}-1") for number in range(13)] == [*state.jobs, None]
+
+
+def test_a_request_that_a_row_has_is_in_memory_once() -> None:
+    """A run of a million would keep the texts of all, although their rows answer for them."""
+    state = State()
+    for each in [*life("stored", "job-0"), *life("posted", "job-1")]:
+        state.apply(each._replace(seq=state.last_seq + 1))
+    columns.shelve(state)
+    assert list(state.request_ids.noted) == ["req-job-1-1"]
+    assert dict(state.request_ids) == {"req-job-1-1": "job-1", "req-job-0-1": "job-0"}
+    again = life("stored", "job-2")[:2]
+    state.apply(again[0]._replace(seq=state.last_seq + 1))
+    with pytest.raises(ImpossibleMoveError, match="belongs to job-0"):
+        state.apply(again[1]._replace(seq=state.last_seq + 1, request_id="req-job-0-1"))
+
+
 def test_a_ledger_with_more_text_than_one_array_holds_is_taken_event_by_event() -> None:
     """Columns in several chunks are no reason to lose a row."""
     import pyarrow as pa
@@ -508,6 +536,8 @@ def test_whoever_looks_on_from_a_thread_sees_every_job_once() -> None:
                 wrong.append(f"{len(names)} of {at_least}, {len(names) - len(set(names))} of them twice")
             if at_least and state.jobs.get("job-0") is None:
                 wrong.append("the first is missing")
+            if at_least and state.request_ids.get("req-job-0-1") != "job-0":
+                wrong.append("nobody knows whose the first request is")
 
     before_s = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
