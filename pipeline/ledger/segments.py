@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -106,21 +107,28 @@ def encode(events: Sequence[Event], before: str, after: str, *, compress: bool =
 
 def encode_content(content: Content, *, compress: bool = False) -> bytes:
     """A segment's bytes: plain and quick for a commit; compact, and quick to ask about one job, once merged."""
-    table, before, after = content.table, content.before, content.after
+    return _encode([content.table], len(content.table), content.before, content.after, compress=compress)
+
+
+def _encode(tables: Iterable[pa.Table], rows: int, before: str, after: str, *, compress: bool) -> bytes:
+    """Each table is a row group, or several."""
+    tables = iter(tables)
+    first = next(tables)
     chain = orjson.dumps({"version": 1, "before": before, "after": after})
-    sink = pa.BufferOutputStream()
     # As large as a group has rows: by itself it would be made for a million jobs, and take a megabyte.
-    bloom = {"job_id": {"ndv": min(len(table), ROWS_PER_GROUP), "fpp": 0.01}}
-    pq.write_table(
-        table.replace_schema_metadata({_METADATA_KEY: chain}),
+    bloom = {"job_id": {"ndv": min(rows, ROWS_PER_GROUP), "fpp": 0.01}}
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(
         sink,
-        row_group_size=ROWS_PER_GROUP,
+        first.schema.with_metadata({_METADATA_KEY: chain}),
         compression="zstd" if compress else "none",
         use_dictionary=_REPEATED if compress else False,
         write_statistics=compress,
         bloom_filter_options=bloom if compress else None,
         write_page_checksum=True,
-    )
+    ) as writer:
+        for table in itertools.chain([first], tables):
+            writer.write_table(table, row_group_size=ROWS_PER_GROUP)
     return sink.getvalue().to_pybytes()
 
 
@@ -457,12 +465,12 @@ def merge_segments(
         sealed: whether newer segments follow: then another may be written meanwhile, and the head names one of those.
         known: what some of them hold, as this process has written it: reading them back costs as much as all the rest.
     """
-    old = _joined(folder, names, known or {})
-    merged = _place(folder, names[0].first, names[-1].last, encode_content(old, compress=True))
+    group = _Group(folder, names, known or {})
+    merged = _place(folder, names[0].first, names[-1].last, group.encode())
     if not sealed:
         _write_head(folder, merged)
     try:
-        if not _holds(folder, merged, old):
+        if not group.is_in(merged):
             raise _damage(folder, str(merged), "is not what was written")
     except RunDirectoryError as damage:
         remove_segments(folder, [merged] if merged not in names else [])
@@ -471,32 +479,60 @@ def merge_segments(
     return merged
 
 
-def _holds(folder: Path, name: SegmentName, content: Content) -> bool:
-    """Whether a segment has this content. A group of its rows at a time: both as a whole would be a run's peak."""
-    file, before, after = _open(folder, name)
-    first = 0
-    for table in _parts(folder, name, file):
-        if not table.equals(content.table.slice(first, len(table))):
-            return False
-        first += len(table)
-    return (first, before, after) == (len(content.table), content.before, content.after)
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Segments that are to become one, and what is `known` of some of them."""
+
+    folder: Path
+    names: Sequence[SegmentName]
+    known: Mapping[SegmentName, Content]
+
+    @property
+    def ends(self) -> tuple[str, str]:
+        """Where the chain stands before and after them."""
+        first, last = (self.known.get(name) for name in (self.names[0], self.names[-1]))
+        before = first.before if first else ends_of(self.folder, self.names[0])[0]
+        return before, last.after if last else ends_of(self.folder, self.names[-1])[1]
+
+    def encode(self) -> bytes:
+        """The bytes of a segment that stands for them."""
+        rows = self.names[-1].last - self.names[0].first + 1
+        return _encode(_in_groups(self._tables()), rows, *self.ends, compress=True)
+
+    def is_in(self, name: SegmentName) -> bool:
+        """Whether a segment holds what they hold, in the same place."""
+        file, *ends = _open(self.folder, name)
+        pairs = itertools.zip_longest(_parts(self.folder, name, file), _in_groups(self._tables()))
+        are_same = all(mine is not None and theirs is not None and mine.equals(theirs) for mine, theirs in pairs)
+        return are_same and (*ends,) == self.ends
+
+    def _tables(self) -> Iterator[pa.Table]:
+        """The events of each; they must follow each other."""
+        reached = None
+        for name in self.names:
+            content = self.known.get(name) or _read_content(self.folder, name)
+            if not content.table.schema.equals(SCHEMA):
+                raise _damage(self.folder, str(name), "cannot be read (its columns are not those of a ledger)")
+            if content.table["seq"].to_pylist() != list(range(name.first, name.last + 1)):
+                raise _other_events(self.folder, name)
+            if reached not in (None, content.before):
+                raise _not_next(self.folder, name)
+            reached = content.after
+            yield content.table.replace_schema_metadata(None)
 
 
-def _joined(folder: Path, names: Sequence[SegmentName], known: Mapping[SegmentName, Content]) -> Content:
-    """What segments that follow each other hold together."""
-    tables: list[pa.Table] = []
-    begin, reached = "", ""
-    for name in names:
-        content = known.get(name) or _read_content(folder, name)
-        if not content.table.schema.equals(SCHEMA):
-            raise _damage(folder, str(name), "cannot be read (its columns are not those of a ledger)")
-        if content.table["seq"].to_pylist() != list(range(name.first, name.last + 1)):
-            raise _other_events(folder, name)
-        if tables and content.before != reached:
-            raise _not_next(folder, name)
-        begin, reached = begin or content.before, content.after
-        tables.append(content.table.replace_schema_metadata(None))
-    return Content(pa.concat_tables(tables), begin, reached)
+def _in_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The same rows, `ROWS_PER_GROUP` at a time: those of a large merge together would be a run's peak."""
+    gathered: list[pa.Table] = []
+    missing = ROWS_PER_GROUP
+    for table in tables:
+        while len(table) >= missing:
+            yield pa.concat_tables([*gathered, table.slice(0, missing)])
+            table, gathered, missing = table.slice(missing), [], ROWS_PER_GROUP
+        gathered.append(table)
+        missing -= len(table)
+    if missing < ROWS_PER_GROUP:
+        yield pa.concat_tables(gathered)
 
 
 def remove_segments(folder: Path, names: Iterable[SegmentName]) -> None:

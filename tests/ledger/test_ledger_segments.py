@@ -559,29 +559,46 @@ def test_a_merge_whose_bytes_went_astray_deletes_nothing(folder: Path, monkeypat
     assert read_events(folder) == events
 
 
-@pytest.mark.parametrize("wrong", ["another event", "one less", "another place"])
+@pytest.mark.parametrize(
+    ("wrong", "rows"), [("another event", 2), ("one less", 2), ("one more", 5), ("one more", 2), ("another place", 2)]
+)
 def test_a_merge_that_holds_something_else_deletes_nothing(
-    wrong: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+    wrong: str, rows: int, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is read back group by group: also the last event counts, how many there are, and its place in the chain."""
     events = five_segments(folder)
     before = contents(folder)
-    real = segments.encode_content
 
-    def astray(content: segments.Content, *, compress: bool = False) -> bytes:
-        table = content.table
+    def astray(group: segments._Group) -> bytes:
+        before, after = group.ends
         if wrong == "another event":
-            other = segments.table_of([*events[:-1], events[-1]._replace(detail="another")])
-            return real(segments.Content(other, content.before, content.after), compress=compress)
+            return encode([*events[:-1], events[-1]._replace(detail="another")], before, after, compress=True)
         if wrong == "one less":
-            return real(segments.Content(table.slice(0, 4), content.before, content.after), compress=compress)
-        return real(segments.Content(table, content.before, "0" * 64), compress=compress)
+            return encode(events[:-1], before, after, compress=True)
+        if wrong == "one more":
+            return encode([*events, events[-1]], before, after, compress=True)
+        return encode(events, before, "0" * 64, compress=True)
 
-    monkeypatch.setattr(segments, "encode_content", astray)
-    monkeypatch.setattr(segments, "ROWS_PER_GROUP", 2)
+    monkeypatch.setattr(segments._Group, "encode", astray)
+    monkeypatch.setattr(segments, "ROWS_PER_GROUP", rows)
     with pytest.raises(OSError, match="did not keep its bytes"):
         merge_segments(folder, list_segments(folder)[0], sealed=True)
     assert contents(folder) == before
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 7])
+def test_a_merge_goes_a_group_of_rows_at_a_time(rows: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the segments have, so that all of a large one is never in memory: the same file as of all at once."""
+    events = five_segments(folder)
+    monkeypatch.setattr(segments, "ROWS_PER_GROUP", rows)
+    merged = merge(folder)
+    groups = pq.ParquetFile(merged).metadata
+    assert [groups.row_group(number).num_rows for number in range(groups.num_row_groups)] == [
+        min(rows, 5 - first) for first in range(0, 5, rows)
+    ]
+    ends = segments.ends_of(folder, list_segments(folder)[0][0])
+    assert merged.read_bytes() == encode(events, *ends, compress=True)
+    assert read_events(folder) == events
 
 
 def test_a_damaged_merged_segment_costs_no_good_one(folder: Path) -> None:

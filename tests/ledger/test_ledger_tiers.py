@@ -175,7 +175,7 @@ async def test_a_merge_of_old_segments_may_end_at_any_call(folder: Path, disk: D
 async def test_what_was_just_written_is_merged_from_memory(
     folder: Path, monkeypatch: pytest.MonkeyPatch, room: int, reads_again: int
 ) -> None:
-    """Only the merged segment is read back, while there is room to remember the others; every event is there."""
+    """Only the merged segment is read back, and once, while there is room to remember the others."""
     read: list[SegmentName] = []
     real = segments._open
     monkeypatch.setattr(segments, "_open", lambda at, name, **how: (read.append(name), real(at, name, **how))[1])
@@ -183,7 +183,9 @@ async def test_what_was_just_written_is_merged_from_memory(
     with open_ledger(folder, HandClock()) as ledger:
         written = await write(ledger, FAN + 1)
         assert ledger._merging._known_bytes <= room
-    assert [(name.first, name.last) for name in read] == [(n, n) for n in range(1, reads_again + 1)] + [(1, FAN)]
+    spans = [(name.first, name.last) for name in read]
+    assert set(spans) == {*((n, n) for n in range(1, reads_again + 1)), (1, FAN)}
+    assert spans.count((1, FAN)) == 1
     assert read_events(folder) == written
 
 
