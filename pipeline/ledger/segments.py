@@ -58,6 +58,9 @@ MANY = 2**12
 ROWS_PER_GROUP = 2**16
 """Events in a row group of a merged segment: whoever asks for one job passes over the groups that do not have it."""
 
+COMPARED_AT_ONCE = 2**13
+"""So many rows of a merged segment are held against those of the old ones together."""
+
 GENESIS = "0" * 64
 """What the first segment links to."""
 
@@ -107,28 +110,31 @@ def encode(events: Sequence[Event], before: str, after: str, *, compress: bool =
 
 def encode_content(content: Content, *, compress: bool = False) -> bytes:
     """A segment's bytes: plain and quick for a commit; compact, and quick to ask about one job, once merged."""
-    return _encode([content.table], len(content.table), content.before, content.after, compress=compress)
+    table, ends = content.table, (content.before, content.after)
+    return _encode([table], table.schema, len(table), ends, compress=compress)
 
 
-def _encode(tables: Iterable[pa.Table], rows: int, before: str, after: str, *, compress: bool) -> bytes:
-    """Each table is a row group, or several."""
-    tables = iter(tables)
-    first = next(tables)
+def _encode(
+    tables: Iterable[pa.Table], schema: pa.Schema, rows: int, ends: tuple[str, str], *, compress: bool
+) -> bytes:
+    """Tables that have this schema and so many rows together, each in row groups of its own."""
+    before, after = ends
     chain = orjson.dumps({"version": 1, "before": before, "after": after})
     # As large as a group has rows: by itself it would be made for a million jobs, and take a megabyte.
     bloom = {"job_id": {"ndv": min(rows, ROWS_PER_GROUP), "fpp": 0.01}}
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(
         sink,
-        first.schema.with_metadata({_METADATA_KEY: chain}),
+        schema.with_metadata({_METADATA_KEY: chain}),
         compression="zstd" if compress else "none",
         use_dictionary=_REPEATED if compress else False,
         write_statistics=compress,
         bloom_filter_options=bloom if compress else None,
         write_page_checksum=True,
     ) as writer:
-        for table in itertools.chain([first], tables):
+        for table in tables:
             writer.write_table(table, row_group_size=ROWS_PER_GROUP)
+            del table  # it must not be there beside the next
     return sink.getvalue().to_pybytes()
 
 
@@ -279,7 +285,7 @@ def read_tables(folder: Path, names: Iterable[SegmentName], reached: str, points
     for name in names:
         file, before, after = _open(folder, name, numbered=name.last - name.first >= MANY)
         first = name.first
-        for table in _parts(folder, name, file):
+        for table in _parts(folder, name, file, ROWS_PER_GROUP):
             if _whole_numbers(table["seq"].slice(0, 1).combine_chunks()) != [first]:
                 raise _other_events(folder, name)
             if before != reached:
@@ -302,10 +308,10 @@ def ends_of(folder: Path, name: SegmentName) -> tuple[str, str]:
     return before, after
 
 
-def _parts(folder: Path, name: SegmentName, file: pq.ParquetFile) -> Iterator[pa.Table]:
-    """The checked events of a segment, some ten thousand at a time: a large one need not be in memory as a whole."""
+def _parts(folder: Path, name: SegmentName, file: pq.ParquetFile, rows: int) -> Iterator[pa.Table]:
+    """The checked events of a segment, so many at a time: a large one need not be in memory as a whole."""
     try:
-        for batch in file.iter_batches(ROWS_PER_GROUP, use_threads=False):
+        for batch in file.iter_batches(rows, use_threads=False):
             table = pa.Table.from_batches([batch]).replace_schema_metadata(None)
             _check_columns(table)
             yield table
@@ -497,12 +503,13 @@ class _Group:
     def encode(self) -> bytes:
         """The bytes of a segment that stands for them."""
         rows = self.names[-1].last - self.names[0].first + 1
-        return _encode(_in_groups(self._tables()), rows, *self.ends, compress=True)
+        return _encode(_in_groups(self._tables(), ROWS_PER_GROUP), SCHEMA, rows, self.ends, compress=True)
 
     def is_in(self, name: SegmentName) -> bool:
         """Whether a segment holds what they hold, in the same place."""
         file, *ends = _open(self.folder, name)
-        pairs = itertools.zip_longest(_parts(self.folder, name, file), _in_groups(self._tables()))
+        merged = _parts(self.folder, name, file, COMPARED_AT_ONCE)
+        pairs = itertools.zip_longest(*(_in_groups(each, COMPARED_AT_ONCE) for each in (merged, self._tables())))
         are_same = all(mine is not None and theirs is not None and mine.equals(theirs) for mine, theirs in pairs)
         return are_same and (*ends,) == self.ends
 
@@ -521,17 +528,18 @@ class _Group:
             yield content.table.replace_schema_metadata(None)
 
 
-def _in_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """The same rows, `ROWS_PER_GROUP` at a time: those of a large merge together would be a run's peak."""
+def _in_groups(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
+    """The same rows, so many at a time: those of a large merge together would be a run's peak."""
     gathered: list[pa.Table] = []
-    missing = ROWS_PER_GROUP
+    missing = rows
     for table in tables:
         while len(table) >= missing:
-            yield pa.concat_tables([*gathered, table.slice(0, missing)])
-            table, gathered, missing = table.slice(missing), [], ROWS_PER_GROUP
+            group = [*gathered, table.slice(0, missing)]
+            table, gathered, missing = table.slice(missing), [], rows
+            yield pa.concat_tables(group)
         gathered.append(table)
         missing -= len(table)
-    if missing < ROWS_PER_GROUP:
+    if missing < rows:
         yield pa.concat_tables(gathered)
 
 

@@ -580,7 +580,7 @@ def test_a_merge_that_holds_something_else_deletes_nothing(
         return encode(events, before, "0" * 64, compress=True)
 
     monkeypatch.setattr(segments._Group, "encode", astray)
-    monkeypatch.setattr(segments, "ROWS_PER_GROUP", rows)
+    monkeypatch.setattr(segments, "COMPARED_AT_ONCE", rows)
     with pytest.raises(OSError, match="did not keep its bytes"):
         merge_segments(folder, list_segments(folder)[0], sealed=True)
     assert contents(folder) == before

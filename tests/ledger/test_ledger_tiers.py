@@ -102,7 +102,7 @@ async def test_a_reader_beside_the_merges_reads_only_what_is_new(folder: Path, m
         for _ in range(30):
             written += await write(ledger, 1)
             monkeypatch.setattr(
-                segments, "_parts", lambda at, name, file: (reads.append(name), real(at, name, file))[1]
+                segments, "_parts", lambda at, name, *how: (reads.append(name), real(at, name, *how))[1]
             )
             reader.read()
             monkeypatch.undo()
