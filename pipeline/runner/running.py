@@ -8,6 +8,7 @@ import dataclasses
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config import Config
@@ -63,6 +64,19 @@ REPORT_RESTS = 20
 CREDITS_TRIES = 3
 
 
+@dataclass(frozen=True, slots=True)
+class _Assignment:
+    """What a run is to do, and for whom."""
+
+    campaign: Campaign
+    config: Config
+    options: RunOptions
+    watcher: Watcher
+    tells: bool
+    """Whether a webhook is told how it ended."""
+    is_rehearsal: bool
+
+
 async def run(
     campaign: Campaign,
     config: Config,
@@ -89,8 +103,15 @@ async def run(
         InputError: nothing was sent; the directory is held, damaged, or belongs to another provider.
         MachineError: the disk refused before anything began.
     """
-    options, watcher, clock = options or RunOptions(), watcher or Watcher(), clock or SystemClock()
-    stopping = Stopping()
+    clock, stopping = clock or SystemClock(), Stopping()
+    assignment = _Assignment(
+        campaign,
+        config,
+        options or RunOptions(),
+        watcher or Watcher(),
+        tells=webhook is not None,
+        is_rehearsal=stage is not None,
+    )
     mirror = mirror_of(folder, keep_videos=config.output.keep_videos) if stage is None else None
     # Around everything: a signal while the ledger is opened or closed is a wish as well, and kills no bookkeeping.
     with (
@@ -110,7 +131,7 @@ async def run(
                 await asyncio.to_thread(mirror.publish, ROWS)
             async with open_provider(config, folder, key, clock, stage=stage) as provider:
                 with log_to(folder / "run.log", provider.key, webhook) as run_log:
-                    listener = told(run_log.event, watcher.event)
+                    listener = told(run_log.event, assignment.watcher.event)
                     notices = (mirror.taken_over,) if mirror is not None and mirror.taken_over else ()
                     for notice in notices:
                         logging.getLogger(LOGGER).warning("%s", notice)
@@ -120,19 +141,7 @@ async def run(
                     async with opened as context:
                         if stage is not None:
                             context.rng = stage.rng
-                        result = await _run_engine(
-                            campaign,
-                            config,
-                            context,
-                            provider,
-                            options,
-                            watcher,
-                            lines,
-                            mark=mark,
-                            tells=webhook is not None,
-                            rehearsed=stage is not None,
-                            notices=notices,
-                        )
+                        result = await _run_engine(assignment, context, provider, lines, mark, notices)
             if mirror is not None:
                 result = await publish(mirror, result)
         finally:
@@ -144,20 +153,15 @@ async def run(
 
 
 async def _run_engine(
-    campaign: Campaign,
-    config: Config,
+    assignment: _Assignment,
     context: RunContext,
     provider: OpenProvider,
-    options: RunOptions,
-    watcher: Watcher,
     lines: Lines,
-    *,
     mark: str,
-    tells: bool,
-    rehearsed: bool,
     notices: tuple[str, ...],
 ) -> RunResult:
-    state = context.ledger.state
+    campaign, config, options = assignment.campaign, assignment.config, assignment.options
+    watcher, state = assignment.watcher, context.ledger.state
     context.pace.pause(pace_owed_s(state, context.pace.interval_s, context.clock.now_us()))
     chosen = choose(campaign, options, context.price)
     job_ids = [job.job_id for job in chosen]
@@ -168,7 +172,8 @@ async def _run_engine(
         # Now, while nobody waits for an answer, and not at the first submission.
         state.jobs.get_ready()
     to_start = min(sum(may_start(state, job, options) for job in left), options.limit or len(chosen))
-    started = run_started(config, campaign, context.settings, len(chosen), to_start, mark, tells=tells)
+    settings = context.settings
+    started = run_started(config, campaign, settings, len(chosen), to_start, mark, tells=assignment.tells)
     await context.record(started)
     begun_seq, before_seq = state.last_seq, state.last_seq - 1
     done_elsewhere = sum(state.counts[each] - of_these[each] for each in (JobState.STORED, JobState.FAILED))
@@ -176,7 +181,7 @@ async def _run_engine(
     live = LiveRun(context, lines, asked, done_elsewhere, to_start, notices)
     watcher.started(live)
     with calm_garbage_collector():
-        housekeeping = asyncio.create_task(_keep_house(live, reports=not rehearsed))
+        housekeeping = asyncio.create_task(_keep_house(live, reports=not assignment.is_rehearsal))
         try:
             await _make_jobs(context, left, options, trial_of(campaign, config, state, options))
         finally:
