@@ -28,9 +28,10 @@ class RunLog(logging.Handler):
     """
 
     def __init__(self, path: Path, *secrets: str) -> None:
-        super().__init__()
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         self._descriptor = os.open(path, flags, 0o644)
+        # After it: the logging module remembers each handler, and would close one at exit that was never made.
+        super().__init__()
         self._secrets = secrets
         self._lines: deque[bytes] = deque()
         """What is to be written: all events of a commit together, where an event loop says when that is."""

@@ -276,6 +276,15 @@ def test_the_mark_of_what_is_kept_is_of_the_file_as_well(tmp_path: Path) -> None
     assert kept_sha256(tmp_path) is None
 
 
+def test_a_log_that_cannot_be_opened_leaves_nothing_to_be_closed(tmp_path: Path) -> None:
+    """Else the end of the process, where logging closes what it remembers, is a traceback."""
+    (tmp_path / "run.log").mkdir()
+    before = list(logging._handlerList)  # type: ignore[attr-defined]
+    with pytest.raises(IsADirectoryError) as refused:
+        RunLog(tmp_path / "run.log")
+    assert logging._handlerList == before, refused.tb  # type: ignore[attr-defined]
+
+
 def test_the_log_is_json_without_the_key(tmp_path: Path) -> None:
     """Each line of run.log is JSON in the ledger's words, also of stranger texts, and never holds the key."""
     key = 'SG_"quoted"\\key'
