@@ -270,7 +270,7 @@ def test_a_watch_reads_only_what_is_new(tmp_path: Path, monkeypatch: pytest.Monk
     reached, looks, read = GENESIS, [], []
     real = segments._parts
     monkeypatch.setattr(
-        segments, "_parts", lambda folder, name, file: read.append(name.last) or real(folder, name, file)
+        segments, "_parts", lambda folder, name, *how: read.append(name.last) or real(folder, name, *how)
     )
     for number, event in enumerate(events, start=1):
         before, reached = reached, segments.link(reached, [event])

@@ -36,14 +36,14 @@ def _once(read: Callable[..., T]) -> Callable[..., T]:
 
 
 def _parts_once(
-    parts: Callable[[Path, SegmentName, pq.ParquetFile], Iterator[pa.Table]],
-) -> Callable[[Path, SegmentName, pq.ParquetFile], Iterator[pa.Table]]:
+    parts: Callable[[Path, SegmentName, pq.ParquetFile, int], Iterator[pa.Table]],
+) -> Callable[[Path, SegmentName, pq.ParquetFile, int], Iterator[pa.Table]]:
     """The parts of a file that was opened once: it stays, so that no other can be taken for it."""
-    known: dict[int, tuple[pq.ParquetFile, list[pa.Table]]] = {}
+    known: dict[tuple[int, int], tuple[pq.ParquetFile, list[pa.Table]]] = {}
 
-    def once(folder: Path, name: SegmentName, file: pq.ParquetFile) -> Iterator[pa.Table]:
-        if id(file) not in known:
-            known[id(file)] = file, list(parts(folder, name, file))
-        return iter(known[id(file)][1])
+    def once(folder: Path, name: SegmentName, file: pq.ParquetFile, rows: int) -> Iterator[pa.Table]:
+        if (id(file), rows) not in known:
+            known[id(file), rows] = file, list(parts(folder, name, file, rows))
+        return iter(known[id(file), rows][1])
 
     return once
