@@ -28,7 +28,7 @@ from pipeline.ledger.reading import read_events
 from pipeline.ledger.store import open_ledger
 from pipeline.mirror.mirror import ENDS, mirror_of
 from pipeline.provider.replies import fingerprint, valid_request_id
-from pipeline.report.entries import load_lines
+from pipeline.report.entries import load_keys
 from pipeline.runner.continuity import check_provider
 from pipeline.runner.opening import log_to, open_context, open_provider, signals_to
 from pipeline.runner.reporting import rewrite_report
@@ -159,7 +159,7 @@ def _conclude(run: RunContext, doubted: list[JobRecord], comparison: Comparison 
     codes = [stopping.reason.exit_code] if stopping.reason else []
     if left or to_collect or (comparison is not None and not comparison.is_clean):
         codes.append(5)
-    row_ids = {line.job_id: line.id for line in reversed(load_lines(run.folder))}
+    row_ids = {line.job_id: line.id for line in reversed(load_keys(run.folder))}
     return Reconciliation(run.folder, settled, left, row_ids, to_collect, comparison, gravest(codes), stopping.message)
 
 
@@ -233,7 +233,7 @@ def attempt_named(state: State, folder: Path, named: str) -> JobRecord:
         InputError: none or several; says which there are.
     """
     name, slash, number = named.partition("/")
-    rows = {line.job_id for line in load_lines(folder) if line.id == name}
+    rows = {line.job_id for line in load_keys(folder) if line.id == name}
     meant = [record for record in state.jobs.values() if record.job_id == name or record.job_id in rows]
     if not meant:
         raise InputError(

@@ -243,8 +243,7 @@ class _Index:
 
     def find(self, text: str, kept: _Kept) -> int | None:
         """The number of the row, if there is one."""
-        self.take_in(kept)
-        _, hashes, numbers = self._hashed
+        _, hashes, numbers = self.take_in(kept)
         wanted = hash(text)
         for at in range(int(hashes.searchsorted(wanted)), len(hashes)):
             if hashes[at] != wanted:
@@ -255,19 +254,19 @@ class _Index:
                 return number
         return None
 
-    def take_in(self, kept: _Kept) -> None:
-        """Have it know all rows that there are."""
-        begun = self._hashed.tables
-        if begun >= len(kept.tables):
-            return
-        hashes, numbers = [self._hashed.hashes], [self._hashed.numbers]
-        for table, first in zip(kept.tables[begun:], kept.firsts[begun:], strict=False):
+    def take_in(self, kept: _Kept) -> _Hashed:
+        """Have it know all rows that there are. Returns what knows them: others may do this at once, with less."""
+        known = self._hashed
+        if known.tables >= len(kept.tables):
+            return known
+        hashes, numbers = [known.hashes], [known.numbers]
+        for table, first in zip(kept.tables[known.tables :], kept.firsts[known.tables :], strict=False):
             hashes.append(np.fromiter(map(hash, values_of(table.texts(self._column))), np.int64, len(table)))
             numbers.append(np.arange(first, first + len(table)))
         joined = np.concatenate(hashes)
         order = np.argsort(joined, kind="stable")
-        # Two threads may do this at once: whoever has written less goes on when it is asked again.
-        self._hashed = _Hashed(len(kept.tables), joined[order], np.concatenate(numbers)[order])
+        self._hashed = known = _Hashed(len(kept.tables), joined[order], np.concatenate(numbers)[order])
+        return known
 
 
 class Records(MutableMapping[str, "JobRecord"]):

@@ -15,6 +15,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -478,6 +479,9 @@ def merge_segments(
     try:
         if not group.is_in(merged):
             raise _damage(folder, str(merged), "is not what was written")
+    except _OldDamageError:
+        # It was whole a moment ago, when it was merged: what stands for it by now may be all that is left.
+        raise
     except RunDirectoryError as damage:
         remove_segments(folder, [merged] if merged not in names else [])
         raise OSError(errno.EIO, "a merged segment did not keep its bytes") from damage
@@ -485,7 +489,11 @@ def merge_segments(
     return merged
 
 
-@dataclass(frozen=True, slots=True)
+class _OldDamageError(RunDirectoryError):
+    """One of the segments that are to become one is damaged."""
+
+
+@dataclass(frozen=True)
 class _Group:
     """Segments that are to become one, and what is `known` of some of them."""
 
@@ -493,7 +501,7 @@ class _Group:
     names: Sequence[SegmentName]
     known: Mapping[SegmentName, Content]
 
-    @property
+    @cached_property
     def ends(self) -> tuple[str, str]:
         """Where the chain stands before and after them."""
         first, last = (self.known.get(name) for name in (self.names[0], self.names[-1]))
@@ -516,16 +524,19 @@ class _Group:
     def _tables(self) -> Iterator[pa.Table]:
         """The events of each; they must follow each other."""
         reached = None
-        for name in self.names:
-            content = self.known.get(name) or _read_content(self.folder, name)
-            if not content.table.schema.equals(SCHEMA):
-                raise _damage(self.folder, str(name), "cannot be read (its columns are not those of a ledger)")
-            if content.table["seq"].to_pylist() != list(range(name.first, name.last + 1)):
-                raise _other_events(self.folder, name)
-            if reached not in (None, content.before):
-                raise _not_next(self.folder, name)
-            reached = content.after
-            yield content.table.replace_schema_metadata(None)
+        try:
+            for name in self.names:
+                content = self.known.get(name) or _read_content(self.folder, name)
+                if not content.table.schema.equals(SCHEMA):
+                    raise _damage(self.folder, str(name), "cannot be read (its columns are not those of a ledger)")
+                if content.table["seq"].to_pylist() != list(range(name.first, name.last + 1)):
+                    raise _other_events(self.folder, name)
+                if reached not in (None, content.before):
+                    raise _not_next(self.folder, name)
+                reached = content.after
+                yield content.table.replace_schema_metadata(None)
+        except RunDirectoryError as error:
+            raise _OldDamageError(str(error)) from None
 
 
 def _in_groups(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:

@@ -257,7 +257,7 @@ def _tidy(folder: Path) -> None:
 
 
 def _groups(names: Sequence[SegmentName]) -> list[list[SegmentName]]:
-    """Segments that follow each other, in groups that one merge can hold in memory, without those that stay alone."""
+    """Segments that follow each other, in groups not too large for one merge, without those that stay alone."""
     groups: list[list[SegmentName]] = []
     for name in names:
         if groups and name.last - groups[-1][0].first < LARGE:

@@ -14,8 +14,8 @@ FAN = 64
 """So many segments of a tier become one of the next."""
 
 LARGE = 2**17
-"""The most events that a merge puts together: it has them in memory three times over. Ten million jobs are then some
-three hundred such segments."""
+"""The most events that a merge puts together: it takes a second or less then, beside a run that goes on. Ten million
+jobs are then some three hundred such segments."""
 
 
 class Tiers:

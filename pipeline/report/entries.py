@@ -176,8 +176,16 @@ class Lines(Sequence[Line]):
 
     @property
     def models(self) -> list[str]:
-        """Each different model, in order of first mention."""
-        return [str(name) for name in self._table["model"].unique().to_pylist()]
+        """Each different model, in order of first mention.
+
+        Raises:
+            RunDirectoryError: this version does not know one. Who wants no parameters shown need not ask.
+        """
+        names = [str(name) for name in self._table["model"].unique().to_pylist()]
+        for name in names:
+            if name not in MODELS:
+                raise _unreadable(self._folder or Path(), f"this version knows no model {name[:60]!r}")
+        return names
 
     def asked(self, names: Collection[str]) -> dict[str, Column]:
         """The values of parameters and variables; a parameter hides a variable of its name.
@@ -395,6 +403,8 @@ def _asked(table: pa.Table, names: Collection[str]) -> dict[str, Column]:
     variables = table["variables"].combine_chunks().dictionary_encode()
     known_settings = _objects(_settings, settings.dictionary)
     known_variables = _objects(json.loads, variables.dictionary)
+    if any(isinstance(value, dict | list) for each in (*known_settings, *known_variables) for value in each.values()):
+        raise TypeError("no single values")
     count = max(1, len(known_variables))
     pairs = pc.add(pc.multiply(settings.indices.cast(pa.int64()), count), variables.indices).dictionary_encode()
     forms = [
@@ -418,8 +428,6 @@ def _objects(read: Callable[[str], Any], texts: Any) -> list[dict[str, Any]]:
     values = list(map(read, texts.to_pylist()))
     if not set(map(type, values)) <= {dict}:
         raise TypeError("no JSON object")
-    if not {type(each) for value in values for each in value.values()}.isdisjoint({dict, list}):
-        raise TypeError("no single values")
     return values
 
 
@@ -504,9 +512,6 @@ def _read(folder: Path, columns: list[str]) -> tuple[pa.Table, str]:
             raise _unreadable(folder, f"it has {'no' if not count else 'more than one'} column {name}")
         if table[name].type != _SCHEMA.field(name).type or (table[name].null_count and name != "prompt"):
             raise _unreadable(folder, f"its column {name} is none of a run directory's")
-    for name in map(str, table["model"].unique().to_pylist() if "model" in columns else ()):
-        if name not in MODELS:
-            raise _unreadable(folder, f"this version knows no model {name[:60]!r}")
     return table.select(columns), hashlib.sha256(data).hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -101,8 +102,16 @@ def read_summary(report: Path) -> dict[str, Any]:
 
 
 def is_complete(report: Path) -> bool:
-    """Whether the files of a report are all there, beside the summary."""
-    return all((report / name).is_file() and not (report / name).is_symlink() for name in _FILES)
+    """Whether the files of a report are all there, and none came to be after the summary, which is written last.
+
+    By when each was put in its place: another that was being written meanwhile, or that died before its summary, may
+    have left files which this one knows nothing of.
+    """
+    try:
+        *files, summary = [(report / name).lstat() for name in (*_FILES, FILE)]
+    except OSError:
+        return False
+    return all(stat.S_ISREG(file.st_mode) and file.st_ctime_ns <= summary.st_ctime_ns for file in files)
 
 
 def says_the_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:

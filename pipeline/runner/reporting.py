@@ -57,9 +57,11 @@ def rewrite_report(
 def _write_for_desk(seen: Look, lines: Sequence[Line], summary: dict[str, Any], *, bom: bool, xlsx: bool) -> None:
     """What people with a spreadsheet ask for."""
     if bom:
+        from pipeline.report.summary import write_summary
         from pipeline.report.write import mark_utf8
 
         mark_utf8(seen.folder)
+        write_summary(seen.folder / "report", summary)  # it is always the last
     if xlsx:
         from pipeline.report.workbook import write_workbook
 

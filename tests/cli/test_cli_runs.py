@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import codecs
+import errno
 import json
 import signal
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import FAST, Command
 
+from pipeline import jobs
 from pipeline.engine.context import RunContext
 from pipeline.kernel.errors import MachineError
 from pipeline.looking import view
-from pipeline.manifest import load_manifest
-from pipeline.report import entries
+from pipeline.manifest import load_manifest, sharing
+from pipeline.report import entries, write
 from pipeline.report.entries import Keys
 from pipeline.runner import reporting, running
 from pipeline.runner.reporting import rewrite_report
@@ -190,6 +196,101 @@ def test_a_slow_report_of_rows_that_are_gone_is_not_taken_for_current(
     assert "wild" in results.read_text()
     assert command("run", manifest, *FAST).code == 0
     assert "wild" not in results.read_text()
+
+
+@pytest.mark.parametrize("at", ["errors.csv", "index.html", "summary.json"])
+def test_a_report_of_other_rows_that_died_is_not_left_beside_the_summary_of_before(
+    at: str, command: Command, manifest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The summary that stands says what the run would say, but the files are those of a run that died."""
+    command("run", manifest, *FAST)
+    calm, results = Path(manifest).read_text(), Path("outputs/m/report/results.csv")
+    writers = {"write_file": write.write_file, "write_summary": write.write_summary}
+
+    def no_room(name: str) -> Callable[..., None]:
+        def refuse_or_write(path: Path, *what: Any) -> None:
+            if at in (path.name, "summary.json" if name == "write_summary" else ""):
+                raise OSError(errno.ENOSPC, "No space left on device")
+            writers[name](path, *what)
+
+        return refuse_or_write
+
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "open_provider", no_provider)
+        Path(manifest).write_text(calm.replace("cozy", "wild"))
+        assert command("run", manifest, *FAST).code == 6
+        for name in writers:
+            patch.setattr(write, name, no_room(name))
+        assert command("report", "outputs/m").code == 6
+    assert "wild" in results.read_text()
+    Path(manifest).write_text(calm)
+    assert command("run", manifest, *FAST).code == 0
+    assert "wild" not in results.read_text()
+    before = results.stat()
+    assert command("run", manifest, *FAST).code == 0
+    assert results.stat() == before, "once"
+
+
+def test_a_report_under_way_does_not_mislead_the_run_beside_it(
+    command: Command, manifest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has written results.csv and not yet its summary: the run that comes and goes meanwhile writes its own."""
+    command("run", manifest, *FAST)
+    calm, results = Path(manifest).read_text(), Path("outputs/m/report/results.csv")
+    real, seen = write.write_summary, list[bool]()
+
+    def slowly(report: Path, summary: Any) -> None:
+        if not seen:
+            seen.append("wild" in results.read_text())
+            Path(manifest).write_text(calm)
+            assert command("run", manifest, *FAST).code == 0
+            seen.append("wild" in results.read_text())
+        real(report, summary)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "open_provider", no_provider)
+        Path(manifest).write_text(calm.replace("cozy", "wild"))
+        assert command("run", manifest, *FAST).code == 6
+    with monkeypatch.context() as patch:
+        patch.setattr(write, "write_summary", slowly)
+        rewrite_report(Path("outputs/m"))
+    assert seen == [True, False]
+    assert command("run", manifest, *FAST).code == 0
+    assert "wild" not in results.read_text()
+
+
+def test_a_report_with_marks_for_a_spreadsheet_is_left_as_it_is(command: Command, manifest: str) -> None:
+    """The marks are written after the tables, and the summary after the marks: a run with nothing to do keeps them."""
+    command("run", manifest, *FAST)
+    assert command("report", "outputs/m", "--bom").code == 0
+    assert command("run", manifest, *FAST).code == 0
+    assert Path("outputs/m/report/results.csv").read_bytes().startswith(codecs.BOM_UTF8)
+
+
+def test_a_strange_row_hides_no_video_that_would_be_bought_again(
+    command: Command, manifest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was kept of the rows is the only witness where ids of one scheme are made differently."""
+    command("run", manifest, *FAST)
+    path = Path("outputs/m/jobs.parquet")
+    table = pq.read_table(path)
+    another = {
+        **table.slice(1, 1).to_pylist()[0],
+        "job_id": "k1-" + "f" * 24,
+        "model": "kling-9",
+        "variables": '{"a":[]}',
+    }
+    pq.write_table(pa.concat_tables([table, pa.Table.from_pylist([another], schema=table.schema)]), path)
+    real = jobs.ids_of
+
+    def other(kind: jobs.Kind) -> Callable[[str], str]:
+        identify = real(kind)
+        return lambda prompt: identify(prompt + " ")
+
+    for module in (jobs, sharing):
+        monkeypatch.setattr(module, "ids_of", other)
+    ended = command("run", manifest, *FAST)
+    assert (ended.code, "would be bought again" in ended.err) == (2, True)
 
 
 def test_a_report_counts_the_rows_that_it_shows(

@@ -460,6 +460,47 @@ def test_texts_with_the_same_hash_are_not_taken_for_each_other(monkeypatch: pyte
     assert [state.request_ids.get(f"req-job-{number}-1") for number in range(13)] == [*state.jobs, None]
 
 
+def test_who_looks_on_finds_what_was_there_although_others_have_more_or_fewer_rows() -> None:
+    """Two threads make what finds rows at once: neither is led past a row of its own, nor to one that it has not."""
+    state, stages = State(), []
+    for number in range(3):
+        for each in life("stored", f"job-{number}"):
+            state.apply(each._replace(seq=state.last_seq + 1))
+        columns.shelve(state)
+        stages.append(state.jobs._kept)
+    index = records._Index("job_id")
+    for early, late in ((0, 2), (1, 2), (0, 1)):
+        assert index.find(f"job-{late}", stages[late]) == late
+        assert index.find(f"job-{late}", stages[early]) is None, "its rows are not there yet"
+        assert index.find(f"job-{early}", stages[early]) == early
+    fresh, known = records._Index("job_id"), index.take_in(stages[2])
+    take_in = fresh.take_in
+
+    def overtaken(kept: records._Kept) -> records._Hashed:
+        found = take_in(kept)
+        fresh._hashed = known if kept is stages[0] else records._Index("job_id").take_in(stages[0])
+        return found
+
+    fresh.take_in = overtaken  # type: ignore[method-assign]
+    assert [fresh.find("job-2", stages[2]), fresh.find("job-0", stages[0])] == [2, 0]
+
+
+def test_a_request_is_left_to_its_row_once_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever looks on in between finds it twice, and never nowhere."""
+    state, seen = State(), []
+    for each in life("stored", "job-0"):
+        state.apply(each._replace(seq=state.last_seq + 1))
+    leave = records.RequestIds.leave_to_rows
+
+    def watched(mine: records.RequestIds, request_ids: list[str]) -> None:
+        seen.extend(state.jobs.owner_of(each) for each in request_ids)
+        leave(mine, request_ids)
+
+    monkeypatch.setattr(records.RequestIds, "leave_to_rows", watched)
+    columns.shelve(state)
+    assert seen == ["job-0"]
+
+
 def test_a_request_that_a_row_has_is_in_memory_once() -> None:
     """A run of a million would keep the texts of all, although their rows answer for them."""
     state = State()

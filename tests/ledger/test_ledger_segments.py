@@ -586,6 +586,56 @@ def test_a_merge_that_holds_something_else_deletes_nothing(
     assert contents(folder) == before
 
 
+@pytest.mark.parametrize("known", [(), (1, 3)], ids=["all read", "some known"])
+@pytest.mark.parametrize("number", range(5))
+def test_a_merge_whose_old_segments_go_bad_meanwhile_deletes_neither(
+    number: int, known: tuple[int, ...], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They were whole when it was made of them: what it holds may be all that is left of them."""
+    events = five_segments(folder)
+    names = list_segments(folder)[0]
+    contents_of = {names[at]: segments._read_content(folder, names[at]) for at in known}
+    place = segments._place
+
+    def then_rot(folder: Path, first: int, last: int, data: bytes) -> SegmentName:
+        merged = place(folder, first, last, data)
+        path = folder / str(names[number])
+        path.write_bytes(path.read_bytes()[:-1] + b"?")
+        return merged
+
+    monkeypatch.setattr(segments, "_place", then_rot)
+    if number in known:
+        merge_segments(folder, names, sealed=True, known=contents_of)
+    else:
+        with pytest.raises(RunDirectoryError, match=f"{names[number]} is damaged"):
+            merge_segments(folder, names, sealed=True, known=contents_of)
+        assert {path.name for path in segment_paths(folder)} > set(map(str, names))
+    [merged] = [name for name in list_segments(folder)[0] if (name.first, name.last) == (1, 5)]
+    assert read_segments(folder, [merged])[0] == events
+
+
+@pytest.mark.parametrize("wrong", ["other events", "other columns", "another place"])
+def test_what_is_no_segment_of_this_ledger_is_not_merged(wrong: str, folder: Path) -> None:
+    """Under a name that fits its bytes: nothing is made of it, and every file stays."""
+    events = five_segments(folder)
+    last = list_segments(folder)[0][-1]
+    ends = segments.ends_of(folder, last)
+    (folder / str(last)).unlink()
+    (folder / "_head").unlink()
+    table = segments.table_of(events[-1:])
+    if wrong == "other events":
+        table = segments.table_of([events[-1]._replace(seq=9)])
+    if wrong == "other columns":
+        table = table.set_column(0, "seq", table["seq"].cast(pa.int32()))
+    if wrong == "another place":
+        ends = GENESIS, ends[1]
+    segments._place(folder, 5, 5, segments.encode_content(segments.Content(table, *ends), compress=True))
+    before = contents(folder)
+    with pytest.raises(RunDirectoryError):
+        merge_segments(folder, list_segments(folder)[0], sealed=True)
+    assert contents(folder) == before
+
+
 @pytest.mark.parametrize("rows", [1, 2, 3, 5, 7])
 def test_a_merge_goes_a_group_of_rows_at_a_time(rows: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the segments have, so that all of a large one is never in memory: the same file as of all at once."""
