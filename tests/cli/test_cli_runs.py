@@ -28,6 +28,7 @@ from pipeline.report import entries, write
 from pipeline.report.entries import Keys
 from pipeline.runner import reporting, running
 from pipeline.runner.reporting import rewrite_report
+from pipeline.runner.watching import LiveRun
 
 BINARY = str(Path(sys.executable).with_name("kling-batch"))
 
@@ -291,6 +292,22 @@ def test_a_strange_row_hides_no_video_that_would_be_bought_again(
         monkeypatch.setattr(module, "ids_of", other)
     ended = command("run", manifest, *FAST)
     assert (ended.code, "would be bought again" in ended.err) == (2, True)
+
+
+def test_a_run_writes_reports_while_it_goes_on_and_a_rehearsal_none(
+    command: Command, manifest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody looks at what is thrown away, and an hour of its time is a moment."""
+    asked, real = list[bool](), running._keep_house
+
+    async def noted(live: LiveRun, *, reports: bool) -> None:
+        asked.append(reports)
+        await real(live, reports=reports)
+
+    monkeypatch.setattr(running, "_keep_house", noted)
+    assert command("run", manifest, *FAST).code == 0
+    assert command("rehearse", manifest, "--out", "elsewhere", "--json").code == 0
+    assert asked == [True, False]
 
 
 def test_a_report_counts_the_rows_that_it_shows(
