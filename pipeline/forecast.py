@@ -29,9 +29,11 @@ class PriceLine:
 
     price_key: str
     price: MicroUsd
+    """What one may cost: its list price, or what such a job was charged above it."""
     jobs: int
     to_do: int
     cost: MicroUsd
+    listed: MicroUsd
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,8 @@ def make_plan(
     kinds = [job.kind for job in jobs]
     of_kind = dict(zip(kinds, jobs, strict=True))
     keys = list(map({kind: job.price_key for kind, job in of_kind.items()}.__getitem__, kinds))
-    quotes = {job.price_key: state.books.quote(price(job)) for job in of_kind.values()}
+    listed = {job.price_key: price(job) for job in of_kind.values()}
+    quotes = {key: state.books.quote(amount) for key, amount in listed.items()}
     costs = [quotes[key] for key in itertools.compress(keys, is_to_do)]
     free = state.books.free(cap)
     fits = _under_the_cap(costs, free, limit)
@@ -166,7 +169,7 @@ def make_plan(
         rows=rows,
         jobs=len(jobs),
         duplicates=len(entries) - len(jobs),
-        lines=tuple(_price_lines(Counter(keys), Counter(itertools.compress(keys, is_to_do)), quotes)),
+        lines=tuple(_price_lines(Counter(keys), Counter(itertools.compress(keys, is_to_do)), quotes, listed)),
         axes=tuple(_axes(entries, dict(zip((job.job_id for job in to_do), costs, strict=True)))) if is_swept else (),
         stored=counts[JobState.STORED],
         failed=counts[JobState.FAILED],
@@ -204,7 +207,7 @@ def _standing(state: State, jobs: Sequence[Job], retried: Callable[[JobRecord], 
 def _under_the_cap(costs: Sequence[int], free: int, limit: int | None) -> tuple[bool, ...]:
     """Which jobs fit into `free`, taken in order up to the limit, a job that does not fit being passed over."""
     left, fits = free, []
-    for cost in itertools.islice(costs, limit):
+    for cost in costs[:limit]:
         fit = cost <= left
         fits.append(fit)
         left -= cost if fit else 0
@@ -216,9 +219,11 @@ def _held(to_do: Sequence[Job], fits: Sequence[bool]) -> Iterator[Job]:
     return (job for job, fit in zip(to_do, fits, strict=True) if not fit)
 
 
-def _price_lines(jobs: Counter[str], to_do: Counter[str], quotes: Mapping[str, MicroUsd]) -> Iterator[PriceLine]:
+def _price_lines(
+    jobs: Counter[str], to_do: Counter[str], quotes: Mapping[str, MicroUsd], listed: Mapping[str, MicroUsd]
+) -> Iterator[PriceLine]:
     for key in sorted(jobs, key=lambda key: (len(key), key)):
-        yield PriceLine(key, quotes[key], jobs[key], to_do[key], MicroUsd(quotes[key] * to_do[key]))
+        yield PriceLine(key, quotes[key], jobs[key], to_do[key], MicroUsd(quotes[key] * to_do[key]), listed[key])
 
 
 def _first_entries(entries: Sequence[Entry], wanted: Collection[str]) -> dict[str, Entry]:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from pipeline.runner.ending import RunResult
     from pipeline.runner.watching import Watcher
 
+LONGEST_MEAN_S = 86_400
+"""A rehearsal of longer generations would ask after them without end."""
+
 
 class Asked(TypedDict, total=False):
     """What `prepare` can be asked besides manifest and configuration; see there."""
@@ -198,6 +201,8 @@ class Prepared:
             SandboxSettings(faults=scenario.faults, mean_s=1.0 if mean_s is None else mean_s, sigma=sigma)
         except ValueError as error:
             raise InputError(str(error)) from None
+        if mean_s is not None and mean_s > LONGEST_MEAN_S:
+            raise InputError(f"mean_s must be at most {LONGEST_MEAN_S:,}, which is a day, not {mean_s:g}")
         told = None if watcher is None else Shielded(watcher)
         return in_own_loop(
             lambda: rehearsal.rehearse(

@@ -54,7 +54,7 @@ def plan_screen(
     head = f"{printable(name)}: {count(plan.rows, 'row')}, {count(plan.jobs, 'job')}{shared}"
     lines += [f"{head}  ->  {printable(f'{address}, by way of {folder}' if address else folder)}", ""]
     lines += _changes(changes) if changes else []
-    lines += [*_sums(plan, whole=whole), "", *_done(plan)]
+    lines += [*_sums(plan, whole=whole), "", *_raised(plan), *_done(plan)]
     lines.append(
         f"Cap {dollars(plan.cap)}, of which {dollars(plan.committed)} is spent or set aside: "
         f"{dollars(plan.free)} is free."
@@ -114,6 +114,16 @@ def _shown(value: Scalar) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return str(value)
+
+
+def _raised(plan: Plan) -> list[str]:
+    """Which jobs are reckoned at more than their price, and why."""
+    return [
+        f"A job of {line.price_key} s was charged {dollars(line.price)} here, above its price of "
+        f"{dollars(line.listed)}: so much is set aside for each since."
+        for line in plan.lines
+        if line.price > line.listed
+    ]
 
 
 def _done(plan: Plan) -> list[str]:
@@ -257,6 +267,7 @@ def plan_json(
             {
                 "duration_s": int(line.price_key),
                 "price_usd": format_usd(line.price),
+                "listed_usd": format_usd(line.listed),
                 "jobs": line.jobs,
                 "to_do": line.to_do,
                 "cost_usd": format_usd(line.cost),

@@ -100,7 +100,10 @@ class Stopping:
     def interrupt(self) -> None:
         """A person's signal: the first stops, the second leaves."""
         if self._interrupted:
-            self.leave(StopReason.INTERRUPTED, "interrupted twice: what runs is left to the next run")
+            message = "interrupted twice: what runs is left to the next run"
+            self.leave(StopReason.INTERRUPTED, message)
+            if self.reason is StopReason.INTERRUPTED:
+                self.message = message
         else:
             self._interrupted = True
             self.stop(StopReason.INTERRUPTED, "interrupted: nothing new starts, what runs is finished")

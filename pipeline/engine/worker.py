@@ -35,6 +35,7 @@ from pipeline.provider.replies import (
     Refused,
     Uncertain,
     Working,
+    failure_class,
 )
 
 FETCH_TRIES = 5
@@ -254,7 +255,8 @@ def ending_of(row: HistoryRow) -> Finished | Refused | Working:
     if row.status == "COMPLETED" or (row.status == "FAILED" and row.cost):
         return Finished(cost=row.cost, url=row.url)
     if row.status == "FAILED":
-        return Refused(ErrorClass.GENERATION_FAILED, row.error or "the generation failed", 422)
+        message = row.error or "the generation failed"
+        return Refused(failure_class(message), message, 422)
     return Working()
 
 
@@ -275,7 +277,8 @@ def _told(refusal: Refused) -> dict[str, Any]:
 async def _go_on_after_void(run: RunContext, record: JobRecord, refusal: Refused, *, starting: bool = False) -> Outcome:
     run.slots.release(record.job_id)
     run.heed(refusal, starting=starting)
-    if refusal.error_class.reaction in (Reaction.RETRY_COUNTED, Reaction.FAIL_ROW):
+    counts = refusal.error_class.reaction in (Reaction.RETRY_COUNTED, Reaction.FAIL_ROW)
+    if counts and record.doubted_us is None:  # an attempt that was in doubt has been noted as failed by then
         run.breaker.note(failed=True)
     return await try_again_or_give_up(run, record)
 
@@ -304,6 +307,7 @@ def error_class_of(record: JobRecord) -> ErrorClass:
 
 async def doubt(run: RunContext, record: JobRecord, silence: Uncertain) -> Outcome:
     """Perhaps charged: the money stays reserved until the history or a person settles it."""
+    is_first = record.doubted_us is None
     await run.record(
         record.event(
             EventKind.IN_DOUBT,
@@ -313,7 +317,8 @@ async def doubt(run: RunContext, record: JobRecord, silence: Uncertain) -> Outco
         )
     )
     run.slots.release(record.job_id)
-    run.breaker.note(failed=True)
+    if is_first:
+        run.breaker.note(failed=True)
     run.slow_down()
     return SETTLED
 

@@ -195,7 +195,7 @@ def decode_refusal(status: int, headers: Mapping[str, str], body: bytes, now_us:
     if status == 406:
         return Refused(_unacceptable_class(message), message, status)
     if status == 422:
-        return Refused(_failure_class(message), message, status)
+        return Refused(failure_class(message), message, status)
     error_class = _SUBMIT_REFUSALS.get(status)
     if error_class is None:
         return None
@@ -268,7 +268,7 @@ def decode_poll(
         if (finished := _finished(data)).cost:
             return finished  # failed, and charged: it is paid, whatever it is called
         message = _said(data) or "the generation failed"
-        return Refused(_failure_class(message), message, status)
+        return Refused(failure_class(message), message, status)
     return Working()
 
 
@@ -286,7 +286,8 @@ def _state(data: Mapping[str, Any]) -> str | None:
     return state.strip().upper() if isinstance(state, str) else None
 
 
-def _failure_class(message: str) -> ErrorClass:
+def failure_class(message: str) -> ErrorClass:
+    """Whether a generation failed of its input, as its words say, or of something else."""
     at_fault = _ABOUT_INPUT.search(message) and not _ABOUT_THE_SERVICE.search(message)
     return ErrorClass.INPUT_REFUSED if at_fault else ErrorClass.GENERATION_FAILED
 

@@ -65,6 +65,22 @@ def run_started(
     return Event(event=EventKind.RUN_STARTED, detail=orjson.dumps(facts).decode())
 
 
+def check_folder(folder: Path, campaign: Campaign) -> None:
+    """Refuse a folder without a ledger that has files which a run would write over.
+
+    Raises:
+        RunDirectoryError: they are another's; or the ledger was taken away, and what it had paid for with it.
+    """
+    if os.path.lexists(folder / "ledger"):
+        return
+    ours = ("jobs.parquet", "config.yaml", f"manifest{campaign.source.suffix.lower()}", "report")
+    if found := [name for name in ours if os.path.lexists(folder / name)]:
+        raise RunDirectoryError(
+            f"{folder} has {', '.join(found)} but no ledger: a run would write over what is another's, or pay again "
+            "for what a lost ledger had paid for; use another directory (-o). Nothing was sent."
+        )
+
+
 def check_provider(state: State, config: Config, folder: Path) -> None:
     """Refuse a run directory that belongs to another provider.
 

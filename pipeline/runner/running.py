@@ -34,6 +34,7 @@ from pipeline.runlog import LOGGER
 from pipeline.runner import reporting
 from pipeline.runner.choice import RunOptions, choose, may_come_back, may_start, not_stored, trial_of
 from pipeline.runner.continuity import (
+    check_folder,
     check_ids,
     check_part,
     check_provider,
@@ -113,6 +114,8 @@ async def run(
         is_rehearsal=stage is not None,
     )
     mirror = mirror_of(folder, keep_videos=config.output.keep_videos) if stage is None else None
+    if mirror is None:  # which would bring the ledger back
+        check_folder(folder, campaign)
     # Around everything: a signal while the ledger is opened or closed is a wish as well, and kills no bookkeeping.
     with (
         signals_to(stopping.interrupt),

@@ -268,6 +268,22 @@ def test_a_report_with_marks_for_a_spreadsheet_is_left_as_it_is(command: Command
     assert Path("outputs/m/report/results.csv").read_bytes().startswith(codecs.BOM_UTF8)
 
 
+@pytest.mark.parametrize("name", ["config.yaml", "jobs.parquet", "manifest.csv", "report"])
+def test_a_folder_of_somebody_else_is_not_written_over(name: str, command: Command, manifest: str) -> None:
+    """Nor one whose ledger is gone, and with it what was paid: refused with a remedy, and left as it was."""
+    folder = Path("mine")
+    folder.mkdir()
+    (folder / "notes.txt").write_text("may stay")
+    (folder / name).mkdir() if name == "report" else (folder / name).write_text("my own")
+    before = sorted((path.name, path.stat().st_mtime_ns) for path in folder.iterdir())
+    refused = command("run", manifest, *FAST, "--out", "mine")
+    assert refused.code == 2
+    assert f"mine has {name} but no ledger" in " ".join(refused.err.split())
+    assert sorted((path.name, path.stat().st_mtime_ns) for path in folder.iterdir()) == before
+    (folder / name).rmdir() if name == "report" else (folder / name).unlink()
+    assert command("run", manifest, *FAST, "--out", "mine").code == 0
+
+
 def test_a_strange_row_hides_no_video_that_would_be_bought_again(
     command: Command, manifest: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

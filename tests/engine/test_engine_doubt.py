@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
 from dataclasses import replace
 from types import SimpleNamespace
 
+from pipeline.engine import worker
 from pipeline.engine.doubt import (
     CLOCK_SKEW_US,
     LONGEST_SUBMIT_US,
@@ -17,11 +19,13 @@ from pipeline.engine.doubt import (
     rows_to_set_aside,
     speaks_against_absence,
 )
-from pipeline.engine.settings import Doubt
+from pipeline.engine.settings import Doubt, Retry
 from pipeline.engine.worker import ending_of
+from pipeline.kernel.errors import ErrorClass
 from pipeline.kernel.usd import MicroUsd
+from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import JobRecord, JobState, Unnamed
-from pipeline.provider.replies import Finished, HistoryRow, Refused, fingerprint
+from pipeline.provider.replies import Finished, HistoryRow, Refused, Uncertain, fingerprint
 
 NOW_US = 1_800_000_000_000_000
 MINUTE_US = 60_000_000
@@ -120,6 +124,46 @@ def test_a_failure_that_was_charged_for_is_not_free() -> None:
     assert ending_of(charged) == Finished(cost=MicroUsd(1_750_000), url=None)
     free = HistoryRow("request-1", "FAILED", MicroUsd(0), None, "broken", None, ())
     assert isinstance(ending_of(free), Refused)
+
+
+def test_a_refused_input_is_one_wherever_it_is_learnt_of() -> None:
+    """The history's words are judged as those of a poll: a prompt that must be changed is not tried again."""
+    for words, error_class in (
+        ("The prompt violates the content policy of the model; change the input.", ErrorClass.INPUT_REFUSED),
+        ("internal error of the model", ErrorClass.GENERATION_FAILED),
+        ("", ErrorClass.GENERATION_FAILED),
+    ):
+        ended = ending_of(HistoryRow("request-1", "FAILED", MicroUsd(0), None, words, None, ()))
+        assert isinstance(ended, Refused)
+        assert ended.error_class is error_class
+
+
+async def test_the_breaker_counts_an_attempt_once() -> None:
+    """In doubt, in doubt again, and void at last: one attempt has failed, as errors.csv says."""
+    noted: list[bool] = []
+    record = replace(attempt("a"), state=JobState.SUBMITTED)
+
+    async def take_in(event: Event) -> None:
+        if event.event is EventKind.IN_DOUBT:
+            record.doubted_us = NOW_US
+
+    run = SimpleNamespace(
+        record=take_in,
+        slots=SimpleNamespace(release=lambda _: None),
+        breaker=SimpleNamespace(note=lambda *, failed: noted.append(failed)),
+        slow_down=lambda: None,
+        heed=lambda *_, **__: None,
+        settings=SimpleNamespace(retry=Retry()),
+        rng=random.Random(1),
+    )
+    silence, refusal = Uncertain(ErrorClass.NO_REPLY, "silence"), Refused(ErrorClass.GENERATION_FAILED, "no", 422)
+    for _ in range(2):
+        await worker.doubt(run, record, silence)  # type: ignore[arg-type]
+    await worker.void(run, record, refusal)  # type: ignore[arg-type]
+    assert noted == [True]
+    record.doubted_us = None
+    await worker.void(run, record, refusal)  # type: ignore[arg-type]
+    assert noted == [True, True]
 
 
 SETTLE_AFTER_S = 7200.0

@@ -37,6 +37,20 @@ def test_what_must_not_be_lost_has_its_grace_and_all_else_ends_at_once() -> None
     assert run_virtually(main()) == [("answered", 2.0), ("left", 3.0), ("left", 1.0)]
 
 
+def test_a_second_interrupt_says_what_it_did() -> None:
+    """Unless something graver is told."""
+
+    async def main() -> list[str]:
+        twice, graver = Stopping(), Stopping()
+        graver.stop(StopReason.ACCOUNT, "no credits")
+        for stopping in (twice, graver):
+            stopping.interrupt()
+            stopping.interrupt()
+        return [twice.message, graver.message]
+
+    assert run_virtually(main()) == ["interrupted twice: what runs is left to the next run", "no credits"]
+
+
 def test_nothing_is_begun_once_a_run_is_being_left() -> None:
     """Also nothing with a grace: what is not sent needs none."""
 

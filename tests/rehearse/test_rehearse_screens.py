@@ -112,6 +112,7 @@ def test_json_has_every_number_and_the_series(command: Command, tmp_path: Path) 
         (["--fault", "submit_50=0.1"], "did you mean submit_500?"),
         (["--fault", "submit_500=2"], "must be 0 to 1"),
         (["--sigma", "-1"], "sigma must be a finite number"),
+        (["--mean-s", "1e308"], "mean_s must be at most 86,400, which is a day"),
         (["--svg", "night.png"], "does not end in .svg"),
         (["--svg", "nowhere/night.svg"], "there is no folder nowhere"),
         (["--set", "provider.kind=segmind"], "needs a cap"),
