@@ -196,7 +196,10 @@ def _next_steps(found: Reconciliation, folder: str) -> list[str]:
         for record in found.left[:SHOWN]:
             name = f"{record.job_id}/{record.attempt}"
             row_id = found.row_ids.get(record.job_id, "-")
-            lines.append(f"  kling-batch resolve {folder} {name} --not-billed   # row {row_id}; or --billed REQUEST_ID")
+            # Not ready to be pasted: of the two words, the one that is wrong pays again.
+            lines.append(
+                f"  kling-batch resolve {folder} {name} --billed <REQUEST_ID>   # row {row_id}; or --not-billed"
+            )
     if found.to_collect:
         lines.append(
             f"Accepted or paid, and not on disk: {count(found.to_collect, 'job')}. Run again: collecting is free."

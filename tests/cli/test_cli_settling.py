@@ -50,13 +50,15 @@ def test_a_clean_bill_is_one_glance(command: Command, made: Path) -> None:
 
 
 def test_what_stays_in_doubt_comes_with_the_command_that_settles_it(command: Command, made: Path) -> None:
-    """The screen names the attempt; the command on it works, and says what follows."""
+    """The screen names the attempt; the command works once it is filled in, and not before, and says what follows."""
     lose(made)
     ended = command("reconcile", str(made))
     assert ended.code == 5
     assert "Still in doubt: 1 attempt, $1.75." in ended.out
     line = next(line for line in ended.out.splitlines() if "kling-batch resolve" in line)
-    told = command(*line.split("#")[0].split()[1:], "--note", "not on the invoice")
+    asked = line.split("#")[0].split()[1:]
+    assert command(*asked).code == 2
+    told = command(*asked[:-2], "--not-billed", "--note", "not on the invoice")
     assert told.code == 0
     assert f"{LOST_JOB}/1 was not billed, by your word; its $1.75 is free again." in told.out
     assert command("reconcile", str(made)).code == 0
