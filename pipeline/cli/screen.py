@@ -231,6 +231,14 @@ def bill_screen(bill: MicroUsd, summary: Mapping[str, Any]) -> str:
     return f"The sandbox's own bill says {dollars(bill)}, {rest}."
 
 
+def _are_all_refused(summary: Mapping[str, Any]) -> bool:
+    """Whether all that has failed was refused for what its row says, so that the same again would fail again."""
+    from pipeline.kernel.errors import ERROR_CLASSES, Reaction
+
+    classes = [ERROR_CLASSES.get(each["error_class"]) for each in summary["errors_by_class"] if each["jobs_open"]]
+    return bool(classes) and all(found is not None and found.reaction is Reaction.FAIL_ROW for found in classes)
+
+
 def next_command(summary: Mapping[str, Any], folder: str, again: str, needed: MicroUsd | None = None) -> str:
     """What to do next, and the one command for it.
 
@@ -246,18 +254,24 @@ def next_command(summary: Mapping[str, Any], folder: str, again: str, needed: Mi
     if code == 0:
         left = f"{count(pending, 'job')} of the manifest {'is' if pending == 1 else 'are'} not made yet"
         return f"All that was asked for is stored, see {folder}/videos; {left}."
+    errors = f"{folder}/report/errors.csv"
+    if code == 1 and _are_all_refused(summary):
+        return f"See {errors}: what failed was refused for what it asks; change its rows, then\n  {again}"
     if code == 1:
-        return f"See {folder}/report/errors.csv; to try the failed ones anew:\n  {again} --retry-failed"
+        return f"See {errors}; to try the failed ones anew:\n  {again} --retry-failed"
     if code == 4:
         return f"Nothing is lost. Once the account is in order, run again to go on:\n  {again}"
     if code == 5:
-        return f"Money is in doubt or paid work is not yet on disk. Run again to settle and collect it:\n  {again}"
+        late = " The history may take two hours to show what is in doubt." if summary["in_doubt"] else ""
+        return (
+            f"Money is in doubt or paid work is not yet on disk.{late} Run again to settle and collect it:\n  {again}"
+        )
     if code == 6:
         return f"Nothing is lost. Once this machine is in order, run again to go on:\n  {again}"
     if needed is not None:
         return f"A higher cap goes on; this one covers all that is left:\n  {again} --budget-usd {format_usd(needed)}"
     if summary.get("stopped_by") == "failure_rate":
-        return f"See {folder}/report/errors.csv; once the cause is cured, run again to go on:\n  {again}"
+        return f"See {errors}; once the cause is cured, run again to go on:\n  {again}"
     if summary.get("stopped_by") == "canary":
         return f"Look at what the canary brought, in {folder}; run again to go on:\n  {again}"
     return f"Run again to go on:\n  {again}"

@@ -251,7 +251,14 @@ def test_durations_are_said_as_people_do(seconds: float, said: str) -> None:
     assert screen.duration(seconds) == said
 
 
-SUMMARY = {"pending": 0, "stopped_by": None}
+SUMMARY = {"pending": 0, "stopped_by": None, "in_doubt": 0, "errors_by_class": []}
+
+
+def of_class(*open_ones: str) -> dict:
+    return {"errors_by_class": [{"error_class": name, "jobs_open": int(name in open_ones)} for name in CLASSES]}
+
+
+CLASSES = ("generation_failed", "input_refused", "bad_request")
 
 
 @pytest.mark.parametrize(
@@ -260,11 +267,14 @@ SUMMARY = {"pending": 0, "stopped_by": None}
         ({"exit_code": 0}, "Everything is stored"),
         ({"exit_code": 0, "pending": 1}, "1 job of the manifest is not made yet"),
         ({"exit_code": 1}, "RUN --retry-failed"),
+        ({"exit_code": 1} | of_class("generation_failed", "input_refused"), "RUN --retry-failed"),
+        ({"exit_code": 1} | of_class("input_refused", "bad_request"), "change its rows, then\n  RUN"),
         ({"exit_code": 3, "stopped_by": "limit"}, "Run again to go on:\n  RUN"),
         ({"exit_code": 3, "stopped_by": "failure_rate"}, "once the cause is cured"),
         ({"exit_code": 3, "stopped_by": "canary"}, "Look at what the canary brought"),
         ({"exit_code": 4}, "Once the account is in order"),
-        ({"exit_code": 5}, "settle and collect it:\n  RUN"),
+        ({"exit_code": 5}, "not yet on disk. Run again to settle and collect it:\n  RUN"),
+        ({"exit_code": 5, "in_doubt": 1}, "may take two hours to show what is in doubt. Run again"),
         ({"exit_code": 6}, "Once this machine is in order"),
         ({"exit_code": 130}, "Run again to go on:\n  RUN"),
     ],
