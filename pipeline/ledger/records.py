@@ -7,7 +7,7 @@ all about it: a record is made of it when somebody asks.
 from __future__ import annotations
 
 import itertools
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
@@ -243,12 +243,13 @@ class _Index:
 
     def find(self, text: str, kept: _Kept) -> int | None:
         """The number of the row, if there is one."""
-        _, hashes, numbers = self.take_in(kept)
-        wanted = hash(text)
-        for at in range(int(hashes.searchsorted(wanted)), len(hashes)):
+        found = self.take_in(kept)
+        # Not by numpy: it would let other threads go first at each question.
+        hashes, wanted = found.hashes.data, hash(text)
+        for at in range(bisect_left(hashes, wanted), len(hashes)):
             if hashes[at] != wanted:
                 break
-            number = int(numbers[at])
+            number = int(found.numbers[at])
             # Another thread may have taken in more than the rows that are looked at here.
             if number < kept.firsts[-1] and kept.text(self._column, number) == text:
                 return number
