@@ -90,7 +90,13 @@ def expand(document: Document, source: Path, mistakes: Mistakes) -> Campaign:
 
 def _campaign_name(document: Document, source: Path, mistakes: Mistakes) -> str:
     if document.name is None:
-        return slug(source.stem, 64) or "campaign"
+        name = slug(source.stem, 64) or "campaign"
+        if any(each.isalnum() and not each.isascii() for each in unicodedata.normalize("NFKD", source.stem)):
+            mistakes.warn(
+                f"only {name!r} of this file's name can be in a folder's, and another manifest's may come to the same: "
+                "with --out you say where its videos and its money belong"
+            )
+        return name
     if not _ID.fullmatch(document.name):
         mistakes.add(f"{document.name[:70]!r} is no name; use {_ID_RULE}", column="name", line=document.lines["name"])
     return document.name

@@ -71,7 +71,23 @@ def test_a_list_of_rows_alone_is_a_manifest_named_by_its_file(load: Load) -> Non
     campaign = load("- prompt: a mug", "Spring Campaign 2026.yml")
     assert (campaign.name, campaign.rows) == ("spring-campaign-2026", 1)
     assert campaign.entries[0].job.model == "kling-2"
-    assert load("- prompt: a mug", "夏.yaml").name == "campaign"
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "is_warned"),
+    [
+        ("夏.yaml", "campaign", True),
+        ("日本 spring.yaml", "spring", True),
+        ("Übung im März.yaml", "ubung-im-marz", False),
+        ("spring!.yaml", "spring", False),
+    ],
+)
+def test_a_file_name_of_which_letters_are_lost_is_warned_of(load: Load, file: str, name: str, is_warned: bool) -> None:
+    """Two manifests may come to one run directory, one ledger and one cap; not where the name is said."""
+    campaign = load("- prompt: a mug", file)
+    assert campaign.name == name
+    assert [f"only '{name}' of this file's name" in each.message for each in campaign.warnings] == [True] * is_warned
+    assert load("name: mine\nrows: [{prompt: a mug}]", file).warnings == ()
 
 
 def test_a_row_without_an_id_gets_a_readable_one_from_its_rendered_prompt(load: Load) -> None:
