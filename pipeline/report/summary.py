@@ -20,7 +20,8 @@ from pipeline.report.tables import status_word
 
 FILE = "summary.json"
 
-_FILES = ("index.html", "results.csv", "results.parquet", "errors.csv", "errors-by-class.csv")
+FILES = ("index.html", "results.csv", "results.parquet", "errors.csv", "errors-by-class.csv", FILE)
+"""All that a report consists of; the summary is written last."""
 _LONGEST = 2**24
 """Bytes of a summary: it has a line for each class of error, and nothing for each job."""
 
@@ -108,7 +109,7 @@ def is_complete(report: Path) -> bool:
     have left files which this one knows nothing of.
     """
     try:
-        *files, summary = [(report / name).lstat() for name in (*_FILES, FILE)]
+        *files, summary = [(report / name).lstat() for name in FILES]
     except OSError:
         return False
     return all(stat.S_ISREG(file.st_mode) and file.st_ctime_ns <= summary.st_ctime_ns for file in files)

@@ -22,6 +22,7 @@ from pipeline.ledger.reading import read_events
 from pipeline.manifest import Campaign
 from pipeline.manifest.campaign import job_ids_of, jobs_of
 from pipeline.report.entries import Line, load_lines
+from pipeline.report.summary import FILES
 
 NAMED = 5
 """How many videos a refusal names."""
@@ -73,7 +74,8 @@ def check_folder(folder: Path, campaign: Campaign) -> None:
     """
     if os.path.lexists(folder / "ledger"):
         return
-    ours = ("jobs.parquet", "config.yaml", f"manifest{campaign.source.suffix.lower()}", "report")
+    kept = ("jobs.parquet", "config.yaml", f"manifest{campaign.source.suffix.lower()}")
+    ours = (*kept, *(f"report/{name}" for name in FILES))
     if found := [name for name in ours if os.path.lexists(folder / name)]:
         raise RunDirectoryError(
             f"{folder} has {', '.join(found)} but no ledger: a run would write over what is another's, or pay again "

@@ -268,19 +268,20 @@ def test_a_report_with_marks_for_a_spreadsheet_is_left_as_it_is(command: Command
     assert Path("outputs/m/report/results.csv").read_bytes().startswith(codecs.BOM_UTF8)
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "jobs.parquet", "manifest.csv", "report"])
+@pytest.mark.parametrize("name", ["config.yaml", "jobs.parquet", "manifest.csv", "report/results.csv"])
 def test_a_folder_of_somebody_else_is_not_written_over(name: str, command: Command, manifest: str) -> None:
     """Nor one whose ledger is gone, and with it what was paid: refused with a remedy, and left as it was."""
     folder = Path("mine")
     folder.mkdir()
-    (folder / "notes.txt").write_text("may stay")
-    (folder / name).mkdir() if name == "report" else (folder / name).write_text("my own")
-    before = sorted((path.name, path.stat().st_mtime_ns) for path in folder.iterdir())
+    for other in ("notes.txt", "report/notes.txt", name):
+        (folder / other).parent.mkdir(exist_ok=True)
+        (folder / other).write_text("my own")
+    before = sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*"))
     refused = command("run", manifest, *FAST, "--out", "mine")
     assert refused.code == 2
     assert f"mine has {name} but no ledger" in " ".join(refused.err.split())
-    assert sorted((path.name, path.stat().st_mtime_ns) for path in folder.iterdir()) == before
-    (folder / name).rmdir() if name == "report" else (folder / name).unlink()
+    assert sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*")) == before
+    (folder / name).unlink()
     assert command("run", manifest, *FAST, "--out", "mine").code == 0
 
 
