@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from pipeline.runner.ending import RunResult
     from pipeline.runner.watching import Watcher
 
-LONGEST_MEAN_S = 86_400
-"""A rehearsal of longer generations would ask after them without end."""
+LONGEST_MEAN_S = 7_200
+"""A rehearsal of longer generations would ask after them without end. The provider forgets a request after an hour."""
 
 
 class Asked(TypedDict, total=False):
@@ -201,8 +201,11 @@ class Prepared:
             SandboxSettings(faults=scenario.faults, mean_s=1.0 if mean_s is None else mean_s, sigma=sigma)
         except ValueError as error:
             raise InputError(str(error)) from None
-        if mean_s is not None and mean_s > LONGEST_MEAN_S:
-            raise InputError(f"mean_s must be at most {LONGEST_MEAN_S:,}, which is a day, not {mean_s:g}")
+        name, longest_s = (
+            ("polling.expected_s", self.config.polling.expected_s) if mean_s is None else ("mean_s", mean_s)
+        )
+        if longest_s > LONGEST_MEAN_S:
+            raise InputError(f"{name} must be at most {LONGEST_MEAN_S:,} in a rehearsal, not {longest_s:g}")
         told = None if watcher is None else Shielded(watcher)
         return in_own_loop(
             lambda: rehearsal.rehearse(

@@ -119,8 +119,8 @@ def _shown(value: Scalar) -> str:
 def _raised(plan: Plan) -> list[str]:
     """Which jobs are reckoned at more than their price, and why."""
     return [
-        f"A job of {line.price_key} s was charged {dollars(line.price)} here, above its price of "
-        f"{dollars(line.listed)}: so much is set aside for each since."
+        f"Charges above the price were seen here: {dollars(line.price)} is set aside for a job of {line.price_key} s, "
+        f"whose price is {dollars(line.listed)}."
         for line in plan.lines
         if line.price > line.listed
     ]

@@ -65,6 +65,8 @@ class RunContext:
     slots: Slots = field(init=False)
     polls: Polls = field(init=False)
     breaker: Breaker = field(init=False)
+    failed: set[tuple[str, int]] = field(default_factory=set)
+    """The attempts that the breaker has counted as failed, by job and number."""
     connection: Outage = field(init=False)
     throttle: Outage = field(init=False)
     gateway: Outage = field(init=False)

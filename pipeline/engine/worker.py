@@ -277,9 +277,8 @@ def _told(refusal: Refused) -> dict[str, Any]:
 async def _go_on_after_void(run: RunContext, record: JobRecord, refusal: Refused, *, starting: bool = False) -> Outcome:
     run.slots.release(record.job_id)
     run.heed(refusal, starting=starting)
-    counts = refusal.error_class.reaction in (Reaction.RETRY_COUNTED, Reaction.FAIL_ROW)
-    if counts and record.doubted_us is None:  # an attempt that was in doubt has been noted as failed by then
-        run.breaker.note(failed=True)
+    if refusal.error_class.reaction in (Reaction.RETRY_COUNTED, Reaction.FAIL_ROW):
+        _note_failure(run, record)
     return await try_again_or_give_up(run, record)
 
 
@@ -307,7 +306,6 @@ def error_class_of(record: JobRecord) -> ErrorClass:
 
 async def doubt(run: RunContext, record: JobRecord, silence: Uncertain) -> Outcome:
     """Perhaps charged: the money stays reserved until the history or a person settles it."""
-    is_first = record.doubted_us is None
     await run.record(
         record.event(
             EventKind.IN_DOUBT,
@@ -317,10 +315,17 @@ async def doubt(run: RunContext, record: JobRecord, silence: Uncertain) -> Outco
         )
     )
     run.slots.release(record.job_id)
-    if is_first:
-        run.breaker.note(failed=True)
+    _note_failure(run, record)
     run.slow_down()
     return SETTLED
+
+
+def _note_failure(run: RunContext, record: JobRecord) -> None:
+    """Count an attempt as failed, once: it may be in doubt before it is void."""
+    attempt = record.job_id, record.attempt
+    if attempt not in run.failed:
+        run.failed.add(attempt)
+        run.breaker.note(failed=True)
 
 
 async def take_delivery(run: RunContext, record: JobRecord, delivered: Delivered) -> Outcome:

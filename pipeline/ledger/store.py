@@ -232,7 +232,9 @@ class Ledger:
 
     def _tidy_up(self) -> None:
         self._merging.end()
-        _tidy(self._folder)
+        # All is recorded: what has gone bad meanwhile is told by the next opening, and undoes no end of a run.
+        with contextlib.suppress(RunDirectoryError):
+            _tidy(self._folder)
         if self._follower is not None:
             self._follower.settle()
 

@@ -91,7 +91,8 @@ def expand(document: Document, source: Path, mistakes: Mistakes) -> Campaign:
 def _campaign_name(document: Document, source: Path, mistakes: Mistakes) -> str:
     if document.name is None:
         name = slug(source.stem, 64) or "campaign"
-        if any(each.isalnum() and not each.isascii() for each in unicodedata.normalize("NFKD", source.stem)):
+        letters = unicodedata.normalize("NFKD", source.stem)
+        if any(not each.isascii() and unicodedata.category(each)[0] in "LNS" for each in letters):
             mistakes.warn(
                 f"only {name!r} of this file's name can be in a folder's, and another manifest's may come to the same: "
                 "with --out you say where its videos and its money belong"

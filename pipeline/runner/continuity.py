@@ -22,7 +22,7 @@ from pipeline.ledger.reading import read_events
 from pipeline.manifest import Campaign
 from pipeline.manifest.campaign import job_ids_of, jobs_of
 from pipeline.report.entries import Line, load_lines
-from pipeline.report.summary import FILES
+from pipeline.report.summary import FILE, FILES, read_summary
 
 NAMED = 5
 """How many videos a refusal names."""
@@ -72,11 +72,15 @@ def check_folder(folder: Path, campaign: Campaign) -> None:
     Raises:
         RunDirectoryError: they are another's; or the ledger was taken away, and what it had paid for with it.
     """
-    if os.path.lexists(folder / "ledger"):
+    ledger = folder / "ledger"
+    if any(ledger.glob("*.parquet")):
         return
     kept = ("jobs.parquet", "config.yaml", f"manifest{campaign.source.suffix.lower()}")
-    ours = (*kept, *(f"report/{name}" for name in FILES))
-    if found := [name for name in ours if os.path.lexists(folder / name)]:
+    found = [name for name in (*kept, *(f"report/{name}" for name in FILES)) if os.path.lexists(folder / name)]
+    if os.path.lexists(ledger):
+        # A run may have died before its first event; one that had sent something has said so in its report.
+        found = [f"report/{FILE}"] if read_summary(folder / "report").get("attempts") else []
+    if found and not all((folder / name).exists() and campaign.source.samefile(folder / name) for name in found):
         raise RunDirectoryError(
             f"{folder} has {', '.join(found)} but no ledger: a run would write over what is another's, or pay again "
             "for what a lost ledger had paid for; use another directory (-o). Nothing was sent."

@@ -285,6 +285,28 @@ def test_a_folder_of_somebody_else_is_not_written_over(name: str, command: Comma
     assert command("run", manifest, *FAST, "--out", "mine").code == 0
 
 
+def test_an_emptied_ledger_is_not_begun_anew(command: Command, manifest: str) -> None:
+    """What it had paid for would be paid again; a run that died before its first event has nothing to lose."""
+    command("run", manifest, *FAST)
+    for path in Path("outputs/m/ledger").iterdir():
+        path.unlink()
+    refused = command("run", manifest, *FAST)
+    assert refused.code == 2
+    assert "has report/summary.json but no ledger" in " ".join(refused.err.split())
+    for path in Path("outputs/m/report").iterdir():
+        path.unlink()
+    assert command("run", manifest, *FAST).code == 0
+
+
+def test_a_run_directory_may_be_where_its_manifest_is(command: Command, manifest: str) -> None:
+    """The copy that is kept is the file itself."""
+    own = Path("clips/manifest.csv")
+    own.parent.mkdir()
+    Path(manifest).rename(own)
+    assert command("run", str(own), *FAST, "--out", "clips").code == 0
+    assert command("run", str(own), *FAST, "--out", "clips").code == 0
+
+
 def test_a_strange_row_hides_no_video_that_would_be_bought_again(
     command: Command, manifest: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,7 +23,7 @@ from pipeline.engine.settings import Doubt, Retry
 from pipeline.engine.worker import ending_of
 from pipeline.kernel.errors import ErrorClass
 from pipeline.kernel.usd import MicroUsd
-from pipeline.ledger.events import Event, EventKind
+from pipeline.ledger.events import Event
 from pipeline.ledger.fold import JobRecord, JobState, Unnamed
 from pipeline.provider.replies import Finished, HistoryRow, Refused, Uncertain, fingerprint
 
@@ -143,12 +143,12 @@ async def test_the_breaker_counts_an_attempt_once() -> None:
     noted: list[bool] = []
     record = replace(attempt("a"), state=JobState.SUBMITTED)
 
-    async def take_in(event: Event) -> None:
-        if event.event is EventKind.IN_DOUBT:
-            record.doubted_us = NOW_US
+    async def take_in(_event: Event) -> None:
+        pass
 
     run = SimpleNamespace(
         record=take_in,
+        failed=set(),
         slots=SimpleNamespace(release=lambda _: None),
         breaker=SimpleNamespace(note=lambda *, failed: noted.append(failed)),
         slow_down=lambda: None,
@@ -161,9 +161,11 @@ async def test_the_breaker_counts_an_attempt_once() -> None:
         await worker.doubt(run, record, silence)  # type: ignore[arg-type]
     await worker.void(run, record, refusal)  # type: ignore[arg-type]
     assert noted == [True]
-    record.doubted_us = None
-    await worker.void(run, record, refusal)  # type: ignore[arg-type]
-    assert noted == [True, True]
+    inherited = replace(record, job_id="b", doubted_us=NOW_US)
+    await worker.void(run, inherited, refusal)  # type: ignore[arg-type]
+    assert noted == [True, True], "what an earlier run has doubted is news to this one"
+    await worker.void(run, replace(record, attempt=2), refusal)  # type: ignore[arg-type]
+    assert noted == [True, True, True]
 
 
 SETTLE_AFTER_S = 7200.0

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ledger_doubles import HandClock, event, segment_paths
 
 from pipeline.kernel.errors import RunDirectoryError
-from pipeline.ledger import merging, segments, tiers
+from pipeline.ledger import merging, segments, store, tiers
 from pipeline.ledger.events import Event
 from pipeline.ledger.fold import fold
 from pipeline.ledger.reading import Reader, read_events
@@ -187,6 +187,20 @@ async def test_what_was_just_written_is_merged_from_memory(
     assert set(spans) == {*((n, n) for n in range(1, reads_again + 1)), (1, FAN)}
     assert spans.count((1, FAN)) == 1
     assert read_events(folder) == written
+
+
+async def test_what_goes_bad_beside_a_run_undoes_no_end_of_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tidying finds it and leaves all as it is: who opens it next is told."""
+    monkeypatch.setattr(store, "MERGE_ABOVE", 2)
+    with open_ledger(folder, HandClock()) as ledger:
+        await write(ledger, FAN - 1)
+        bad = segment_paths(folder)[1]
+        bad.write_bytes(bad.read_bytes()[:-1] + b"?")
+        await ledger.close()
+        assert ledger.failure is None
+    assert len(segment_paths(folder)) == FAN - 1
+    with pytest.raises(RunDirectoryError, match=f"{bad.name} is damaged"), open_ledger(folder, HandClock()):
+        pass
 
 
 async def test_a_merge_that_fails_stops_no_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

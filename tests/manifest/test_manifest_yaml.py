@@ -78,6 +78,7 @@ def test_a_list_of_rows_alone_is_a_manifest_named_by_its_file(load: Load) -> Non
     [
         ("夏.yaml", "campaign", True),
         ("日本 spring.yaml", "spring", True),
+        ("🎬 spring.yaml", "spring", True),
         ("Übung im März.yaml", "ubung-im-marz", False),
         ("spring!.yaml", "spring", False),
     ],

@@ -62,14 +62,14 @@ def test_a_price_that_the_provider_has_exceeded_is_explained() -> None:
     state.books.charged_above[FIVE] = TEN
     dear = plan([job("b"), job("c", 10)], state)
     assert [(line.price, line.listed) for line in dear.lines] == [(TEN, FIVE), (TEN, TEN)]
-    said = "A job of 5 s was charged $3.50 here, above its price of $1.75: so much is set aside for each since."
+    said = "Charges above the price were seen here: $3.50 is set aside for a job of 5 s, whose price is $1.75."
     assert said in plan_screen("night", dear, "outputs/night", live=True, now_us=0)
     told = plan_json("night", dear, "outputs/night", live=True, order="file", warnings=())
     assert [(each["price_usd"], each["listed_usd"]) for each in told["by_duration"]] == [
         ("3.50", "1.75"),
         ("3.50",) * 2,
     ]
-    assert "charged" not in plan_screen("night", plan([job("b")]), "outputs/night", live=True, now_us=0)
+    assert "Charges" not in plan_screen("night", plan([job("b")]), "outputs/night", live=True, now_us=0)
 
 
 def test_a_limit_may_be_larger_than_any_machine_counts() -> None:
