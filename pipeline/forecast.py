@@ -29,7 +29,7 @@ class PriceLine:
 
     price_key: str
     price: MicroUsd
-    """What one may cost: its list price, or what such a job was charged above it."""
+    """What one may cost: its list price, or more where charges above it were seen."""
     jobs: int
     to_do: int
     cost: MicroUsd

@@ -201,11 +201,9 @@ class Prepared:
             SandboxSettings(faults=scenario.faults, mean_s=1.0 if mean_s is None else mean_s, sigma=sigma)
         except ValueError as error:
             raise InputError(str(error)) from None
-        name, longest_s = (
-            ("polling.expected_s", self.config.polling.expected_s) if mean_s is None else ("mean_s", mean_s)
-        )
-        if longest_s > LONGEST_MEAN_S:
-            raise InputError(f"{name} must be at most {LONGEST_MEAN_S:,} in a rehearsal, not {longest_s:g}")
+        name, asked_s = ("polling.expected_s", self.config.polling.expected_s) if mean_s is None else ("mean_s", mean_s)
+        if asked_s > LONGEST_MEAN_S:
+            raise InputError(f"{name} must be at most {LONGEST_MEAN_S:,} in a rehearsal, not {asked_s:g}")
         told = None if watcher is None else Shielded(watcher)
         return in_own_loop(
             lambda: rehearsal.rehearse(

@@ -232,9 +232,12 @@ class Ledger:
 
     def _tidy_up(self) -> None:
         self._merging.end()
-        # All is recorded: what has gone bad meanwhile is told by the next opening, and undoes no end of a run.
-        with contextlib.suppress(RunDirectoryError):
+        try:
             _tidy(self._folder)
+        except RunDirectoryError:
+            # All is recorded: what has gone bad meanwhile is told by the next opening, and undoes no end of a run. But
+            # no copy may follow it: what is good there may be all that is left.
+            return
         if self._follower is not None:
             self._follower.settle()
 

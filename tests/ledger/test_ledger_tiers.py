@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import duckdb
 import pyarrow.parquet as pq
@@ -190,15 +191,18 @@ async def test_what_was_just_written_is_merged_from_memory(
 
 
 async def test_what_goes_bad_beside_a_run_undoes_no_end_of_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tidying finds it and leaves all as it is: who opens it next is told."""
+    """Tidying finds it and leaves all as it is, a copy elsewhere included: who opens it next is told."""
     monkeypatch.setattr(store, "MERGE_ABOVE", 2)
-    with open_ledger(folder, HandClock()) as ledger:
+    copy = Mock(spec=store.Follower)
+    with open_ledger(folder, HandClock(), follower=copy) as ledger:
         await write(ledger, FAN - 1)
         bad = segment_paths(folder)[1]
         bad.write_bytes(bad.read_bytes()[:-1] + b"?")
         await ledger.close()
         assert ledger.failure is None
     assert len(segment_paths(folder)) == FAN - 1
+    copy.follow.assert_called()
+    copy.settle.assert_not_called()
     with pytest.raises(RunDirectoryError, match=f"{bad.name} is damaged"), open_ledger(folder, HandClock()):
         pass
 
