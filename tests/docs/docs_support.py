@@ -52,6 +52,8 @@ NOT_RUN = {
     ".venv/bin/ruff check": "`make test` runs it; held against the Makefile instead",
     "kling-batch run manifests/quickstart.yaml --config configs/live.yaml": "real money",
     "kling-batch status outputs/quickstart-live": "there is no live run directory here",
+    "kling-batch sandbox --port 8787": "it serves until Ctrl-C, at a port that may be taken; a test of its own runs it",
+    "DOUBLE_KEY=": "it needs that sandbox; the same test runs it",
     "nohup kling-batch run": "real money, and a process that outlives the test",
     "tmux new-session": "real money, and needs a terminal",
     "systemd-run": "real money, and needs a service manager",

@@ -7,7 +7,10 @@ import io
 import json
 import re
 import shutil
+import signal
+import socket
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,7 @@ from docs_support import (
     output_behind,
     read,
     recipe,
+    run_command,
     run_python,
     table,
 )
@@ -83,6 +87,28 @@ def test_a_command_that_is_not_run_exists_all_the_same(text: str) -> None:
     for word in words:
         if word.startswith(("manifests/", "configs/", "tests/")):
             assert (ROOT / word).is_file()
+
+
+def test_a_run_on_the_double_does_what_the_page_shows(folder: Path) -> None:
+    """Its two commands as they stand, but for the port: the one serves, and the other takes it for the provider."""
+    serving, running = (command for command in commands("docs/plan.md") if command.why_not_run is not None)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    config = folder / "double.yaml"
+    config.write_text(config.read_text().replace("8787", port))
+    binary = Path(sys.executable).with_name("kling-batch")
+    words = [str(binary), *serving.text.replace("8787", port).split()[1:]]
+    with subprocess.Popen(words, cwd=folder, stdout=subprocess.PIPE, text=True) as double:
+        try:
+            assert double.stdout is not None
+            assert double.stdout.readline().strip() == serving.shown[0].replace("8787", port)
+            ran = run_command(running, folder)
+        finally:
+            double.send_signal(signal.SIGINT)
+    assert (double.returncode, ran.exit_code) == (0, running.exit_code), ran.output
+    assert agrees(running.shown, ran.output), "really prints:\n" + "\n".join(ran.output)
+    assert json.loads((folder / "outputs/double/report/summary.json").read_bytes())["above_quotes_usd"] != "0.00"
 
 
 def test_the_two_lines_that_make_stands_for_are_the_makefiles() -> None:
