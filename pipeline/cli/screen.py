@@ -179,8 +179,10 @@ def summary_screen(summary: Mapping[str, Any], width: int = 80) -> str:
         "pending": "pending",
     }
     jobs = [[f"{summary[key]:,}", word] for key, word in words.items() if summary[key] or key in ("stored", "failed")]
+    above = usd(summary["above_quotes_usd"])
     money = [
         ["posted", usd(summary["posted_usd"])],
+        *([["above quotes", above]] if above != "$0.00" else []),
         ["reserved", usd(summary["reserved_usd"])],
         ["in doubt", usd(summary["in_doubt_usd"])],
         ["free", usd(summary["free_usd"])],

@@ -28,6 +28,8 @@ NARROW = 80
 NAME_WIDTH = 24
 """Columns for the name of a row or a run."""
 
+NOT_BEGUN = "not begun"
+
 WORDS = {"unfetched": "paid, not on disk", "in_doubt": "in doubt"}
 
 
@@ -39,6 +41,8 @@ def status_screen(directory: str, facts: Mapping[str, Any], width: int) -> list[
     """
     lines = [SANDBOX_NOTE] if facts["provider"] == "sandbox" else []
     lines += [*wrap(f"{printable(directory)}: {_state(facts)}", width), ""]
+    if facts["state"] == NOT_BEGUN:
+        return [*lines, *wrap("No run has said here that it begins: nothing was sent, and nothing is owed.", width)]
     lines += summary_screen(_counted(facts), width).split("\n")
     for block in (_going(facts, width), _unsettled(facts, width), _errors(facts, width), _ending(facts, width)):
         lines += ["", *block] if block else []
@@ -201,7 +205,7 @@ def _listed(row: Mapping[str, Any], now: str) -> list[str]:
     if row["provider"] == "sandbox":
         state += ", sandbox"
     stored = f"{row['stored']:,}/{row['jobs']:,}"
-    posted, cap = usd(row["posted_usd"]), usd(row["cap_usd"])
+    posted, cap = usd(row["posted_usd"]), usd(row["cap_usd"]) if row["state"] != NOT_BEGUN else ""
     return [name, state, stored, f"{row['failed']:,}", f"{row['in_doubt']:,}", posted, last, cap]
 
 

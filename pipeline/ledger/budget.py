@@ -26,6 +26,8 @@ class Books:
     posted: int = 0
     reserved: int = 0
     in_doubt: int = 0
+    above_quotes: int = 0
+    """How much of `posted` the provider has charged beyond what was quoted."""
     charged_above: dict[int, int] = field(default_factory=dict)
     """For each quote that the provider has exceeded: the highest charge seen for it."""
 
@@ -67,6 +69,7 @@ class Books:
         self.reserved -= quote
         self.posted += cost
         if cost > quote:
+            self.above_quotes += cost - quote
             self.charged_above[quote] = max(cost, self.quote(quote))
 
     def void(self, quote: int, *, doubted: bool) -> None:

@@ -64,6 +64,7 @@ def summarise(
         "jobs": len(jobs),
         **{name: counts[name] for name in ("stored", "failed", "in_doubt", "pending", "running", "unfetched")},
         "posted_usd": format_usd(books.posted),
+        "above_quotes_usd": format_usd(books.above_quotes),
         "reserved_usd": format_usd(books.reserved if live else 0),
         "in_doubt_usd": format_usd(unknown),
         "free_usd": format_usd(books.free(cap_microusd)),

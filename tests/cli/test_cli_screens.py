@@ -319,7 +319,11 @@ def test_a_summary_is_read_at_a_glance_however_large() -> None:
     """Thousands stand apart in counts and in money, to the last figure of an amount."""
     counts = {"stored": 1_000_000, "failed": 12_345, "in_doubt": 0, "running": 0, "unfetched": 0, "pending": 999}
     money = {"posted": "1750000.00", "reserved": "0.0025", "in_doubt": "0.00", "free": "-1234.50", "cap": "10.00"}
-    shown = screen.summary_screen(counts | {f"{name}_usd": amount for name, amount in money.items()}).split()
+    summary = counts | {f"{name}_usd": amount for name, amount in money.items()} | {"above_quotes_usd": "0.00"}
+    assert "above quotes $1.75" in " ".join(screen.summary_screen(summary | {"above_quotes_usd": "1.75"}).split()), (
+        "where there is any"
+    )
+    shown = screen.summary_screen(summary).split()
     assert [word for word in shown if word[0] in "0123456789$"] == [
         *("1,000,000", "$1,750,000.00", "12,345", "$0.0025", "999", "$0.00", "$-1,234.50", "$10.00")
     ]

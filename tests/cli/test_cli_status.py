@@ -311,13 +311,16 @@ def test_all_runs_the_newest_first(command: Command, tmp_path: Path, night: Path
         "done at rest, sandbox 1/1 0 0 $1.75 60 min ago $5.00",
     ]
     assert lines[3].startswith("broken damaged ")
-    assert lines[4] == "new not begun 0/0 0 0 $0.00 never $0.00"
+    assert lines[4] == "new not begun 0/0 0 0 $0.00 never", "of which no cap is known"
     assert "broken: the ledger is damaged: outputs/broken/ledger/" in " ".join(shown.out.split())
     assert shown.out.endswith("More of one: kling-batch status outputs/night\n")
     assert [(row["name"], row["state"]) for row in told["runs"]] == [
         ("night", "running"), ("done", "at rest"), ("broken", "damaged"), ("new", "not begun")
     ]  # fmt: skip
     assert told["runs"][2]["error"].startswith("the ledger is damaged")
+    assert command("status", "outputs/new").out == (
+        "outputs/new: not begun\n\nNo run has said here that it begins: nothing was sent, and nothing is owed.\n"
+    )
 
 
 def test_where_there_is_no_run_yet(command: Command, tmp_path: Path) -> None:

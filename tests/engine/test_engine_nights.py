@@ -459,6 +459,8 @@ def test_a_charge_above_its_quote_raises_the_quote_of_all_that_follows(tmp_path:
             quotes = [event.quote_microusd for event in read_events(night.folder / "ledger") if event.quote_microusd]
             assert quotes[0] == 1_750_000
             assert quotes[-1] == 3_500_000
+            exceeded = quotes.count(1_750_000)
+            assert result.summary["above_quotes_usd"] == f"{exceeded * 1.75:.2f}", "and the bill is explained"
 
     play(main())
 

@@ -65,6 +65,8 @@ def test_a_late_smaller_excess_lowers_no_quote() -> None:
     books.post(150, 200)
     books.post(100, 160)
     assert books.quote(100) == 200
+    books.post(200, 90)
+    assert (books.posted, books.above_quotes) == (600, 160), "what another cost less makes up for nothing"
 
 
 @given(st.lists(st.tuples(st.integers(1, 12), st.integers(0, 14)), max_size=60))
