@@ -272,23 +272,26 @@ def hold_lock(path: Path, holder: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def hold_folder(folder: Path) -> Iterator[None]:
+def hold_folder(folder: Path, tries: int = LOCK_TRIES) -> Iterator[None]:
     """Hold a folder for the block: a lock that leaves no file behind.
+
+    Args:
+        tries: how often it is tried, `LOCK_PAUSE_S` apart.
 
     Raises:
         BlockingIOError: somebody else holds it; `filename` is the folder.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        _lock_soon(descriptor, folder)
+        _lock_soon(descriptor, folder, tries)
         yield
     finally:
         os.close(descriptor)
 
 
-def _lock_soon(descriptor: int, path: Path) -> None:
-    for tries in range(LOCK_TRIES):
-        if tries:
+def _lock_soon(descriptor: int, path: Path, tries: int = LOCK_TRIES) -> None:
+    for tried in range(tries):
+        if tried:
             time.sleep(LOCK_PAUSE_S)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

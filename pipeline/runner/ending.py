@@ -23,7 +23,7 @@ from pipeline.ledger.fold import JobState, State
 from pipeline.manifest import Campaign
 from pipeline.mirror.mirror import ENDS, Mirror
 from pipeline.provider.secrecy import Eraser
-from pipeline.report.summary import is_complete, read_summary, says_the_same, summarise, write_summary
+from pipeline.report.summary import summarise
 from pipeline.runner import reporting
 from pipeline.runner.opening import log_to
 from pipeline.runner.watching import LiveRun
@@ -57,7 +57,7 @@ async def close_run(live: LiveRun, config: Config, bill: MicroUsd | None, shown_
     Args:
         shown_seq: the event up to which a report must reach to show all that has happened; None if none can.
     """
-    context, report = live.context, live.context.folder / "report"
+    context = live.context
     stopping, state = context.stopping, context.ledger.state
     code = exit_code(state, live.asked, stopping.reason)
     facts = {
@@ -71,14 +71,7 @@ async def close_run(live: LiveRun, config: Config, bill: MicroUsd | None, shown_
         await context.record(Event(event=EventKind.RUN_ENDED, detail=orjson.dumps(facts).decode()))
     summary = summarise(live.lines, state, cap_microusd=config.cap, live=False)
     try:
-        shown = read_summary(report)
-        is_current = shown_seq is not None and shown.get("events") == shown_seq
-        if is_current and says_the_same(shown, summary) and is_complete(report):
-            # A million rows take long to write down: what would be the same again is left as it is. It was looked at
-            # just now, as one that was written during this run shows a run that goes on, and no event is its last.
-            write_summary(report, summary)
-        else:
-            await asyncio.to_thread(reporting.write_report, context.folder, live.lines, state, summary)
+        await asyncio.to_thread(reporting.renew_report, context.folder, live.lines, state, summary, shown_seq)
     except OSError as error:
         code = gravest([code, StopReason.MACHINE.exit_code])
         summary |= {"exit_code": code, "message": f"the report could not be written: {error.strerror}"}

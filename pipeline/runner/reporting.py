@@ -2,28 +2,68 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from pipeline.kernel.clock import Clock, SystemClock
 from pipeline.kernel.errors import MachineError
+from pipeline.kernel.files import LOCK_PAUSE_S, hold_folder
 from pipeline.kernel.garbage import no_garbage_collector
 from pipeline.ledger.fold import State
 from pipeline.looking.view import Look, look
 from pipeline.report.entries import Line, load_lines
+from pipeline.report.summary import is_complete, read_summary, says_the_same, write_summary
+
+LONGEST_WAIT_S = 30.0
+"""How long a report waits for another that is being written: one that hangs keeps no run from its end."""
 
 
 def write_report(
     folder: Path, lines: Sequence[Line], state: State, summary: dict[str, Any], *, live: bool = False
 ) -> None:
     """Write the report of a run directory; `live` while its run goes on."""
-    # Only who writes a report waits for what that takes to load.
-    from pipeline.report import write
+    with _turn(folder):
+        _write(folder, lines, state, summary, live=live)
 
-    write.write_report(folder, lines, state, summary, live=live)
+
+def renew_report(
+    folder: Path, lines: Sequence[Line], state: State, summary: dict[str, Any], shown_seq: int | None
+) -> None:
+    """Write the report of a run directory whose run has ended, or its summary alone where the rest would be the same.
+
+    Args:
+        shown_seq: the event up to which a report must reach to show all that has happened; None if none can.
+    """
+    report = folder / "report"
+    with _turn(folder):
+        shown = read_summary(report)
+        is_current = shown_seq is not None and shown.get("events") == shown_seq
+        if is_current and says_the_same(shown, summary) and is_complete(report):
+            # A million rows take long to write down: what would be the same again is left as it is. It was looked at
+            # just now, as one that was written during this run shows a run that goes on, and no event is its last.
+            write_summary(report, summary)
+        else:
+            _write(folder, lines, state, summary, live=False)
+
+
+@contextlib.contextmanager
+def _turn(folder: Path) -> Iterator[None]:
+    """Hold the folder of a report, so that its files are of one moment. Where it cannot be held, go on without."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            stack.enter_context(hold_folder(folder / "report", 1 + round(LONGEST_WAIT_S / LOCK_PAUSE_S)))
+        yield
+
+
+def _write(folder: Path, lines: Sequence[Line], state: State, summary: dict[str, Any], *, live: bool) -> None:
+    # Only who writes a report waits for what that takes to load.
+    from pipeline.report.write import write_report as write
+
+    write(folder, lines, state, summary, live=live)
 
 
 def rewrite_report(
@@ -39,7 +79,8 @@ def rewrite_report(
         RunDirectoryError: it is none, or it is damaged.
         MachineError: the disk refused.
     """
-    with no_garbage_collector():
+    # Its turn comes before it reads: what was written meanwhile is not written over by what is older.
+    with no_garbage_collector(), _turn(folder):
         with ThreadPoolExecutor(1) as beside:
             reading = beside.submit(load_lines, folder)
             seen = look(folder, (clock or SystemClock()).now_us())
@@ -47,7 +88,7 @@ def rewrite_report(
         # The rows that it shows are those that it counts: beside a run, each of the two may have found others.
         summary = dataclasses.replace(seen, keys=lines.keys).summary()
         try:
-            write_report(folder, lines, seen.state, summary, live=seen.is_held)
+            _write(folder, lines, seen.state, summary, live=seen.is_held)
             _write_for_desk(seen, lines, summary, bom=bom, xlsx=xlsx)
         except OSError as error:
             raise MachineError(f"{folder / 'report'} cannot be written: {error.strerror}") from None
@@ -57,7 +98,6 @@ def rewrite_report(
 def _write_for_desk(seen: Look, lines: Sequence[Line], summary: dict[str, Any], *, bom: bool, xlsx: bool) -> None:
     """What people with a spreadsheet ask for."""
     if bom:
-        from pipeline.report.summary import write_summary
         from pipeline.report.write import mark_utf8
 
         mark_utf8(seen.folder)

@@ -113,7 +113,8 @@ class Unreported:
     """No doom: a life that leaves out the report, which takes a third of its time, where nobody will read it."""
 
     def arm(self) -> None:
-        reporting.write_report = lambda *_arguments, **_options: None  # type: ignore[assignment]
+        for name in ("write_report", "renew_report"):
+            setattr(reporting, name, lambda *_arguments, **_options: None)
 
 
 async def _open(stack: contextlib.AsyncExitStack, settings: SandboxSettings) -> Sandbox:
