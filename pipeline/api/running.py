@@ -265,7 +265,7 @@ def prepare(
     from pipeline.looking.view import read_ledger
     from pipeline.manifest.parts import parse_part, part_of
     from pipeline.runner.choice import RunOptions, run_address, run_folder
-    from pipeline.runner.continuity import check_ids, check_part, check_provider
+    from pipeline.runner.continuity import check_folder, check_ids, check_part, check_provider
 
     wanted = None if part is None else parse_part(part)
     said = load_config(
@@ -295,6 +295,7 @@ def prepare(
         from pipeline.mirror.mirror import refresh
 
         refresh(folder, address)
+    check_folder(folder, campaign)
     known = read_ledger(folder)
     state = known.state
     check_provider(state, said, folder)

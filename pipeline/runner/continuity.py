@@ -21,6 +21,7 @@ from pipeline.ledger.fold import JobRecord, State
 from pipeline.ledger.reading import read_events
 from pipeline.manifest import Campaign
 from pipeline.manifest.campaign import job_ids_of, jobs_of
+from pipeline.mirror.places import mirrored
 from pipeline.report.entries import Line, load_lines
 from pipeline.report.summary import FILE, FILES, read_summary
 
@@ -69,11 +70,13 @@ def run_started(
 def check_folder(folder: Path, campaign: Campaign) -> None:
     """Refuse a folder without a ledger that has files which a run would write over.
 
+    One that is mirrored has its ledger in the storage, too, and gets it back from there.
+
     Raises:
         RunDirectoryError: they are another's; or the ledger was taken away, and what it had paid for with it.
     """
     ledger = folder / "ledger"
-    if any(ledger.glob("*.parquet")):
+    if any(ledger.glob("*.parquet")) or mirrored(folder) is not None:
         return
     kept = ("jobs.parquet", "config.yaml", f"manifest{campaign.source.suffix.lower()}")
     found = [name for name in (*kept, *(f"report/{name}" for name in FILES)) if os.path.lexists(folder / name)]

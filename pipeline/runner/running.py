@@ -114,8 +114,7 @@ async def run(
         is_rehearsal=stage is not None,
     )
     mirror = mirror_of(folder, keep_videos=config.output.keep_videos) if stage is None else None
-    if mirror is None:  # which would bring the ledger back
-        check_folder(folder, campaign)
+    check_folder(folder, campaign)
     # Around everything: a signal while the ledger is opened or closed is a wish as well, and kills no bookkeeping.
     with (
         signals_to(stopping.interrupt),

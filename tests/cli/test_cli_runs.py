@@ -8,6 +8,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from conftest import FAST, Command
 
 from pipeline import jobs
 from pipeline.engine.context import RunContext
+from pipeline.kernel import files
 from pipeline.kernel.errors import MachineError
 from pipeline.looking import view
 from pipeline.manifest import load_manifest, sharing
@@ -181,7 +183,7 @@ def test_a_slow_report_of_rows_that_are_gone_is_not_taken_for_current(
     """It read what a run that died had kept, and was written after the next had kept the rows of before, and died."""
     command("run", manifest, *FAST)
     calm, results = Path(manifest).read_text(), Path("outputs/m/report/results.csv")
-    real = reporting.write_report
+    real = reporting._write
 
     def slowly(*arguments: Any, **named: Any) -> None:
         Path(manifest).write_text(calm)
@@ -192,7 +194,7 @@ def test_a_slow_report_of_rows_that_are_gone_is_not_taken_for_current(
         patch.setattr(running, "open_provider", no_provider)
         Path(manifest).write_text(calm.replace("cozy", "wild"))
         assert command("run", manifest, *FAST).code == 6
-        patch.setattr(reporting, "write_report", slowly)
+        patch.setattr(reporting, "_write", slowly)
         rewrite_report(Path("outputs/m"))
     assert "wild" in results.read_text()
     assert command("run", manifest, *FAST).code == 0
@@ -232,10 +234,11 @@ def test_a_report_of_other_rows_that_died_is_not_left_beside_the_summary_of_befo
     assert results.stat() == before, "once"
 
 
-def test_a_report_under_way_does_not_mislead_the_run_beside_it(
+def test_a_report_that_hangs_keeps_no_run_from_its_end_and_misleads_none(
     command: Command, manifest: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has written results.csv and not yet its summary: the run that comes and goes meanwhile writes its own."""
+    monkeypatch.setattr(reporting, "LONGEST_WAIT_S", 0.0)
     command("run", manifest, *FAST)
     calm, results = Path(manifest).read_text(), Path("outputs/m/report/results.csv")
     real, seen = write.write_summary, list[bool]()
@@ -260,6 +263,39 @@ def test_a_report_under_way_does_not_mislead_the_run_beside_it(
     assert "wild" not in results.read_text()
 
 
+def test_a_report_waits_for_the_one_that_is_being_written_and_then_reads(
+    command: Command, manifest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two at once could leave the older table of the one under the newer summary of the other."""
+    command("run", manifest, *FAST)
+    done, waits = list[str](), threading.Event()
+    write_real, look_real = write.write_summary, reporting.look
+
+    def last(report: Path, summary: Any) -> None:
+        if not beside.ident:
+            beside.start()
+            assert waits.wait(60)
+        write_real(report, summary)
+        done.append("written")
+
+    def look(*arguments: Any) -> Any:
+        done.append("read")
+        return look_real(*arguments)
+
+    def pause(_seconds: float) -> None:
+        waits.set()
+
+    beside = threading.Thread(target=rewrite_report, args=(Path("outputs/m"),))
+    with monkeypatch.context() as patch:
+        patch.setattr(write, "write_summary", last)
+        patch.setattr(reporting, "look", look)
+        patch.setattr(reporting, "LONGEST_WAIT_S", 1e6)
+        patch.setattr(files.time, "sleep", pause)
+        rewrite_report(Path("outputs/m"))
+        beside.join(60)
+    assert done == ["read", "written", "read", "written"]
+
+
 def test_a_report_with_marks_for_a_spreadsheet_is_left_as_it_is(command: Command, manifest: str) -> None:
     """The marks are written after the tables, and the summary after the marks: a run with nothing to do keeps them."""
     command("run", manifest, *FAST)
@@ -277,9 +313,10 @@ def test_a_folder_of_somebody_else_is_not_written_over(name: str, command: Comma
         (folder / other).parent.mkdir(exist_ok=True)
         (folder / other).write_text("my own")
     before = sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*"))
-    refused = command("run", manifest, *FAST, "--out", "mine")
-    assert refused.code == 2
-    assert f"mine has {name} but no ledger" in " ".join(refused.err.split())
+    for verb in ("plan", "run"):
+        refused = command(verb, manifest, *FAST, "--out", "mine")
+        assert refused.code == 2
+        assert f"mine has {name} but no ledger" in " ".join(refused.err.split())
     assert sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*")) == before
     (folder / name).unlink()
     assert command("run", manifest, *FAST, "--out", "mine").code == 0

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from bucket import NIGHT, contents, machine, run_at
-from support import campaign, check_books, check_videos, quick_provider
+from support import campaign, check_books, check_videos, quick_provider, run_once
 
 from pipeline.mirror import mirror
 from pipeline.runner.choice import run_folder
@@ -54,6 +54,20 @@ async def test_another_machine_goes_on_from_the_bucket_and_pays_nothing_twice(fi
         assert len(provider.invoice()["charges"]) == JOBS
         # And back: the first machine's copy is behind, and is brought up to date.
         again = await run_at(first, made)
+        assert (again.exit_code, again.summary["stored"]) == (0, JOBS)
+        assert len(provider.invoice()["charges"]) == JOBS
+
+
+async def test_a_ledger_that_was_emptied_here_comes_back_from_the_bucket(files: Any, tmp_path: Path) -> None:
+    """Its report tells of attempts, for which a folder on the disk alone is refused. It is named by its path here."""
+    made = campaign(tmp_path, JOBS)
+    async with Sandbox(quick_provider()) as provider:
+        config = machine(tmp_path / "one", provider.url)
+        assert (await run_at(config, made)).exit_code == 0
+        folder = run_folder(config, made, None)
+        for path in (folder / "ledger").iterdir():
+            path.unlink()
+        again = await run_once(made, config, folder)
         assert (again.exit_code, again.summary["stored"]) == (0, JOBS)
         assert len(provider.invoice()["charges"]) == JOBS
 
