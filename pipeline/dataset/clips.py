@@ -16,7 +16,7 @@ import pyarrow.compute
 
 from pipeline.kernel.errors import InputError
 from pipeline.kernel.usd import format_usd
-from pipeline.ledger.fold import State
+from pipeline.ledger.fold import JobState, State
 from pipeline.report import tables
 from pipeline.report.columns import iso_texts, mapped, typed, unless_zero, values_of
 from pipeline.report.entries import LINES_AT_ONCE, Line, Lines, as_lines
@@ -129,13 +129,15 @@ def choose(lines: Sequence[Line], state: State, where: Conditions, *, dots: bool
             first.setdefault(job_id, number)
         else:
             passed_over.add(job_id)
-    stands = tables.statuses_of(state, [*first, *passed_over])
-    stored = [job_id for job_id in first if stands[job_id] == "stored"]
+    stands = state.states_of(list(first))
+    stored = [job_id for job_id, stand in zip(first, stands, strict=True) if stand is JobState.STORED]
     facts = state.jobs.columns(_FACTS, stored)
+    # Where all are exported, as they mostly are, a second copy of a million lines would say the same.
+    asked = known if len(stored) == len(known) else known.take([first[job_id] for job_id in stored])
     return Choice(
-        clips=Clips(known.take([first[job_id] for job_id in stored]), facts, _stems(stored, facts["path"], dots=dots)),
-        not_stored=Counter(status for job_id in first if (status := stands[job_id]) != "stored"),
-        passed_over=sum(stands[job_id] == "stored" for job_id in passed_over - first.keys()),
+        clips=Clips(asked, facts, _stems(stored, facts["path"], dots=dots)),
+        not_stored=Counter(tables.status_word(each, live=False) for each in stands if each is not JobState.STORED),
+        passed_over=state.count(list(passed_over - first.keys()))[JobState.STORED],
     )
 
 

@@ -203,9 +203,11 @@ def _fill(folder: Path, place: Place, choice: Choice, state: State, asked: Asked
         left_out, shards = _into_shards(folder, place, choice.clips, described.rows_of(table), asked.shard_bytes)
     else:
         left_out = _into_folder(folder, place, choice.clips, _FOLDER[asked.format])
-    gone = {each.job_id for each in left_out}
-    is_there = pa.array([job_id not in gone for job_id in table["job_id"].to_pylist()], pa.bool_())
-    table, facts = table.filter(is_there), choice.clips.facts.filter(is_there)
+    facts = choice.clips.facts
+    if left_out:
+        gone = {each.job_id for each in left_out}
+        is_there = pa.array([job_id not in gone for job_id in table["job_id"].to_pylist()], pa.bool_())
+        table, facts = table.filter(is_there), facts.filter(is_there)
     if asked.format != "webdataset":
         name, written = _TABLE[asked.format]
         place.add_bytes(name, written(table))

@@ -88,12 +88,6 @@ def status_of(state: State, job_id: str, *, live: bool = False) -> str:
     return status_word(state.state_of(job_id), live=live)
 
 
-def statuses_of(state: State, job_ids: Sequence[str]) -> dict[str, str]:
-    """The status of each of many jobs, at rest."""
-    stands = state.states_of(job_ids)
-    return {job_id: status_word(stand, live=False) for job_id, stand in zip(job_ids, stands, strict=True)}
-
-
 def status_word(state: JobState | None, *, live: bool) -> str:
     """The word of the tables for where a job stands; None is before its first attempt."""
     if state is None:

@@ -299,6 +299,11 @@ def test_where_lets_through_what_the_results_say(exported: Export, where: list[s
     assert pd.read_csv(done.path / "clips.csv")["id"].tolist() == ids
 
 
+def test_a_video_that_another_row_lets_through_is_not_passed_over(exported: Export) -> None:
+    """Two rows share it, and one is calm. Three other stored ones are not."""
+    assert exported("csv", where=("mood=calm",)).choice.passed_over == 3
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
