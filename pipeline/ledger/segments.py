@@ -298,6 +298,17 @@ def read_tables(folder: Path, names: Iterable[SegmentName], reached: str, points
         points[name.last] = reached = after
 
 
+def check_segments(folder: Path, names: Iterable[SegmentName]) -> None:
+    """Read and check segments from the first on, a part at a time: the events of a large ledger take gigabytes.
+
+    Raises:
+        RunDirectoryError: one is damaged or does not fit the chain.
+        FileNotFoundError: one went away since it was listed.
+    """
+    for _ in read_tables(folder, names, GENESIS, {}):
+        pass
+
+
 def ends_of(folder: Path, name: SegmentName) -> tuple[str, str]:
     """Where the chain stands before and after a segment, whose bytes are held against its name.
 

@@ -253,7 +253,7 @@ def _tidy(folder: Path) -> None:
         kept, replaced = segments.list_segments(folder)
         if replaced:
             # Nothing is deleted before what stands for it was read and found equal.
-            segments.read_segments(folder, kept)
+            segments.check_segments(folder, kept)
             segments.check_replaced(folder, kept, replaced)
             segments.remove_segments(folder, replaced)
         if len(kept) > MERGE_ABOVE:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import Enum, auto
 from typing import Any
 
@@ -41,15 +41,27 @@ def way_by_events(here: Sequence[Event], there: Sequence[Event]) -> Way:
 class Hold(Enum):
     """How a holder's name in the storage is to be taken."""
 
+    FREE = auto()
+    """Whose name it is has given the place up."""
     OURS = auto()
-    """It was left by a process that has died, since it worked in our folder and we hold that folder's lock."""
+    """It was left by a process that has died: it worked in our folder, and is not on this machine any more."""
     STALE = auto()
     """Its process has given no sign for too long."""
     HELD = auto()
 
 
-def hold_of(holder: Mapping[str, Any], state_id: str, age_s: float, stale_s: float) -> Hold:
-    """What a holder's name means to who has the lock of the local folder `state_id`; `age_s` is since its last sign."""
-    if holder.get("state_id") == state_id:
+def hold_of(
+    holder: Mapping[str, Any], ours: Mapping[str, Any], age_s: float, stale_s: float, is_alive: Callable[[Any], bool]
+) -> Hold:
+    """What a holder's name means to who has the lock of a local folder and would write `ours`.
+
+    Args:
+        age_s: since its last sign.
+        is_alive: whether a process of this machine is alive, by its number. The folder's lock alone does not tell: a
+            copy of the folder, on this machine or another, has a lock of its own.
+    """
+    if holder.get("has_left") is True:
+        return Hold.FREE
+    if all(holder.get(name) == ours[name] for name in ("state_id", "host", "boot")) and not is_alive(holder.get("pid")):
         return Hold.OURS
     return Hold.STALE if age_s >= stale_s else Hold.HELD

@@ -17,7 +17,7 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,7 +28,14 @@ from pipeline.kernel.errors import InputError, KlingBatchError, MachineError, Ru
 from pipeline.kernel.files import fsync_folder, hold_lock, make_folder, put_in_place
 from pipeline.kernel.objects import Objects, UnknownStorage, patiently, reason_of
 from pipeline.ledger.fold import JobRecord
-from pipeline.ledger.segments import SegmentName, choose, list_segments, read_segments
+from pipeline.ledger.segments import (
+    SegmentName,
+    check_replaced,
+    check_segments,
+    choose,
+    list_segments,
+    read_segments,
+)
 from pipeline.mirror.decide import Hold, Way, hold_of, way_by_events, way_by_names
 from pipeline.mirror.places import Mirrored, attach, mirrored
 
@@ -111,22 +118,37 @@ class Mirror:
         Raises:
             MachineError: the storage has refused for too long, or another has taken the place.
         """
-        data = (self._ledger / str(name)).read_bytes()
+        data = self._whole(name)
 
         def bring() -> None:
             self._be_sure()
             self._objects.write(f"ledger/{name}", data)
-            self._be_sure()
+            try:
+                self._be_sure()
+            except MachineError:
+                self._take_back(name)
+                raise
 
         with self._changing:
             self._patiently(bring)
             self._there.add(name)
             self._newest = name
 
+    def _take_back(self, name: SegmentName) -> None:
+        """Remove a segment that came too late, where whoever took the place over has gone on without it.
+
+        It may have found it, too, and then goes on from it. What is left here, its next sign sweeps away.
+        """
+        with contextlib.suppress(Exception):
+            others = _segments(self._objects.names("ledger")) - self._there - {name}
+            if any(each.first <= name.last and name.first <= each.last for each in others):
+                self._objects.remove(f"ledger/{name}")
+
     def settle(self) -> None:
         """Follow the merges of the end. Trouble costs nothing but tidiness."""
         with contextlib.suppress(Exception):
-            self._be_sure()
+            self._beat()
+            self._sweep()
             self._tidy()
             self._note_head()
 
@@ -202,7 +224,7 @@ class Mirror:
         else:
             holder = _holder(said)
             age_s = self._objects.age_s(HOLDER, f"{PROBE}-{self._token}")
-            hold = hold_of(holder, self._state_id, age_s, STALE_S)
+            hold = hold_of(holder, self._name(), age_s, STALE_S, _is_alive)
             if hold is Hold.HELD:
                 raise RunDirectoryError(
                     f"{self.address} is in use: {_who(holder)}; its last sign was {age_s:.0f} s ago. If that machine "
@@ -222,6 +244,7 @@ class Mirror:
             # Whatever this is, it is tried again; a segment that is to count asks for itself.
             with contextlib.suppress(Exception):
                 self._beat()
+                self._sweep()
                 self._tidy()
                 self._note_head()
 
@@ -237,7 +260,8 @@ class Mirror:
             # Two threads of ours may have met: what stands there decides.
             now = self._objects.read(HOLDER)
             if now is None or not self._is_ours(now):
-                who = _who(_holder(now)) if now is not None else "by a run that has ended since"
+                holder = _holder(now or b"")
+                who = _who(holder) if holder and "has_left" not in holder else "by a run that has ended since"
                 self._lost = MachineError(
                     f"{self.address} was taken over, since this run gave no sign for too long: {who}. Nothing more was "
                     "sent; what is paid is in the ledger there."
@@ -247,24 +271,25 @@ class Mirror:
 
     def _leave_place(self) -> None:
         with contextlib.suppress(Exception):  # then it becomes stale, or is known as ours
-            said = self._objects.read(HOLDER)
-            if said is not None and self._is_ours(said):
-                self._objects.remove(HOLDER)
+            # Not deleted: between a look and that, it could have become another's.
+            self._objects.swap(HOLDER, orjson.dumps(self._name() | {"has_left": True}), self._is_ours)
 
     def _is_ours(self, said: bytes) -> bool:
         return _holder(said).get("token") == self._token
 
     def _sign(self) -> bytes:
-        return orjson.dumps(
-            {
-                "token": self._token,
-                "state_id": self._state_id,
-                "pid": os.getpid(),
-                "host": socket.gethostname(),
-                "since": self._since,
-                "at": iso(self._clock.now_us()),
-            }
-        )
+        return orjson.dumps(self._name())
+
+    def _name(self) -> dict[str, object]:
+        return {
+            "token": self._token,
+            "state_id": self._state_id,
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "boot": _boot(),
+            "since": self._since,
+            "at": iso(self._clock.now_us()),
+        }
 
     # --- the two copies ---
 
@@ -273,26 +298,51 @@ class Mirror:
         # The head first: beside a live writer it may lag behind the listing, never lead it.
         head = self._objects.read(HEAD)
         self._there = _segments(self._objects.names("ledger"))
-        there, _ = choose(self._there)
+        there, replaced = choose(self._there)
+        if replaced:
+            self._hold_together(there, replaced)
         here, _ = list_segments(self._ledger)
         way = way_by_names(here, there)
         if way in (Way.PULL, Way.COMPARE):
             way = self._pull(here, there, way, head)
-        if way is Way.PULL or (there and not (self._folder / "jobs.parquet").exists()):
+        if there and not (self._folder / "jobs.parquet").exists():
             self._fetch_rows()
         if push:
             for name in list_segments(self._ledger)[0]:
                 if name not in self._there:
-                    self._objects.write(f"ledger/{name}", (self._ledger / str(name)).read_bytes())
+                    self._objects.write(f"ledger/{name}", self._whole(name))
                     self._there.add(name)
                 self._newest = name
 
-    def _pull(self, here: list[SegmentName], there: list[SegmentName], way: Way, head: bytes | None) -> Way:
-        """Fetch what the disk lacks, prove that it goes on from what is here, and put it in its place."""
+    def _hold_together(self, there: list[SegmentName], replaced: list[SegmentName]) -> None:
+        """Hold what a merge has replaced in the storage against what stands for it there.
+
+        Raises:
+            RunDirectoryError: they contradict each other: two machines have written the same events.
+        """
+        with self._incoming() as incoming:
+            whole = [each for each in there if any(each.first <= name.last <= each.last for name in replaced)]
+            for name in (*whole, *replaced):
+                self._objects.fetch(f"ledger/{name}", incoming / str(name))
+            try:
+                check_replaced(incoming, there, replaced)
+            except RunDirectoryError as damage:
+                raise RunDirectoryError(f"the copy in {self.address}: {damage}") from None
+
+    @contextlib.contextmanager
+    def _incoming(self) -> Iterator[Path]:
+        """A folder for what is fetched of the ledger, empty at first and gone at the end."""
         incoming = self._folder / INCOMING
         shutil.rmtree(incoming, ignore_errors=True)
         make_folder(incoming)
         try:
+            yield incoming
+        finally:
+            shutil.rmtree(incoming, ignore_errors=True)
+
+    def _pull(self, here: list[SegmentName], there: list[SegmentName], way: Way, head: bytes | None) -> Way:
+        """Fetch what the disk lacks, prove that it goes on from what is here, and put it in its place."""
+        with self._incoming() as incoming:
             for name in there:
                 if name in here:
                     os.link(self._ledger / str(name), incoming / str(name))
@@ -300,24 +350,27 @@ class Mirror:
                     self._objects.fetch(f"ledger/{name}", incoming / str(name))
             if head is not None:
                 (incoming / "_head").write_bytes(head)
+            ours = read_segments(self._ledger, here)[0] if way is Way.COMPARE else []
             try:
-                events, _ = read_segments(incoming, list_segments(incoming)[0])
+                found = list_segments(incoming)[0]
+                if way is Way.COMPARE:
+                    way = way_by_events(ours, read_segments(incoming, found)[0])
+                else:
+                    check_segments(incoming, found)
             except RunDirectoryError as damage:
                 raise RunDirectoryError(f"the copy in {self.address}: {damage}") from None
-            if way is Way.COMPARE:
-                way = way_by_events(read_segments(self._ledger, here)[0], events)
             if way is Way.APART:
                 raise RunDirectoryError(
                     f"{self._folder} and {self.address} have both gone on, each without the other: the one in the "
                     f"storage is what counts. Move {self._folder} away to go on from there. Nothing was sent."
                 )
             if way is Way.PULL:
+                # The rows first: once the segments are here, nobody looks for newer ones.
+                self._fetch_rows()
                 for name in there:  # in order: a death in the middle leaves the beginning of it
                     if name not in here:
                         _flush(incoming / str(name))
                         put_in_place(incoming / str(name), self._ledger / str(name))
-        finally:
-            shutil.rmtree(incoming, ignore_errors=True)
         return way
 
     def _fetch_rows(self) -> None:
@@ -359,13 +412,30 @@ class Mirror:
             with contextlib.suppress(FileNotFoundError):
                 self.fetch(name, path, sha256)
 
+    def _sweep(self) -> None:
+        """Remove segments that came after the place was ours, and not by us: late ones of who held it before."""
+        with self._changing:
+            for name in _segments(self._objects.names("ledger")) - self._there:
+                self._objects.remove(f"ledger/{name}")
+
+    def _whole(self, name: SegmentName) -> bytes:
+        """The bytes of a segment here. One that is not as it was written must not take the place of what is good.
+
+        Raises:
+            MachineError: it is not.
+        """
+        data = (self._ledger / str(name)).read_bytes()
+        if hashlib.sha256(data).hexdigest()[: len(name.checksum)] != name.checksum:
+            raise MachineError(f"{self._ledger / str(name)} is not as it was written: the disk is not to be trusted")
+        return data
+
     def _tidy(self) -> None:
         """Follow merges: what was merged here goes there, and then what it replaces goes from there."""
         with self._changing:
             newest = self._newest.last if self._newest is not None else 0
             for name in list_segments(self._ledger)[0]:
                 if name not in self._there and name.last <= newest:
-                    self._objects.write(f"ledger/{name}", (self._ledger / str(name)).read_bytes())
+                    self._objects.write(f"ledger/{name}", self._whole(name))
                     self._there.add(name)
             for name in choose(self._there)[1]:
                 self._objects.remove(f"ledger/{name}")
@@ -427,6 +497,27 @@ def _holder(said: bytes) -> dict[str, object]:
     except ValueError:
         return {}
     return holder if isinstance(holder, dict) else {}
+
+
+def _boot() -> str:
+    """What tells this machine from its clones, and from itself before it was started anew; empty where nothing does."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _is_alive(pid: object) -> bool:
+    """Whether another process of this machine has this number."""
+    if not isinstance(pid, int) or pid <= 0 or pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _who(holder: dict[str, object]) -> str:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
+import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +25,7 @@ from pipeline.kernel.objects import BrokenUpload, Objects
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.reading import read_events
 from pipeline.ledger.segments import SegmentName, choose
-from pipeline.ledger.store import open_ledger
+from pipeline.ledger.store import Ledger, open_ledger
 from pipeline.mirror import mirror
 from pipeline.mirror.decide import Hold, Way, hold_of, way_by_events, way_by_names
 from pipeline.mirror.mirror import Mirror, mirror_of, refresh
@@ -36,6 +41,7 @@ AB, C = SegmentName(1, 2, "d" * 32), SegmentName(3, 3, "c" * 32)
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits between two tries."""
+    mirrors.clear()
     monkeypatch.setattr("time.sleep", lambda _seconds: None)
 
 
@@ -61,13 +67,36 @@ def test_events_tell_it_where_names_do_not() -> None:
     assert way_by_events([one, two], [one, other]) is Way.APART
 
 
+OWN = {"state_id": "ours", "host": "box", "boot": "b", "pid": 7}
+
+
 @pytest.mark.parametrize(
-    ("state_id", "age_s", "hold"), [("ours", 1, Hold.OURS), ("theirs", 59, Hold.HELD), ("theirs", 60, Hold.STALE)]
+    ("holder", "age_s", "hold"),
+    [
+        (OWN, 1, Hold.OURS),
+        (OWN | {"pid": 8}, 1, Hold.HELD),
+        (OWN | {"state_id": "theirs"}, 59, Hold.HELD),
+        (OWN | {"host": "other"}, 1, Hold.HELD),
+        (OWN | {"boot": "c"}, 1, Hold.HELD),
+        ({"state_id": "ours"}, 1, Hold.HELD),
+        (OWN | {"pid": 8}, 60, Hold.STALE),
+        (OWN | {"pid": 8, "has_left": True}, 1, Hold.FREE),
+    ],
+    ids=["died", "lives", "other folder", "copied away", "cloned", "older version", "silent", "left"],
 )
-def test_a_holder_that_gives_no_sign_is_stale_and_one_of_our_own_folder_is_dead(
-    state_id: str, age_s: float, hold: Hold
+def test_a_holder_is_dead_if_it_was_here_and_is_gone_or_gives_no_sign(
+    holder: dict[str, Any], age_s: float, hold: Hold
 ) -> None:
-    assert hold_of({"state_id": state_id}, "ours", age_s, 60) is hold
+    """A folder that was copied while its run goes on is told from the one in which a run has died."""
+    assert hold_of(holder, OWN | {"pid": 9}, age_s, 60, lambda pid: pid == 8) is hold
+
+
+def test_a_process_is_alive_where_it_is() -> None:
+    """Our own number was another's, who has died; of what has no number nobody knows."""
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    with child:
+        assert mirror._is_alive(child.pid)
+    assert not any(map(mirror._is_alive, (child.pid, os.getpid(), None, "7", 0, -1)))
 
 
 @pytest.mark.parametrize("address", ["s3://", "s3://films/../x", "s3://films//x", "s3://films/.hidden"])
@@ -90,10 +119,14 @@ def texts(folder: Path) -> list[str]:
     return [json.loads(event.detail or "")["said"] for event in read_events(folder / "ledger")]
 
 
+mirrors: list[Mirror] = []
+
+
 def held(folder: Path) -> Mirror:
     attach(folder, NIGHT)
     found = mirror_of(folder)
     assert found is not None
+    mirrors.append(found)
     return found
 
 
@@ -117,7 +150,8 @@ async def test_of_two_machines_one_is_refused_while_the_other_lives(files: Any, 
         await asyncio.to_thread(meanwhile)
     await note(tmp_path / "two", "b")
     assert texts(tmp_path / "two") == ["a", "b"]
-    assert not [name for name in contents(files) if name.startswith("_")]
+    assert json.loads(contents(files)["_holder.json"])["has_left"]
+    assert [name for name in contents(files) if name.startswith("_")] == ["_holder.json"]
 
 
 async def test_who_was_taken_over_records_nothing_more(
@@ -136,6 +170,143 @@ async def test_who_was_taken_over_records_nothing_more(
     # What it had noted on its own disk alone never counted; it is told, not thrown away.
     with pytest.raises(RunDirectoryError, match="have both gone on, each without the other"):
         await note(tmp_path / "one", "d")
+
+
+async def test_a_copy_of_a_folder_does_not_take_the_place_of_a_run_that_goes_on(files: Any, tmp_path: Path) -> None:
+    """Both know each other's folder by one name, and only one of them was sent a job."""
+
+    def copied() -> None:
+        shutil.copytree(tmp_path / "one", tmp_path / "two")
+        with pytest.raises(RunDirectoryError, match="is in use"):
+            asyncio.run(note(tmp_path / "two", "b"))
+
+    with open_ledger(tmp_path / "one/ledger", follower=held(tmp_path / "one")) as ledger:
+        await ledger.record(account("a"))
+        said = json.loads(contents(files)["_holder.json"])
+        # A process that lives, as the run would be in which the other one is a command of its own.
+        files.pipe_file(f"{NIGHT}/_holder.json", json.dumps(said | {"pid": os.getppid()}).encode())
+        await asyncio.to_thread(copied)
+        await ledger.close()
+    assert texts(tmp_path / "one") == ["a"]
+
+
+async def test_who_leaves_takes_nobody_elses_place_away(
+    files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It falls asleep in its last step, and another takes over: a third is refused all the same."""
+    real, stack = Objects.swap, contextlib.ExitStack()
+
+    def swap(objects: Objects, name: str, data: bytes, may_go: Callable[[bytes], bool]) -> bool:
+        if objects is leaver._objects and b"has_left" in data:
+            with monkeypatch.context() as patch:
+                patch.setattr(mirror, "STALE_S", 0.0)
+                stack.enter_context(open_ledger(tmp_path / "b/ledger", follower=held(tmp_path / "b")))
+        return real(objects, name, data, may_go)
+
+    monkeypatch.setattr(Objects, "swap", swap)
+    with open_ledger(tmp_path / "a/ledger", follower=(leaver := held(tmp_path / "a"))) as ledger:
+        await ledger.record(account("a"))
+        await ledger.close()
+    with stack, pytest.raises(RunDirectoryError, match="is in use"):
+        await note(tmp_path / "c", "c")
+
+
+@pytest.mark.parametrize(("late", "acknowledged"), [(60, 3), (3, 3), (1, 1), (1, 3), (4, 2)])
+@pytest.mark.parametrize("sweeper", ["the one that slept", "the one that took over"])
+async def test_a_segment_that_comes_too_late_takes_the_place_of_none(
+    files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: int, acknowledged: int, sweeper: str
+) -> None:
+    """It was on its way while another took over and went on: what the other has recorded is what counts."""
+    real, stack = Objects.write, contextlib.ExitStack()
+
+    def write(objects: Objects, name: str, data: bytes) -> None:
+        if objects is sleeper._objects and name.startswith("ledger/0") and len(texts(tmp_path / "one")) > 1:
+            monkeypatch.setattr(Objects, "write", real)
+            with monkeypatch.context() as patch:
+                patch.setattr(mirror, "STALE_S", 0.0)
+                other = stack.enter_context(open_ledger(tmp_path / "two/ledger", follower=held(tmp_path / "two")))
+                asyncio.run(others(other))
+            sleeper._sure_until_s = 0.0
+        real(objects, name, data)
+
+    async def others(ledger: Ledger) -> None:
+        for number in range(acknowledged):
+            await ledger.record(account(f"two-{number}"))
+        if sweeper == "the one that slept":
+            await ledger.close()
+            stack.close()
+
+    with open_ledger(tmp_path / "one/ledger", follower=(sleeper := held(tmp_path / "one"))) as ledger:
+        await ledger.record(account("a"))
+        if sweeper != "the one that slept":
+            monkeypatch.setattr(sleeper, "_take_back", lambda _: None)
+        monkeypatch.setattr(Objects, "write", write)
+        with pytest.raises(MachineError, match="was taken over"):
+            await ledger.record(*[account(f"late-{number}") for number in range(late)])
+    with stack:
+        if sweeper == "the one that took over":
+            (follower,) = [each for each in mirrors if each._folder.name == "two"]
+            follower.settle()
+    refresh(tmp_path / "seen", NIGHT)
+    assert texts(tmp_path / "seen") == ["a", *(f"two-{number}" for number in range(acknowledged))]
+
+
+async def test_two_histories_in_one_bucket_are_refused(files: Any, tmp_path: Path) -> None:
+    """One of the two who wrote them has died before it could take its own back: nobody pays on the word of either."""
+    await note(tmp_path / "one", "a")
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    (tmp_path / "two/.mirror.json").unlink()
+    await note(tmp_path / "one", "b")
+    with open_ledger(tmp_path / "two/ledger") as apart:
+        await apart.record(account("c"), account("d"))
+    stray = max((tmp_path / "two/ledger").glob("0*.parquet"))
+    files.pipe_file(f"{NIGHT}/ledger/{stray.name}", stray.read_bytes())
+    for folder in ("one", "three"):
+        with pytest.raises(RunDirectoryError, match=r"the copy in s3://.* contradicts another segment"):
+            await note(tmp_path / folder, "e")
+
+
+async def test_a_segment_that_went_bad_here_is_not_brought_there(
+    files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A merge is followed later: where its file is not as it was written, what it replaces stays in the bucket."""
+    monkeypatch.setattr("pipeline.ledger.store.MERGE_ABOVE", 2)
+    real = Mirror.settle
+
+    def settle(self: Mirror) -> None:
+        (merged,) = (tmp_path / "one/ledger").glob("0*.parquet")
+        data = bytearray(merged.read_bytes())
+        data[len(data) // 2] ^= 1
+        merged.write_bytes(data)
+        real(self)
+
+    monkeypatch.setattr(Mirror, "settle", settle)
+    await note(tmp_path / "one", *"abcd")
+    refresh(tmp_path / "seen", NIGHT)
+    assert texts(tmp_path / "seen") == list("abcd")
+
+
+async def test_rows_come_with_the_ledger_also_at_the_second_try(
+    files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that has older ones: once the segments are here, nobody would look for newer ones."""
+    await note(tmp_path / "one", "a")
+    files.pipe_file(f"{NIGHT}/jobs.parquet", b"old")
+    refresh(tmp_path / "two", NIGHT)
+    await note(tmp_path / "one", "b")
+    files.pipe_file(f"{NIGHT}/jobs.parquet", b"new")
+    real, failed = Objects.fetch, list[str]()
+
+    def fetch(objects: Objects, name: str, path: Path) -> None:
+        if name == "jobs.parquet" and not failed:
+            failed.append(name)
+            raise BrokenUpload
+        real(objects, name, path)
+
+    monkeypatch.setattr(Objects, "fetch", fetch)
+    refresh(tmp_path / "two", NIGHT)
+    assert failed
+    assert ((tmp_path / "two/jobs.parquet").read_bytes(), texts(tmp_path / "two")) == (b"new", ["a", "b"])
 
 
 async def test_a_copy_that_is_damaged_is_not_gone_on_with(files: Any, tmp_path: Path) -> None:

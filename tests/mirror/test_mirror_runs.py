@@ -30,6 +30,7 @@ async def test_what_is_in_the_bucket_is_what_the_run_has_on_its_disk(files: Any,
         check_videos(folder, provider.requests())
     assert folder == tmp_path / "disk/s3/films-of-lamps/runs/campaign"
     there = contents(files)
+    assert json.loads(there.pop("_holder.json"))["has_left"]
     kept = ("ledger/0", "ledger/_head", "videos/", "posters/", "report/", "jobs", "manifest", "config", "run.log")
     here = {
         name: path.read_bytes()
