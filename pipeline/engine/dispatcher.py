@@ -28,6 +28,9 @@ from pipeline.ledger.fold import JobRecord, JobState
 
 log = logging.getLogger("kling_batch")
 
+LONGEST_TURN_S = 30.0
+"""After so long without a turn for the next start, all is looked at again."""
+
 FIRST_SWEEP_S = 5.0
 LONGEST_SWEEP_S = 300.0
 """The history is swept for what is in doubt after the first of these, then ever more rarely up to the second."""
@@ -89,8 +92,8 @@ class Queue:
             self._put(order - AHEAD if job.job_id in self._ahead else order, job)
 
     def put_back(self, job: Job) -> None:
-        """Give a job that was taken its place back, before all that stood behind it."""
-        self._put(self._places.pop(job.job_id), job)
+        """Give a job that was taken its place back, before all that stood behind it; else the last one."""
+        self._put(self._places.pop(job.job_id, next(self._order)), job)
 
     def _put(self, order: int, job: Job) -> None:
         heapq.heappush(self._ready.setdefault(self._run.price(job), []), (order, job))
@@ -174,10 +177,12 @@ class Dispatcher:
                     await _wait_for(run.stopping.changed, at_most_s)
                 case Start():
                     try:
-                        if await run.stopping.unless_leaving(run.pace.turn(Turn.START)):
-                            decision = self.decide()  # what may start can have changed in the meantime
-                    except LeavingError:
-                        return
+                        # All calls may wait for long: neither a stop nor a deadline waits with them.
+                        async with asyncio.timeout(LONGEST_TURN_S):
+                            if await run.stopping.unless_stopping(run.pace.turn(Turn.START)):
+                                decision = self.decide()  # what may start can have changed in the meantime
+                    except (LeavingError, TimeoutError):
+                        continue
                     if isinstance(decision, Start):
                         self._start(decision.job)
                         # The worker reserves its money in its first step: let it, before deciding about the next.

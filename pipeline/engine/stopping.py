@@ -57,6 +57,8 @@ class Stopping:
         self._interrupted = False
         self._waiting: dict[asyncio.Task[Any], float] = {}
         """Who stands at a wait that may be abandoned, and how long it may still take then, in seconds."""
+        self._starting: set[asyncio.Task[Any]] = set()
+        """Who stands at a wait that is for nothing once nothing new may start."""
 
     @property
     def is_stopping(self) -> bool:
@@ -79,6 +81,8 @@ class Stopping:
             self.reason = reason
             self.message = message
         self.changed.set()
+        while self._starting:  # each once: a task that is cancelled twice would take the second for a stranger's
+            self._starting.pop().cancel()
 
     def leave(self, reason: StopReason, message: str) -> None:
         """Wait for nothing more."""
@@ -107,6 +111,24 @@ class Stopping:
         else:
             self._interrupted = True
             self.stop(StopReason.INTERRUPTED, "interrupted: nothing new starts, what runs is finished")
+
+    async def unless_stopping(self, waiting: Awaitable[T]) -> T:
+        """Await something that is for nothing once nothing new may start.
+
+        Raises:
+            LeavingError: the run is stopping; what was awaited is cancelled.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        self._starting.add(task)
+        try:
+            return await waiting
+        except asyncio.CancelledError:
+            if task not in self._starting and task.uncancel() == 0:
+                raise LeavingError from None
+            raise
+        finally:
+            self._starting.discard(task)
 
     async def unless_leaving(self, waiting: Awaitable[T], grace_s: float = 0.0) -> T:
         """Await something that may safely be abandoned, such as a wait or a free question.

@@ -44,6 +44,9 @@ FETCH_TRIES = 5
 SPURIOUS_404_S = 3300.0
 """A record is kept for an hour: a 404 before this age is more likely a slip than an expiry."""
 
+LONGEST_IN_HISTORY = 2
+"""So many times `give_up_s` a run goes on asking the history for an end that it does not know yet."""
+
 LEAVING_GRACE_S = 2.0
 """How long a submission that is under way may still take when the run is being left."""
 
@@ -93,6 +96,8 @@ async def send(run: RunContext, job: Job) -> JobRecord | Outcome:
     sent = run.as_sent(job)
     if sent is None:
         return await upload_image(run, job)
+    if run.quote(sent) > run.free:
+        return PutBack()  # a charge above its quote was booked since it was let through
     record = await reserve(run, sent)
     if run.stopping.is_leaving or run.ledger.is_short:
         return await void(run, record, Refused(ErrorClass.NOT_SENT, "the run was stopped before it was sent"))
@@ -208,7 +213,7 @@ async def look(
         reply = await run.ask(lambda: run.provider.result(request_id), turn)
         if isinstance(reply, Refused) and _is_about_the_job(reply):
             # Done, says the one, and failed, says the other: only the history may free its money.
-            return await look_in_history(run, record, expired=age_s > SPURIOUS_404_S)
+            return await look_in_history(run, record, age_s, expired=age_s > SPURIOUS_404_S)
     match reply:
         case Finished():
             return reply
@@ -218,9 +223,9 @@ async def look(
             # The key is good for nothing now: what runs is left to the run after the cure.
             raise LeavingError
         case Expired():
-            return await look_in_history(run, record, expired=age_s > SPURIOUS_404_S)
+            return await look_in_history(run, record, age_s, expired=age_s > SPURIOUS_404_S)
         case _ if age_s > run.settings.polling.give_up_s:
-            ending = await look_in_history(run, record, expired=False)
+            ending = await look_in_history(run, record, age_s, expired=False)
             if isinstance(ending, Working):
                 # Nobody knows yet, and this run has waited long enough: the next one asks again, by the same id.
                 raise LeavingError
@@ -235,18 +240,28 @@ def _is_about_the_job(refusal: Refused) -> bool:
 
 
 async def look_in_history(
-    run: RunContext, record: JobRecord, *, expired: bool
+    run: RunContext, record: JobRecord, age_s: float, *, expired: bool
 ) -> Finished | Refused | Expired | Working:
-    """Learn a request's end from the account's history, which knows it at any age."""
+    """Learn a request's end from the account's history, which knows it at any age.
+
+    Raises:
+        LeavingError: the key is good for nothing there, or no end is known of a request that is far too old: the next
+            run asks again, by the same id.
+    """
     request_id = record.request_id
     assert request_id is not None
     match await run.ask(lambda: run.provider.history_one(request_id)):
         case HistoryRow() as row:
-            return ending_of(row)
+            ending = ending_of(row)
+        case Refused(error_class) if error_class.reaction is Reaction.STOP_ACCOUNT:
+            raise LeavingError
         case Expired() if expired:
             return Expired()
         case _:
-            return Working()
+            ending = Working()
+    if isinstance(ending, Working) and age_s > LONGEST_IN_HISTORY * run.settings.polling.give_up_s:
+        raise LeavingError
+    return ending
 
 
 def ending_of(row: HistoryRow) -> Finished | Refused | Working:
@@ -362,15 +377,23 @@ async def post(run: RunContext, record: JobRecord, finished: Finished) -> None:
 
 
 async def _believed_cost(run: RunContext, record: JobRecord, finished: Finished) -> tuple[MicroUsd, str | None]:
-    """The charge: as the result says, else as the history says, else the quote, which then is said."""
-    if finished.cost:
-        return finished.cost, None
-    # Nothing stated, or zero, which may only mean "not booked yet": the history is asked before it is believed.
+    """The charge: as the result says, else as the history says, else the quote, which then is said.
+
+    One above the quote raises what all that follows is reckoned at, for good: the history is asked first. So it is
+    where nothing is stated, or zero, which may only mean "not booked yet".
+    """
+    stated = finished.cost
+    if stated and stated <= record.quote_microusd:
+        return stated, None
     request_id = record.request_id
     assert request_id is not None
     row = await run.ask(lambda: run.provider.history_one(request_id))
-    if isinstance(row, HistoryRow) and row.cost is not None:
-        return row.cost, "the charge is the history's: the result did not say it"
+    known = row.cost if isinstance(row, HistoryRow) else None
+    if stated and (not known or known == stated):
+        return stated, None
+    if known is not None:
+        said = f"said ${format_usd(stated)}" if stated else "did not say it"
+        return known, f"the charge is the history's: the result {said}"
     return MicroUsd(record.quote_microusd), "the provider did not say the charge: booked at the quote"
 
 

@@ -15,7 +15,6 @@ from pipeline.config import Config
 from pipeline.engine.canary import Trial
 from pipeline.engine.context import RunContext
 from pipeline.engine.dispatcher import Dispatcher
-from pipeline.engine.limits import Turn
 from pipeline.engine.recovery import doubt_what_was_reserved, grant_retries, recover
 from pipeline.engine.stopping import LeavingError, Stopping, StopReason
 from pipeline.jobs import Job
@@ -201,6 +200,9 @@ async def _make_jobs(context: RunContext, left: Sequence[Job], options: RunOptio
     startable = tried.first(job for job in left if may_start(state, job, options))
     allowed = startable[: options.limit]
     on_their_way = [job for job in left if may_come_back(state, job)]
+    if options.limit is not None:
+        # One that turns out to need another attempt is a start like any other.
+        on_their_way = on_their_way[: options.limit - len(allowed)]
     canary = tried.canary(options.limit, needs_approval=options.canary_approve)
     dispatcher = Dispatcher(context, {job.job_id: job for job in [*allowed, *on_their_way]}, canary)
     try:
@@ -211,7 +213,8 @@ async def _make_jobs(context: RunContext, left: Sequence[Job], options: RunOptio
         if dispatcher.jobs:
             await _check_account(context)
         await dispatcher.dispatch()
-        if len(allowed) < len(startable) and not context.stopping.is_stopping:
+        is_cut = any(job.job_id not in dispatcher.jobs and may_start(state, job, options) for job in left)
+        if options.limit is not None and is_cut and not context.stopping.is_stopping:
             context.stopping.stop(StopReason.LIMIT, f"the limit of this run is reached: {_jobs(options.limit)}")
     except MachineError as error:
         context.stopping.stop(StopReason.MACHINE, str(error))
@@ -231,7 +234,12 @@ async def _check_account(context: RunContext) -> None:
     """A free call that proves the key before the first submission, and holds the balance against the floor."""
     for tries in range(CREDITS_TRIES):
         await context.pause(context.settings.retry.base_delay_s * tries)
-        balance = await context.ask(context.provider.credits)
+        try:
+            # All calls may wait for long: neither a stop nor a deadline waits with them.
+            async with asyncio.timeout(_time_to_start_s(context)):
+                balance = await context.stopping.unless_stopping(context.ask(context.provider.credits))
+        except (LeavingError, TimeoutError):
+            return
         if isinstance(balance, Refused) and not context.stopping.is_stopping:
             continue
         if isinstance(balance, int):
@@ -240,6 +248,14 @@ async def _check_account(context: RunContext) -> None:
             return
         if context.stopping.is_stopping:
             return
+
+
+def _time_to_start_s(context: RunContext) -> float | None:
+    """How long a job may still be started, in seconds; None without a deadline."""
+    deadline_us = context.settings.bounds.deadline_us
+    if deadline_us is None:
+        return None
+    return max(0.0, (deadline_us - context.clock.now_us()) / 1e6 - context.settings.polling.expected_s)
 
 
 def _hold_against_floor(context: RunContext, balance: int) -> None:
@@ -273,7 +289,8 @@ async def _look_at_floor(context: RunContext) -> None:
     if context.settings.bounds.credits_floor is None:
         return
     with contextlib.suppress(LeavingError):
-        balance = await context.ask(context.provider.credits, Turn.URGENT)
+        # In its turn: where no answer comes, whatever is urgent would be all that is ever asked.
+        balance = await context.ask(context.provider.credits)
         if isinstance(balance, int):
             _hold_against_floor(context, balance)
 

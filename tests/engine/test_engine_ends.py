@@ -1,0 +1,172 @@
+"""Every night ends: whatever nobody answers, waits for a turn, or comes in the very step in which it does harm."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from nights import AtStart, Night, now_s, play
+from support import campaign
+
+from pipeline.engine.dispatcher import Dispatcher
+from pipeline.jobs import Job
+from pipeline.kernel.errors import ErrorClass
+from pipeline.kernel.usd import MicroUsd
+from pipeline.provider.client import Client
+from pipeline.provider.replies import Finished, Refused, Unavailable
+from pipeline.runner.ending import RunResult
+from pipeline.runner.watching import LiveRun
+
+HOUR_S = 3600.0
+
+
+async def ended(running: Any, most_s: float) -> RunResult:
+    """How a run ended, if it did within so long."""
+    run = asyncio.ensure_future(running)
+    done, _ = await asyncio.wait([run], timeout=most_s)
+    assert done, f"it goes on after {most_s:,.0f} s"
+    result: RunResult = run.result()
+    return result
+
+
+@pytest.mark.parametrize(
+    ("provider", "code"),
+    [
+        ({"mean_s": 30 * 24 * HOUR_S}, 5),
+        ({"mean_s": 5_000.0, "faults": {"history_500": 1.0}}, 5),
+        ({"mean_s": 5_000.0}, 4),
+    ],
+    ids=["it is listed as pending for ever", "the history fails", "the history refuses the key"],
+)
+def test_a_request_of_which_nobody_knows_the_end_is_left_to_the_next_run(
+    tmp_path: Path, provider: dict[str, Any], code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its record has expired after an hour, so that polls say nothing; what is paid is not given up."""
+
+    async def refuse(_: Client, _request_id: str) -> Refused:
+        return Refused(ErrorClass.FORBIDDEN, "no access", 403)
+
+    async def main() -> None:
+        async with Night(tmp_path, sigma=0.0, **provider) as night:
+            if code == 4:
+                monkeypatch.setattr(Client, "history_one", refuse)
+            result = await ended(night.run(campaign(tmp_path, 1)), 3 * HOUR_S)
+            assert (result.exit_code, result.summary["running"] + result.summary["in_doubt"]) == (code, 1)
+
+    play(main())
+
+
+async def nothing_sent(_: Client, _job: Job) -> Refused:
+    return Refused(ErrorClass.NOT_SENT, "no connection", 0)
+
+
+async def no_answer(_: Client) -> Unavailable:
+    return Unavailable("no connection", 0)
+
+
+def test_a_network_that_is_gone_ends_a_run_that_looks_after_its_floor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The question about the account comes each minute, and must not take the turn of each start."""
+
+    async def main() -> None:
+        monkeypatch.setattr(Client, "submit", nothing_sent)
+        monkeypatch.setattr(Client, "credits", no_answer)
+        async with Night(tmp_path) as night:
+            config = night.config(budget__stop_below_credits_usd="5.00")
+            result = await ended(night.run(campaign(tmp_path, 3), config), HOUR_S / 2)
+            assert (result.exit_code, result.summary["stopped_by"]) == (6, "machine")
+
+    play(main())
+
+
+@pytest.mark.parametrize("since_s", [0.0, 1.0], ids=["before the account is asked", "before the first start"])
+@pytest.mark.parametrize(("stop", "code", "after_s"), [("deadline", 3, 400.0), ("interrupt", 130, 11.0)])
+def test_no_pause_of_all_calls_keeps_a_run_from_its_end(
+    tmp_path: Path, stop: str, code: int, after_s: float, since_s: float
+) -> None:
+    """The provider may have asked for hours of silence: a deadline and a person end a run with nothing in flight."""
+
+    async def main() -> None:
+        def quiet(live: LiveRun) -> None:
+            asyncio.get_running_loop().call_later(since_s, live.context.pace.pause, 10 * HOUR_S)
+            if not since_s:
+                live.context.pace.pause(10 * HOUR_S)
+            if stop == "interrupt":
+                asyncio.get_running_loop().call_later(10.0, live.context.stopping.interrupt)
+
+        async with Night(tmp_path) as night:
+            config = night.config(**({"stop__after": "10m"} if stop == "deadline" else {}))
+            began_s = now_s()
+            result = await ended(night.run(campaign(tmp_path, 3), config, AtStart(quiet)), HOUR_S)
+            assert (result.exit_code, night.posts()) == (code, 0)
+            assert now_s() - began_s <= after_s
+
+    play(main())
+
+
+def test_a_limit_counts_every_start(tmp_path: Path) -> None:
+    """What was in doubt and has never arrived is started again only as far as the limit goes."""
+
+    async def main() -> None:
+        lost = {"submit_drop_before": 1.0}
+        async with Night(tmp_path, faults=lost, fault_limit={"submit_drop_before": 6}) as night:
+            made = campaign(tmp_path, 10)
+            await night.run(made, limit=6)
+            before = night.posts()
+            await asyncio.sleep(3 * HOUR_S)
+            result = await night.run(made, limit=1)
+            assert (night.posts() - before, result.exit_code, result.summary["stopped_by"]) == (1, 3, "limit")
+            result = await night.run(made, limit=4)
+            assert (night.posts() - before, result.summary["stored"]) == (5, 5)
+            assert (await night.run(made)).exit_code == 0
+            night.check(made)
+
+    play(main())
+
+
+def test_a_charge_far_above_its_quote_is_held_against_the_history(tmp_path: Path) -> None:
+    """Else one slip of the provider's would raise what all later jobs are reckoned at, for good."""
+
+    async def main() -> None:
+        async with Night(tmp_path) as night:
+            made, real, slips = campaign(tmp_path, 6), Client.result, list[str]()
+
+            async def result(client: Client, request_id: str) -> Any:
+                reply = await real(client, request_id)
+                if isinstance(reply, Finished) and not slips:
+                    slips.append(request_id)
+                    return replace(reply, cost=MicroUsd(175_000_000))
+                return reply
+
+            with patch.object(Client, "result", result):
+                done = await night.run(made, night.config(budget__cap_usd="20", limits__max_in_flight="2"))
+            assert (slips != [], done.exit_code, done.summary["above_quotes_usd"]) == (True, 0, "0.00")
+            night.check(made)
+
+    play(main())
+
+
+def test_a_job_whose_money_is_gone_by_its_first_step_is_put_back(tmp_path: Path) -> None:
+    """A charge above its quote may be booked between the decision and the reservation, at the edge of the cap."""
+
+    async def main() -> None:
+        async with Night(tmp_path) as night:
+            started, start = list[Job](), Dispatcher._start
+
+            def take_the_rest(dispatcher: Dispatcher, job: Job) -> None:
+                started.append(job)
+                if len(started) == 3:
+                    dispatcher.run.promised["another"] = MicroUsd(1_750_000)
+                start(dispatcher, job)
+
+            with patch.object(Dispatcher, "_start", take_the_rest):
+                done = await night.run(campaign(tmp_path, 3), night.config(budget__cap_usd="5.25"))
+            assert (len(started), done.exit_code, done.summary["stopped_by"]) == (3, 3, "cap"), done.message
+            assert (done.summary["stored"], done.summary["posted_usd"]) == (2, "3.50")
+
+    play(main())
