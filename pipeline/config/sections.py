@@ -90,7 +90,9 @@ class PollingSection(Section):
     max_interval_s: Seconds = Field(
         default=30, description="longest usual time between two polls; more jobs in flight make it longer"
     )
-    give_up_s: Seconds = Field(default=3600, description="after this age the history is asked instead")
+    give_up_s: Seconds = Field(
+        default=3600, description="after this age the history is asked instead, after twice as long by the next run"
+    )
 
 
 class RetrySection(Section):
