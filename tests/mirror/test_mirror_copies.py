@@ -172,6 +172,37 @@ async def test_who_was_taken_over_records_nothing_more(
         await note(tmp_path / "one", "d")
 
 
+async def test_of_two_who_find_a_place_given_up_one_has_it(
+    files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other was quicker, between the look at the name and the writing of one's own."""
+    await note(tmp_path / "one", "a")
+    real, stack = Objects.age_s, contextlib.ExitStack()
+
+    def age_s(objects: Objects, name: str, probe: str) -> float:
+        age = real(objects, name, probe)
+        if not stack._exit_callbacks:  # type: ignore[attr-defined]
+            stack.callback(lambda: None)
+            stack.enter_context(open_ledger(tmp_path / "b/ledger", follower=held(tmp_path / "b")))
+        return age
+
+    monkeypatch.setattr(Objects, "age_s", age_s)
+    with stack, pytest.raises(RunDirectoryError, match="another machine has just begun"):
+        await note(tmp_path / "c", "c")
+
+
+async def test_only_what_was_brought_in_its_turn_is_followed_when_it_is_merged(files: Any, tmp_path: Path) -> None:
+    """A segment that was not brought yet may not reach the bucket before the one in front of it."""
+    with open_ledger(tmp_path / "one/ledger", follower=(follower := held(tmp_path / "one"))) as ledger:
+        await ledger.record(account("a"))
+        await ledger.close()
+    before = contents(files)
+    with open_ledger(tmp_path / "one/ledger") as apart:
+        await apart.record(account("b"))
+    follower._tidy()
+    assert contents(files) == before
+
+
 async def test_a_copy_of_a_folder_does_not_take_the_place_of_a_run_that_goes_on(files: Any, tmp_path: Path) -> None:
     """Both know each other's folder by one name, and only one of them was sent a job."""
 
