@@ -82,7 +82,8 @@ async def compare(run: RunContext, asked: Mapping[bytes, str]) -> Comparison | N
     state = run.ledger.state
     records = list(state.jobs.values())
     now_us = run.provider_now_us()
-    from_us = min((begun for record in records for begun in _begun(record)), default=now_us) - DAY_US
+    # Not only what was accepted: a first attempt that was refused may have been billed all the same.
+    from_us = min((min(record.first_began_us, began_us(record)) for record in records), default=now_us) - DAY_US
     rows = await read_history(run, {record.model for record in records if record.model}, from_us, now_us + DAY_US)
     if rows is None:
         return None
@@ -93,11 +94,6 @@ async def compare(run: RunContext, asked: Mapping[bytes, str]) -> Comparison | N
         if isinstance(reply, HistoryRow):
             listed[reply.request_id] = reply
     return held_against(state, asked, listed.values(), from_us, now_us)
-
-
-def _begun(record: JobRecord) -> tuple[int, int]:
-    """When the first attempt that was accepted began, and when the latest did."""
-    return began_us(record), record.first_submitted_us or began_us(record)
 
 
 def held_against(

@@ -287,7 +287,7 @@ def _maker(looks: Sequence[_Look]) -> Callable[..., JobRecord]:
             request_id=request_id,
             error=detail,
             http_status=http_status,
-            first_submitted_us=submitted_us,
+            first_began_us=reserved_us + skew_us,
             reserved_us=reserved_us,
             first_reserved_seq=reserved_seq,
             reserved_seq=reserved_seq,

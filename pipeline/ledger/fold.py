@@ -81,7 +81,8 @@ class JobRecord:
     Money in micro-dollars, times in microseconds since 1970. `counted_failures` are those that count against
     `retry.max_attempts` since the last grant; `fetch_failures` those of the latest attempt. `reserved_seq` is the event
     that the latest attempt began with, `first_reserved_seq` that of the first one, `skew_us` how far the provider's
-    clock was ahead of ours at the latest, and `account` the last look at the account before it.
+    clock was ahead of ours at the latest, and `account` the last look at the account before it. `first_began_us` is
+    when the first attempt began, by the provider's clock as far as it was known then.
     """
 
     job_id: str
@@ -95,7 +96,7 @@ class JobRecord:
     error_class: str | None = None
     error: str | None = None
     http_status: int = 0
-    first_submitted_us: int | None = None
+    first_began_us: int = 0
     reserved_us: int = 0
     first_reserved_seq: int = 0
     reserved_seq: int = 0
@@ -310,6 +311,7 @@ def _reserved(state: State, record: JobRecord, event: Event) -> None:
     state.attempts += 1
     if event.attempt == 1:
         record.first_reserved_seq = event.seq
+        record.first_began_us = event.at_us + state.skew_us
     else:
         state.tried_again_us[record.job_id, event.attempt] = event.at_us
     record.attempt = event.attempt
@@ -336,8 +338,6 @@ def _submitted(state: State, record: JobRecord, event: Event) -> None:
     accepted_us = record.reserved_us if record.state is JobState.IN_DOUBT else event.at_us
     if record.submitted_us is None:
         record.submitted_us = accepted_us
-    if record.first_submitted_us is None:
-        record.first_submitted_us = accepted_us
     record.error_class = record.error = None
 
 

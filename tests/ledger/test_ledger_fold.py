@@ -144,14 +144,23 @@ def test_the_age_of_what_doubt_delayed_counts_from_its_reservation() -> None:
     """It may have been accepted at once, so its record may expire an hour after that, at the first microsecond too."""
     reserved, doubted, found = numbered([event("reserved"), event("in_doubt"), event("submitted")])
     state = fold([reserved, doubted, found])
-    assert state.jobs["a"].submitted_us == state.jobs["a"].first_submitted_us == reserved.at_us
+    assert state.jobs["a"].submitted_us == reserved.at_us
     life_again = numbered([*life("submitted"), event("in_doubt"), event("submitted")])
     at_zero = [
         Event(event=each.event, job_id="a", attempt=1, seq=each.seq, at_us=at_us, quote_microusd=1, request_id="id")
         for each, at_us in zip(life_again, (0, 0, 5, 9), strict=True)
     ]
     assert fold(at_zero).jobs["a"].submitted_us == 0
-    assert fold(at_zero).jobs["a"].first_submitted_us == 0
+
+
+def test_when_a_job_first_began_is_kept_whatever_became_of_that_attempt() -> None:
+    """By the provider's clock as it was known then: refused or accepted, and however often it was tried again."""
+    skewed = Event(event=EventKind.ACCOUNT, detail='{"skew_us":7}')
+    first, *later = life("reserved"), event("voided"), event("reserved", attempt=2), event("submitted", attempt=2)
+    story = numbered([skewed, *first, skewed._replace(detail='{"skew_us":0}'), *later])
+    record = fold(story).jobs["a"]
+    assert (record.attempt, record.first_began_us) == (2, story[1].at_us + 7)
+    assert record.reserved_us == story[4].at_us
 
 
 def test_only_what_the_provider_tried_in_vain_counts_against_the_attempts() -> None:

@@ -113,6 +113,26 @@ def test_a_failure_that_was_billed_against_the_providers_word_is_found(tmp_path:
     play(main())
 
 
+def test_a_failure_that_was_billed_is_found_however_long_ago_it_was(tmp_path: Path) -> None:
+    """Refused and billed all the same, made again three days later: the first bill is within what is held together."""
+
+    async def main() -> None:
+        async with Night(tmp_path, faults={"submit_500_after": 1.0}, fault_limit={"submit_500_after": 3}) as night:
+            made = campaign(tmp_path, 3)
+            assert (await night.run(made, night.config(retry__max_attempts="1"))).exit_code == 1
+            await asyncio.sleep(3 * 86_400)
+            assert (await night.run(made, retry_classes=frozenset())).exit_code == 0
+            for days in (0, 60):
+                await asyncio.sleep(days * 86_400)
+                found = await reconciled(night)
+                assert found.exit_code == 5
+                assert found.comparison is not None
+                assert sum(charge.cost_microusd for charge in found.comparison.unknown) == 3 * 1_750_000
+                assert {charge.same_request_as for charge in found.comparison.unknown} == {j.job_id for j in made.jobs}
+
+    play(main())
+
+
 def test_a_history_that_cannot_be_read_changes_nothing(tmp_path: Path) -> None:
     """Exit 6 with a sentence, the doubt as it was."""
 
