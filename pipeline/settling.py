@@ -201,11 +201,8 @@ async def _resolve(folder: Path, named: str, request_id: str | None, note: str |
     with open_ledger(folder / "ledger", clock, follower=mirror) as ledger:
         try:
             record = attempt_named(ledger.state, folder, named)
-            owner = ledger.state.request_ids.get(request_id or "")
-            if owner is not None and owner != record.job_id:
-                raise InputError(f"--billed: request {request_id} belongs to {owner} already")
-            if request_id is not None and record.request_id not in (None, request_id):
-                raise InputError(f"--billed: the attempt was accepted as {record.request_id}, so it is that request")
+            if request_id is not None and request_id != record.request_id:
+                _require_possible(ledger.state, record, request_id)
             by = f"{_user()} on {socket.gethostname()}"
             said = f"{by} said that it was {'billed' if request_id else 'not billed'}"
             detail = f"{said}: {note}" if note else said
@@ -224,6 +221,20 @@ async def _resolve(folder: Path, named: str, request_id: str | None, note: str |
         mirror.publish(ENDS)
     billed = request_id is not None
     return Resolution(record.job_id, record.attempt, billed, request_id, record.quote_microusd, by)
+
+
+def _require_possible(state: State, record: JobRecord, request_id: str) -> None:
+    """Refuse a name that the attempt does not have and cannot get.
+
+    Raises:
+        InputError: it is another attempt's, of this job or another, or the provider has named this one already.
+    """
+    owner = state.request_ids.get(request_id)
+    if owner is not None:
+        which = "an earlier attempt of this job" if owner == record.job_id else "another job"
+        raise InputError(f"--billed: request {request_id} belongs to {owner} already, {which}")
+    if record.request_id is not None:
+        raise InputError(f"--billed: the attempt was accepted as {record.request_id}, so it is that request")
 
 
 def attempt_named(state: State, folder: Path, named: str) -> JobRecord:

@@ -7,11 +7,12 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
-from nights import KEY, Night, play
+from nights import KEY, AtStart, Night, play
 from support import campaign, durable_state
 
 from pipeline import settling
 from pipeline.kernel.errors import InputError, RunDirectoryError
+from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import JobState
 from pipeline.ledger.reading import read_events
 from pipeline.ledger.store import open_ledger
@@ -225,6 +226,32 @@ def test_a_word_that_cannot_be_true_is_refused(tmp_path: Path) -> None:
         resolve(folder, second, request_id="request-of-the-first")
     with pytest.raises(InputError, match="is submitted"):
         resolve(folder, first, request_id=None)
+
+
+def test_an_earlier_attempts_request_is_not_the_one_in_doubt(tmp_path: Path) -> None:
+    """The first generation failed, the second attempt's answer was lost: the first one's name is refused in words."""
+
+    async def main() -> Path:
+        faults = {"gen_failed": 1.0, "submit_504_after": 1.0}
+        async with Night(
+            tmp_path, faults=faults, fault_limit={"gen_failed": 1, "submit_504_after": 0}, history_lag_s=LATE_S
+        ) as night:
+
+            def lose_the_next(event: Event) -> None:
+                if event.event is EventKind.VOIDED:
+                    night.provider._running.faults._limits["submit_504_after"] = 1
+
+            assert (await night.run(campaign(tmp_path, 1), watcher=AtStart(event=lose_the_next))).exit_code == 5
+            return night.folder
+
+    folder = play(main())
+    before = read_events(folder / "ledger")
+    (record,) = durable_state(folder).jobs.values()
+    assert (record.attempt, record.state) == (2, JobState.IN_DOUBT)
+    (failed,) = durable_state(folder).request_ids
+    with pytest.raises(InputError, match=f"{failed} belongs to {record.job_id}"):
+        resolve(folder, "row-0", request_id=failed)
+    assert read_events(folder / "ledger") == before
 
 
 def test_a_row_with_several_doubts_must_be_named_by_attempt(tmp_path: Path) -> None:
