@@ -9,6 +9,7 @@ is, and never while the account's balance shows that money is missing.
 from __future__ import annotations
 
 import logging
+import random
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from pipeline.engine.worker import ending_of
 from pipeline.kernel.errors import ErrorClass
 from pipeline.ledger.events import EventKind
 from pipeline.ledger.fold import Account, JobRecord, JobState, Unnamed
-from pipeline.provider.replies import Finished, HistoryRow, Refused, fingerprint
+from pipeline.provider.replies import Expired, Finished, HistoryRow, Refused, fingerprint
 
 log = logging.getLogger("kling_batch")
 
@@ -33,6 +34,9 @@ LONGEST_SUBMIT_US = 120_000_000
 """How long after its reservation a submission may at most have reached the provider."""
 
 SWEEPS_FOR_ABSENCE = 2
+
+MAX_ASKED_BY_NAME = 50
+"""Doubts whose request is known and not listed, of which so many are asked for one by one with each sweep."""
 
 Attempt = tuple[str, int]
 """A job's id and the attempt's number."""
@@ -184,9 +188,10 @@ async def settle(run: RunContext, witness: Witness) -> list[JobRecord]:
     begun = Begun(run.clock.now_us(), run.clock.monotonic_s())
     for record in doubted:
         witness.noticed_s.setdefault(attempt_of(record), begun.monotonic_s)
-    rows = await sweep(run, doubted)
-    if rows is None:
+    listed = await sweep(run, doubted)
+    if listed is None:
         return []
+    rows = listed + await _rows_by_name(run, to_ask_by_name(doubted, listed, run.rng))
     # When a row was listed is only known to be before the sweep's end: an attempt that began meanwhile may own it.
     for row in rows:
         witness.first_seen_seq.setdefault(row.request_id, run.ledger.state.last_seq)
@@ -218,6 +223,29 @@ async def settle(run: RunContext, witness: Witness) -> list[JobRecord]:
     ]
     await _note_absences(run, witness, absent, begun)
     return [record for record in doubted if record.state is not JobState.IN_DOUBT]
+
+
+def to_ask_by_name(doubted: Iterable[JobRecord], rows: Iterable[HistoryRow], rng: random.Random) -> list[str]:
+    """The known requests in doubt that a list does not show, not more than a sweep may ask for, in any order.
+
+    They are drawn, so that those which the history never shows do not keep the others from being asked for.
+    """
+    listed = {row.request_id for row in rows}
+    named = [record.request_id for record in doubted if record.request_id is not None]
+    unlisted = [request_id for request_id in named if request_id not in listed]
+    return rng.sample(unlisted, min(len(unlisted), MAX_ASKED_BY_NAME))
+
+
+async def _rows_by_name(run: RunContext, request_ids: Iterable[str]) -> list[HistoryRow]:
+    """The rows of these requests, as far as the history shows them: alone it shows one at any age."""
+    rows = []
+    for request_id in request_ids:
+        reply = await run.ask(lambda request_id=request_id: run.provider.history_one(request_id))  # type: ignore[misc]
+        if isinstance(reply, HistoryRow):
+            rows.append(reply)
+        elif not isinstance(reply, Expired):
+            break  # whoever does not answer now is not asked for all of them
+    return rows
 
 
 async def _accept(run: RunContext, record: JobRecord, row: HistoryRow) -> None:

@@ -11,6 +11,7 @@ from pipeline.engine import worker
 from pipeline.engine.doubt import (
     CLOCK_SKEW_US,
     LONGEST_SUBMIT_US,
+    MAX_ASKED_BY_NAME,
     Begun,
     Witness,
     attempt_of,
@@ -18,6 +19,7 @@ from pipeline.engine.doubt import (
     match_rows,
     rows_to_set_aside,
     speaks_against_absence,
+    to_ask_by_name,
 )
 from pipeline.engine.settings import Doubt, Retry
 from pipeline.engine.worker import ending_of
@@ -103,6 +105,16 @@ def test_an_attempt_whose_id_is_known_takes_no_other_row() -> None:
     known = attempt("a", request_id="request-9")
     assert matched([known], [row("request-1")]) == {}
     assert matched([known], [row("request-9", NOW_US + 9 * MINUTE_US)], {"request-9"}) == {"a": "request-9"}
+
+
+def test_what_a_list_does_not_show_is_asked_for_by_name_a_few_at_a_time() -> None:
+    """Not what it shows nor what has no name, and no doubt waits for ever behind others."""
+    named = [attempt(f"a{n}", request_id=f"request-{n}") for n in range(MAX_ASKED_BY_NAME + 20)]
+    doubted, rows = [attempt("nameless"), *named], [row(f"request-{n}") for n in range(10)]
+    rng = random.Random(1)
+    asked = [to_ask_by_name(doubted, rows, rng) for _ in range(20)]
+    assert {len(each) for each in asked} == {MAX_ASKED_BY_NAME}
+    assert set().union(*asked) == {f"request-{n}" for n in range(10, MAX_ASKED_BY_NAME + 20)}
 
 
 def test_absence_proves_nothing_while_an_unexplained_row_of_the_same_request_is_about() -> None:

@@ -371,6 +371,27 @@ def test_what_is_too_old_for_the_history_stays_in_doubt(tmp_path: Path) -> None:
     play(main())
 
 
+def test_doubt_with_a_known_name_is_settled_at_any_age(tmp_path: Path) -> None:
+    """Its record had expired and the history was late; forty days later its row is asked for by its name."""
+
+    async def main() -> None:
+        async with Night(tmp_path, history_lag_s=2 * 3600) as night:
+            made = campaign(tmp_path, 1)
+
+            def leave(live: LiveRun) -> None:
+                for delay_s in (60, 61):
+                    asyncio.get_running_loop().call_later(delay_s, live.context.stopping.interrupt)
+
+            await night.run(made, watcher=AtStart(leave))
+            await asyncio.sleep(4000)
+            assert (await night.run(made)).summary["in_doubt"] == 1
+            await asyncio.sleep(40 * 24 * 3600)
+            result = await night.run(made)
+            assert (result.summary["in_doubt"], result.summary["posted_usd"], night.posts()) == (0, "1.75", 1)
+
+    play(main())
+
+
 def test_a_slip_of_the_provider_puts_no_young_request_in_doubt(tmp_path: Path) -> None:
     """A 404 long before the hour, with a history that shows nothing yet: it is simply asked again."""
 
