@@ -22,7 +22,7 @@ from pipeline.engine.recovery import LAST_RUN_ENDED, doubt_what_was_reserved
 from pipeline.engine.stopping import LeavingError, Stopping, StopReason, gravest
 from pipeline.kernel.clock import Clock, SystemClock
 from pipeline.kernel.errors import ErrorClass, InputError, RunDirectoryError
-from pipeline.ledger.events import EventKind
+from pipeline.ledger.events import SAID_BILLED, EventKind
 from pipeline.ledger.fold import JobRecord, JobState, State
 from pipeline.ledger.reading import read_events
 from pipeline.ledger.store import open_ledger
@@ -204,7 +204,7 @@ async def _resolve(folder: Path, named: str, request_id: str | None, note: str |
             if request_id is not None and request_id != record.request_id:
                 _require_possible(ledger.state, record, request_id)
             by = f"{_user()} on {socket.gethostname()}"
-            said = f"{by} said that it was {'billed' if request_id else 'not billed'}"
+            said = f"{by} {SAID_BILLED if request_id else 'said that it was not billed'}"
             detail = f"{said}: {note}" if note else said
             if record.state is JobState.RESERVED:
                 interrupted = ErrorClass.INTERRUPTED.label
@@ -227,13 +227,13 @@ def _require_possible(state: State, record: JobRecord, request_id: str) -> None:
     """Refuse a name that the attempt does not have and cannot get.
 
     Raises:
-        InputError: it is another attempt's, of this job or another, or the provider has named this one already.
+        InputError: it is another attempt's, of this job or another, or the provider itself has named this one.
     """
     owner = state.request_ids.get(request_id)
     if owner is not None:
         which = "an earlier attempt of this job" if owner == record.job_id else "another job"
         raise InputError(f"--billed: request {request_id} belongs to {owner} already, {which}")
-    if record.request_id is not None:
+    if record.request_id is not None and not record.is_named_by_hand:
         raise InputError(f"--billed: the attempt was accepted as {record.request_id}, so it is that request")
 
 

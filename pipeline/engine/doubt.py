@@ -84,11 +84,11 @@ def match_rows(
     pairs = []
     taken: set[str] = set()
     for record in sorted(doubted, key=lambda record: record.reserved_us):
-        if record.request_id is not None:
-            # Its id is known, only its record had expired: no other row can be its own.
-            if record.request_id in by_id:
-                pairs.append((record, by_id[record.request_id]))
+        if record.request_id in by_id:
+            pairs.append((record, by_id[record.request_id]))
             continue
+        if record.request_id is not None and not record.is_named_by_hand:
+            continue  # its id is known, only its record had expired: no other row can be its own
         for row in free.get(fingerprint(record.request) or b"", ()):
             if row.request_id not in taken and _may_be_its_row(record, row, first_seen_seq):
                 taken.add(row.request_id)

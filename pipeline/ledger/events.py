@@ -70,6 +70,10 @@ class Event(NamedTuple):
     inference_s: float | None = None
 
 
+SAID_BILLED = "said that it was billed"
+"""Stands in the `detail` of `submitted` where a person, and not the provider, has named the request."""
+
+
 COLUMNS: dict[str, str] = {
     "seq": "int64",
     "at": "timestamp[us, UTC]",

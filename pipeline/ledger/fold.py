@@ -18,7 +18,7 @@ import orjson
 from pipeline.kernel.errors import ERROR_CLASSES, ErrorClass, Reaction
 from pipeline.ledger.budget import Books
 from pipeline.ledger.budget import ImpossibleMoveError as ImpossibleMoveError
-from pipeline.ledger.events import RUN_EVENTS, Event, EventKind
+from pipeline.ledger.events import RUN_EVENTS, SAID_BILLED, Event, EventKind
 from pipeline.ledger.records import Records, RequestIds
 from pipeline.models.values import is_image_hash
 
@@ -93,6 +93,8 @@ class JobRecord:
     model: str | None = None
     request: str | None = None
     request_id: str | None = None
+    is_named_by_hand: bool = False
+    """Whether its request id is a person's word alone, which the provider has not confirmed: it may be mistyped."""
     error_class: str | None = None
     error: str | None = None
     http_status: int = 0
@@ -259,12 +261,12 @@ class State:
         return after
 
     def _check_request_id(self, record: JobRecord | None, event: Event) -> None:
-        """An attempt has one request id for life, and a request id one attempt."""
+        """An attempt has one request id for life, save one that only a person gave; and a request id one attempt."""
         mine = record.request_id if record else None
         owner = self.request_ids.get(event.request_id or "")
         if not event.request_id or (owner is not None and mine != event.request_id):
             raise ImpossibleMoveError(f"event {event.seq}: request id {event.request_id} belongs to {owner}")
-        if mine not in (None, event.request_id):
+        if mine not in (None, event.request_id) and not (record and record.is_named_by_hand):
             raise ImpossibleMoveError(f"event {event.seq}: request id {event.request_id}, but its attempt is {mine}")
 
     def in_state(self, *states: JobState) -> Iterator[JobRecord]:
@@ -323,6 +325,7 @@ def _reserved(state: State, record: JobRecord, event: Event) -> None:
     record.reserved_seq = event.seq
     record.skew_us = state.skew_us
     record.account = state.account
+    record.is_named_by_hand = False
     record.doubted_us = record.submitted_us = record.posted_us = record.ended_us = None
     record.request_id = record.url = record.error_class = record.error = None
     record.http_status = record.fetch_failures = 0
@@ -331,6 +334,10 @@ def _reserved(state: State, record: JobRecord, event: Event) -> None:
 def _submitted(state: State, record: JobRecord, event: Event) -> None:
     if record.state is JobState.IN_DOUBT:
         state.books.settle(record.quote_microusd)
+    is_known = record.request_id == event.request_id and not record.is_named_by_hand
+    if record.request_id not in (None, event.request_id):
+        _take_back_name(state, record)
+    record.is_named_by_hand = SAID_BILLED in (event.detail or "") and not is_known
     if event.request_id is not None:  # always: the move was checked
         state.request_ids.note(event.request_id, record.job_id)
     record.request_id = event.request_id
@@ -354,13 +361,23 @@ def _voided(state: State, record: JobRecord, event: Event) -> None:
         record.counted_failures += 1
     if error_class in MAY_HAVE_RUN and record.request_id is None and record.request is not None:
         state.unnamed.append(Unnamed(record.request, record.reserved_us + record.skew_us))
+    if error_class is ErrorClass.NOT_BILLED and record.is_named_by_hand:
+        _take_back_name(state, record)
     _note_error(record, event)
     record.ended_us = event.at_us
+
+
+def _take_back_name(state: State, record: JobRecord) -> None:
+    """A person's word was wrong: the request may be another attempt's."""
+    if record.request_id is not None:
+        state.request_ids.take_back(record.request_id)
+    record.request_id, record.is_named_by_hand = None, False
 
 
 def _posted(state: State, record: JobRecord, event: Event) -> None:
     state.books.post(record.quote_microusd, event.cost_microusd)
     record.cost_microusd = event.cost_microusd
+    record.is_named_by_hand = False
     record.url = event.url
     record.posted_us = event.at_us
     record.queue_s = event.queue_s

@@ -387,12 +387,18 @@ class RequestIds(Mapping[str, str]):
 
     def __init__(self, jobs: Records) -> None:
         self._jobs = jobs
+        self._taken_back: set[str] = set()
         self._noted: dict[str, str] = {}
         """All but those of jobs that were found stored after a life without any trouble, whose rows have them."""
 
     def note(self, request_id: str, job_id: str) -> None:
         """Keep in mind whose it is."""
         self._noted[request_id] = job_id
+
+    def take_back(self, request_id: str) -> None:
+        """It belongs to nobody any more: a person had named it, and knows better now."""
+        del self._noted[request_id]
+        self._taken_back.add(request_id)
 
     def leave_to_rows(self, request_ids: Iterable[str]) -> None:
         """Keep these in mind no longer: rows have them by now."""
@@ -401,8 +407,8 @@ class RequestIds(Mapping[str, str]):
 
     @property
     def noted(self) -> Collection[str]:
-        """Those that no row has, or not only a row."""
-        return self._noted.keys()
+        """Those that no row has, or not only a row, also if only for a time."""
+        return self._noted.keys() | self._taken_back
 
     def get(self, request_id: str, default: Any = None) -> Any:
         """The job of a request, or `default`; quicker than by way of an exception."""

@@ -107,6 +107,14 @@ def test_an_attempt_whose_id_is_known_takes_no_other_row() -> None:
     assert matched([known], [row("request-9", NOW_US + 9 * MINUTE_US)], {"request-9"}) == {"a": "request-9"}
 
 
+def test_a_name_that_only_a_person_gave_does_not_hide_its_row() -> None:
+    """It may be mistyped: its own row is taken if it is listed, else one of the same request."""
+    typed = replace(attempt("a", request_id="request-9"), is_named_by_hand=True)
+    assert matched([typed], [row("request-1")], {"request-9"}) == {"a": "request-1"}
+    assert matched([typed], [row("request-1"), row("request-9")], {"request-9"}) == {"a": "request-9"}
+    assert matched([typed], [row("request-1", prompt="a mug")], {"request-9"}) == {}
+
+
 def test_what_a_list_does_not_show_is_asked_for_by_name_a_few_at_a_time() -> None:
     """Not what it shows nor what has no name, and no doubt waits for ever behind others."""
     named = [attempt(f"a{n}", request_id=f"request-{n}") for n in range(MAX_ASKED_BY_NAME + 20)]

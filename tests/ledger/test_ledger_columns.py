@@ -31,7 +31,7 @@ from ledger_doubles import (
 from pipeline.kernel.errors import RunDirectoryError
 from pipeline.ledger import columns, reading, records, segments, store
 from pipeline.ledger.columns import fold_singly, fold_tables
-from pipeline.ledger.events import Event, EventKind
+from pipeline.ledger.events import SAID_BILLED, Event, EventKind
 from pipeline.ledger.fold import ImpossibleMoveError, JobRecord, JobState, State, fold
 from pipeline.ledger.reading import read_events, read_state
 from pipeline.ledger.records import COLUMNS
@@ -71,6 +71,10 @@ def history(rng: random.Random) -> list[Event]:
             facts = {"cost_microusd": rng.choice([0, 0, job.quote, job.quote, job.quote, job.quote + 1])}
         elif kind == "submitted" and job.request_id:
             facts = {"request_id": job.request_id}
+            if job.request_id.startswith("said"):
+                facts = rng.choice([facts, {"request_id": f"said-{len(made)}", "detail": f"ann {SAID_BILLED}"}, {}])
+        elif kind == "submitted" and job.state == "in_doubt" and rng.random() < 0.5:
+            facts = {"request_id": f"said-{len(made)}", "detail": f"ann {SAID_BILLED}: it was"}
         elif kind == "stored":
             facts = {"bytes": rng.randint(0, 9), "path": f"videos/{name}.mp4", "poster": rng.choice([None, "p.jpg"])}
             facts |= rng.choice([{}, {}, {"error_class": "not_as_asked", "detail": "6 s"}, {"detail": "fine"}])

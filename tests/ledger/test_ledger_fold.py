@@ -16,7 +16,7 @@ from ledger_doubles import AFTER, JOB_EVENTS, QUOTE, STATES, STEPS, NaiveJob, ev
 import pipeline.kernel.clock
 import pipeline.ledger
 from pipeline.kernel.errors import ERROR_CLASSES, Reaction
-from pipeline.ledger.events import RUN_EVENTS, Event, EventKind
+from pipeline.ledger.events import RUN_EVENTS, SAID_BILLED, Event, EventKind
 from pipeline.ledger.fold import MOVES, ImpossibleMoveError, JobState, State, fold
 
 
@@ -138,6 +138,34 @@ def test_an_attempt_keeps_its_request_id_through_doubt() -> None:
     state.apply(numbered([event("submitted")], state.last_seq + 1)[0])
     assert state.jobs["a"].submitted_us == submitted_us
     assert state.request_ids == {"req-a-1": "a"}
+
+
+def said(request_id: str, job: str = "a") -> Event:
+    """A person's word on an attempt in doubt."""
+    return event("submitted", job, request_id=request_id, detail=f"ann on desk {SAID_BILLED}: as the invoice has it")
+
+
+def test_a_name_that_a_person_gave_can_be_replaced_until_the_provider_has_confirmed_it() -> None:
+    """By another word or by the history; and whoever else it belongs to may have it then."""
+    doubted = [*life("in_doubt"), said("mistyped"), event("in_doubt")]
+    for other in (said("right"), event("submitted", request_id="right")):
+        state = state_of([*doubted, other, *life("reserved", "b"), event("submitted", "b", request_id="mistyped")])
+        assert state.request_ids == {"right": "a", "mistyped": "b"}
+        assert state.jobs["a"].request_id == "right"
+    refuse(state_of([*doubted, *life("posted", "b")]), said("req-b-1"))
+    confirmed = [*doubted, event("submitted", request_id="mistyped"), event("in_doubt")]
+    refuse(state_of(confirmed), said("right"))
+    refuse(state_of([*life("submitted"), event("in_doubt"), said("req-a-1"), event("in_doubt")]), said("right"))
+    assert not state_of([*doubted, said("right"), event("posted")]).jobs["a"].is_named_by_hand
+
+
+def test_a_word_that_is_taken_back_names_nothing_any_more() -> None:
+    """Not billed after all: what was said to be its request may be another's."""
+    denied = event("voided", error_class="not_billed", detail="ann on desk said that it was not billed")
+    story = [*life("in_doubt"), said("of-b"), event("in_doubt"), denied, *life("in_doubt", "b"), said("of-b", "b")]
+    state = state_of(story)
+    assert state.request_ids == {"of-b": "b"}
+    assert state.jobs["a"].request_id is None
 
 
 def test_the_age_of_what_doubt_delayed_counts_from_its_reservation() -> None:

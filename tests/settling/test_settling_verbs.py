@@ -16,7 +16,7 @@ from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import JobState
 from pipeline.ledger.reading import read_events
 from pipeline.ledger.store import open_ledger
-from pipeline.settling import Reconciliation, reconcile, resolve
+from pipeline.settling import Reconciliation, _resolve, reconcile, resolve
 
 LATE_S = 6 * 3600.0
 LOST = {"submit_504_after": 1.0}
@@ -226,6 +226,33 @@ def test_a_word_that_cannot_be_true_is_refused(tmp_path: Path) -> None:
         resolve(folder, second, request_id="request-of-the-first")
     with pytest.raises(InputError, match="is submitted"):
         resolve(folder, first, request_id=None)
+
+
+@pytest.mark.parametrize("corrected", ["by the history", "by another word"])
+def test_a_mistyped_request_id_is_no_trap(tmp_path: Path, corrected: str) -> None:
+    """Once it is in doubt again, the history finds its row all the same, or a person names the right one."""
+
+    async def main() -> None:
+        async with Night(tmp_path, faults=LOST, fault_limit={"submit_504_after": 1}, history_lag_s=LATE_S) as night:
+            made = campaign(tmp_path, 1)
+            assert (await night.run(made)).exit_code == 5
+            right = night.provider.requests()[0]["request_id"]
+            await asyncio.sleep(7200)
+            await _resolve(night.folder, "row-0", "mistyped-by-a-person", None, night.clock)
+            assert (await night.run(made)).exit_code == 5
+            if corrected == "by the history":
+                await asyncio.sleep(LATE_S)
+                found = await reconciled(night)
+                assert [each.request_id for each in found.settled] == [right]
+            else:
+                await _resolve(night.folder, "row-0", right, None, night.clock)
+                await asyncio.sleep(LATE_S)
+            assert (await night.run(made)).exit_code == 0
+            assert night.posts() == 1
+            night.check(made)
+            assert (await reconciled(night)).exit_code == 0
+
+    play(main())
 
 
 def test_an_earlier_attempts_request_is_not_the_one_in_doubt(tmp_path: Path) -> None:
