@@ -28,8 +28,8 @@ class Books:
     in_doubt: int = 0
     above_quotes: int = 0
     """How much of `posted` the provider has charged beyond what was quoted."""
-    charged_above: dict[int, int] = field(default_factory=dict)
-    """For each quote that the provider has exceeded: the highest charge seen for it."""
+    charged_above: dict[str | None, dict[int, int]] = field(default_factory=dict)
+    """By price key, for each quote that the provider has exceeded: the highest charge seen for it."""
 
     @property
     def committed(self) -> MicroUsd:
@@ -43,11 +43,10 @@ class Books:
     def quote(self, price: int) -> MicroUsd:
         """The most that a job of list price `price` may cost, as far as this account's charges have shown.
 
-        It never falls. Every charge noted is above its quote, so the chain only climbs, and ends.
+        It never falls. Each price key has a chain of its own: what short videos are raised to may be the list price of
+        long ones, and says nothing of what those cost.
         """
-        while price in self.charged_above:
-            price = self.charged_above[price]
-        return MicroUsd(price)
+        return MicroUsd(max((_raised(price, chain) for chain in self.charged_above.values()), default=price))
 
     def reserve(self, quote: int) -> None:
         _require(quote > 0, "an unknown price is refused, never guessed at zero")
@@ -63,14 +62,16 @@ class Books:
         self.in_doubt -= quote
         self.reserved += quote
 
-    def post(self, quote: int, cost: int) -> None:
+    def post(self, quote: int, cost: int, price_key: str | None = None) -> None:
+        """Bill what was reserved; `price_key` says which price it was quoted by, None where that is not known."""
         _require(0 < quote <= self.reserved, "a reservation ends once")
         _require(cost >= 0, "posted money is never taken back")
         self.reserved -= quote
         self.posted += cost
         if cost > quote:
             self.above_quotes += cost - quote
-            self.charged_above[quote] = max(cost, self.quote(quote))
+            chain = self.charged_above.setdefault(price_key, {})
+            chain[quote] = max(cost, _raised(quote, chain))
 
     def void(self, quote: int, *, doubted: bool) -> None:
         _require(0 < quote <= (self.in_doubt if doubted else self.reserved), "a reservation ends once")
@@ -78,6 +79,13 @@ class Books:
             self.in_doubt -= quote
         else:
             self.reserved -= quote
+
+
+def _raised(price: int, chain: dict[int, int]) -> int:
+    """Where a chain ends for a price. Every charge noted is above its quote, so it only climbs, and ends."""
+    while price in chain:
+        price = chain[price]
+    return price
 
 
 def _require(holds: bool, why: str) -> None:

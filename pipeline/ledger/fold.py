@@ -20,6 +20,7 @@ from pipeline.ledger.budget import Books
 from pipeline.ledger.budget import ImpossibleMoveError as ImpossibleMoveError
 from pipeline.ledger.events import RUN_EVENTS, SAID_BILLED, Event, EventKind
 from pipeline.ledger.records import Records, RequestIds
+from pipeline.models import MODELS
 from pipeline.models.values import is_image_hash
 
 if TYPE_CHECKING:
@@ -375,7 +376,9 @@ def _take_back_name(state: State, record: JobRecord) -> None:
 
 
 def _posted(state: State, record: JobRecord, event: Event) -> None:
-    state.books.post(record.quote_microusd, event.cost_microusd)
+    # Asked only where it counts: most are charged what was quoted.
+    is_above = event.cost_microusd > record.quote_microusd
+    state.books.post(record.quote_microusd, event.cost_microusd, _price_key(record) if is_above else None)
     record.cost_microusd = event.cost_microusd
     record.is_named_by_hand = False
     record.url = event.url
@@ -383,6 +386,15 @@ def _posted(state: State, record: JobRecord, event: Event) -> None:
     record.queue_s = event.queue_s
     record.inference_s = event.inference_s
     record.error_class, record.error = event.error_class, event.detail
+
+
+def _price_key(record: JobRecord) -> str | None:
+    """Which price holds for a job, by the body that was sent; None where that does not say."""
+    model = MODELS.get(record.model or "")
+    try:
+        return model.price_key(orjson.loads(record.request or "")) if model is not None else None
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _fetch_failed(_state: State, record: JobRecord, event: Event) -> None:

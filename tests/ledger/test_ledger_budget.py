@@ -69,14 +69,14 @@ def test_a_late_smaller_excess_lowers_no_quote() -> None:
     assert (books.posted, books.above_quotes) == (600, 160), "what another cost less makes up for nothing"
 
 
-@given(st.lists(st.tuples(st.integers(1, 12), st.integers(0, 14)), max_size=60))
-def test_quotes_only_rise_and_always_end(charges: list[tuple[int, int]]) -> None:
+@given(st.lists(st.tuples(st.integers(1, 12), st.integers(0, 14), st.sampled_from(("5", "10", None))), max_size=60))
+def test_quotes_only_rise_and_always_end(charges: list[tuple[int, int, str | None]]) -> None:
     """In any order of charges no quote falls or is below a charge seen for it, and no chain runs in circles."""
     books = Books(reserved=1_000)
-    for quote, cost in charges:
+    for quote, cost, price_key in charges:
         before = {price: books.quote(price) for price in range(1, 15)}
-        books.post(quote, cost)
+        books.post(quote, cost, price_key)
         after = {price: books.quote(price) for price in range(1, 15)}
         assert all(after[price] >= before[price] >= price for price in before)
         assert after[quote] >= cost
-        assert all(above > below for below, above in books.charged_above.items())
+        assert all(above > below for chain in books.charged_above.values() for below, above in chain.items())

@@ -329,3 +329,39 @@ def test_nothing_that_keeps_the_books_rests_on_assertions() -> None:
     sources = [*ledger.glob("*.py"), kernel / "files.py", kernel / "usd.py", kernel / "clock.py"]
     for source in sources:
         assert not [node for node in ast.walk(ast.parse(source.read_text())) if isinstance(node, ast.Assert)], source
+
+
+def charged(job: str, seconds: int, quote: int, cost: int) -> list[Event]:
+    """A job of a length that was quoted one amount and is charged another."""
+    body = f'{{"duration":{seconds},"prompt":"a"}}'
+    return [
+        event("reserved", job, quote_microusd=quote, request=body),
+        event("submitted", job),
+        event("posted", job, cost_microusd=cost),
+    ]
+
+
+def test_a_charge_above_its_quote_says_nothing_of_another_length() -> None:
+    """Twice the price of 5 s is the list price of 10 s: what those are charged above it is no price of 5 s."""
+    five, ten = QUOTE, 2 * QUOTE
+    books = state_of([*charged("a", 5, five, ten), *charged("b", 10, ten, 2 * ten)]).books
+    assert (books.quote(five), books.quote(ten)) == (ten, 2 * ten)
+    books = state_of([*charged("a", 10, ten, 2 * ten), *charged("b", 5, five, ten), *charged("c", 5, ten, 9)]).books
+    assert (books.quote(five), books.quote(ten)) == (ten, 2 * ten), "in whichever order they come"
+
+
+def test_a_length_that_is_charged_ever_more_is_quoted_ever_more() -> None:
+    """Also where the raised quote is the list price of another length, and where a later charge was lower."""
+    lives = [
+        *charged("a", 5, QUOTE, 2 * QUOTE),
+        *charged("b", 5, 2 * QUOTE, 3 * QUOTE),
+        *charged("c", 5, QUOTE, QUOTE + 1),
+    ]
+    assert state_of(lives).books.quote(QUOTE) == 3 * QUOTE
+
+
+@pytest.mark.parametrize("facts", [{"request": None}, {"request": "no JSON"}, {"request": "[]"}, {"model": "another"}])
+def test_a_charge_for_what_no_body_explains_counts_all_the_same(facts: dict[str, str | None]) -> None:
+    """An old ledger, or one of a model that is not known any more, is read, and its charges raise what follows."""
+    reserved, *rest = charged("a", 5, QUOTE, 3 * QUOTE)
+    assert state_of([reserved._replace(**facts), *rest]).books.quote(QUOTE) == 3 * QUOTE
