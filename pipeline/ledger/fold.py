@@ -169,7 +169,7 @@ class State:
     counts: Counter[JobState] = field(default_factory=Counter)
     """How many jobs stand where."""
     troubles: list[Event] = field(default_factory=list)
-    """Every event that carries an error class, in order: what errors.csv is made of."""
+    """Every event that carries an error class, in order, with its attempt's request id: what errors.csv is made of."""
     tried_again_us: dict[tuple[str, int], int] = field(default_factory=dict)
     """When each attempt after the first of its job began, by job and number."""
     unnamed: list[Unnamed] = field(default_factory=list)
@@ -201,8 +201,6 @@ class State:
             self._apply_run(event)
         else:
             self._apply_job(event)
-            if event.error_class is not None:
-                self.troubles.append(event)
         self.last_seq = event.seq
 
     def _apply_run(self, event: Event) -> None:
@@ -246,6 +244,9 @@ class State:
             self.counts[record.state] -= 1
         record.state = after
         self.counts[after] += 1
+        if event.error_class is not None:
+            # The event does not say the name of its attempt, and the record forgets it with the next one.
+            self.troubles.append(event._replace(request_id=record.request_id))
 
     def _check_move(self, record: JobRecord | None, event: Event) -> JobState:
         before = record.state if record else None

@@ -252,7 +252,7 @@ def errors(lines: Sequence[Line] | Sequence[Key], state: State) -> list[dict[str
                 "http_status": trouble.http_status or None,
                 "error_class": trouble.error_class,
                 "billed": _billed(record, trouble),
-                "request_id": record.request_id if record.attempt == trouble.attempt else trouble.request_id,
+                "request_id": trouble.request_id,
                 "error": trouble.detail,
                 "next": _next(record, trouble, state.tried_again_us.get((trouble.job_id, trouble.attempt + 1))),
             }

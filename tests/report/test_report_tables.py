@@ -136,6 +136,16 @@ def test_each_attempt_has_its_own_line() -> None:
     assert [row["attempt"] for row in errors([line(1, "a")], state_of(*events))] == [1, 2, 3]
 
 
+def test_each_attempt_keeps_the_name_that_the_provider_gave_it() -> None:
+    """Also when another followed: whoever asks the provider about a failure needs it. What had no name has none."""
+    events = [event("reserved"), event("submitted"), event("voided", **FAILURE)]
+    events += [event("reserved", attempt=2), event("voided", attempt=2, error_class="server_error")]
+    events += [event(kind, attempt=3) for kind in ("reserved", "in_doubt", "submitted")]
+    events += [event("voided", attempt=3, **FAILURE)]
+    rows = errors([line(1, "a")], state_of(*events, event("reserved", attempt=4)))
+    assert [row["request_id"] for row in rows] == ["req-a-1", None, "req-a-3"]
+
+
 @pytest.mark.parametrize(
     ("waits_s", "told"),
     [

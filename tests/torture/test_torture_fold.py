@@ -111,8 +111,6 @@ class Account:
         if said.event in (EventKind.RUN_STARTED, EventKind.RUN_ENDED):
             self.runs += said.event is EventKind.RUN_STARTED
             return
-        if said.error_class is not None:
-            self.troubles.append(said)
         key = (said.job_id or "", said.attempt)
         if said.event is EventKind.RESERVED:
             self.attempts[key] = Attempt(said.quote_microusd)
@@ -125,6 +123,8 @@ class Account:
             attempt.charge = said.cost_microusd
         elif said.event is EventKind.VOIDED:
             attempt.failures.append(said.error_class)
+        if said.error_class is not None:
+            self.troubles.append(said._replace(request_id=attempt.request_id))
 
     def posted(self) -> int:
         return sum(attempt.charge for attempt in self.attempts.values() if "p" in attempt.word)
