@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import NoReturn
 
@@ -12,6 +13,7 @@ INTERRUPTED = 130
 def main() -> NoReturn:
     """Run `kling-batch` and exit with its code."""
     from pipeline.cli.app import app
+    from pipeline.cli.screen import hush
     from pipeline.kernel.errors import KlingBatchError, MachineError
 
     try:
@@ -21,6 +23,7 @@ def main() -> NoReturn:
         sys.exit(error.exit_code)
     except OSError as error:
         # What nobody foresaw of this machine: a file that may not be read, a disk that fails.
+        hush()
         _complain(f"{error.filename or 'this machine'}: {error.strerror or type(error).__name__}")
         sys.exit(MachineError.exit_code)
     sys.exit(0)
@@ -31,4 +34,5 @@ def _complain(text: str) -> None:
 
     # Several mistakes each get a line of their own that begins with its place, so that editors can jump there.
     lead = "kling-batch: nothing was sent. To be corrected:\n" if "\n" in text else "kling-batch: "
-    print(f"{lead}{printable(text, lines=True)}", file=sys.stderr)  # noqa: T201
+    with contextlib.suppress(OSError):  # the exit code says it, too
+        print(f"{lead}{printable(text, lines=True)}", file=sys.stderr)  # noqa: T201

@@ -18,7 +18,7 @@ from pipeline.cli.screen import (
     dollars,
     next_command,
     printable,
-    say,
+    say_if_possible,
     sentence,
     summary_screen,
     table,
@@ -132,16 +132,16 @@ def run(
         made = prepared.plan()
     if not json:
         for warning in campaign.warnings:
-            say(f"Warning: {printable(str(warning))}")
+            say_if_possible(f"Warning: {printable(str(warning))}")
         changes, now_us, live = _changes(prepared), SystemClock().now_us(), settings.is_live
         tried = prepared.canary()
         address = prepared.address
-        say(
+        say_if_possible(
             plan_screen(
                 campaign.name, made, folder, live=live, changes=changes, canary=tried, now_us=now_us, address=address
             )
         )
-        say()
+        say_if_possible()
     _ask_before_spending(settings, yes=yes, json=json, anything=made.may_spend)
 
     def go(prepared: Prepared) -> RunResult:
@@ -158,18 +158,18 @@ def run(
     if awaited is not None and sys.stdin.isatty() and _approved(folder, awaited.canary(), awaited.plan()):
         prepared, awaited = awaited, None
         result = go(prepared)
-    say(summary_screen(result.summary))
-    say()
+    say_if_possible(summary_screen(result.summary))
+    say_if_possible()
     if result.sandbox_bill is not None:
-        say(bill_screen(result.sandbox_bill, result.summary))
+        say_if_possible(bill_screen(result.sandbox_bill, result.summary))
     if result.message:
-        say(f"Stopped: {sentence(result.message)}")
+        say_if_possible(f"Stopped: {sentence(result.message)}")
     needed = None
     if result.summary.get("stopped_by") == "cap":
         left = prepared.again().plan()
         needed = MicroUsd(left.committed + left.cost)
     again = _again(manifest, keep_budget=needed is None, keep_approval=awaited is None)
-    say(next_command(result.summary, folder, again, needed))
+    say_if_possible(next_command(result.summary, folder, again, needed))
     raise click.exceptions.Exit(result.exit_code)
 
 
@@ -180,7 +180,7 @@ def _changes(prepared: Prepared) -> Difference | None:
     try:
         return prepared.changes()
     except RunDirectoryError as error:
-        say(f"Warning: {printable(str(error))}: what changed since the last run is not known.")
+        say_if_possible(f"Warning: {printable(str(error))}: what changed since the last run is not known.")
         return None
 
 
@@ -197,7 +197,7 @@ def _ask_before_spending(config: Config, *, yes: bool, json: bool, anything: boo
     try:
         confirmed = click.confirm("Real money will be spent. Go on?")
     except click.Abort:
-        say()
+        say_if_possible()
         confirmed = False
     if not confirmed:
         raise InputError("not confirmed. Nothing was sent.")
@@ -208,12 +208,12 @@ def _approved(folder: str, tried: Trial, plan: Plan) -> bool:
     if not plan.allowed:
         return False
     rows = [[printable(f"{folder}/{record.path}"), dollars(record.cost_microusd)] for record in tried.proven]
-    say(f"The canary is stored:\n{table(rows, right=frozenset({1}))}")
+    say_if_possible(f"The canary is stored:\n{table(rows, right=frozenset({1}))}")
     others = f"the other {count(plan.allowed, 'job')}" if plan.allowed > 1 else "the other job"
     try:
         return click.confirm(f"Go on with {others} for at most {dollars(plan.allowed_cost)}?")
     except click.Abort:
-        say()
+        say_if_possible()
         return False
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 import click
 
 from pipeline import api
-from pipeline.cli.screen import say
+from pipeline.cli.screen import say, say_raw
 
 
 @click.command()
@@ -30,7 +30,7 @@ def schema(kind: Literal["manifest", "config"], output: Path | None) -> None:
 
     text = api.json_schema(kind)
     if output is None:
-        click.echo(text, nl=False)
+        say_raw(text)
         return
     try:
         write_file(output, text.encode())

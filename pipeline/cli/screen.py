@@ -42,15 +42,35 @@ def count(number: int, noun: str, plural: str = "") -> str:
 
 
 def say(text: str = "") -> None:
-    """Print a line of our own making or one made printable."""
-    click.echo(text)
+    """Print a line of our own making or one made printable. A reader who has read enough is no trouble.
+
+    Raises:
+        OSError: it cannot be printed for another reason, such as a full disk.
+    """
+    say_raw(f"{text}\n")
+
+
+def say_raw(text: str) -> None:
+    """Print text as it is, as `say`."""
+    try:
+        click.echo(text, nl=False)
+    except BrokenPipeError:
+        hush()
+
+
+def say_if_possible(text: str = "") -> None:
+    """Print a line beside work that is to be done whether or not anybody can be told of it."""
+    try:
+        say(text)
+    except OSError:
+        hush()
 
 
 def say_json(value: object) -> None:
     """Print a value for scripts."""
     import orjson
 
-    click.echo(safe_json(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()))
+    say(safe_json(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()))
 
 
 def say_event(event: str, facts: Mapping[str, Any]) -> None:
@@ -59,11 +79,11 @@ def say_event(event: str, facts: Mapping[str, Any]) -> None:
 
     from pipeline.kernel.clock import SystemClock, iso
 
-    click.echo(safe_json(orjson.dumps({"event": event, "at": iso(SystemClock().now_us()), **facts}).decode()))
+    say(safe_json(orjson.dumps({"event": event, "at": iso(SystemClock().now_us()), **facts}).decode()))
 
 
 def hush() -> None:
-    """Send what would still go to standard output nowhere: its reader is gone, and that is no trouble."""
+    """Send what would still go to standard output nowhere: its reader is gone, or it has no room."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
         os.dup2(nowhere, sys.stdout.fileno())
