@@ -43,7 +43,7 @@ class RunDirectory:
         from pipeline.report.tables import results_by_columns
 
         seen = self._look()
-        return in_pandas(typed(results_by_columns(seen.lines(), seen.state, live=seen.is_held)))
+        return in_pandas(typed(results_by_columns(seen.lines(), seen.state, live=seen.is_live)))
 
     def errors(self) -> pd.DataFrame:
         """A line per attempt that did not end well: errors.csv with its types."""

@@ -77,11 +77,6 @@ class Look:
     """What the ledger's folder held: where that is still the same, nothing has happened."""
 
     @property
-    def is_held(self) -> bool:
-        """Whether a run, or another verb, holds the directory."""
-        return self.holder is not None
-
-    @property
     def cap_microusd(self) -> int:
         return int(self.state.runs[-1].facts.get("cap_microusd", 0)) if self.state.runs else 0
 
@@ -92,6 +87,11 @@ class Look:
             return None
         last, since = self.state.runs[-1], self.holder["since"]
         return last if since is None or since <= (iso(last.started_us) or "") else None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether a run goes on; beside one that closes, or another verb, all is at rest: nobody awaits an answer."""
+        return self.run is not None
 
     @property
     def is_cut_off(self) -> bool:
@@ -118,7 +118,7 @@ class Look:
 
     def summary(self) -> dict[str, Any]:
         """The summary as the directory stands now."""
-        return summarise(self.keys, self.state, cap_microusd=self.cap_microusd, live=self.is_held, now_us=self.now_us)
+        return summarise(self.keys, self.state, cap_microusd=self.cap_microusd, live=self.is_live, now_us=self.now_us)
 
     def age_s(self, record: JobRecord) -> float:
         """How long ago the latest attempt of a job was accepted, or reserved if it was not."""
@@ -271,7 +271,7 @@ class Look:
             "id": self.row_ids.get(record.job_id),
             "job_id": record.job_id,
             "attempt": record.attempt,
-            "status": status_word(record.state, live=self.is_held),
+            "status": status_word(record.state, live=self.is_live),
             "request_id": record.request_id,
             "age_s": round(self.age_s(record), 1),
             "record_expires_in_s": round((record_expires_us(record) - self.now_us) / 1e6, 1),

@@ -88,7 +88,7 @@ def rewrite_report(
         # The rows that it shows are those that it counts: beside a run, each of the two may have found others.
         summary = dataclasses.replace(seen, keys=lines.keys).summary()
         try:
-            _write(folder, lines, seen.state, summary, live=seen.is_held)
+            _write(folder, lines, seen.state, summary, live=seen.is_live)
             _write_for_desk(seen, lines, summary, bom=bom, xlsx=xlsx)
         except OSError as error:
             raise MachineError(f"{folder / 'report'} cannot be written: {error.strerror}") from None
@@ -105,7 +105,7 @@ def _write_for_desk(seen: Look, lines: Sequence[Line], summary: dict[str, Any], 
     if xlsx:
         from pipeline.report.workbook import write_workbook
 
-        write_workbook(seen.folder, lines, seen.state, summary, live=seen.is_held)
+        write_workbook(seen.folder, lines, seen.state, summary, live=seen.is_live)
 
 
 def write_contact_sheets(folder: Path) -> list[str]:

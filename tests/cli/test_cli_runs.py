@@ -24,6 +24,7 @@ from pipeline import jobs
 from pipeline.engine.context import RunContext
 from pipeline.kernel import files
 from pipeline.kernel.errors import MachineError
+from pipeline.ledger.store import Ledger
 from pipeline.looking import view
 from pipeline.manifest import load_manifest, sharing
 from pipeline.report import entries, write
@@ -578,3 +579,19 @@ def test_the_sandbox_says_where_it_is_and_ends_on_a_signal(tmp_path: Path) -> No
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+def test_a_report_made_beside_a_run_that_closes_is_as_final_as_its_own(
+    command: Command, manifest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run has said how it ended and written its last report, and holds the directory for a moment yet."""
+    real = Ledger._tidy_up
+
+    def with_a_report(ledger: Ledger) -> None:
+        rewrite_report(Path("outputs/m"))
+        real(ledger)
+
+    monkeypatch.setattr(Ledger, "_tidy_up", with_a_report)
+    assert command("run", manifest, *FAST).code == 0
+    left = json.loads(Path("outputs/m/report/summary.json").read_bytes())
+    assert (left["exit_code"], left["as_of"], left["stored"]) == (0, None, 2)

@@ -16,6 +16,7 @@ import pytest
 from conftest import Command
 from looking_doubles import NOW_US, Story, held, rough_night
 
+from pipeline import open_run
 from pipeline.cli import status as verb
 from pipeline.kernel.clock import SystemClock
 from pipeline.ledger import segments
@@ -149,6 +150,20 @@ def test_who_is_at_work(tmp_path: Path, ending: bool, holder_since_s: float | No
     else:
         with held(folder, holder_since_s):
             assert view.standing(view.look(folder, NOW_US)) == state
+
+
+def test_beside_another_verb_it_counts_as_at_rest(command: Command, night: Path) -> None:
+    """Nobody waits for an answer then: what is reserved is in doubt, and the report that it leaves is the last one."""
+    with held(night, 5):
+        told = json.loads(command("status", "outputs/night", "--json").out)
+        assert command("report", "outputs/night").code == 0
+    assert (told["state"], told["in_doubt"], told["running"], told["reserved_usd"]) == ("in use", 2, 1, "0.00")
+    assert [each["status"] for each in told["unsettled"]] == ["in_doubt", "running", "in_doubt", "unfetched"]
+    left = json.loads((night / "report" / "summary.json").read_bytes())
+    assert (told["as_of"], left["as_of"], left["events"]) == (None, None, told["events"])
+    results = pd.read_csv(night / "report" / "results.csv")
+    assert results["status"].value_counts()["in_doubt"] == 2
+    assert open_run(night).results()["status"].value_counts()["in_doubt"] == 2
 
 
 def test_more_than_may_be_in_flight(command: Command, tmp_path: Path) -> None:
