@@ -22,12 +22,12 @@ LONGEST_WAIT_S = 30.0
 """How long a report waits for another that is being written: one that hangs keeps no run from its end."""
 
 
-def write_report(
-    folder: Path, lines: Sequence[Line], state: State, summary: dict[str, Any], *, live: bool = False
-) -> None:
-    """Write the report of a run directory; `live` while its run goes on."""
-    with _turn(folder):
-        _write(folder, lines, state, summary, live=live)
+def write_report(folder: Path, lines: Sequence[Line], state: State, summary: dict[str, Any]) -> None:
+    """Write the report of a run directory whose run goes on; left out where another is being written just now."""
+    # It never waits: its summary would grow old meanwhile, and not the state that its tables are made of.
+    with _turn(folder, 0) as is_ours:
+        if is_ours:
+            _write(folder, lines, state, summary, live=True)
 
 
 def renew_report(
@@ -39,7 +39,7 @@ def renew_report(
         shown_seq: the event up to which a report must reach to show all that has happened; None if none can.
     """
     report = folder / "report"
-    with _turn(folder):
+    with _turn(folder, LONGEST_WAIT_S):
         shown = read_summary(report)
         is_current = shown_seq is not None and shown.get("events") == shown_seq
         if is_current and says_the_same(shown, summary) and is_complete(report):
@@ -51,12 +51,23 @@ def renew_report(
 
 
 @contextlib.contextmanager
-def _turn(folder: Path) -> Iterator[None]:
-    """Hold the folder of a report, so that its files are of one moment. Where it cannot be held, go on without."""
+def _turn(folder: Path, wait_s: float) -> Iterator[bool]:
+    """Hold the folder of a report, so that its files are of one moment; says whether no other report has it.
+
+    A folder that is not there yet, or where no lock can be had, is nobody's: one goes on without.
+
+    Args:
+        wait_s: how long another is waited for.
+    """
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):
-            stack.enter_context(hold_folder(folder / "report", 1 + round(LONGEST_WAIT_S / LOCK_PAUSE_S)))
-        yield
+        is_ours = True
+        try:
+            stack.enter_context(hold_folder(folder / "report", 1 + round(wait_s / LOCK_PAUSE_S)))
+        except BlockingIOError:
+            is_ours = False
+        except OSError:
+            pass
+        yield is_ours
 
 
 def _write(folder: Path, lines: Sequence[Line], state: State, summary: dict[str, Any], *, live: bool) -> None:
@@ -80,7 +91,7 @@ def rewrite_report(
         MachineError: the disk refused.
     """
     # Its turn comes before it reads: what was written meanwhile is not written over by what is older.
-    with no_garbage_collector(), _turn(folder):
+    with no_garbage_collector(), _turn(folder, LONGEST_WAIT_S):
         with ThreadPoolExecutor(1) as beside:
             reading = beside.submit(load_lines, folder)
             seen = look(folder, (clock or SystemClock()).now_us())

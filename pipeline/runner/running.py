@@ -300,7 +300,7 @@ async def _write_live_report(live: LiveRun) -> None:
     context = live.context
     state, summary = context.ledger.state, live.summary()
     writing = asyncio.ensure_future(
-        asyncio.to_thread(reporting.write_report, context.folder, live.lines, state, summary, live=True)
+        asyncio.to_thread(reporting.write_report, context.folder, live.lines, state, summary)
     )
     try:
         await asyncio.shield(writing)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import errno
 import json
 import signal
@@ -295,6 +296,46 @@ def test_a_report_waits_for_the_one_that_is_being_written_and_then_reads(
         rewrite_report(Path("outputs/m"))
         beside.join(60)
     assert done == ["read", "written", "read", "written"]
+
+
+def test_a_report_of_the_minute_is_left_out_while_another_is_written(command: Command, manifest: str) -> None:
+    """Its summary would be older than its tables by all that it waited; the next minute writes the next."""
+    command("run", manifest, *FAST)
+    folder = Path("outputs/m")
+    seen, before = view.look(folder, 0), written(folder)
+    with files.hold_folder(folder / "report"):
+        reporting.write_report(folder, seen.lines(), seen.state, seen.summary())
+    assert written(folder) == before
+    reporting.write_report(folder, seen.lines(), seen.state, seen.summary())
+    assert written(folder) != before
+
+
+@pytest.mark.parametrize("shown_seq", [None, 0], ids=["all of it", "its summary"])
+def test_the_report_at_the_end_of_a_run_waits_for_the_one_that_is_being_written(
+    shown_seq: int | None, command: Command, manifest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it wrote meanwhile would be written over, file by file, by what is older."""
+    command("run", manifest, *FAST)
+    folder = Path("outputs/m")
+    seen, before = view.look(folder, 0), written(folder)
+    other = contextlib.ExitStack()
+    other.enter_context(files.hold_folder(folder / "report"))
+    found = list[bool]()
+
+    def pause(_seconds: float) -> None:
+        found.append(written(folder) == before)
+        other.close()
+
+    monkeypatch.setattr(files.time, "sleep", pause)
+    shown_seq = None if shown_seq is None else seen.state.last_seq
+    reporting.renew_report(folder, seen.lines(), seen.state, seen.summary(), shown_seq)
+    assert found == [True]
+    assert written(folder) != before
+
+
+def written(folder: Path) -> dict[str, int]:
+    """Which files stand in a report, each by its number on the disk: who writes one anew gives it another."""
+    return {path.name: path.stat().st_ino for path in (folder / "report").iterdir()}
 
 
 def test_a_report_with_marks_for_a_spreadsheet_is_left_as_it_is(command: Command, manifest: str) -> None:

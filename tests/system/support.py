@@ -114,9 +114,9 @@ def report_once() -> Any:
     """
     write = reporting.write_report
 
-    def once(folder: Path, *arguments: Any, live: bool = False) -> None:
-        if not (live and (folder / "report" / "summary.json").exists()):
-            write(folder, *arguments, live=live)
+    def once(folder: Path, *arguments: Any) -> None:
+        if not (folder / "report" / "summary.json").exists():
+            write(folder, *arguments)
 
     return patch.object(reporting, "write_report", once)
 
