@@ -21,6 +21,9 @@ from pipeline.report.summary import is_complete, read_summary, says_the_same, wr
 LONGEST_WAIT_S = 30.0
 """How long a report waits for another that is being written: one that hangs keeps no run from its end."""
 
+MOST_ROUNDS = 3
+"""How often a report is written at most, where a run has ended each time while it was being written."""
+
 
 def write_report(folder: Path, lines: Sequence[Line], state: State, summary: dict[str, Any]) -> None:
     """Write the report of a run directory whose run goes on; left out where another is being written just now."""
@@ -90,20 +93,35 @@ def rewrite_report(
         RunDirectoryError: it is none, or it is damaged.
         MachineError: the disk refused.
     """
+    clock = clock or SystemClock()
     # Its turn comes before it reads: what was written meanwhile is not written over by what is older.
     with no_garbage_collector(), _turn(folder, LONGEST_WAIT_S):
-        with ThreadPoolExecutor(1) as beside:
-            reading = beside.submit(load_lines, folder)
-            seen = look(folder, (clock or SystemClock()).now_us())
-        lines = reading.result()
-        # The rows that it shows are those that it counts: beside a run, each of the two may have found others.
-        summary = dataclasses.replace(seen, keys=lines.keys).summary()
-        try:
-            _write(folder, lines, seen.state, summary, live=seen.is_live)
-            _write_for_desk(seen, lines, summary, bom=bom, xlsx=xlsx)
-        except OSError as error:
-            raise MachineError(f"{folder / 'report'} cannot be written: {error.strerror}") from None
+        seen = None
+        for _ in range(MOST_ROUNDS):
+            seen, summary = _read_and_write(folder, clock, seen, bom=bom, xlsx=xlsx)
+            # The end of a run waits for no report longer than that: its own may have been written over just now.
+            after = look(folder, clock.now_us(), seen)
+            if after.is_live or (after.names == seen.names and not seen.is_live):
+                break
     return summary
+
+
+def _read_and_write(
+    folder: Path, clock: Clock, before: Look | None, *, bom: bool, xlsx: bool
+) -> tuple[Look, dict[str, Any]]:
+    """Write the report as the ledger is now; returns what it shows, and its summary."""
+    with ThreadPoolExecutor(1) as beside:
+        reading = beside.submit(load_lines, folder)
+        seen = look(folder, clock.now_us(), before)
+    lines = reading.result()
+    # The rows that it shows are those that it counts: beside a run, each of the two may have found others.
+    summary = dataclasses.replace(seen, keys=lines.keys).summary()
+    try:
+        _write(folder, lines, seen.state, summary, live=seen.is_live)
+        _write_for_desk(seen, lines, summary, bom=bom, xlsx=xlsx)
+    except OSError as error:
+        raise MachineError(f"{folder / 'report'} cannot be written: {error.strerror}") from None
+    return seen, summary
 
 
 def _write_for_desk(seen: Look, lines: Sequence[Line], summary: dict[str, Any], *, bom: bool, xlsx: bool) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import dataclasses
 import errno
+import itertools
 import json
 import signal
 import subprocess
@@ -271,7 +273,7 @@ def test_a_report_waits_for_the_one_that_is_being_written_and_then_reads(
     """Two at once could leave the older table of the one under the newer summary of the other."""
     command("run", manifest, *FAST)
     done, waits = list[str](), threading.Event()
-    write_real, look_real = write.write_summary, reporting.look
+    write_real, load_real = write.write_summary, reporting.load_lines
 
     def last(report: Path, summary: Any) -> None:
         if not beside.ident:
@@ -280,9 +282,9 @@ def test_a_report_waits_for_the_one_that_is_being_written_and_then_reads(
         write_real(report, summary)
         done.append("written")
 
-    def look(*arguments: Any) -> Any:
+    def load_lines(folder: Path) -> Any:
         done.append("read")
-        return look_real(*arguments)
+        return load_real(folder)
 
     def pause(_seconds: float) -> None:
         waits.set()
@@ -290,7 +292,7 @@ def test_a_report_waits_for_the_one_that_is_being_written_and_then_reads(
     beside = threading.Thread(target=rewrite_report, args=(Path("outputs/m"),))
     with monkeypatch.context() as patch:
         patch.setattr(write, "write_summary", last)
-        patch.setattr(reporting, "look", look)
+        patch.setattr(reporting, "load_lines", load_lines)
         patch.setattr(reporting, "LONGEST_WAIT_S", 1e6)
         patch.setattr(files.time, "sleep", pause)
         rewrite_report(Path("outputs/m"))
@@ -336,6 +338,57 @@ def test_the_report_at_the_end_of_a_run_waits_for_the_one_that_is_being_written(
 def written(folder: Path) -> dict[str, int]:
     """Which files stand in a report, each by its number on the disk: who writes one anew gives it another."""
     return {path.name: path.stat().st_ino for path in (folder / "report").iterdir()}
+
+
+@pytest.mark.parametrize("further_runs", [1, 9])
+def test_a_report_that_outlasts_the_end_of_a_run_is_written_once_more(
+    further_runs: int, command: Command, manifest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it read is older than the report that it writes over; where runs come on and on, it is not for ever."""
+    monkeypatch.setattr(reporting, "LONGEST_WAIT_S", 0.0)
+    command("run", manifest, *FAST, "--ids", "one")
+    folder, real, rounds = Path("outputs/m"), reporting._write, list[int]()
+
+    def slowly(*arguments: Any, **named: Any) -> None:
+        if threading.current_thread() is not reporter:
+            return real(*arguments, **named)
+        rounds.append(len(rounds))
+        if len(rounds) <= further_runs:
+            assert command("run", manifest, *FAST).code == 0
+        return real(*arguments, **named)
+
+    reporter = threading.current_thread()
+    monkeypatch.setattr(reporting, "_write", slowly)
+    summary = rewrite_report(folder)
+    assert len(rounds) == min(1 + further_runs, reporting.MOST_ROUNDS)
+    left = json.loads((folder / "report" / "summary.json").read_bytes())
+    assert (summary["stored"], left["stored"], left["exit_code"]) == (2, 2, 0)
+    assert pd.read_csv(folder / "report" / "results.csv")["status"].tolist() == ["stored", "stored"]
+
+
+def test_a_report_beside_a_run_that_goes_on_is_written_once(
+    command: Command, manifest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although events come all the while: the run writes the next one, and a last one at its end."""
+    real, written_live, moments = running._make_jobs, list[bool](), itertools.count()
+    look_real, write_real = reporting.look, reporting._write
+
+    def look(*arguments: Any) -> Any:
+        return dataclasses.replace(look_real(*arguments), names=(str(next(moments)),))
+
+    def noted(*arguments: Any, live: bool) -> None:
+        written_live.append(live)
+        write_real(*arguments, live=live)
+
+    async def with_a_report(context: RunContext, *others: Any) -> None:
+        await real(context, *others)
+        rewrite_report(context.folder)
+
+    monkeypatch.setattr(reporting, "look", look)
+    monkeypatch.setattr(reporting, "_write", noted)
+    monkeypatch.setattr(running, "_make_jobs", with_a_report)
+    assert command("run", manifest, *FAST).code == 0
+    assert written_live == [True, False]
 
 
 def test_a_report_with_marks_for_a_spreadsheet_is_left_as_it_is(command: Command, manifest: str) -> None:
