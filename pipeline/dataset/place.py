@@ -1,7 +1,8 @@
 """The folder that an export is written to: ours or empty, and whole only when its marker is there.
 
-`_incomplete` is written first and lists every file that may be ours. `_export.json`, the marker, is written last.
-Between the two each file takes its name in one step, so who finds the marker finds all that `SHA256SUMS` lists.
+`_incomplete` is written first and lists every file that may be ours; a file of somebody else's is never among them, and
+an export that needs its name is refused. `_export.json`, the marker, is written last. Between the two each file takes
+its name in one step, so who finds the marker finds all that `SHA256SUMS` lists.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from pipeline.kernel.files import (
     make_folder,
     open_temporary,
     read_regular_file,
+    write_all,
     write_file,
 )
 
@@ -62,9 +64,28 @@ class Place:
     """A folder that is being filled. `sums` are the SHA-256 of the files that stand in it, by name."""
 
     path: Path
+    theirs: frozenset[str]
+    """The names of what was in it and is not ours."""
     sums: dict[str, str] = field(default_factory=dict)
     linked: int = 0
     copied: int = 0
+
+    def claim(self, name: str) -> None:
+        """Say durably that a file may be ours, of which the list of `_begin` has nothing.
+
+        Raises:
+            InputError: it is somebody else's.
+            OSError: the disk refused.
+        """
+        if name in self.theirs:
+            raise _not_ours(self.path / name, "The export is not whole")
+        # Appended, for there may be many; half a line is the name of no file of ours.
+        descriptor = os.open(self.path / BEGUN, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            write_all(descriptor, f"{name}\n".encode())
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def add_file(self, name: str, source: Source) -> None:
         """Put a video into the folder: a hard link where that is possible, else a copy.
@@ -148,20 +169,21 @@ def open_place(path: Path, folder: str | None, names: Iterable[str]) -> Iterator
 
     Args:
         folder: the one of `FOLDERS` that the export needs.
-        names: every file that it is going to write.
+        names: the files that it is going to write; what it may write besides, it has to claim.
 
     Raises:
-        InputError: it is a file, it holds what is not ours, or another export is writing there.
+        InputError: it is a file, it holds what is not ours, one of its files is not ours and has such a name, or
+            another export is writing there.
         OSError: the disk refused.
     """
     _refuse_a_file(path)
     make_folder(path)
     try:
         with hold_folder(path):
-            _begin(path, names)
+            theirs = _begin(path, names)
             if folder is not None:
                 make_folder(path / folder)
-            yield Place(path)
+            yield Place(path, theirs)
     except BlockingIOError:
         raise InputError(f"{path}: another export is writing there. Nothing was exported.") from None
 
@@ -173,23 +195,46 @@ def _refuse_a_file(path: Path) -> None:
         raise InputError(f"{path} is a file; name a new or an empty folder. Nothing was exported.")
 
 
-def _begin(path: Path, names: Iterable[str]) -> None:
-    """Make the folder ours and incomplete. From here on nobody takes it for an export that is whole."""
+def _begin(path: Path, names: Iterable[str]) -> frozenset[str]:
+    """Make the folder ours and incomplete; returns the names of what is not ours in it.
+
+    From here on nobody takes it for an export that is whole.
+    """
     strange = _strange(path)
     if strange is not None:
         raise InputError(
             f"{path} is not empty and no export of kling-batch: it has {strange[:60]!r}. Name a new or an empty "
             "folder. Nothing was exported."
         )
-    for folder in (path, *(path / name for name in FOLDERS)):
+    folders = [path, *(path / name for name in FOLDERS)]
+    for folder in folders:
         if folder.is_symlink():
             raise InputError(f"{folder} is a link, and nothing is written through a link. Nothing was exported.")
+    may_be_ours, names = _listed(path / SUMS) | _listed(path / BEGUN), set(names)
+    theirs = _found(path) - may_be_ours
+    taken = min(theirs & names, default=None)
+    if taken is not None:
+        raise _not_ours(path / taken, "Nothing was exported")
+    for folder in folders:
         _sweep(folder)
-    may_be_ours = _listed(path / SUMS) | _listed(path / BEGUN) | set(names)
-    write_file(path / BEGUN, "\n".join([_FIRST_LINE, *sorted(may_be_ours), ""]).encode())
+    write_file(path / BEGUN, "\n".join([_FIRST_LINE, *sorted(may_be_ours | names), ""]).encode())
     if (path / MARKER).exists():
         (path / MARKER).unlink()
         fsync_folder(path)
+    return theirs
+
+
+def _found(path: Path) -> frozenset[str]:
+    """What is in the folder and in those that an export may have, by the names of the lists."""
+    below = [f"{name}/{each}" for name in FOLDERS if (path / name).is_dir() for each in os.listdir(path / name)]
+    return frozenset([*os.listdir(path), *below])
+
+
+def _not_ours(path: Path, outcome: str) -> InputError:
+    return InputError(
+        f"{path} is your own: no export has written it. This one needs its name, so move it away or name another "
+        f"folder. {outcome}."
+    )
 
 
 def _strange(path: Path) -> str | None:

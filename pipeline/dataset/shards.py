@@ -53,6 +53,7 @@ class Shards:
 
         Raises:
             NotAsStored: the video is not what was stored; the archive is as it was before.
+            InputError: a file that is not ours has the name of the archive.
             OSError: the disk refused.
         """
         sizes = {**{ending: len(data) for ending, data in sidecars.items()}, "mp4": source.bytes}
@@ -60,6 +61,7 @@ class Shards:
         if self._descriptor is not None and self._written() + whole + len(_END) > self._limit:
             self.close()
         if self._descriptor is None:
+            self._place.claim(shard_name(self.number))
             self._descriptor, self._temporary = open_temporary(self._place.path)
         start = self._written()
         try:

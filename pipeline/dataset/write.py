@@ -20,7 +20,7 @@ from pipeline.dataset.card import NO_LICENSE, Facts, LeftOut, card, total
 from pipeline.dataset.clips import Choice, Clip, choose, parse_conditions, table_of
 from pipeline.dataset.place import Place, open_place
 from pipeline.dataset.remote import Store
-from pipeline.dataset.shards import Shards, shard_name
+from pipeline.dataset.shards import Shards
 from pipeline.dataset.sources import NotAsStored, open_source, read_poster
 from pipeline.kernel.errors import InputError, MachineError
 from pipeline.kernel.files import hold_folder
@@ -189,9 +189,9 @@ def _check(asked: Asked) -> None:
 
 
 def _names(clips: Iterable[Clip], form: str) -> list[str]:
-    """Every file that an export may write."""
+    """The files that an export is going to write; shards, whose number shows as they are filled, are claimed then."""
     if form == "webdataset":
-        return ["README.md", *(shard_name(number) for number, _ in enumerate(clips))]
+        return ["README.md"]
     return ["README.md", _TABLE[form][0], *(f"{_FOLDER[form]}/{clip.stem}.mp4" for clip in clips)]
 
 

@@ -19,7 +19,7 @@ from pipeline.cli import main
 from pipeline.dataset import clips
 from pipeline.dataset.card import Facts, card, shown
 from pipeline.dataset.clips import choose, table_of
-from pipeline.dataset.place import BEGUN, MARKER
+from pipeline.dataset.place import BEGUN, MARKER, Place
 from pipeline.dataset.write import FORMATS
 from pipeline.kernel.clock import iso
 from pipeline.kernel.errors import InputError, MachineError
@@ -151,6 +151,52 @@ def test_a_refresh_deletes_what_is_ours_and_nothing_else(exported: Export, tmp_p
     assert (done.path / "notes.txt").exists()
     assert (tmp_path / "outside").exists()
     assert [path.name for path in (again.path / "videos").iterdir()] == ["mine.mov"]
+
+
+def test_a_file_whose_name_an_export_could_have_needed_stays(
+    exported: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shard of one's own beside the one that all clips fit into, also where an export has died before its end."""
+    folder = exported("webdataset").path
+    with monkeypatch.context() as patch:
+        patch.setattr(Place, "commit", lambda *_: sys.exit())
+        with pytest.raises(SystemExit):
+            exported("webdataset")
+    mine = folder / "clips-000001.tar"
+    mine.write_text("mine")
+    exported("webdataset")
+    exported("csv", folder)
+    assert ([path.name for path in folder.glob("*.tar")], mine.read_text()) == ([mine.name], "mine")
+
+
+@pytest.mark.parametrize("name", ["clips.csv", "videos/*.mp4"])
+def test_a_file_of_somebody_else_is_not_written_over(exported: Export, tmp_path: Path, name: str) -> None:
+    """The refusal names it and what to do; the export that is there stays whole, and goes on once it is away."""
+    name = next(path for path in contents(exported("csv").path) if Path(path).match(name))
+    folder = exported("webdataset").path
+    mine = folder / name
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_text("mine")
+    before = contents(folder)
+    with pytest.raises(InputError, match=rf"{name} is your own.*move it away.*Nothing was exported"):
+        exported("csv", folder)
+    assert contents(folder) == before
+    mine.unlink()
+    assert exported("csv", folder).clips == 4
+
+
+def test_a_shard_that_would_be_written_over_a_file_of_somebody_else_is_refused(
+    exported: Export, tmp_path: Path
+) -> None:
+    """How many shards there will be shows as they are written: the export is not whole then, and goes on later."""
+    folder = exported("webdataset").path
+    mine = folder / "clips-000002.tar"
+    mine.write_text("mine")
+    with pytest.raises(InputError, match=r"clips-000002.tar is your own.*The export is not whole"):
+        exported("webdataset", shard_bytes=1_000)
+    assert (mine.read_text(), (folder / MARKER).exists()) == ("mine", False)
+    mine.rename(tmp_path / "mine.tar")
+    assert exported("webdataset", shard_bytes=1_000).shards == 4
 
 
 @pytest.mark.parametrize("form", ["hf", "webdataset"])
