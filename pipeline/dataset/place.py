@@ -78,7 +78,7 @@ class Place:
             OSError: the disk refused.
         """
         if name in self.theirs:
-            raise _not_ours(self.path / name, "The export is not whole")
+            raise not_ours(self.path / name, "The export is not whole")
         # Appended, for there may be many; half a line is the name of no file of ours.
         descriptor = os.open(self.path / BEGUN, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
@@ -214,7 +214,7 @@ def _begin(path: Path, names: Iterable[str]) -> frozenset[str]:
     theirs = _found(path) - may_be_ours
     taken = min(theirs & names, default=None)
     if taken is not None:
-        raise _not_ours(path / taken, "Nothing was exported")
+        raise not_ours(path / taken, "Nothing was exported")
     for folder in folders:
         _sweep(folder)
     write_file(path / BEGUN, "\n".join([_FIRST_LINE, *sorted(may_be_ours | names), ""]).encode())
@@ -230,7 +230,8 @@ def _found(path: Path) -> frozenset[str]:
     return frozenset([*os.listdir(path), *below])
 
 
-def _not_ours(path: Path, outcome: str) -> InputError:
+def not_ours(path: Path | str, outcome: str) -> InputError:
+    """What is said where an export needs the name of a file that is somebody else's."""
     return InputError(
         f"{path} is your own: no export has written it. This one needs its name, so move it away or name another "
         f"folder. {outcome}."

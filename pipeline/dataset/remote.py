@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import orjson
 
-from pipeline.dataset.place import BEGUN, MADE_BY, MARKER, SUMS
+from pipeline.dataset.place import BEGUN, MADE_BY, MARKER, SUMS, not_ours
 from pipeline.kernel.errors import InputError, MachineError
 from pipeline.kernel.objects import UnknownStorage, check_object, open_storage, reason_of
 
@@ -62,6 +62,9 @@ class Store:
         try:
             names = self._names()
             there = self._look_at(names)
+            taken = min((names - there.keys()) & sums.keys(), default=None)
+            if taken is not None:
+                raise not_ours(f"{self._shown}/{taken}", "Nothing was exported")
             # Whoever goes on after a death in the middle must know what may be ours: also what was to be deleted.
             may_be_ours = sorted(there.keys() | sums.keys())
             self._files.pipe_file(self._at(BEGUN), orjson.dumps({"made_by": MADE_BY, "names": may_be_ours}))
@@ -81,7 +84,7 @@ class Store:
         return {str(path)[len(self._root) :].lstrip("/") for path in found}
 
     def _look_at(self, names: set[str]) -> dict[str, str | None]:
-        """What is there by earlier exports, whole or begun."""
+        """What is there by earlier exports, with its checksum but where one is begun: that may have replaced it."""
         if not names:
             return {}
         signs = [self._sign(name) for name in (MARKER, BEGUN) if name in names]
@@ -95,7 +98,8 @@ class Store:
             begun = sign.get("names")
             listed |= dict.fromkeys(str(name) for name in (begun if isinstance(begun, list) else []))
         if SUMS in names:
-            listed |= _sums(self._files.cat_file(self._at(SUMS)).decode("utf-8", "replace"))
+            sums = _sums(self._files.cat_file(self._at(SUMS)).decode("utf-8", "replace"))
+            listed |= dict.fromkeys(sums) if BEGUN in names else sums
         return {name: digest for name, digest in listed.items() if name in names - {MARKER, BEGUN, SUMS}}
 
     def _sign(self, name: str) -> dict[str, Any]:

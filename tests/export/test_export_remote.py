@@ -49,9 +49,9 @@ def files(account: None) -> Any:
 def send(films: Path) -> Send:
     """`send("s3://…")` exports there."""
 
-    def call(to: str, form: str = "hf") -> Exported:
+    def call(to: str, form: str = "hf", **asked: Any) -> Exported:
         seen = look(films, SystemClock().now_us())
-        return export_to_store(films, seen.lines(), seen.state, to, Asked(form))
+        return export_to_store(films, seen.lines(), seen.state, to, Asked(form, **asked))
 
     return call
 
@@ -219,6 +219,38 @@ def test_an_export_that_died_leaves_no_strays_when_it_is_made_again(
     there = contents(files, f"{BUCKET}/clips")
     sums = [line.split("  ")[1] for line in there["SHA256SUMS"].decode().splitlines()]
     assert there.keys() == {*sums, "SHA256SUMS", "_export.json"}
+
+
+def test_after_an_export_that_died_no_checksum_of_before_is_trusted(
+    send: Send, files: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has replaced a file by one of the same length, and not yet the list, which still says what was there."""
+    real = Store._put_once
+
+    def die(store: Store, path: Path, at: str) -> None:
+        if path.name == "SHA256SUMS":
+            raise KeyboardInterrupt
+        real(store, path, at)
+
+    send(f"{BUCKET}/clips", "csv", license="mit")
+    first = contents(files, f"{BUCKET}/clips")
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "_put_once", die)
+        with pytest.raises(KeyboardInterrupt):
+            send(f"{BUCKET}/clips", "csv", license="bsd")
+    assert len(contents(files, f"{BUCKET}/clips")["README.md"]) == len(first["README.md"])
+    send(f"{BUCKET}/clips", "csv", license="mit")
+    assert contents(files, f"{BUCKET}/clips") == first
+
+
+def test_an_object_of_somebody_else_is_not_written_over(send: Send, files: Any) -> None:
+    """Beside an export of ours, where another format would need its name."""
+    send(f"{BUCKET}/clips", "parquet")
+    files.pipe_file(f"{BUCKET}/clips/clips.csv", b"mine")
+    before = contents(files, f"{BUCKET}/clips")
+    with pytest.raises(InputError, match=r"clips/clips.csv is your own.*Nothing was exported"):
+        send(f"{BUCKET}/clips", "csv")
+    assert contents(files, f"{BUCKET}/clips") == before
 
 
 @pytest.mark.parametrize(
