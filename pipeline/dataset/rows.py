@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -40,21 +40,26 @@ def as_metadata(table: pa.Table) -> bytes:
     # It is read in pieces of some 10 MB, each of which must tell the same types: a piece of nothing but null does not.
     columns = _columns_of(table).items()
     filled = pa.table({name: column.fill_null("") if _has_texts(column) else column for name, column in columns})
-    return b"".join(orjson.dumps(_for_hugging_face(row)) + b"\n" for row in rows_of(filled))
+    names = _hugging_face_names(table.column_names)
+    lines = ({called: row[name] for name, called in names.items()} for row in rows_of(filled))
+    return b"".join(orjson.dumps(line) + b"\n" for line in lines)
 
 
 def _has_texts(column: pa.ChunkedArray[Any]) -> bool:
     return pa.types.is_string(column.type) and column.null_count < len(column)
 
 
-def _for_hugging_face(row: Row) -> dict[str, Any]:
-    named = {_no_file_name(name): value for name, value in row.items() if name != "video"}
-    return {"file_name": row["video"], **named}
-
-
-def _no_file_name(column: str) -> str:
-    """A name that ends so is taken for one of a video beside it."""
-    return f"{column}_" if column.endswith(("_file_name", "_file_names")) else column
+def _hugging_face_names(columns: Sequence[str]) -> dict[str, str]:
+    """What each column is called there, the video's first: a name that ends as its own is taken for one of a video."""
+    names, taken = {"video": "file_name"}, set(columns)
+    for column in columns:
+        name = column
+        if column.endswith(("_file_name", "_file_names")):
+            while name in taken:
+                name += "_"
+            taken.add(name)
+        names.setdefault(column, name)
+    return names
 
 
 def as_json(row: Row) -> bytes:

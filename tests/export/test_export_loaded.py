@@ -5,13 +5,17 @@ from __future__ import annotations
 import gc
 import hashlib
 import io
+import json
 import tarfile
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from export_rows import HOSTILE, Export
 from PIL import Image
+
+from pipeline.dataset.rows import as_metadata
 
 
 @pytest.fixture
@@ -46,6 +50,19 @@ def test_hugging_face_loads_the_folder(exported: Export, datasets: Any, tmp_path
         assert (rows["train"]["variable_video"], rows["train"]["start_file_name_"]) == ("a|b", "x.mp4")
         for row in clips:
             assert hashlib.sha256(Path(row["video"]["path"]).read_bytes()).hexdigest() == row["sha256"]
+
+
+def test_every_variable_has_a_column_of_its_own_in_a_folder_for_hugging_face() -> None:
+    """Also where two differ by the `_` alone that one of them gets behind its name."""
+    names = ["start_file_name__", "start_file_name", "start_file_name_", "end_file_names"]
+    table = pa.table({"video": ["a.mp4"]} | {name: [f"of {name}"] for name in names})
+    assert json.loads(as_metadata(table)) == {
+        "file_name": "a.mp4",
+        "start_file_name__": "of start_file_name__",
+        "start_file_name___": "of start_file_name",
+        "start_file_name_": "of start_file_name_",
+        "end_file_names_": "of end_file_names",
+    }
 
 
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # the library closes no archive that it has read
