@@ -204,8 +204,11 @@ def _next_steps(found: Reconciliation, folder: str) -> list[str]:
         lines.append(
             f"Accepted or paid, and not on disk: {count(found.to_collect, 'job')}. Run again: collecting is free."
         )
-    if found.comparison is not None and not found.comparison.is_clean:
+    held = found.comparison
+    if held is not None and held.differs:
         lines.append("The bill differs from the ledger: take it up with the provider. Nothing was changed for it.")
+    if held is not None and held.unlisted:
+        lines.append(f"The history does not show {count(len(held.unlisted), 'request')} yet: ask again in two hours.")
     if found.exit_code == 0:
         lines.append("Ledger and history agree to the cent.")
     return lines

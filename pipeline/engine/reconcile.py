@@ -65,9 +65,14 @@ class Comparison:
     unlisted: tuple[Unlisted, ...] = ()
 
     @property
+    def differs(self) -> bool:
+        """Whether the bill is another than the ledger's: other work on the account explains itself."""
+        return bool(self.different) or any(charge.same_request_as for charge in self.unknown)
+
+    @property
     def is_clean(self) -> bool:
-        """Whether nothing is left to explain: other work on the account explains itself."""
-        return not self.different and not any(charge.same_request_as for charge in self.unknown)
+        """Whether nothing is left to explain. What the history does not show yet, nothing was held against."""
+        return not self.differs and not self.unlisted
 
 
 async def compare(run: RunContext, asked: Mapping[bytes, str]) -> Comparison | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,14 @@ def test_a_clean_bill_is_one_glance(command: Command, made: Path) -> None:
     assert "Ledger and history agree to the cent." in ended.out
     told = json.loads(command("reconcile", str(made), "--json").out)
     assert (told["agreed"], told["agreed_usd"], told["unknown_charges"], told["exit_code"]) == (2, "5.25", [], 0)
+
+
+def test_a_history_that_shows_nothing_agrees_with_nothing(command: Command, made: Path) -> None:
+    """It may only be late, or another account's: no word of agreement, and exit 5."""
+    shutil.rmtree(made / ".sandbox")
+    ended = command("reconcile", str(made))
+    assert (ended.code, "agree" in ended.out, "differs" in ended.out) == (5, False, False)
+    assert "The history does not show 2 requests yet: ask again in two hours." in ended.out
 
 
 def test_what_stays_in_doubt_comes_with_the_command_that_settles_it(command: Command, made: Path) -> None:

@@ -83,6 +83,7 @@ def test_what_runs_is_not_compared_and_what_is_not_listed_is_told() -> None:
     found = compared(ledger(*accepted("a", "request-a"), *stored("b", "request-b")), row("request-a", 0, "PENDING"))
     assert found.different == ()
     assert [(each.job_id, each.request_id) for each in found.unlisted] == [("b", "request-b")]
+    assert (found.is_clean, found.differs) == (False, False), "nothing was held against it, so nothing agrees"
 
 
 def test_a_row_that_does_not_say_its_amount_proves_no_difference() -> None:
