@@ -35,6 +35,7 @@ from pipeline.ledger.segments import (
     choose,
     list_segments,
     read_segments,
+    remove_segments,
 )
 from pipeline.mirror.decide import Hold, Way, hold_of, way_by_events, way_by_names
 from pipeline.mirror.places import Mirrored, attach, mirrored
@@ -301,7 +302,7 @@ class Mirror:
         there, replaced = choose(self._there)
         if replaced:
             self._hold_together(there, replaced)
-        here, _ = list_segments(self._ledger)
+        here = self._here(there)
         way = way_by_names(here, there)
         if way in (Way.PULL, Way.COMPARE):
             way = self._pull(here, there, way, head)
@@ -313,6 +314,28 @@ class Mirror:
                     self._objects.write(f"ledger/{name}", self._whole(name))
                     self._there.add(name)
                 self._newest = name
+
+    def _here(self, there: list[SegmentName]) -> list[SegmentName]:
+        """The segments on the disk. Where a death has left two sets of them, those in the storage are what counts.
+
+        Nothing was ever sent on the word of a segment that is not there.
+
+        Raises:
+            RunDirectoryError: what is here is damaged, and does not have all that is there.
+        """
+        try:
+            return list_segments(self._ledger)[0]
+        except RunDirectoryError:
+            if not there or not all((self._ledger / str(name)).exists() for name in there):
+                raise
+            self._keep_only(there)
+            return list_segments(self._ledger)[0]
+
+    def _keep_only(self, names: list[SegmentName]) -> None:
+        """Remove all other segments from the disk, and the note of which was the newest of them first."""
+        (self._ledger / "_head").unlink(missing_ok=True)
+        found = {name for each in os.listdir(self._ledger) if (name := SegmentName.parse(each)) is not None}
+        remove_segments(self._ledger, found - set(names))
 
     def _hold_together(self, there: list[SegmentName], replaced: list[SegmentName]) -> None:
         """Hold what a merge has replaced in the storage against what stands for it there.
@@ -371,6 +394,8 @@ class Mirror:
                     if name not in here:
                         _flush(incoming / str(name))
                         put_in_place(incoming / str(name), self._ledger / str(name))
+                # What was merged here has other borders, or other bytes, than what another machine has merged.
+                self._keep_only(there)
         return way
 
     def _fetch_rows(self) -> None:
