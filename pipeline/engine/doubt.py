@@ -3,7 +3,7 @@
 Presence settles at once: a row with the same request, near in time, that belongs to no other attempt. Absence is
 weaker evidence, because rows land late and clocks are set wrong: an attempt counts as never accepted only after two
 complete sweeps of the history, both begun later than `in_doubt.settle_after_s` after the attempt by every clock there
-is, and never while the account's balance shows that money is missing.
+is and listing all that was surely accepted, and never while the account's balance shows that money is missing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pipeline.engine.history import DAY_US, LONGEST_WINDOW_DAYS, read_history
 from pipeline.engine.worker import ending_of
 from pipeline.kernel.errors import ErrorClass
 from pipeline.ledger.events import EventKind
-from pipeline.ledger.fold import Account, JobRecord, JobState, Unnamed
+from pipeline.ledger.fold import Account, JobRecord, JobState, State, Unnamed
 from pipeline.provider.replies import Expired, Finished, HistoryRow, Refused, fingerprint
 
 log = logging.getLogger("kling_batch")
@@ -57,7 +57,7 @@ class Witness:
     noticed_s: dict[Attempt, float] = field(default_factory=dict)
     """When this process first knew of a doubt, by the clock that only grows; minus infinity for what it inherited."""
     told: set[Attempt] = field(default_factory=set)
-    """Those of which it was said that the balance holds them in doubt."""
+    """Those of which it was said what holds them in doubt, though the history does not list them."""
 
     def inherit(self, records: Iterable[JobRecord]) -> None:
         """Take over doubts of an earlier process: for their age there is only the wall clock."""
@@ -188,7 +188,9 @@ async def settle(run: RunContext, witness: Witness) -> list[JobRecord]:
     begun = Begun(run.clock.now_us(), run.clock.monotonic_s())
     for record in doubted:
         witness.noticed_s.setdefault(attempt_of(record), begun.monotonic_s)
-    listed = await sweep(run, doubted)
+    now_us = run.provider_now_us()
+    from_us = sweeps_from_us(doubted, now_us)
+    listed = await read_history(run, {record.model for record in doubted if record.model}, from_us, now_us + DAY_US)
     if listed is None:
         return []
     rows = listed + await _rows_by_name(run, to_ask_by_name(doubted, listed, run.rng))
@@ -221,8 +223,50 @@ async def settle(run: RunContext, witness: Witness) -> list[JobRecord]:
         and is_late_enough(run, witness, record, begun)
         and not any(speaks_against_absence(record, row) for row in unexplained)
     ]
-    await _note_absences(run, witness, absent, begun)
+    until_us = now_us - int(run.settings.doubt.settle_after_s * 1e6)
+    if absent and (missing := next(surely_missing(run.ledger.state, listed, from_us, until_us), None)):
+        for record in absent:
+            _tell_once(witness, record, f"nor does it list request {missing}, which was surely accepted")
+    else:
+        await _note_absences(run, witness, absent, begun)
     return [record for record in doubted if record.state is not JobState.IN_DOUBT]
+
+
+def sweeps_from_us(doubted: Iterable[JobRecord], now_us: int) -> int:
+    """Where a sweep begins that is to show these attempts, by the provider's clock, which shows `now_us`."""
+    oldest_us = min(min(record.reserved_us, began_us(record)) for record in doubted)
+    return max(oldest_us - DAY_US, now_us - LONGEST_WINDOW_DAYS * DAY_US)
+
+
+def surely_missing(state: State, listed: Iterable[HistoryRow], from_us: int, until_us: int) -> Iterator[str]:
+    """The requests of a time that the provider surely accepted, and that a list of its history lacks.
+
+    Such a list is another account's, or stands still: that an attempt is absent from it proves nothing.
+
+    Args:
+        from_us: where the list begins, by the provider's clock.
+        until_us: by the same; the rows of what began later may be on their way.
+    """
+    # Half a day inside, whatever zone the provider's days are of.
+    from_us += DAY_US // 2
+    ids = {row.request_id for row in listed}
+    # By our clock first, which may be up to a day from the provider's where absence proves anything at all.
+    for record in state.jobs.submitted(from_us - DAY_US, until_us + DAY_US, beside=ids):
+        if _was_surely_accepted(record) and from_us <= began_us(record) <= until_us:
+            yield str(record.request_id)
+
+
+def _was_surely_accepted(record: JobRecord) -> bool:
+    """Whether the provider itself has named an attempt, and nobody has said since that there is no such request."""
+    is_denied = record.error_class == ErrorClass.NOT_BILLED.label
+    return record.request_id is not None and not record.is_named_by_hand and not is_denied
+
+
+def _tell_once(witness: Witness, record: JobRecord, why: str) -> None:
+    """Say in the log what holds an attempt in doubt that the history does not list."""
+    if attempt_of(record) not in witness.told:
+        witness.told.add(attempt_of(record))
+        log.warning("the history does not list it, %s: it stays in doubt", why, extra={"job_id": record.job_id})
 
 
 def to_ask_by_name(doubted: Iterable[JobRecord], rows: Iterable[HistoryRow], rng: random.Random) -> list[str]:
@@ -298,13 +342,8 @@ async def _note_absences(run: RunContext, witness: Witness, absent: list[JobReco
         match what_the_balance_says(record.account, now, record.quote_microusd):
             case BalanceSays.NOT_CHARGED | BalanceSays.NOTHING as says:
                 await _void_absent(run, record, begun, says)
-            case BalanceSays.PERHAPS_CHARGED if attempt_of(record) not in witness.told:
-                witness.told.add(attempt_of(record))
-                log.warning(
-                    "the history does not list it, but the account holds less than the ledger explains: "
-                    "it stays in doubt",
-                    extra={"job_id": record.job_id},
-                )
+            case BalanceSays.PERHAPS_CHARGED:
+                _tell_once(witness, record, "but the account holds less than the ledger explains")
 
 
 async def look_at_account(run: RunContext) -> Account | None:
@@ -325,11 +364,3 @@ async def _void_absent(run: RunContext, record: JobRecord, begun: Begun, says: B
             f"the last begun {waited_s:.0f} s after the attempt; of the account's balance: {says.value}",
         )
     )
-
-
-async def sweep(run: RunContext, doubted: list[JobRecord]) -> list[HistoryRow] | None:
-    """Every row of the history around the attempts in doubt, each once; None if it could not be read whole."""
-    now_us = run.provider_now_us()
-    oldest_us = min(min(record.reserved_us, began_us(record)) for record in doubted)
-    from_us = max(oldest_us - DAY_US, now_us - LONGEST_WINDOW_DAYS * DAY_US)
-    return await read_history(run, {record.model for record in doubted if record.model}, from_us, now_us + DAY_US)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
@@ -93,6 +93,12 @@ class Rows:
     def records(self, rows: Numbers) -> Iterator[JobRecord]:
         """The records of many rows, read together."""
         return map(self._make, *(column.to_pylist() for column in _take(self.table, rows).columns))
+
+    def submitted(self, from_us: int, to_us: int) -> Iterator[tuple[int, str]]:
+        """The rows that were submitted in a time, both ends in, each with its request id."""
+        times_us = np.concatenate([numbers_of(chunk) for chunk in self.table["submitted_us"].chunks])
+        rows = np.flatnonzero((times_us >= from_us) & (times_us <= to_us))
+        return zip(rows.tolist(), values_of(self.table["request_id"].take(array_of(rows))), strict=True)
 
     def columns(self, names: Sequence[str], rows: Numbers) -> pa.Table:
         """Some of `COLUMNS` of some rows."""
@@ -307,6 +313,18 @@ class Records(MutableMapping[str, "JobRecord"]):
     def texts(self, column: str) -> Texts:
         """A column of texts of all rows: `job_id` or `request_id`."""
         return texts_of(table.texts(column) for table in self._kept.tables)
+
+    def submitted(self, from_us: int, to_us: int, beside: Container[str]) -> Iterator[JobRecord]:
+        """The jobs whose latest attempt was submitted in a time, by our clock, under a name that is not in `beside`."""
+        kept = self._kept
+        for record in list(kept.records.values()):
+            is_named = record.request_id is not None and record.request_id not in beside
+            if is_named and record.submitted_us is not None and from_us <= record.submitted_us <= to_us:
+                yield record
+        for table in kept.tables:
+            for row, request_id in table.submitted(from_us, to_us):
+                if request_id not in beside:
+                    yield table.record(row)
 
     def owner_of(self, request_id: str) -> str | None:
         """The job that is a row with this request id."""

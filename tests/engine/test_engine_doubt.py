@@ -6,6 +6,7 @@ import json
 import random
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 from pipeline.engine import worker
 from pipeline.engine.doubt import (
@@ -19,6 +20,7 @@ from pipeline.engine.doubt import (
     match_rows,
     rows_to_set_aside,
     speaks_against_absence,
+    surely_missing,
     to_ask_by_name,
 )
 from pipeline.engine.settings import Doubt, Retry
@@ -26,7 +28,7 @@ from pipeline.engine.worker import ending_of
 from pipeline.kernel.errors import ErrorClass
 from pipeline.kernel.usd import MicroUsd
 from pipeline.ledger.events import Event
-from pipeline.ledger.fold import JobRecord, JobState, Unnamed
+from pipeline.ledger.fold import JobRecord, JobState, State, Unnamed
 from pipeline.provider.replies import Finished, HistoryRow, Refused, Uncertain, fingerprint
 
 NOW_US = 1_800_000_000_000_000
@@ -105,6 +107,30 @@ def test_an_attempt_whose_id_is_known_takes_no_other_row() -> None:
     known = attempt("a", request_id="request-9")
     assert matched([known], [row("request-1")]) == {}
     assert matched([known], [row("request-9", NOW_US + 9 * MINUTE_US)], {"request-9"}) == {"a": "request-9"}
+
+
+def test_a_list_must_show_what_was_surely_accepted_in_its_time() -> None:
+    """By the provider's clock, however the attempt stands now; not what came after, nor a person's word, nor denied."""
+    long_ago_us = NOW_US - 10 * 24 * HOUR_US
+
+    def missing(**facts: Any) -> bool:
+        known = attempt("a", request_id="request-9")
+        record = replace(known, **{"state": JobState.STORED, "submitted_us": NOW_US} | facts)
+        state = State()
+        state.jobs["a"] = record
+        assert list(surely_missing(state, [row("request-9")], long_ago_us, NOW_US)) == []
+        return list(surely_missing(state, [row("request-1")], long_ago_us, NOW_US)) == ["request-9"]
+
+    for state in (JobState.SUBMITTED, JobState.IN_DOUBT, JobState.POSTED, JobState.STORED, JobState.FAILED):
+        assert missing(state=state)
+    assert not missing(reserved_us=NOW_US + 1), "its row may be on its way"
+    assert missing(reserved_us=NOW_US + HOUR_US, skew_us=-HOUR_US)
+    assert not missing(skew_us=HOUR_US)
+    assert missing(reserved_us=long_ago_us + 12 * HOUR_US, submitted_us=long_ago_us + 12 * HOUR_US)
+    assert not missing(reserved_us=long_ago_us + 11 * HOUR_US), "the provider's days may be of another zone"
+    assert not missing(is_named_by_hand=True)
+    assert not missing(state=JobState.VOIDED, error_class="not_billed")
+    assert missing(state=JobState.VOIDED, error_class="generation_failed")
 
 
 def test_a_name_that_only_a_person_gave_does_not_hide_its_row() -> None:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 from nights import AtStart, Night, now_s, play
-from support import campaign
+from support import campaign, durable_state
 from virtual_time import VirtualClock
 
+from pipeline.kernel.usd import MicroUsd
 from pipeline.ledger.events import Event
 from pipeline.ledger.reading import read_events
+from pipeline.provider.client import Client
+from pipeline.settling import _resolve
 
 HOUR_S = 3600.0
 YEAR_S = 365.25 * 24 * HOUR_S
@@ -55,6 +60,59 @@ def test_an_account_that_was_topped_up_or_never_told_leaves_it_to_the_history(tm
             assert "absent from 2 complete sweeps" in (evidence[0] or "")
             assert "the balance cannot tell" in (evidence[0] or "")
             night.check(made)
+
+    play(main())
+
+
+@pytest.mark.parametrize("listed", [0, 3], ids=["an empty one", "one that lacks a row"])
+def test_a_history_that_lacks_what_was_surely_accepted_is_no_witness(tmp_path: Path, listed: int) -> None:
+    """Another account's, or one that stands still: nothing is sent again, and the log says why."""
+    history = Client.history
+
+    async def some_of_it(client: Client, *query: Any) -> Any:
+        rows = await history(client, *query)
+        known = [row for row in rows if row.request_id in known_ids]
+        return known[:listed]
+
+    async def rich(_client: Client) -> MicroUsd:
+        return MicroUsd(500_000_000)
+
+    known_ids: set[str] = set()
+
+    async def main() -> None:
+        faults, limit = {"submit_drop_after": 1.0}, {"submit_drop_after": 1}
+        money = 100_000_000
+        async with Night(
+            tmp_path, faults=faults, fault_limit=limit, history_lag_s=1800, credits_microusd=money
+        ) as night:
+            made = campaign(tmp_path, 5)
+            assert (await night.run(made)).exit_code == 5
+            known_ids.update(durable_state(night.folder).request_ids)
+            await asyncio.sleep(3 * HOUR_S)
+            with patch.object(Client, "history", some_of_it), patch.object(Client, "credits", rich):
+                assert (await night.run(made)).exit_code == 5
+            assert night.posts() == 5
+            assert "nor does it list" in (night.folder / "run.log").read_text()
+            assert (await night.run(made)).exit_code == 0
+            assert night.posts() == 5
+            night.check(made)
+
+    play(main())
+
+
+def test_a_name_that_only_a_person_gave_asks_nothing_of_the_history(tmp_path: Path) -> None:
+    """A mistyped one is never listed: what never arrived is found absent all the same."""
+
+    async def main() -> None:
+        faults, limit = {"submit_drop_before": 1.0}, {"submit_drop_before": 2}
+        async with Night(tmp_path, faults=faults, fault_limit=limit) as night:
+            made = campaign(tmp_path, 3)
+            assert (await night.run(made)).exit_code == 5
+            await asyncio.sleep(HOUR_S)
+            await _resolve(night.folder, "row-0", "mistyped-by-a-person", None, night.clock)
+            await asyncio.sleep(2 * HOUR_S)
+            result = await night.run(made)
+            assert (result.exit_code, result.summary["in_doubt"], result.summary["stored"]) == (5, 1, 2)
 
     play(main())
 

@@ -437,6 +437,23 @@ def test_a_record_is_the_same_however_often_it_is_asked_for(monkeypatch: pytest.
     assert state.largest_bytes == 5
 
 
+@pytest.mark.parametrize("by_columns", [False, True])
+def test_what_was_submitted_in_a_time_is_found_among_rows_and_records(by_columns: bool) -> None:
+    """Both ends in, and none under a name that is known to be elsewhere."""
+    events = numbered([*life("stored", "a"), *life("stored", "b"), *life("submitted", "c"), *life("reserved", "d")])
+    state = outcome(State(), events, by_columns=by_columns)
+    assert isinstance(state, State)
+    assert rows_of(state) == (2 if by_columns else 0)
+    first_us, last_us = events[1].at_us, events[9].at_us
+
+    def found(from_us: int, to_us: int, *beside: str) -> set[str]:
+        return {record.job_id for record in state.jobs.submitted(from_us, to_us, beside)}
+
+    assert found(first_us, last_us) == {"a", "b", "c"}
+    assert found(first_us + 1, last_us - 1) == {"b"}
+    assert found(first_us, last_us, "req-b-1", "req-c-1") == {"a"}
+
+
 def test_names_are_looked_up_in_what_was_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many jobs are asked for by name: a million questions must not each go through all rows."""
     state, read = State(), []
