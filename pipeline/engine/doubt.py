@@ -139,6 +139,15 @@ def rows_to_set_aside(
     return frozenset(aside)
 
 
+def rows_unexplained(rows: Iterable[HistoryRow], owned: Collection[str], aside: Collection[str]) -> list[HistoryRow]:
+    """The rows that belong to nobody; one that is `aside` is explained once it has failed.
+
+    Until then it explains nothing: it may be anybody's, and be charged in the end.
+    """
+    free = [row for row in rows if row.request_id not in owned]
+    return [row for row in free if not (row.request_id in aside and isinstance(ending_of(row), Refused))]
+
+
 def _rows_near(rows: Iterable[HistoryRow], request: str | None, began_us: int) -> Iterator[HistoryRow]:
     """Those of the same request and the same time as an attempt."""
     body = fingerprint(request)
@@ -209,12 +218,7 @@ async def settle(run: RunContext, witness: Witness) -> list[JobRecord]:
         owner = run.ledger.state.request_ids.get(row.request_id, record.job_id)
         if owner == record.job_id and record.state is JobState.IN_DOUBT:
             await _accept(run, record, row)
-    # One that is set aside and has not ended yet explains nothing: it may be anybody's, and be charged in the end.
-    unexplained = [
-        row
-        for row in rows
-        if row.request_id not in owned and not (row.request_id in aside and isinstance(ending_of(row), Refused))
-    ]
+    unexplained = rows_unexplained(rows, owned, aside)
     absent = [
         record
         for record in doubted

@@ -8,17 +8,22 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from pipeline.engine import worker
 from pipeline.engine.doubt import (
     CLOCK_SKEW_US,
     LONGEST_SUBMIT_US,
     MAX_ASKED_BY_NAME,
+    SWEEPS_FOR_ABSENCE,
     Begun,
     Witness,
+    _note_absences,
     attempt_of,
     is_late_enough,
     match_rows,
     rows_to_set_aside,
+    rows_unexplained,
     speaks_against_absence,
     surely_missing,
     to_ask_by_name,
@@ -27,8 +32,8 @@ from pipeline.engine.settings import Doubt, Retry
 from pipeline.engine.worker import ending_of
 from pipeline.kernel.errors import ErrorClass
 from pipeline.kernel.usd import MicroUsd
-from pipeline.ledger.events import Event
-from pipeline.ledger.fold import JobRecord, JobState, State, Unnamed
+from pipeline.ledger.events import Event, EventKind
+from pipeline.ledger.fold import Account, JobRecord, JobState, State, Unnamed
 from pipeline.provider.replies import Finished, HistoryRow, Refused, Uncertain, fingerprint
 
 NOW_US = 1_800_000_000_000_000
@@ -265,6 +270,40 @@ def test_a_failed_row_goes_first_to_an_attempt_that_was_answered_without_a_name(
         row("request-2", prompt="a mug", status="FAILED"),
     ]
     assert rows_to_set_aside(unnamed, [], far, set()) == set()
+
+
+def test_a_row_that_is_set_aside_explains_itself_only_once_it_has_failed() -> None:
+    """What runs may be anybody's, and be charged in the end; what belongs to nobody is never explained."""
+    rows = [row("request-1"), row("request-2", status="FAILED"), row("request-3", status="FAILED"), row("request-4")]
+    aside, owned = {"request-1", "request-2"}, {"request-4"}
+    assert [each.request_id for each in rows_unexplained(rows, owned, aside)] == ["request-1", "request-3"]
+
+
+@pytest.mark.parametrize(("running", "voided"), [(0, True), (1, False)], ids=["nothing runs", "one that runs hides it"])
+async def test_while_what_runs_may_hide_a_charge_absence_is_not_believed(running: int, voided: bool) -> None:
+    """The balance lacks a quote that is the running one's, or that of the attempt in doubt: nobody can tell yet."""
+    recorded: list[Event] = []
+    quote = 1_750_000
+    held = running * quote
+    balance = MicroUsd(10 * quote - held)
+
+    async def ask(_question: object) -> MicroUsd:
+        return balance
+
+    async def take_in(*events: Event) -> None:
+        recorded.extend(events)
+
+    books = SimpleNamespace(posted=0, reserved=held)
+    run = SimpleNamespace(
+        ask=ask,
+        record=take_in,
+        provider=SimpleNamespace(credits=None),
+        ledger=SimpleNamespace(state=SimpleNamespace(books=books)),
+    )
+    record, witness = replace(attempt("a"), account=Account(10 * quote, 0, 0)), Witness()
+    for _ in range(SWEEPS_FOR_ABSENCE):
+        await _note_absences(run, witness, [record], Begun(NOW_US, 0.0))  # type: ignore[arg-type]
+    assert [event.event for event in recorded] == [EventKind.VOIDED] * voided
 
 
 def test_while_a_twin_waits_for_its_answer_only_what_is_done_can_be_matched() -> None:

@@ -8,6 +8,7 @@ import itertools
 import os
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import aiohttp
 import pytest
@@ -21,6 +22,7 @@ from support import (
     run_once,
 )
 
+from pipeline.engine.dispatcher import Dispatcher
 from pipeline.engine.limits import Turn
 from pipeline.jobs import Job
 from pipeline.ledger.events import Event
@@ -420,6 +422,23 @@ def test_doubt_that_the_history_does_not_settle_in_time_ends_with_exit_5(tmp_pat
             assert (await night.run(made)).exit_code == 0
             assert night.posts() == 3
             night.check(made)
+
+    play(main())
+
+
+def test_the_patience_with_the_history_is_one_for_the_whole_run(tmp_path: Path) -> None:
+    """What is settled and doubted again does not renew it: the run ends after five minutes with exit 5."""
+    sweeps: list[float] = []
+
+    async def settled_now_and_then(_dispatcher: Dispatcher) -> bool:
+        sweeps.append(now_s())
+        return len(sweeps) % 2 == 0 and len(sweeps) < 4_000
+
+    async def main() -> None:
+        async with Night(tmp_path, faults={"submit_504_after": 1.0}, history_lag_s=1e6) as night:
+            with patch.object(Dispatcher, "settle_once", settled_now_and_then):
+                assert (await night.run(campaign(tmp_path, 1))).exit_code == 5
+            assert 300 <= now_s() < 600
 
     play(main())
 

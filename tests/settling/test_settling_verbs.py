@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -16,6 +17,7 @@ from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import JobState
 from pipeline.ledger.reading import read_events
 from pipeline.ledger.store import open_ledger
+from pipeline.provider.client import Client
 from pipeline.settling import Reconciliation, _resolve, reconcile, resolve
 
 LATE_S = 6 * 3600.0
@@ -130,6 +132,46 @@ def test_a_failure_that_was_billed_is_found_however_long_ago_it_was(tmp_path: Pa
                 assert found.comparison is not None
                 assert sum(charge.cost_microusd for charge in found.comparison.unknown) == 3 * 1_750_000
                 assert {charge.same_request_as for charge in found.comparison.unknown} == {j.job_id for j in made.jobs}
+
+    play(main())
+
+
+def test_a_row_that_the_list_skips_is_asked_for_by_its_name(tmp_path: Path) -> None:
+    """A list that shifts while it is paged may skip one: that is no difference between ledger and history."""
+    history = Client.history
+
+    async def without_the_first(client: Client, *query: Any) -> Any:
+        rows = await history(client, *query)
+        return [row for row in rows if row.request_id != skipped[0]]
+
+    skipped: list[str] = []
+
+    async def main() -> None:
+        async with Night(tmp_path) as night:
+            await night.run(campaign(tmp_path, 3))
+            skipped.append(night.provider.requests()[0]["request_id"])
+            with patch.object(Client, "history", without_the_first):
+                found = await reconciled(night)
+            assert found.comparison is not None
+            assert (found.comparison.agreed, found.comparison.unlisted, found.exit_code) == (3, (), 0)
+
+    play(main())
+
+
+def test_what_a_dead_run_had_reserved_is_in_doubt_for_reconcile_too(tmp_path: Path) -> None:
+    """It may have been sent: it is looked for, and while nothing settles it, it is told and ends with 5."""
+
+    async def main() -> None:
+        async with Night(tmp_path) as night:
+            await night.run(campaign(tmp_path, 1))
+            with open_ledger(night.folder / "ledger", night.clock) as ledger:
+                (known,) = ledger.state.jobs.values()
+                lost = Event(EventKind.RESERVED, job_id="lost", attempt=1, quote_microusd=1_750_000, request="{}")
+                await ledger.record(lost._replace(model=known.model))
+                await ledger.close()
+            found = await reconciled(night)
+            assert ([record.job_id for record in found.left], found.exit_code) == (["lost"], 5)
+            assert durable_state(night.folder).jobs["lost"].state is JobState.IN_DOUBT
 
     play(main())
 
