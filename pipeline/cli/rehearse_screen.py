@@ -43,8 +43,11 @@ def _scenario(scenario: Scenario) -> list[list[str]]:
 def _numbers(night: Night) -> list[list[str]]:
     """What it came to."""
     summary = night.result.summary
-    rows = [
-        ["makespan", duration(night.makespan_s)],
+    rows = [["makespan", duration(night.makespan_s)]]
+    if night.stored_before or night.posted_before_microusd:
+        before = f"{count(night.stored_before, 'job')}, {dollars(night.posted_before_microusd)} posted"
+        rows.append(["stored before", before])
+    rows += [
         ["stored", f"{count(night.stored, 'job')}, {night.stored_per_hour:,.1f} an hour"],
         ["cost", dollars(night.spent_microusd)],
         ["left under the cap", f"{dollars(night.left_microusd)} of {dollars(night.cap_microusd)}"],

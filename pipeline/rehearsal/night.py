@@ -19,7 +19,7 @@ from pipeline.kernel.files import free_bytes
 from pipeline.kernel.usd import format_usd
 from pipeline.kernel.virtual_time import VirtualClock, run_virtually
 from pipeline.ledger.events import Event, EventKind
-from pipeline.ledger.fold import State
+from pipeline.ledger.fold import JobState, State
 from pipeline.manifest import Campaign
 from pipeline.rehearsal.before import copy_run, known_to_provider, lognormal
 from pipeline.rehearsal.wire import MemoryConnector
@@ -83,6 +83,9 @@ class Night:
     asked: int
     stored: int
     failed: int
+    stored_before: int
+    """How many of the jobs that are asked for were there when the night began."""
+    posted_before_microusd: int
     spent_microusd: int
     cap_microusd: int
     free_microusd: int
@@ -117,6 +120,8 @@ class Night:
             "asked": self.asked,
             "stored": self.stored,
             "failed": self.failed,
+            "stored_before": self.stored_before,
+            "posted_before_usd": format_usd(self.posted_before_microusd),
             "stored_per_hour": round(self.stored_per_hour, 2),
             "cost_usd": format_usd(self.spent_microusd),
             "left_usd": format_usd(self.left_microusd),
@@ -328,6 +333,8 @@ class Recorder(Watcher):
             asked=len(self._live.asked),
             stored=self._kinds[EventKind.STORED],
             failed=self._kinds[EventKind.FAILED],
+            stored_before=before.count(self._live.asked)[JobState.STORED],
+            posted_before_microusd=before.books.posted,
             spent_microusd=context.ledger.state.books.posted - before.books.posted,
             cap_microusd=context.settings.bounds.cap,
             free_microusd=before.books.free(context.settings.bounds.cap),
