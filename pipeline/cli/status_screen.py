@@ -180,7 +180,7 @@ def list_screen(facts: Mapping[str, Any], width: int) -> list[str]:
             "  kling-batch plan MANIFEST   shows what a run would make and cost",
             "  kling-batch run MANIFEST    makes it; without a config in the sandbox, where no money moves",
         ]
-    head = ["run", "state", "stored", "failed", "doubt", "posted", "last event", "cap"]
+    head = ["run", "state", "stored", "failed", "posted", "in doubt", "last event", "cap"]
     lines = [head, *(_listed(row, facts["at"]) for row in rows)]
     right, gap = frozenset({2, 3, 4, 5, 7}), 3
     if max(map(len, table(lines).split("\n"))) > width:
@@ -206,7 +206,7 @@ def _listed(row: Mapping[str, Any], now: str) -> list[str]:
         state += ", sandbox"
     stored = f"{row['stored']:,}/{row['jobs']:,}"
     posted, cap = usd(row["posted_usd"]), usd(row["cap_usd"]) if row["state"] != NOT_BEGUN else ""
-    return [name, state, stored, f"{row['failed']:,}", f"{row['in_doubt']:,}", posted, last, cap]
+    return [name, state, stored, f"{row['failed']:,}", posted, usd(row["in_doubt_usd"]), last, cap]
 
 
 def wrap(text: str, width: int, lead: str = "") -> list[str]:

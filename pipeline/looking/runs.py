@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.kernel.clock import iso
 from pipeline.kernel.errors import KlingBatchError, MachineError
+from pipeline.kernel.usd import format_usd
 from pipeline.looking.view import look, row_of
 
 UNREADABLE = "damaged"
@@ -40,13 +41,18 @@ def rows_of(folders: Sequence[Path], now_us: int) -> list[Mapping[str, Any]]:
 def _rows(folders: Sequence[Path], now_us: int) -> Iterator[Mapping[str, Any]]:
     for folder in folders:
         try:
-            yield row_of(look(folder, now_us))
+            seen = look(folder, now_us)
+            books = seen.state.books
+            # At rest nobody waits for an answer, so what is reserved then is in doubt, as in a summary.
+            unknown = books.in_doubt if seen.is_held else books.in_doubt + books.reserved
+            yield {**row_of(seen), "in_doubt_usd": format_usd(unknown)}
         except (KlingBatchError, OSError) as error:
             yield _damaged(folder, error)
 
 
 def _damaged(folder: Path, error: Exception) -> Mapping[str, Any]:
-    facts = dict.fromkeys(("pid", "stored", "jobs", "failed", "in_doubt", "posted_usd", "cap_usd", "provider"))
+    counts = ("stored", "jobs", "failed", "in_doubt")
+    facts = dict.fromkeys(("pid", *counts, "posted_usd", "in_doubt_usd", "cap_usd", "provider"))
     return {
         "name": folder.name,
         "directory": str(folder),

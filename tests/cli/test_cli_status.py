@@ -321,12 +321,12 @@ def test_all_runs_the_newest_first(command: Command, tmp_path: Path, night: Path
     assert shown.code == 0
     lines = [" ".join(line) for line in words(shown.out)]
     assert lines[:3] == [
-        "run state stored failed doubt posted last event cap",
-        "night running (pid 4711), sandbox 3/9 1 1 $7.00 10 s ago $20.00",
-        "done at rest, sandbox 1/1 0 0 $1.75 60 min ago $5.00",
+        "run state stored failed posted in doubt last event cap",
+        "night running (pid 4711), sandbox 3/9 1 $7.00 $1.75 10 s ago $20.00",
+        "done at rest, sandbox 1/1 0 $1.75 $0.00 60 min ago $5.00",
     ]
     assert lines[3].startswith("broken damaged ")
-    assert lines[4] == "new not begun 0/0 0 0 $0.00 never", "of which no cap is known"
+    assert lines[4] == "new not begun 0/0 0 $0.00 $0.00 never", "of which no cap is known"
     assert "broken: the ledger is damaged: outputs/broken/ledger/" in " ".join(shown.out.split())
     assert shown.out.endswith("More of one: kling-batch status outputs/night\n")
     assert [(row["name"], row["state"]) for row in told["runs"]] == [
