@@ -405,7 +405,7 @@ function stopLine() {
 }
 
 function moneyTile() {
-  const { posted, in_doubt, reserved, cap } = data.money;
+  const { posted, above_quotes, in_doubt, reserved, cap } = data.money;
   const free = Math.max(0, cap - posted - in_doubt - reserved);
   const parts = [
     ["posted", "posted", posted, "Billed by the provider"],
@@ -425,6 +425,7 @@ function moneyTile() {
         el("div", { className: kind, title: hint }, el("dt", {}, word), el("dd", {}, usd(amount))),
       ),
     ),
+    above_quotes > 0 && el("p", { className: "note" }, `${usd(above_quotes)} of it was charged above the quotes.`),
   );
 }
 

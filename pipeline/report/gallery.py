@@ -163,7 +163,7 @@ def _facts(
     }
 
 
-_MONEY = ("posted", "reserved", "in_doubt", "cap")
+_MONEY = ("posted", "above_quotes", "reserved", "in_doubt", "cap")
 _RUN = (
     *("rows", "jobs", "attempts", "started_at", "finished_at", "as_of", "wall_s", "exit_code", "stopped_by"),
     *("message", "provider"),
