@@ -246,11 +246,18 @@ def errors_screen(by_class: Sequence[Mapping[str, Any]]) -> str:
 
 def bill_screen(bill: MicroUsd, summary: Mapping[str, Any]) -> str:
     """What the sandbox has on its own bill, held against what the ledger has posted."""
+    from decimal import Decimal
+
     from pipeline.kernel.usd import format_usd
 
-    agrees = format_usd(bill) == summary["posted_usd"]
-    rest = "the same to the cent" if agrees else f"but {usd(summary['posted_usd'])} is posted: see what is in doubt"
-    return f"The sandbox's own bill says {dollars(bill)}, {rest}."
+    said, posted = f"The sandbox's own bill says {dollars(bill)}", usd(summary["posted_usd"])
+    if format_usd(bill) == summary["posted_usd"]:
+        return f"{said}, the same to the cent."
+    if summary["in_doubt_usd"] != "0.00":
+        return f"{said}, but {posted} is posted: see what is in doubt."
+    if Decimal(format_usd(bill)) < Decimal(summary["posted_usd"]):
+        return f"{said}, but {posted} is posted: its memory, the folder .sandbox, does not go back to the first run."
+    return f"{said}, but {posted} is posted, and nothing is in doubt: `kling-batch reconcile` shows where they differ."
 
 
 def _are_all_refused(summary: Mapping[str, Any]) -> bool:

@@ -302,8 +302,13 @@ def test_the_bill_of_the_sandbox_is_held_against_the_ledger() -> None:
     from pipeline.cli.screen import bill_screen
     from pipeline.kernel.usd import MicroUsd
 
-    assert "the same to the cent" in bill_screen(MicroUsd(31_500_000), {"posted_usd": "31.50"})
-    assert "$29.75 is posted" in bill_screen(MicroUsd(31_500_000), {"posted_usd": "29.75"})
+    assert "the same to the cent" in bill_screen(MicroUsd(31_500_000), {"posted_usd": "31.50", "in_doubt_usd": "0.00"})
+    doubted = {"posted_usd": "29.75", "in_doubt_usd": "1.75"}
+    assert "but $29.75 is posted: see what is in doubt." in bill_screen(MicroUsd(31_500_000), doubted)
+    forgotten = bill_screen(MicroUsd(3_500_000), {"posted_usd": "35.00", "in_doubt_usd": "0.00"})
+    assert "but $35.00 is posted: its memory, the folder .sandbox, does not go back to the first run." in forgotten
+    more = bill_screen(MicroUsd(31_500_000), {"posted_usd": "29.75", "in_doubt_usd": "0.00"})
+    assert "but $29.75 is posted, and nothing is in doubt" in more
 
 
 def test_the_errors_by_class_say_what_they_cost_and_what_to_do() -> None:
