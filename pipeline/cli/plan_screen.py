@@ -173,7 +173,7 @@ def _canary(plan: Plan, canary: Trial) -> list[str]:
         return [f"Canary: passed; {count(len(canary.proven), 'job')} stored at the quote."]
     parts = [f"{count(len(canary.under_way), 'job')} under way"] if canary.under_way else []
     if first := canary.to_start:
-        names = ", ".join(f"{job.label}-{job.replicate}" for job in first[:CANARIES_SHOWN])
+        names = ", ".join(job.stem for job in first[:CANARIES_SHOWN])
         more = ", …" if len(first) > CANARIES_SHOWN else ""
         cost = dollars(sum(plan.price_of(job) for job in first))
         parts.append(f"{count(len(first), 'job')} first ({names}{more}), for {cost}")
