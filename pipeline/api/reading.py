@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -17,9 +18,13 @@ def load_manifest(path: Path | str) -> Campaign:
 
     Raises:
         ManifestError: every mistake that it has, each with its place, as `mistakes`.
+        InputError: that is no path.
     """
     from pipeline import manifest
+    from pipeline.kernel.errors import InputError
 
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"a manifest is the path of a file, or what load_manifest made of one, not {path!r:.60}")
     return manifest.load_manifest(Path(path))
 
 

@@ -32,6 +32,10 @@ LONGEST_MEAN_S = 7_200
 """A rehearsal of longer generations would ask after them without end. The provider forgets a request after an hour."""
 
 
+MOST_SIGMA = 3
+"""Beyond this spread, hardly a generation takes as long as any other, and a night is no likeness of one."""
+
+
 class Asked(TypedDict, total=False):
     """What `prepare` can be asked besides manifest and configuration; see there."""
 
@@ -204,6 +208,8 @@ class Prepared:
         name, asked_s = ("polling.expected_s", self.config.polling.expected_s) if mean_s is None else ("mean_s", mean_s)
         if asked_s > LONGEST_MEAN_S:
             raise InputError(f"{name} must be at most {LONGEST_MEAN_S:,} in a rehearsal, not {asked_s:g}")
+        if sigma > MOST_SIGMA:
+            raise InputError(f"sigma must be at most {MOST_SIGMA} in a rehearsal, not {sigma:g}; 0.3 is the usual")
         told = None if watcher is None else Shielded(watcher)
         return in_own_loop(
             lambda: rehearsal.rehearse(
@@ -263,6 +269,7 @@ def prepare(
         RunDirectoryError: the directory is damaged, or belongs to another provider.
     """
     from pipeline.looking.view import read_ledger
+    from pipeline.manifest import Campaign
     from pipeline.manifest.parts import parse_part, part_of
     from pipeline.runner.choice import RunOptions, run_address, run_folder
     from pipeline.runner.continuity import check_folder, check_ids, check_part, check_provider
@@ -286,9 +293,13 @@ def prepare(
         order=_order(order),
         canary_approve=canary_approve,
     )
-    campaign = load_manifest(manifest) if isinstance(manifest, Path | str) else manifest
+    campaign = manifest if isinstance(manifest, Campaign) else load_manifest(manifest)
     if wanted is not None:
         campaign = part_of(campaign, wanted)
+    if out is not None and not str(out):
+        # As of an empty shell variable: it would be the folder that the command is called in.
+        advice = "leave it out for outputs/<name>, or say -o . for this one"
+        raise InputError(f"-o names no folder; {advice}. Nothing was sent.")
     place = None if out is None else Path(out)
     folder, address = run_folder(said, campaign, place), run_address(said, campaign, place)
     if address is not None:
@@ -422,8 +433,8 @@ def check_table(path: Path) -> None:
 
 
 def _limit(limit: int | None) -> int | None:
-    if limit is not None and limit < 1:
-        raise InputError(f"--limit: {limit} is no number of jobs; say 1 or more")
+    if limit is not None and (not isinstance(limit, int) or limit < 1):
+        raise InputError(f"--limit: {limit!r} is no number of jobs; say 1 or more")
     return limit
 
 

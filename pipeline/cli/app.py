@@ -57,3 +57,4 @@ app = Verbs(
     help="Turn a manifest into videos, under a hard budget cap: resumable, and every cent explained.",
     context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
 )
+click.version_option(package_name="kling-batch", message="%(prog)s %(version)s")(app)

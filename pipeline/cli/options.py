@@ -27,9 +27,7 @@ run_directory = click.argument("directory", type=Path, metavar="DIR", help="A ru
 config_file = click.option(
     "-c", "--config", type=Path, metavar="FILE", help="The config file; ./kling-batch.yaml if it is there."
 )
-out = click.option(
-    "-o", "--out", type=Path, metavar="DIR", help="The run directory, or its address; outputs/<name> without it."
-)
+out = click.option("-o", "--out", metavar="DIR", help="The run directory, or its address; outputs/<name> without it.")
 budget = click.option("--budget-usd", metavar="N", help="The cap in dollars, over the directory's whole life.")
 rpm = click.option("--rpm", metavar="N", help="Calls a minute that the provider allows.")
 max_in_flight = click.option("-j", "--max-in-flight", metavar="N", help="Generations at once.")

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 def plan(
     manifest: Path,
     config: Path | None,
-    out: Path | None,
+    out: str | None,
     budget_usd: str | None,
     rpm: str | None,
     max_in_flight: str | None,

@@ -32,7 +32,7 @@ from pipeline.cli.screen import printable, say, say_json
 def rehearse(
     manifest: Path,
     config: Path | None,
-    out: Path | None,
+    out: str | None,
     budget_usd: str | None,
     rpm: str | None,
     max_in_flight: str | None,

@@ -74,7 +74,7 @@ class RunCommand(click.Command):
 def run(
     manifest: Path,
     config: Path | None,
-    out: Path | None,
+    out: str | None,
     budget_usd: str | None,
     rpm: str | None,
     max_in_flight: str | None,

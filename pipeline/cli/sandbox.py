@@ -76,7 +76,8 @@ def sandbox(
     try:
         asyncio.run(_serve(settings))
     except OSError as error:
-        raise InputError(f"the sandbox cannot be served: {error.strerror}") from None
+        where = f"{error.filename}: " if error.filename else ""
+        raise InputError(f"the sandbox cannot be served: {where}{error.strerror}") from None
 
 
 def parse_fault(text: str) -> tuple[str, float]:

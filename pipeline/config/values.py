@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from pipeline.kernel.usd import MAX_MICROUSD, MICRO_PER_USD, MicroUsd, parse_usd
 from pipeline.models import DEFAULT_MODEL, find_model
 
-_PLAIN_NUMBER = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,9})?")
+_PLAIN_NUMBER = re.compile(r"-?[0-9]{1,40}(\.[0-9]{1,9})?")
 _TIME_OF_DAY = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(s|m|h)")
 MAX_DURATION_S = 999_999_999
@@ -26,7 +26,7 @@ def _plain_number(value: object) -> object:
     if isinstance(value, bool):
         raise ValueError("must be a number")  # noqa: TRY004 - pydantic reports ValueError
     if isinstance(value, str) and not _PLAIN_NUMBER.fullmatch(value.strip()):
-        raise ValueError(f"{value[:40]!r} is not a plain number")
+        raise ValueError(f"{value[:40]!r} is not a plain number: write it in digits, like 50 or 0.5")
     return value
 
 

@@ -173,3 +173,16 @@ def test_storage_that_cannot_be_used_is_said_before_anything_is_sent(
     (here / "rows.jsonl").write_text('{"id": "one", "prompt": "a lamp"}\n')
     with pytest.raises(InputError, match=r"cannot be used: no credentials in the environment\. Nothing was sent"):
         pipeline.prepare(here / "rows.jsonl", out="s3://films/night")
+
+
+@pytest.mark.parametrize("manifest", [None, ["a"], 7, {"rows": []}])
+def test_what_is_no_manifest_is_an_input_error(manifest: object) -> None:
+    """Whatever was handed over by mistake: nothing was sent, and nothing else is raised."""
+    with pytest.raises(InputError, match="a manifest is the path of a file, or what load_manifest made of one, not"):
+        pipeline.run_sync(manifest)  # type: ignore[arg-type]
+
+
+def test_a_limit_that_is_no_number_is_an_input_error(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("prompt\na lamp\n")
+    with pytest.raises(InputError, match="'2' is no number of jobs"):
+        pipeline.run_sync(tmp_path / "m.csv", limit="2", out=tmp_path / "night")  # type: ignore[typeddict-item]
