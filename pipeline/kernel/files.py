@@ -253,8 +253,10 @@ def hold_lock(path: Path, holder: str) -> Iterator[None]:
 
     Raises:
         BlockingIOError: somebody else holds it; `filename` is the path.
+        OSError: there can be none; `strerror` says why.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    _regular(descriptor, path)
     try:
         _lock_soon(descriptor, path)
         os.ftruncate(descriptor, 0)
@@ -303,9 +305,13 @@ def _lock_soon(descriptor: int, path: Path, tries: int = LOCK_TRIES) -> None:
 
 
 def is_held(path: Path) -> bool:
-    """Whether somebody holds the lock at `path` now. Looks without ever keeping it."""
+    """Whether somebody holds the lock at `path` now. Looks without ever keeping it.
+
+    Raises:
+        OSError: it cannot be opened; `strerror` says why.
+    """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = _regular(os.open(path, _READ | os.O_NOFOLLOW), path)
     except FileNotFoundError:
         return False
     try:

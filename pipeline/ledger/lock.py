@@ -11,9 +11,13 @@ from typing import Any
 import orjson
 
 from pipeline.kernel.clock import iso
-from pipeline.kernel.files import is_held
+from pipeline.kernel.errors import MachineError
+from pipeline.kernel.files import is_held, read_regular_file
 
 LOCK = "_lock"
+
+_LONGEST = 2**16
+"""Bytes of a name in a lock."""
 
 
 def name_of_this_process(now_us: int) -> bytes:
@@ -31,15 +35,22 @@ def who_holds(lock: Path) -> str:
 
 
 def lock_holder(folder: Path) -> dict[str, Any] | None:
-    """Who holds the ledger in `folder` now (`pid`, `host`, `since`); None if nobody does."""
-    if not is_held(folder / LOCK):
-        return None
+    """Who holds the ledger in `folder` now (`pid`, `host`, `since`); None if nobody does.
+
+    Raises:
+        MachineError: the disk refused, or what is there is no lock.
+    """
+    try:
+        if not is_held(folder / LOCK):
+            return None
+    except OSError as error:
+        raise MachineError(f"{folder / LOCK} cannot be read: {error.strerror}") from None
     return _read_holder(folder / LOCK) or {"pid": None, "host": None, "since": None}
 
 
 def _read_holder(lock: Path) -> dict[str, Any] | None:
     try:
-        holder = orjson.loads(lock.read_bytes())
+        holder = orjson.loads(read_regular_file(lock, _LONGEST) or b"")
     except (OSError, ValueError):
         return None
     return holder if isinstance(holder, dict) and {"pid", "host", "since"} <= holder.keys() else None

@@ -11,10 +11,13 @@ import orjson
 
 from pipeline.kernel.address import is_address
 from pipeline.kernel.errors import InputError, MachineError, RunDirectoryError
-from pipeline.kernel.files import make_folder, write_file
+from pipeline.kernel.files import make_folder, read_regular_file, write_file
 
 FILE = ".mirror.json"
 """In a run directory: the address that it is mirrored to."""
+
+_LONGEST = 2**16
+"""Bytes of that file."""
 
 _PART = re.compile(r"[A-Za-z0-9_+=,@%-][A-Za-z0-9._+=,@% -]*")
 
@@ -53,7 +56,7 @@ def mirrored(folder: Path) -> Mirrored | None:
         MachineError: the disk refused.
     """
     try:
-        said = orjson.loads((folder / FILE).read_bytes())
+        said = orjson.loads(read_regular_file(folder / FILE, _LONGEST) or b"")
         return Mirrored(str(said["address"]), str(said["state_id"]))
     except (FileNotFoundError, NotADirectoryError):
         return None

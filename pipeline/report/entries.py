@@ -493,7 +493,8 @@ def load_keys(folder: Path) -> Keys:
 def _read(folder: Path, columns: list[str]) -> tuple[pa.Table, str]:
     """These columns, and the SHA-256 of the file that has them."""
     try:
-        data = (folder / FILE).read_bytes()
+        with open(open_regular_file(folder / FILE), "rb") as opened:
+            data = opened.read()
         # Without threads: a command that ends while Arrow's are still being started is aborted.
         file = pq.ParquetFile(pa.BufferReader(data))
         names = file.schema_arrow.names
@@ -529,4 +530,6 @@ def _part_of_older(table: pa.Table) -> pa.Table:
 
 
 def _unreadable(folder: Path, why: Exception | str) -> RunDirectoryError:
-    return RunDirectoryError(f"{folder / FILE} cannot be read ({why if isinstance(why, str) else type(why).__name__})")
+    if not isinstance(why, str):
+        why = (isinstance(why, OSError) and why.strerror) or type(why).__name__
+    return RunDirectoryError(f"{folder / FILE} cannot be read ({why})")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import io
 import json
+import os
 import re
 import sys
 import threading
@@ -206,6 +207,31 @@ def test_a_directory_that_is_held_is_refused(command: Command, manifest: str, tm
         ended = command("run", manifest)
     assert ended.code == 2
     assert "process 4711 on here has held it since 2026-06-01T22:00:00.000Z. Nothing was sent." in ended.err
+
+
+@pytest.mark.parametrize(
+    ("name", "verbs"),
+    [
+        ("ledger/_lock", ("status", "report", "export", "plan", "run", "reconcile")),
+        ("jobs.parquet", ("status", "report", "export")),
+        (".mirror.json", ("export", "run", "reconcile")),
+    ],
+)
+def test_a_pipe_in_place_of_a_file_is_refused_in_a_sentence(
+    name: str, verbs: tuple[str, ...], command: Command, manifest: str
+) -> None:
+    """Nobody may ever write into it: a command that waited for that would hang for ever."""
+    command("run", manifest, *FAST)
+    folder = Path("outputs/m")
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    arguments = {"export": (str(folder), "--to", "clips", "--format", "csv"), "run": (manifest, *FAST)}
+    arguments["plan"] = arguments["run"]
+    for verb in verbs:
+        ended = command(verb, *arguments.get(verb, (str(folder),)))
+        assert ended.code in (2, 6), verb
+        assert f"{folder / name} cannot be" in " ".join(ended.err.split()), verb
+        assert "it is not a regular file" in " ".join(ended.err.split()), verb
 
 
 ESCAPES = "\x1b]0;x\x07\x1b[2J\x9b31m\u202e\u061c"

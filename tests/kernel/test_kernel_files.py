@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -338,6 +338,16 @@ def test_a_lock_is_freed_by_an_error_and_never_taken_through_a_link(lock: Path, 
     with pytest.raises(OSError, match="symbolic links"), hold_lock(tmp_path / "planted", "me"):
         pass
     assert (tmp_path / "victim").read_bytes() == OLD
+
+
+@pytest.mark.parametrize(("make", "why"), [(os.mkfifo, "not a regular file"), (os.mkdir, "directory")])
+def test_what_is_no_file_is_no_lock(lock: Path, make: Callable[[Path], None], why: str) -> None:
+    """A pipe is not waited for: nobody may ever write into it."""
+    make(lock)
+    with pytest.raises(OSError, match=rf"(?i)\b{why}"), hold_lock(lock, "me"):
+        pass
+    with pytest.raises(OSError, match=why):
+        is_held(lock)
 
 
 def test_a_lock_that_is_let_go_is_free_whatever_the_disk_says(tmp_path: Path, disk: Disk) -> None:
