@@ -10,7 +10,6 @@ from typing import Any
 
 from pipeline.kernel.clock import iso
 from pipeline.kernel.errors import KlingBatchError, MachineError
-from pipeline.kernel.usd import format_usd
 from pipeline.looking.view import look, row_of
 
 UNREADABLE = "damaged"
@@ -41,11 +40,7 @@ def rows_of(folders: Sequence[Path], now_us: int) -> list[Mapping[str, Any]]:
 def _rows(folders: Sequence[Path], now_us: int) -> Iterator[Mapping[str, Any]]:
     for folder in folders:
         try:
-            seen = look(folder, now_us)
-            books = seen.state.books
-            # At rest nobody waits for an answer, so what is reserved then is in doubt, as in a summary.
-            unknown = books.in_doubt if seen.is_held else books.in_doubt + books.reserved
-            yield {**row_of(seen), "in_doubt_usd": format_usd(unknown)}
+            yield row_of(look(folder, now_us))
         except (KlingBatchError, OSError) as error:
             yield _damaged(folder, error)
 

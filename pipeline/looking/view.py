@@ -350,7 +350,7 @@ def standing(seen: Look) -> str:
 def row_of(seen: Look) -> Mapping[str, Any]:
     """A run directory as a line of the list of all."""
     summary = seen.summary()
-    kept = ("stored", "jobs", "failed", "in_doubt", "posted_usd", "cap_usd")
+    kept = ("stored", "jobs", "failed", "in_doubt", "posted_usd", "in_doubt_usd", "cap_usd")
     return {
         "name": seen.folder.name,
         "directory": str(seen.folder),
