@@ -170,6 +170,16 @@ class RunContext:
         if self.pace.is_open:
             self.pace.pause(self.gateway.lost(self.clock.monotonic_s()))
 
+    @property
+    def why_paused(self) -> str:
+        """Why all calls wait, in few words; empty where nothing is known to be the matter."""
+        reasons = (
+            (self.connection, "no connection"),
+            (self.throttle, "the provider answers 429"),
+            (self.gateway, "the provider does not answer"),
+        )
+        return next((why for outage, why in reasons if outage.goes_on), "")
+
     async def pause(self, seconds: float) -> None:
         """Wait, unless the run is being left."""
         await self.stopping.unless_leaving(self.clock.sleep(seconds))

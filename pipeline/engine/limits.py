@@ -384,6 +384,11 @@ class Outage:
         self._failures += 1
         return min(self._retry.max_delay_s, self._retry.base_delay_s * 2.0 ** min(self._failures, 30))
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether no answer has come since the last that could not be had."""
+        return self._failures > 0
+
     def lasted_s(self, now_s: float) -> float:
         """How long it has lasted, in seconds; 0 while all is well."""
         return now_s - self._lost_at_s if self._failures else 0.0

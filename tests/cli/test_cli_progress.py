@@ -41,7 +41,8 @@ class Night:
         self.state, self.at_us, self.stopping = State(), NOW_US, Stopping()
         self.pace = SimpleNamespace(is_open=True, per_minute=50.0)
         self.slots = SimpleNamespace(in_flight=34)
-        context: Any = SimpleNamespace(
+        self.context: Any = SimpleNamespace(
+            why_paused="",
             ledger=SimpleNamespace(state=self.state),
             clock=SimpleNamespace(now_us=lambda: self.at_us),
             settings=EngineSettings(Bounds(cap=100_000_000), limits=Limits(max_in_flight=40)),
@@ -50,7 +51,7 @@ class Night:
             slots=self.slots,
             stopping=self.stopping,
         )
-        self.live = LiveRun(context, [], frozenset(JOBS), 0, to_start=60)
+        self.live = LiveRun(self.context, [], frozenset(JOBS), 0, to_start=60)
 
     def tell(self, shown: Progress, job: int, *kinds: str, later_s: float = 0.0) -> None:
         self.at_us += round(later_s * 1e6)
@@ -199,12 +200,12 @@ async def test_a_log_has_plain_lines(monkeypatch: pytest.MonkeyPatch, capsys: py
     night = Night()
     with Progress(shown=True) as shown:
         await played(night, shown)
-        night.pace.is_open = False
+        night.pace.is_open, night.context.why_paused = False, "no connection"
         await asyncio.sleep(0.05)
     first = capsys.readouterr().err.splitlines()[0]
     assert first == (
         "6/60 done, 5/60 stored, 1 failed, about 10 min left, $8.75 of $100.00, "
-        "34 of 40 in flight, the oldest for 4 min (5 min is usual), all calls wait"
+        "34 of 40 in flight, the oldest for 4 min (5 min is usual), all calls wait: no connection"
     )
 
 

@@ -78,8 +78,10 @@ def test_a_network_that_is_gone_ends_a_run_that_looks_after_its_floor(
         monkeypatch.setattr(Client, "credits", no_answer)
         async with Night(tmp_path) as night:
             config = night.config(budget__stop_below_credits_usd="5.00")
-            result = await ended(night.run(campaign(tmp_path, 3), config), HOUR_S / 2)
+            lives = list[LiveRun]()
+            result = await ended(night.run(campaign(tmp_path, 3), config, AtStart(lives.append)), HOUR_S / 2)
             assert (result.exit_code, result.summary["stopped_by"]) == (6, "machine")
+            assert lives[0].context.why_paused == "no connection"
 
     play(main())
 
