@@ -306,9 +306,9 @@ def prepare(
         from pipeline.mirror.mirror import refresh
 
         refresh(folder, address)
-    check_folder(folder, campaign)
     known = read_ledger(folder)
     state = known.state
+    check_folder(folder, campaign)
     check_provider(state, said, folder)
     check_part(folder, campaign, state)
     check_ids(folder, campaign, state)

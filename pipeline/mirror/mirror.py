@@ -323,13 +323,19 @@ class Mirror:
         Raises:
             RunDirectoryError: what is here is damaged, and does not have all that is there.
         """
+        has_all = bool(there) and all((self._ledger / str(name)).exists() for name in there)
         try:
-            return list_segments(self._ledger)[0]
+            kept, replaced = list_segments(self._ledger)
         except RunDirectoryError:
-            if not there or not all((self._ledger / str(name)).exists() for name in there):
+            if not has_all:
                 raise
-            self._keep_only(there)
-            return list_segments(self._ledger)[0]
+        else:
+            # No merge makes a segment with the range of one that it replaces.
+            ranges = {(name.first, name.last) for name in kept}
+            if not has_all or ranges.isdisjoint((name.first, name.last) for name in replaced):
+                return kept
+        self._keep_only(there)
+        return list_segments(self._ledger)[0]
 
     def _keep_only(self, names: list[SegmentName]) -> None:
         """Remove all other segments from the disk, and the note of which was the newest of them first."""

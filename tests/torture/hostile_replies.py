@@ -551,8 +551,8 @@ COSTS: dict[str, tuple[object, int]] = {
     "hex": ("0x3", QUOTE),
     "exponent-as-text": ("1e3", QUOTE),
     "nan-as-text": ("NaN", QUOTE),
-    "as-text": ("3.50", 3_500_000),
-    "padded": (" 3.50 ", 3_500_000),
+    "as-text": ("1.50", 1_500_000),
+    "padded": (" 1.50 ", 1_500_000),
     "long-but-exact": (Raw("1.750000000000000000000"), QUOTE),
 }
 
