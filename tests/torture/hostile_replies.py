@@ -551,13 +551,15 @@ COSTS: dict[str, tuple[object, int]] = {
     "hex": ("0x3", QUOTE),
     "exponent-as-text": ("1e3", QUOTE),
     "nan-as-text": ("NaN", QUOTE),
-    "as-text": ("1.50", 1_500_000),
-    "padded": (" 1.50 ", 1_500_000),
+    "as-text": ("1.75", QUOTE),
+    "padded": (" 1.75 ", QUOTE),
     "long-but-exact": (Raw("1.750000000000000000000"), QUOTE),
 }
 
 
 def _costs() -> Iterator[Reply]:
+    # One above the quote is held against the history, which knows better.
+    yield Reply("cost:above", partial(_cost, "3.50"), ("result",), cost_microusd=QUOTE)
     for name, (value, expected) in COSTS.items():
         yield Reply(f"cost:{name}", partial(_cost, value), ("result",), cost_microusd=expected)
         # The history's word is only taken where the request's own is missing; nobody's word means the quote.
