@@ -151,7 +151,7 @@ def make_plan(
     of_kind = dict(zip(kinds, jobs, strict=True))
     keys = list(map({kind: job.price_key for kind, job in of_kind.items()}.__getitem__, kinds))
     listed = {job.price_key: price(job) for job in of_kind.values()}
-    quotes = {key: state.books.quote(amount) for key, amount in listed.items()}
+    quotes = {key: state.books.quote(amount, key) for key, amount in listed.items()}
     costs = [quotes[key] for key in itertools.compress(keys, is_to_do)]
     free = state.books.free(cap)
     fits = _under_the_cap(costs, free, limit)

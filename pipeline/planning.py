@@ -28,7 +28,7 @@ def changes_since(folder: Path, campaign: Campaign, config: Config, state: State
         return NO_DIFFERENCE
     before = load_keys(folder)
     price = price_of(config)
-    return difference(before, campaign.entries, state, lambda job: state.books.quote(price(job)))
+    return difference(before, campaign.entries, state, lambda job: state.books.quote(price(job), job.price_key))
 
 
 def write_expansion(
@@ -51,7 +51,7 @@ def write_expansion(
         chosen_entries(campaign, options.ids),
         state,
         starts={job.job_id: (number, fit) for number, (job, fit) in places},
-        price=lambda job: state.books.quote(price(job)),
+        price=lambda job: state.books.quote(price(job), job.price_key),
         live=live,
     )
     try:

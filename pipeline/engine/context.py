@@ -97,7 +97,7 @@ class RunContext:
 
     def quote(self, job: Job) -> MicroUsd:
         """The most that a job may cost: its list price, or what the provider was seen to charge above it."""
-        return self.ledger.state.books.quote(self.price(job))
+        return self.ledger.state.books.quote(self.price(job), job.price_key)
 
     @property
     def free(self) -> int:

@@ -78,8 +78,8 @@ class Queue:
         self._order = itertools.count()
         self._places: dict[str, int] = {}
         """The place of each job that was taken and may be put back: one whose image may have to be uploaded first."""
-        self._ready: dict[int, list[tuple[int, Job]]] = {}
-        """By price: a heap of places and jobs."""
+        self._ready: dict[tuple[int, str], list[tuple[int, Job]]] = {}
+        """By price, and by which one it is: a heap of places and jobs."""
         self._later: list[tuple[float, int, Job]] = []
         for job in jobs:
             self.add(job)
@@ -93,10 +93,17 @@ class Queue:
 
     def put_back(self, job: Job) -> None:
         """Give a job that was taken its place back, before all that stood behind it; else the last one."""
-        self._put(self._places.pop(job.job_id, next(self._order)), job)
+        place = self._places.pop(job.job_id, None)
+        if place is None:
+            self.add(job)
+        else:
+            self._put(place, job)
 
     def _put(self, order: int, job: Job) -> None:
-        heapq.heappush(self._ready.setdefault(self._run.price(job), []), (order, job))
+        heapq.heappush(self._ready.setdefault(self._price(job), []), (order, job))
+
+    def _price(self, job: Job) -> tuple[int, str]:
+        return self._run.price(job), job.price_key
 
     def __len__(self) -> int:
         return len(self._later) + sum(map(len, self._ready.values()))
@@ -105,12 +112,12 @@ class Queue:
         """The first job whose quote fits into `free`; None if there is none."""
         self._bring_due()
         books = self._run.ledger.state.books
-        fitting = [(jobs[0][0], price) for price, jobs in self._ready.items() if jobs and books.quote(price) <= free]
+        fitting = [(jobs[0][0], price) for price, jobs in self._ready.items() if jobs and books.quote(*price) <= free]
         return self._ready[min(fitting)[1]][0][1] if fitting else None
 
     def take(self, job: Job) -> None:
         """Remove the job that `first` has named."""
-        place, taken = heapq.heappop(self._ready[self._run.price(job)])
+        place, taken = heapq.heappop(self._ready[self._price(job)])
         assert taken is job, "only the first job of its price may be taken"
         if job.image is not None:
             self._places[job.job_id] = place

@@ -82,7 +82,9 @@ class Stopping:
             self.message = message
         self.changed.set()
         while self._starting:  # each once: a task that is cancelled twice would take the second for a stranger's
-            self._starting.pop().cancel()
+            task = self._starting.pop()
+            if not _is_this(task):  # who learns of it by the very answer that it waited for goes on, and sees
+                task.cancel()
 
     def leave(self, reason: StopReason, message: str) -> None:
         """Wait for nothing more."""
@@ -120,6 +122,10 @@ class Stopping:
         """
         task = asyncio.current_task()
         assert task is not None
+        if self.is_stopping:
+            if asyncio.iscoroutine(waiting):
+                waiting.close()
+            raise LeavingError
         self._starting.add(task)
         try:
             return await waiting
@@ -154,3 +160,11 @@ class Stopping:
             raise
         finally:
             del self._waiting[task]
+
+
+def _is_this(task: asyncio.Task[Any]) -> bool:
+    """Whether it is this task that asks; a signal's handler, or another thread, is none."""
+    try:
+        return asyncio.current_task() is task
+    except RuntimeError:
+        return False

@@ -73,12 +73,14 @@ async def make(run: RunContext, job: Job | JobRecord) -> Outcome:
     if not isinstance(record, JobRecord):
         return record
     # All in one function, for thousands of jobs wait in it. From here on by the clock that nobody sets.
-    accepted_s, asked_s, at_once = run.clock.monotonic_s() - run.age_s(record), 0.0, record is job
+    began_s = run.clock.monotonic_s()
+    accepted_s, asked_s, at_once = began_s - run.age_s(record), 0.0, record is job
     while True:
         # Dies here: the next run asks on, by the recorded id.
         if not at_once:
             await run.polls.turn(record.job_id, accepted_s, asked_s)
-        match await look(run, record, run.clock.monotonic_s() - accepted_s, at_once=at_once):
+        now_s = run.clock.monotonic_s()
+        match await look(run, record, now_s - accepted_s, now_s - began_s, at_once=at_once):
             case Working():
                 asked_s, at_once = run.clock.monotonic_s() - accepted_s, False
             case Refused() as failure:
@@ -195,11 +197,12 @@ def _duration_s(finished: Finished, before_s: float, asked_s: float) -> float:
 
 
 async def look(
-    run: RunContext, record: JobRecord, age_s: float, *, at_once: bool
+    run: RunContext, record: JobRecord, age_s: float, waited_s: float, *, at_once: bool
 ) -> Finished | Refused | Expired | Working:
     """Ask once, and go on to the result or to the history where the answer points there.
 
     Args:
+        waited_s: for how long this run has asked after it.
         at_once: before anything else is sent; else whoever asks has waited for the turn already.
     """
     request_id = record.request_id
@@ -213,7 +216,7 @@ async def look(
         reply = await run.ask(lambda: run.provider.result(request_id), turn)
         if isinstance(reply, Refused) and _is_about_the_job(reply):
             # Done, says the one, and failed, says the other: only the history may free its money.
-            return await look_in_history(run, record, age_s, expired=age_s > SPURIOUS_404_S)
+            return await look_in_history(run, record, age_s, waited_s, expired=age_s > SPURIOUS_404_S)
     match reply:
         case Finished():
             return reply
@@ -223,9 +226,9 @@ async def look(
             # The key is good for nothing now: what runs is left to the run after the cure.
             raise LeavingError
         case Expired():
-            return await look_in_history(run, record, age_s, expired=age_s > SPURIOUS_404_S)
+            return await look_in_history(run, record, age_s, waited_s, expired=age_s > SPURIOUS_404_S)
         case _ if age_s > run.settings.polling.give_up_s:
-            ending = await look_in_history(run, record, age_s, expired=False)
+            ending = await look_in_history(run, record, age_s, waited_s, expired=False)
             if isinstance(ending, Working):
                 # Nobody knows yet, and this run has waited long enough: the next one asks again, by the same id.
                 raise LeavingError
@@ -240,9 +243,12 @@ def _is_about_the_job(refusal: Refused) -> bool:
 
 
 async def look_in_history(
-    run: RunContext, record: JobRecord, age_s: float, *, expired: bool
+    run: RunContext, record: JobRecord, age_s: float, waited_s: float, *, expired: bool
 ) -> Finished | Refused | Expired | Working:
     """Learn a request's end from the account's history, which knows it at any age.
+
+    Args:
+        waited_s: for how long this run has asked after it: a history that fails for a moment is asked again.
 
     Raises:
         LeavingError: the key is good for nothing there, or no end is known of a request that is far too old: the next
@@ -250,16 +256,17 @@ async def look_in_history(
     """
     request_id = record.request_id
     assert request_id is not None
+    give_up_s = run.settings.polling.give_up_s
     match await run.ask(lambda: run.provider.history_one(request_id)):
         case HistoryRow() as row:
-            ending = ending_of(row)
+            ending, has_waited = ending_of(row), True
         case Refused(error_class) if error_class.reaction is Reaction.STOP_ACCOUNT:
             raise LeavingError
         case Expired() if expired:
             return Expired()
         case _:
-            ending = Working()
-    if isinstance(ending, Working) and age_s > LONGEST_IN_HISTORY * run.settings.polling.give_up_s:
+            ending, has_waited = Working(), waited_s > give_up_s
+    if isinstance(ending, Working) and has_waited and age_s > LONGEST_IN_HISTORY * give_up_s:
         raise LeavingError
     return ending
 

@@ -28,8 +28,8 @@ class Books:
     in_doubt: int = 0
     above_quotes: int = 0
     """How much of `posted` the provider has charged beyond what was quoted."""
-    charged_above: dict[str | None, dict[int, int]] = field(default_factory=dict)
-    """By price key, for each quote that the provider has exceeded: the highest charge seen for it."""
+    charged_above: dict[str | None, int] = field(default_factory=dict)
+    """By price key: the highest charge seen above a quote. None has those of which the price key is not known."""
 
     @property
     def committed(self) -> MicroUsd:
@@ -40,13 +40,18 @@ class Books:
         """What may still be reserved under `cap`; never negative."""
         return MicroUsd(max(0, cap - self.committed))
 
-    def quote(self, price: int) -> MicroUsd:
+    def quote(self, price: int, price_key: str | None = None) -> MicroUsd:
         """The most that a job of list price `price` may cost, as far as this account's charges have shown.
 
-        It never falls. Each price key has a chain of its own: what short videos are raised to may be the list price of
-        long ones, and says nothing of what those cost.
+        It never falls. What is charged for short videos says nothing of long ones; what is not known to be of either
+        says it of both.
+
+        Args:
+            price_key: which price holds for the job; without it, any charge above a quote counts.
         """
-        return MicroUsd(max((_raised(price, chain) for chain in self.charged_above.values()), default=price))
+        seen = self.charged_above
+        charges = seen.values() if price_key is None else [seen.get(price_key, 0), seen.get(None, 0)]
+        return MicroUsd(max((price, *charges)))
 
     def reserve(self, quote: int) -> None:
         _require(quote > 0, "an unknown price is refused, never guessed at zero")
@@ -70,8 +75,7 @@ class Books:
         self.posted += cost
         if cost > quote:
             self.above_quotes += cost - quote
-            chain = self.charged_above.setdefault(price_key, {})
-            chain[quote] = max(cost, _raised(quote, chain))
+            self.charged_above[price_key] = max(cost, self.charged_above.get(price_key, 0))
 
     def void(self, quote: int, *, doubted: bool) -> None:
         _require(0 < quote <= (self.in_doubt if doubted else self.reserved), "a reservation ends once")
@@ -79,13 +83,6 @@ class Books:
             self.in_doubt -= quote
         else:
             self.reserved -= quote
-
-
-def _raised(price: int, chain: dict[int, int]) -> int:
-    """Where a chain ends for a price. Every charge noted is above its quote, so it only climbs, and ends."""
-    while price in chain:
-        price = chain[price]
-    return price
 
 
 def _require(holds: bool, why: str) -> None:

@@ -316,26 +316,26 @@ class Mirror:
                 self._newest = name
 
     def _here(self, there: list[SegmentName]) -> list[SegmentName]:
-        """The segments on the disk. Where a death has left two sets of them, those in the storage are what counts.
+        """The segments on the disk; none where a death has left two sets of them: then all that is there is fetched.
 
         Nothing was ever sent on the word of a segment that is not there.
 
         Raises:
-            RunDirectoryError: what is here is damaged, and does not have all that is there.
+            RunDirectoryError: what is here is damaged, and goes on beyond what is there, if anything is.
         """
-        has_all = bool(there) and all((self._ledger / str(name)).exists() for name in there)
+        found = {name for each in os.listdir(self._ledger) if (name := SegmentName.parse(each)) is not None}
+        is_covered = bool(there) and all(name.last <= there[-1].last for name in found)
         try:
             kept, replaced = list_segments(self._ledger)
         except RunDirectoryError:
-            if not has_all:
-                raise
-        else:
-            # No merge makes a segment with the range of one that it replaces.
-            ranges = {(name.first, name.last) for name in kept}
-            if not has_all or ranges.isdisjoint((name.first, name.last) for name in replaced):
-                return kept
-        self._keep_only(there)
-        return list_segments(self._ledger)[0]
+            if is_covered:
+                return []
+            raise
+        # No merge makes a segment with the range of one that it replaces.
+        ranges = {(name.first, name.last) for name in kept}
+        if is_covered and not ranges.isdisjoint((name.first, name.last) for name in replaced):
+            return []
+        return kept
 
     def _keep_only(self, names: list[SegmentName]) -> None:
         """Remove all other segments from the disk, and the note of which was the newest of them first."""
@@ -444,10 +444,22 @@ class Mirror:
                 self.fetch(name, path, sha256)
 
     def _sweep(self) -> None:
-        """Remove segments that came after the place was ours, and not by us: late ones of who held it before."""
+        """Have what is there be what this process has brought or found.
+
+        What came since, and not from here, came too late, from who held the place before; who slept for long enough may
+        even have removed what it had merged.
+        """
         with self._changing:
-            for name in _segments(self._objects.names("ledger")) - self._there:
-                self._objects.remove(f"ledger/{name}")
+            listed = _segments(self._objects.names("ledger"))
+            # Between the look and what follows from it, nobody else may have taken the place.
+            self._beat()
+            for name in self._there - listed:
+                if (self._ledger / str(name)).exists():
+                    self._objects.write(f"ledger/{name}", self._whole(name))
+            lost = [name for name in self._there - listed if not (self._ledger / str(name)).exists()]
+            for name in listed - self._there:
+                if not any(name.first <= each.first and each.last <= name.last for each in lost):
+                    self._objects.remove(f"ledger/{name}")
 
     def _whole(self, name: SegmentName) -> bytes:
         """The bytes of a segment here. One that is not as it was written must not take the place of what is good.

@@ -201,8 +201,9 @@ async def _make_jobs(context: RunContext, left: Sequence[Job], options: RunOptio
     allowed = startable[: options.limit]
     on_their_way = [job for job in left if may_come_back(state, job)]
     if options.limit is not None:
-        # One that turns out to need another attempt is a start like any other.
-        on_their_way = on_their_way[: options.limit - len(allowed)]
+        # One that turns out to need another attempt is a start like any other, but for a canary, which all wait for.
+        others = [job for job in on_their_way if job.job_id not in tried.under_way][: options.limit - len(allowed)]
+        on_their_way = [job for job in on_their_way if job.job_id in tried.under_way] + others
     canary = tried.canary(options.limit, needs_approval=options.canary_approve)
     dispatcher = Dispatcher(context, {job.job_id: job for job in [*allowed, *on_their_way]}, canary)
     try:

@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 import pytest
 from nights import AtStart, Night, now_s, play
-from support import campaign
+from support import campaign, durable_state
 
 from pipeline.engine.dispatcher import Dispatcher
 from pipeline.jobs import Job
@@ -86,7 +86,9 @@ def test_a_network_that_is_gone_ends_a_run_that_looks_after_its_floor(
     play(main())
 
 
-@pytest.mark.parametrize("since_s", [0.0, 1.0], ids=["before the account is asked", "before the first start"])
+@pytest.mark.parametrize(
+    "since_s", [-1.0, 0.0, 1.0], ids=["before anything", "before the account is asked", "before the first start"]
+)
 @pytest.mark.parametrize(("stop", "code", "after_s"), [("deadline", 3, 400.0), ("interrupt", 130, 11.0)])
 def test_no_pause_of_all_calls_keeps_a_run_from_its_end(
     tmp_path: Path, stop: str, code: int, after_s: float, since_s: float
@@ -96,9 +98,11 @@ def test_no_pause_of_all_calls_keeps_a_run_from_its_end(
     async def main() -> None:
         def quiet(live: LiveRun) -> None:
             asyncio.get_running_loop().call_later(since_s, live.context.pace.pause, 10 * HOUR_S)
-            if not since_s:
+            if since_s <= 0:
                 live.context.pace.pause(10 * HOUR_S)
-            if stop == "interrupt":
+            if stop == "interrupt" and since_s < 0:
+                live.context.stopping.interrupt()
+            elif stop == "interrupt":
                 asyncio.get_running_loop().call_later(10.0, live.context.stopping.interrupt)
 
         async with Night(tmp_path) as night:
@@ -107,6 +111,74 @@ def test_no_pause_of_all_calls_keeps_a_run_from_its_end(
             result = await ended(night.run(campaign(tmp_path, 3), config, AtStart(quiet)), HOUR_S)
             assert (result.exit_code, night.posts()) == (code, 0)
             assert now_s() - began_s <= after_s
+
+    play(main())
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [(Refused(ErrorClass.FORBIDDEN, "bad key", 401), 4), (Refused(ErrorClass.NOT_SENT, "no connection", 0), 6)],
+    ids=["a key that is refused", "no network at all"],
+)
+def test_what_the_question_about_the_account_finds_ends_a_run_in_order(
+    tmp_path: Path, said: Refused, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who waits for that very answer is the one that it stops: with an exit code, a last event and a report."""
+
+    async def answer(_: Client, *_asked: Any) -> Refused:
+        return said
+
+    async def main() -> None:
+        monkeypatch.setattr(Client, "credits", answer)
+        monkeypatch.setattr(Client, "submit", answer)
+        async with Night(tmp_path) as night:
+            result = await ended(night.run(campaign(tmp_path, 2)), HOUR_S)
+            assert (result.exit_code, night.posts()) == (code, 0)
+            assert durable_state(night.folder).runs[-1].outcome["exit_code"] == code
+
+    play(main())
+
+
+def test_a_history_that_fails_for_a_moment_leaves_nothing_to_the_next_run(tmp_path: Path) -> None:
+    """Of a run that was left three hours ago, all records have expired; the first three questions have no answer."""
+
+    async def main() -> None:
+        async with Night(tmp_path, sigma=0.0, mean_s=300.0) as night:
+            made, real, asked = campaign(tmp_path, 5), Client.history_one, list[str]()
+
+            def leave(live: LiveRun) -> None:
+                for _ in range(2):
+                    asyncio.get_running_loop().call_later(100.0, live.context.stopping.interrupt)
+
+            await night.run(made, watcher=AtStart(leave))
+            await asyncio.sleep(3 * HOUR_S)
+
+            async def history_one(client: Client, request_id: str) -> Any:
+                asked.append(request_id)
+                return Unavailable("HTTP 503", 503) if len(asked) <= 3 else await real(client, request_id)
+
+            with patch.object(Client, "history_one", history_one):
+                result = await ended(night.run(made), HOUR_S)
+            assert (result.exit_code, result.summary["stored"]) == (0, 5)
+
+    play(main())
+
+
+def test_a_limit_leaves_a_canary_its_tries(tmp_path: Path) -> None:
+    """All others wait for it: cut off by the limit, it would let nobody start."""
+
+    async def main() -> None:
+        faults: dict[str, Any] = {"faults": {"gen_failed": 1.0}, "fault_limit": {"gen_failed": 1}}
+        async with Night(tmp_path, sigma=0.0, mean_s=300.0, **faults) as night:
+
+            def leave(live: LiveRun) -> None:
+                for _ in range(2):
+                    asyncio.get_running_loop().call_later(100.0, live.context.stopping.interrupt)
+
+            made, config = campaign(tmp_path, 6), night.config(canary__jobs="1")
+            await night.run(made, config, AtStart(leave))
+            result = await ended(night.run(made, config, limit=3), 2 * HOUR_S)
+            assert (result.summary["stopped_by"], result.summary["stored"]) == ("limit", 4)
 
     play(main())
 

@@ -346,9 +346,9 @@ def test_a_charge_above_its_quote_says_nothing_of_another_length() -> None:
     """Twice the price of 5 s is the list price of 10 s: what those are charged above it is no price of 5 s."""
     five, ten = QUOTE, 2 * QUOTE
     books = state_of([*charged("a", 5, five, ten), *charged("b", 10, ten, 2 * ten)]).books
-    assert (books.quote(five), books.quote(ten)) == (ten, 2 * ten)
+    assert (books.quote(five, "5"), books.quote(ten, "10")) == (ten, 2 * ten)
     books = state_of([*charged("a", 10, ten, 2 * ten), *charged("b", 5, five, ten), *charged("c", 5, ten, 9)]).books
-    assert (books.quote(five), books.quote(ten)) == (ten, 2 * ten), "in whichever order they come"
+    assert (books.quote(five, "5"), books.quote(ten, "10")) == (ten, 2 * ten), "in whichever order they come"
 
 
 def test_a_length_that_is_charged_ever_more_is_quoted_ever_more() -> None:

@@ -59,7 +59,7 @@ def lived(*lives: tuple[Job, list[EventKind]]) -> State:
 def test_a_price_that_the_provider_has_exceeded_is_explained() -> None:
     """Else nobody knows why a plan costs twice as much as the day before."""
     state = lived((job("a"), BOUGHT))
-    state.books.charged_above = {"5": {FIVE: TEN}}
+    state.books.charged_above = {"5": TEN}
     dear = plan([job("b"), job("c", 10)], state)
     assert [(line.price, line.listed) for line in dear.lines] == [(TEN, FIVE), (TEN, TEN)]
     said = "Charges above the price were seen here: $3.50 is set aside for a job of 5 s, whose price is $1.75."

@@ -88,6 +88,6 @@ def check_nothing_fits(world: World) -> bool:
         for job in world.campaign.jobs
         if job.job_id not in state.jobs or state.jobs[job.job_id].state is JobState.VOIDED
     ]
-    cheapest = min(state.books.quote(PRICES[int(job.params["duration"])]) for job in left)
+    cheapest = min(state.books.quote(PRICES[int(job.params["duration"])], job.price_key) for job in left)
     assert micro(summary["free_usd"]) < cheapest, f"{summary['free_usd']} is free, and a job costs {cheapest}"
     return True
