@@ -90,7 +90,7 @@ class Prepared:
         """
         from pipeline.runner.choice import plan_run
 
-        return plan_run(self.campaign, self.config, self.state, self.options, live=self._is_held())
+        return plan_run(self.campaign, self.config, self.state, self.options, live=self._is_live())
 
     def changes(self) -> Difference | None:
         """What became of the manifest since the directory's last run; None if there was none.
@@ -130,13 +130,14 @@ class Prepared:
 
         path = Path(path)
         check_table(path)
-        write_expansion(path, self.campaign, self.config, plan, self.state, self.options, live=self._is_held())
+        write_expansion(path, self.campaign, self.config, plan, self.state, self.options, live=self._is_live())
 
-    def _is_held(self) -> bool:
-        """Whether a run holds the directory now."""
+    def _is_live(self) -> bool:
+        """Whether a run goes on in the directory now; another verb that holds it awaits no answer."""
         from pipeline.ledger.lock import lock_holder
+        from pipeline.looking.view import run_of
 
-        return lock_holder(self.folder / "ledger") is not None
+        return run_of(self.state, lock_holder(self.folder / "ledger")) is not None
 
     def secrets(self) -> tuple[str, str]:
         """What no screen may show: a live run's key and the webhook's address, each empty where there is none.

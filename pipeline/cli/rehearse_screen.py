@@ -45,8 +45,8 @@ def _numbers(night: Night) -> list[list[str]]:
     summary = night.result.summary
     rows = [["makespan", duration(night.makespan_s)]]
     if night.stored_before or night.posted_before_microusd:
-        before = f"{count(night.stored_before, 'job')}, {dollars(night.posted_before_microusd)} posted"
-        rows.append(["stored before", before])
+        rows.append(["stored before", count(night.stored_before, "job")])
+        rows.append(["posted before", f"{dollars(night.posted_before_microusd)}, by all runs here"])
     rows += [
         ["stored", f"{count(night.stored, 'job')}, {night.stored_per_hour:,.1f} an hour"],
         ["cost", dollars(night.spent_microusd)],

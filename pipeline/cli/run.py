@@ -130,19 +130,20 @@ def run(
     campaign, folder = prepared.campaign, str(prepared.folder)
     with working(f"Looking at {folder}", shown=not no_progress):
         made = prepared.plan()
+    is_shown = True
     if not json:
         for warning in campaign.warnings:
             say_if_possible(f"Warning: {printable(str(warning))}")
         changes, now_us, live = _changes(prepared), SystemClock().now_us(), settings.is_live
         tried = prepared.canary()
         address = prepared.address
-        say_if_possible(
+        is_shown = say_if_possible(
             plan_screen(
                 campaign.name, made, folder, live=live, changes=changes, canary=tried, now_us=now_us, address=address
             )
         )
         say_if_possible()
-    _ask_before_spending(settings, yes=yes, json=json, anything=made.may_spend)
+    _ask_before_spending(settings, yes=yes, json=json, anything=made.may_spend, is_shown=is_shown)
 
     def go(prepared: Prepared) -> RunResult:
         with Progress(shown=not no_progress) as progress:
@@ -184,7 +185,7 @@ def _changes(prepared: Prepared) -> Difference | None:
         return None
 
 
-def _ask_before_spending(config: Config, *, yes: bool, json: bool, anything: bool) -> None:
+def _ask_before_spending(config: Config, *, yes: bool, json: bool, anything: bool, is_shown: bool) -> None:
     """A live run spends only after a yes: from a person who has seen the plan, or from the command line."""
     from pipeline.kernel.errors import InputError
 
@@ -194,8 +195,11 @@ def _ask_before_spending(config: Config, *, yes: bool, json: bool, anything: boo
         raise InputError("a live run with --json asks nobody, so it needs --yes. Nothing was sent.")
     if not sys.stdin.isatty():
         raise InputError("a live run without a terminal needs --yes. Nothing was sent.")
+    if not is_shown:
+        raise InputError("a live run of which nobody can see the plan needs --yes. Nothing was sent.")
     try:
-        confirmed = click.confirm("Real money will be spent. Go on?")
+        # Where errors go, for what the plan goes to may be a pipe: nobody would see what they agree to.
+        confirmed = click.confirm("Real money will be spent. Go on?", err=True)
     except click.Abort:
         say_if_possible()
         confirmed = False
@@ -208,10 +212,11 @@ def _approved(folder: str, tried: Trial, plan: Plan) -> bool:
     if not plan.allowed:
         return False
     rows = [[printable(f"{folder}/{record.path}"), dollars(record.cost_microusd)] for record in tried.proven]
-    say_if_possible(f"The canary is stored:\n{table(rows, right=frozenset({1}))}")
+    if not say_if_possible(f"The canary is stored:\n{table(rows, right=frozenset({1}))}"):
+        return False
     others = f"the other {count(plan.allowed, 'job')}" if plan.allowed > 1 else "the other job"
     try:
-        return click.confirm(f"Go on with {others} for at most {dollars(plan.allowed_cost)}?")
+        return click.confirm(f"Go on with {others} for at most {dollars(plan.allowed_cost)}?", err=True)
     except click.Abort:
         say_if_possible()
         return False

@@ -58,12 +58,14 @@ def say_raw(text: str) -> None:
         hush()
 
 
-def say_if_possible(text: str = "") -> None:
-    """Print a line beside work that is to be done whether or not anybody can be told of it."""
+def say_if_possible(text: str = "") -> bool:
+    """Print a line beside work that is to be done whether or not anybody can be told of it; returns whether it was."""
     try:
-        say(text)
+        click.echo(text)
     except OSError:
         hush()
+        return False
+    return True
 
 
 def say_json(value: object) -> None:

@@ -49,6 +49,8 @@ _OURS = re.compile(
 )
 """Whatever a list says, nothing but such a file is ever deleted."""
 
+_SHARD = re.compile(r"clips-[0-9]{6}\.tar")
+
 _TEMPORARY = re.compile(rf"{re.escape(TEMPORARY_PREFIX)}[0-9a-f]{{12}}{re.escape(TEMPORARY_SUFFIX)}")
 
 _MAX_LIST = 2**28
@@ -164,12 +166,13 @@ def _copy(source: Source, folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def open_place(path: Path, folder: str | None, names: Iterable[str]) -> Iterator[Place]:
+def open_place(path: Path, folder: str | None, names: Iterable[str], most_shards: int = 0) -> Iterator[Place]:
     """The folder at `path`, made if it is not there, and held for the block.
 
     Args:
         folder: the one of `FOLDERS` that the export needs.
         names: the files that it is going to write; what it may write besides, it has to claim.
+        most_shards: about so many shards may be among these: a file of such a name is refused before anything is done.
 
     Raises:
         InputError: it is a file, it holds what is not ours, one of its files is not ours and has such a name, or
@@ -177,10 +180,12 @@ def open_place(path: Path, folder: str | None, names: Iterable[str]) -> Iterator
         OSError: the disk refused.
     """
     _refuse_a_file(path)
+    if folder is not None and (path / folder).exists() and not (path / folder).is_dir():
+        raise not_ours(path / folder, "Nothing was exported")
     make_folder(path)
     try:
         with hold_folder(path):
-            theirs = _begin(path, names)
+            theirs = _begin(path, names, most_shards)
             if folder is not None:
                 make_folder(path / folder)
             yield Place(path, theirs)
@@ -195,7 +200,7 @@ def _refuse_a_file(path: Path) -> None:
         raise InputError(f"{path} is a file; name a new or an empty folder. Nothing was exported.")
 
 
-def _begin(path: Path, names: Iterable[str]) -> frozenset[str]:
+def _begin(path: Path, names: Iterable[str], most_shards: int) -> frozenset[str]:
     """Make the folder ours and incomplete; returns the names of what is not ours in it.
 
     From here on nobody takes it for an export that is whole.
@@ -212,7 +217,12 @@ def _begin(path: Path, names: Iterable[str]) -> frozenset[str]:
             raise InputError(f"{folder} is a link, and nothing is written through a link. Nothing was exported.")
     may_be_ours, names = _listed(path / SUMS) | _listed(path / BEGUN), set(names)
     theirs = _found(path) - may_be_ours
-    taken = min(theirs & names, default=None)
+    taken = min((name for name in theirs if name in names or _is_shard(name, most_shards)), default=None)
+    if taken is not None and not may_be_ours:
+        raise InputError(
+            f"{path / SUMS} does not say which files are the export's: restore it, or name another folder. "
+            "Nothing was exported."
+        )
     if taken is not None:
         raise not_ours(path / taken, "Nothing was exported")
     for folder in folders:
@@ -222,6 +232,11 @@ def _begin(path: Path, names: Iterable[str]) -> frozenset[str]:
         (path / MARKER).unlink()
         fsync_folder(path)
     return theirs
+
+
+def _is_shard(name: str, most: int) -> bool:
+    """Whether it is the name of one of the first shards."""
+    return _SHARD.fullmatch(name) is not None and int(name[6:12]) < most
 
 
 def _found(path: Path) -> frozenset[str]:
@@ -271,5 +286,6 @@ def _listed(path: Path) -> set[str]:
         text = (read_regular_file(path, _MAX_LIST) or b"").decode("utf-8", "replace")
     except OSError:
         return set()
-    names = (line.rpartition("  ")[2] for line in text.split("\n"))
+    # `sha256sum --binary` has a star before a name.
+    names = (line.rpartition("  ")[2].rpartition(" *")[2] for line in text.split("\n"))
     return {name for name in names if _OURS.fullmatch(name)}

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from pipeline.dataset import rows as described
 from pipeline.dataset.card import NO_LICENSE, Facts, LeftOut, card, total
-from pipeline.dataset.clips import Choice, Clip, choose, parse_conditions, table_of
+from pipeline.dataset.clips import Choice, Clip, Clips, choose, parse_conditions, table_of
 from pipeline.dataset.place import Place, open_place
 from pipeline.dataset.remote import Store
 from pipeline.dataset.shards import Shards
@@ -134,7 +134,8 @@ def export(folder: Path, lines: Sequence[Line], state: State, to: Path, asked: A
         which = "for which every --where is true" if conditions and choice.passed_over else "in it yet"
         raise InputError(f"{folder} has no stored video {which}. Nothing was exported.")
     try:
-        with open_place(to, _FOLDER.get(asked.format), _names(choice.clips, asked.format)) as place:
+        names, shards = _names(choice.clips, asked.format), _most_shards(choice.clips, asked)
+        with open_place(to, _FOLDER.get(asked.format), names, shards) as place:
             return _fill(folder, place, choice, state, asked)
     except OSError as error:
         if error.errno == errno.ELOOP:
@@ -193,6 +194,13 @@ def _names(clips: Iterable[Clip], form: str) -> list[str]:
     if form == "webdataset":
         return ["README.md"]
     return ["README.md", _TABLE[form][0], *(f"{_FOLDER[form]}/{clip.stem}.mp4" for clip in clips)]
+
+
+def _most_shards(clips: Clips, asked: Asked) -> int:
+    """About how many shards there may be, no fewer: any two that follow each other have more than one can take."""
+    if asked.format != "webdataset":
+        return 0
+    return min(len(clips), 1 + 2 * int(total(clips.facts["bytes"])) // asked.shard_bytes)
 
 
 def _fill(folder: Path, place: Place, choice: Choice, state: State, asked: Asked) -> Exported:

@@ -83,10 +83,7 @@ class Look:
     @property
     def run(self) -> RunRecord | None:
         """The run that is going on; None at rest, and where another verb holds the directory."""
-        if self.holder is None or not self.state.runs or self.state.runs[-1].ended_us is not None:
-            return None
-        last, since = self.state.runs[-1], self.holder["since"]
-        return last if since is None or since <= (iso(last.started_us) or "") else None
+        return run_of(self.state, self.holder)
 
     @property
     def is_live(self) -> bool:
@@ -279,6 +276,14 @@ class Look:
             "quote_microusd": record.quote_microusd,
             "error": record.error,
         }
+
+
+def run_of(state: State, holder: Mapping[str, Any] | None) -> RunRecord | None:
+    """The run that is going on, of a directory that `holder` has locked; None where it is another verb's."""
+    if holder is None or not state.runs or state.runs[-1].ended_us is not None:
+        return None
+    last, since = state.runs[-1], holder["since"]
+    return last if since is None or since <= (iso(last.started_us) or "") else None
 
 
 def affordable(state: State, cap_microusd: int, most: int) -> int:

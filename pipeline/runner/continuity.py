@@ -76,9 +76,11 @@ def check_folder(folder: Path, campaign: Campaign) -> None:
         RunDirectoryError: they are another's; or the ledger was taken away, and what it had paid for with it.
         InputError: it can be no run directory: a file is in its way, or it is the root of the disk.
     """
-    if folder.resolve() == Path(folder.anchor or "/"):
+    if os.path.realpath(folder) == os.path.realpath("/"):
         raise InputError(f"{folder} is the root of the disk: name a folder for the run (-o). Nothing was sent.")
-    there = next((path for path in (folder, *folder.parents) if path.exists()), None)
+    there = next((path for path in (folder, *folder.parents) if os.path.lexists(path)), None)
+    if there is not None and not os.path.exists(there):
+        raise InputError(f"{there} is a link that leads nowhere: name another run directory (-o). Nothing was sent.")
     if there is not None and not there.is_dir():
         raise InputError(f"{there} is a file, not a folder: name another run directory (-o). Nothing was sent.")
     ledger = folder / "ledger"

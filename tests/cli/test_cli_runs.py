@@ -587,7 +587,7 @@ def test_a_canary_goes_on_only_when_a_person_agrees(
     asked: list[str] = []
     answers = iter((False, True))
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr("click.confirm", lambda question: asked.append(question) or next(answers))
+    monkeypatch.setattr("click.confirm", lambda question, err: asked.append(question) or next(answers))
     refused = command(*arguments)
     assert (refused.code, "1 attempt," in refused.out) == (3, True)
     agreed = command(*arguments, "-n", "1")

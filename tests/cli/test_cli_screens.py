@@ -188,7 +188,7 @@ def test_a_person_who_says_no_is_heard(command: Command, manifest: str, monkeypa
     monkeypatch.setenv("SEGMIND_API_KEY", "SG_0123456789abcdef")
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
     asked = []
-    monkeypatch.setattr("click.confirm", lambda question: asked.append(question))
+    monkeypatch.setattr("click.confirm", lambda question, err: asked.append(question))
     ended = command("run", manifest, *LIVE, "--budget-usd", "9")
     assert (ended.code, asked) == (2, ["Real money will be spent. Go on?"])
     assert "for at most $5.25" in ended.out

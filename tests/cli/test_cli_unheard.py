@@ -59,6 +59,27 @@ def test_a_run_whose_words_find_no_room_is_made_all_the_same(tmp_path: Path, ful
     assert (ended.returncode, is_all_stored(tmp_path)) == (0, True)
 
 
+LIVE = "provider: {kind: segmind, base_url: 'http://127.0.0.1:9', api_key_env: A_KEY}\nbudget: {cap_usd: '9.00'}\n"
+
+
+def test_nobody_agrees_to_a_bill_that_they_cannot_see(
+    tmp_path: Path, no_reader: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A live run, its plan piped away, and a terminal at which somebody could say yes."""
+    (tmp_path / "live.yaml").write_text(LIVE)
+    monkeypatch.setenv("A_KEY", "SG_0123456789abcdef")
+    ours, theirs = os.openpty()
+    try:
+        os.write(ours, b"y\n")
+        live = ("run", "m.yaml", "--config", "live.yaml", "-o", "night")
+        ended = kling(tmp_path, *live, stdin=theirs, stdout=no_reader, stderr=subprocess.PIPE)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    said = b"kling-batch: a live run of which nobody can see the plan needs --yes. Nothing was sent.\n"
+    assert (ended.returncode, ended.stderr, (tmp_path / "night").exists()) == (2, said, False)
+
+
 def close(*descriptors: int) -> Callable[[], None]:
     return lambda: [os.close(descriptor) for descriptor in descriptors] and None
 

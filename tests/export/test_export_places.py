@@ -188,15 +188,37 @@ def test_a_file_of_somebody_else_is_not_written_over(exported: Export, tmp_path:
 def test_a_shard_that_would_be_written_over_a_file_of_somebody_else_is_refused(
     exported: Export, tmp_path: Path
 ) -> None:
-    """How many shards there will be shows as they are written: the export is not whole then, and goes on later."""
+    """Before the export that is there is touched."""
     folder = exported("webdataset").path
     mine = folder / "clips-000002.tar"
     mine.write_text("mine")
-    with pytest.raises(InputError, match=r"clips-000002.tar is your own.*The export is not whole"):
+    with pytest.raises(InputError, match=r"clips-000002.tar is your own.*Nothing was exported"):
         exported("webdataset", shard_bytes=1_000)
-    assert (mine.read_text(), (folder / MARKER).exists()) == ("mine", False)
+    assert (mine.read_text(), (folder / MARKER).exists()) == ("mine", True)
     mine.rename(tmp_path / "mine.tar")
     assert exported("webdataset", shard_bytes=1_000).shards == 4
+
+
+def test_an_export_that_lost_its_list_is_not_called_somebody_elses(exported: Export) -> None:
+    """Without the checksums nobody knows which files are its own. Those of `sha256sum --binary` are read as well."""
+    folder = exported("csv").path
+    sums = folder / "SHA256SUMS"
+    whole = sums.read_text()
+    sums.unlink()
+    with pytest.raises(InputError, match=r"SHA256SUMS does not say which files are the export's: restore it"):
+        exported("csv", folder)
+    sums.write_text(whole.replace("  ", " *"))
+    assert exported("csv", folder).clips == 4
+    assert sums.read_text() == whole
+
+
+def test_a_file_in_the_place_of_the_videos_is_refused(exported: Export) -> None:
+    """With what to do, and the export that is there stays whole."""
+    folder = exported("webdataset").path
+    (folder / "videos").write_text("mine")
+    with pytest.raises(InputError, match=r"videos is your own.*move it away.*Nothing was exported"):
+        exported("csv", folder)
+    assert (folder / MARKER).exists()
 
 
 @pytest.mark.parametrize("form", ["hf", "webdataset"])
