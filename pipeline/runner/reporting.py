@@ -18,8 +18,8 @@ from pipeline.looking.view import Look, look
 from pipeline.report.entries import Line, load_lines
 from pipeline.report.summary import is_complete, read_summary, says_the_same, write_summary
 
-LONGEST_WAIT_S = 30.0
-"""How long a report waits for another that is being written: one that hangs keeps no run from its end."""
+LONGEST_WAIT_S = 10.0
+"""How long a report waits for another that is being written: one that hangs keeps no run from its end for long."""
 
 MOST_ROUNDS = 3
 """How often a report is written at most, where a run has ended each time while it was being written."""
