@@ -14,7 +14,7 @@ import yaml
 from docs_support import DOCUMENTS, PAGES, ROOT, anchors, blocks, plain, read, table
 from mistakes import MISTAKES
 
-from pipeline.cli.app import VERBS, load_verb
+from pipeline.cli.app import VERBS, app, load_verb
 from pipeline.config import FLAGS, Config, dump_config, load_config
 from pipeline.engine import stopping
 from pipeline.engine.stopping import StopReason
@@ -257,8 +257,8 @@ OWN_OPTIONS = {
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_option_that_a_document_names_exists(document: str) -> None:
     """No verb's option is misspelt or promised."""
-    verbs = map(load_verb, VERBS)
-    known = {option for verb in verbs for parameter in verb.params for option in parameter.opts}
+    commands = [app, *map(load_verb, VERBS)]
+    known = {option for command in commands for parameter in command.params for option in parameter.opts}
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", read(document)))
     assert named - known <= OWN_OPTIONS | {"--disable-pip-version-check", "--check", "--dist"}
 
