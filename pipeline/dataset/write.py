@@ -197,7 +197,10 @@ def _names(clips: Iterable[Clip], form: str) -> list[str]:
 
 
 def _most_shards(clips: Clips, asked: Asked) -> int:
-    """About how many shards there may be, no fewer: any two that follow each other have more than one can take."""
+    """About how many shards there may be: any two that follow each other have more than one can take.
+
+    By the videos alone. What stands beside them may make some more, which are claimed as they come.
+    """
     if asked.format != "webdataset":
         return 0
     return min(len(clips), 1 + 2 * int(total(clips.facts["bytes"])) // asked.shard_bytes)

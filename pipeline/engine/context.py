@@ -104,6 +104,14 @@ class RunContext:
         """What may still be reserved under the cap, beside what is promised."""
         return self.ledger.state.books.free(self.settings.bounds.cap) - sum(self.promised.values())
 
+    @property
+    def time_to_start_s(self) -> float | None:
+        """How much later a job could start and be done by the deadline, in seconds. None: there is none."""
+        deadline_us = self.settings.bounds.deadline_us
+        if deadline_us is None:
+            return None
+        return (deadline_us - self.clock.now_us()) / 1e6 - self.settings.polling.expected_s
+
     def as_sent(self, job: Job) -> Job | None:
         """The job whose body is what the provider is sent; None while its start image is not uploaded."""
         if job.image is None:

@@ -226,15 +226,14 @@ class Dispatcher:
 
     def _bound_reached(self) -> tuple[StopReason, str] | None:
         """The user's bound that has been reached, if any."""
-        run, bounds = self.run, self.run.settings.bounds
+        run = self.run
         if run.breaker.has_tripped:
             return StopReason.FAILURE_RATE, f"{run.breaker}: see errors.csv before running again"
         if trouble := reason_to_stop(self.canary, run.ledger.state.jobs, self._workers):
             return StopReason.CANARY, trouble
-        if bounds.deadline_us is not None:
-            ends_us = run.clock.now_us() + run.settings.polling.expected_s * 1e6
-            if ends_us > bounds.deadline_us:
-                return StopReason.DEADLINE, "a job started now would not be done by the deadline"
+        time_s = run.time_to_start_s
+        if time_s is not None and time_s < 0:
+            return StopReason.DEADLINE, "a job started now would not be done by the deadline"
         return None
 
     def _brought_home(self) -> int:

@@ -148,7 +148,6 @@ class Mirror:
     def settle(self) -> None:
         """Follow the merges of the end. Trouble costs nothing but tidiness."""
         with contextlib.suppress(Exception):
-            self._beat()
             self._sweep()
             self._tidy()
             self._note_head()
@@ -323,7 +322,7 @@ class Mirror:
         Raises:
             RunDirectoryError: what is here is damaged, and goes on beyond what is there, if anything is.
         """
-        found = {name for each in os.listdir(self._ledger) if (name := SegmentName.parse(each)) is not None}
+        found = _segments(os.listdir(self._ledger))
         is_covered = bool(there) and all(name.last <= there[-1].last for name in found)
         try:
             kept, replaced = list_segments(self._ledger)
@@ -340,8 +339,7 @@ class Mirror:
     def _keep_only(self, names: list[SegmentName]) -> None:
         """Remove all other segments from the disk, and the note of which was the newest of them first."""
         (self._ledger / "_head").unlink(missing_ok=True)
-        found = {name for each in os.listdir(self._ledger) if (name := SegmentName.parse(each)) is not None}
-        remove_segments(self._ledger, found - set(names))
+        remove_segments(self._ledger, _segments(os.listdir(self._ledger)) - set(names))
 
     def _hold_together(self, there: list[SegmentName], replaced: list[SegmentName]) -> None:
         """Hold what a merge has replaced in the storage against what stands for it there.
@@ -453,10 +451,11 @@ class Mirror:
             listed = _segments(self._objects.names("ledger"))
             # Between the look and what follows from it, nobody else may have taken the place.
             self._beat()
-            for name in self._there - listed:
-                if (self._ledger / str(name)).exists():
-                    self._objects.write(f"ledger/{name}", self._whole(name))
-            lost = [name for name in self._there - listed if not (self._ledger / str(name)).exists()]
+            missing = self._there - listed
+            here = missing & _segments(os.listdir(self._ledger))
+            for name in here:
+                self._objects.write(f"ledger/{name}", self._whole(name))
+            lost = missing - here
             for name in listed - self._there:
                 if not any(name.first <= each.first and each.last <= name.last for each in lost):
                     self._objects.remove(f"ledger/{name}")

@@ -237,7 +237,7 @@ async def _check_account(context: RunContext) -> None:
         await context.pause(context.settings.retry.base_delay_s * tries)
         try:
             # All calls may wait for long: neither a stop nor a deadline waits with them.
-            async with asyncio.timeout(_time_to_start_s(context)):
+            async with asyncio.timeout(context.time_to_start_s):
                 balance = await context.stopping.unless_stopping(context.ask(context.provider.credits))
         except (LeavingError, TimeoutError):
             return
@@ -249,14 +249,6 @@ async def _check_account(context: RunContext) -> None:
             return
         if context.stopping.is_stopping:
             return
-
-
-def _time_to_start_s(context: RunContext) -> float | None:
-    """How long a job may still be started, in seconds; None without a deadline."""
-    deadline_us = context.settings.bounds.deadline_us
-    if deadline_us is None:
-        return None
-    return max(0.0, (deadline_us - context.clock.now_us()) / 1e6 - context.settings.polling.expected_s)
 
 
 def _hold_against_floor(context: RunContext, balance: int) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 from support import fast_config, run_once
 
 from pipeline.config import Config
+from pipeline.ledger.reading import read_events
+from pipeline.ledger.segments import GENESIS, SegmentName, encode, link, write_segment
 from pipeline.manifest import Campaign
 from pipeline.mirror.mirror import refresh
 from pipeline.mirror.places import attach
@@ -30,6 +32,20 @@ async def run_at(config: Config, made: Campaign, **options: Any) -> RunResult:
     refresh(folder, NIGHT)
     attach(folder, NIGHT)
     return await run_once(made, config, folder, **options)
+
+
+def merged_apart(folder: Path, first: int, last: int, *, compress: bool = True) -> None:
+    """Have one segment of these events in a ledger, as a merge at other borders or by another Arrow makes it."""
+    ledger = folder / "ledger"
+    events, points = read_events(ledger), [GENESIS]
+    for event in events:
+        points.append(link(points[-1], [event]))
+    for path in list(ledger.glob("0*.parquet")):
+        name = SegmentName.parse(path.name)
+        if name is not None and first <= name.first and name.last <= last:
+            path.unlink()
+    mine = events[first - 1 : last]
+    write_segment(ledger, mine, encode(mine, points[first - 1], points[last], compress=compress))
 
 
 def contents(files: Any, root: str = NIGHT) -> dict[str, bytes]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bucket import NIGHT, contents, machine, run_at
+from bucket import NIGHT, contents, machine, merged_apart, run_at
 from object_store import Server
 from support import campaign, check_books, check_liability, quick_provider
 
@@ -24,7 +24,7 @@ from pipeline.kernel.errors import InputError, MachineError, RunDirectoryError
 from pipeline.kernel.objects import BrokenUpload, Objects
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.reading import read_events
-from pipeline.ledger.segments import GENESIS, SegmentName, choose, encode, link, write_segment
+from pipeline.ledger.segments import SegmentName, choose
 from pipeline.ledger.store import Ledger, open_ledger
 from pipeline.mirror import mirror
 from pipeline.mirror.decide import Hold, Way, hold_of, way_by_events, way_by_names
@@ -323,27 +323,15 @@ async def test_segments_that_were_merged_here_give_way_to_those_that_another_mac
     files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ours: str, dies: bool
 ) -> None:
     """By another version of Arrow, or at other borders: the events are the same, and the names are not."""
-    one, two = tmp_path / "one/ledger", tmp_path / "two/ledger"
+    one, two = tmp_path / "one", tmp_path / "two"
     await note(tmp_path / "one", *"abc")
-    events, points = read_events(one), [GENESIS]
-    for event in events:
-        points.append(link(points[-1], [event]))
-
-    def merged(folder: Path, last: int, first: int, *, compress: bool) -> None:
-        for path in list(folder.glob("0*.parquet")):
-            name = SegmentName.parse(path.name)
-            if name is not None and first <= name.first and name.last <= last:
-                path.unlink()
-        mine = events[first - 1 : last]
-        write_segment(folder, mine, encode(mine, points[first - 1], points[last], compress=compress))
-
-    shutil.copytree(one, two)
-    merged(two, 2, 1, compress=ours == "other bytes")
+    shutil.copytree(one / "ledger", two / "ledger")
+    merged_apart(two, 1, 2, compress=ours == "other bytes")
     for name in contents(files):
         if name.startswith("ledger/0"):
             files.rm_file(f"{NIGHT}/{name}")
     await note(tmp_path / "two", "d")
-    merged(one, *((3, 2) if ours == "other borders" else (2, 1)), compress=ours != "other bytes")
+    merged_apart(one, *((2, 3) if ours == "other borders" else (1, 2)), compress=ours != "other bytes")
     if dies:
         with monkeypatch.context() as patch:
             patch.setattr(Mirror, "_keep_only", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))

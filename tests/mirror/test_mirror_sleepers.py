@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bucket import NIGHT, contents
+from bucket import NIGHT, contents, merged_apart
 from test_mirror_copies import account, hasty, held, mirrors, note, texts
 
 from pipeline.kernel.errors import MachineError, RunDirectoryError
 from pipeline.kernel.objects import Objects
-from pipeline.ledger.reading import read_events
-from pipeline.ledger.segments import GENESIS, SegmentName, encode, link, write_segment
+from pipeline.ledger.segments import SegmentName
 from pipeline.ledger.store import open_ledger
 from pipeline.mirror import mirror
 from pipeline.mirror.mirror import refresh
@@ -143,29 +142,17 @@ async def test_a_death_between_two_placements_is_mended_by_the_next_opening(
     files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, placed: int
 ) -> None:
     """Here and there were merged at other borders, so that half of each is a ledger that overlaps."""
-    one, two = tmp_path / "one/ledger", tmp_path / "two/ledger"
+    one, two = tmp_path / "one", tmp_path / "two"
     await note(tmp_path / "one", *"abcdef")
-    events, points = read_events(one), [GENESIS]
-    for event in events:
-        points.append(link(points[-1], [event]))
-
-    def merged(folder: Path, first: int, last: int) -> None:
-        for path in list(folder.glob("0*.parquet")):
-            name = SegmentName.parse(path.name)
-            if name is not None and first <= name.first and name.last <= last:
-                path.unlink()
-        mine = events[first - 1 : last]
-        write_segment(folder, mine, encode(mine, points[first - 1], points[last], compress=True))
-
-    shutil.copytree(one, two)
-    merged(two, 1, 3)
-    merged(two, 4, 6)
+    shutil.copytree(one / "ledger", two / "ledger")
+    merged_apart(two, 1, 3)
+    merged_apart(two, 4, 6)
     for name in contents(files):
         if name.startswith("ledger/0"):
             files.rm_file(f"{NIGHT}/{name}")
     await note(tmp_path / "two", "g")
-    merged(one, 1, 2)
-    merged(one, 3, 4)
+    merged_apart(one, 1, 2)
+    merged_apart(one, 3, 4)
     real, done = mirror.put_in_place, list[Path]()
 
     def put_in_place(temporary: Path, final: Path) -> None:
