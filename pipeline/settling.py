@@ -64,6 +64,8 @@ class Reconciliation:
     comparison: Comparison | None
     exit_code: int
     message: str
+    why_in_doubt: Mapping[str, str]
+    """What holds those in doubt, by `JobRecord.attempt_name`, as far as this look at the history has told."""
 
 
 def config_of(folder: Path, file: Path | None, settings: list[str]) -> Config:
@@ -160,7 +162,17 @@ def _conclude(run: RunContext, doubted: list[JobRecord], comparison: Comparison 
     if left or to_collect or (comparison is not None and not comparison.is_clean):
         codes.append(5)
     row_ids = {line.job_id: line.id for line in reversed(load_keys(run.folder))}
-    return Reconciliation(run.folder, settled, left, row_ids, to_collect, comparison, gravest(codes), stopping.message)
+    return Reconciliation(
+        run.folder,
+        settled,
+        left,
+        row_ids,
+        to_collect,
+        comparison,
+        gravest(codes),
+        stopping.message,
+        {record.attempt_name: run.why_in_doubt.get(record.attempt_name, "") for record in left},
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,10 +266,10 @@ def attempt_named(state: State, folder: Path, named: str) -> JobRecord:
     if slash:
         doubted = [record for record in doubted if str(record.attempt) == number]
     if len(doubted) > 1:
-        those = ", ".join(f"{record.job_id}/{record.attempt}" for record in doubted)
+        those = ", ".join(record.attempt_name for record in doubted)
         raise InputError(f"{named} means several attempts in doubt; say which: {those}")
     if not doubted:
-        stand = ", ".join(f"{record.job_id}/{record.attempt} is {record.state.name.lower()}" for record in meant[:5])
+        stand = ", ".join(f"{record.attempt_name} is {record.state.name.lower()}" for record in meant[:5])
         raise InputError(f"{named[:80]} is not in doubt: {stand}. Nothing was recorded.")
     return doubted[0]
 

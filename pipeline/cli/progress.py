@@ -12,7 +12,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from pipeline import Following, LiveRun, Watcher
-from pipeline.cli.screen import about, dollars, duration, printable, sentence, shortened, working
+from pipeline.cli.screen import about, dollars, printable, sentence, shortened, working
+from pipeline.kernel.clock import duration
 
 if TYPE_CHECKING:
     from pipeline import Event

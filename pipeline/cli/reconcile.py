@@ -10,7 +10,8 @@ import click
 
 from pipeline import api
 from pipeline.cli import options
-from pipeline.cli.screen import SANDBOX_NOTE, count, dollars, duration, printable, say, say_json, sentence, table
+from pipeline.cli.screen import SANDBOX_NOTE, count, dollars, printable, say, say_json, sentence, table
+from pipeline.kernel.clock import duration
 
 if TYPE_CHECKING:
     from pipeline.api.types import Comparison, Reconciliation, Settled, UnknownCharge
@@ -102,6 +103,7 @@ def _as_json(found: Reconciliation) -> dict[str, Any]:
                 "attempt": record.attempt,
                 "quote_usd": format_usd(record.quote_microusd),
                 "error": record.error,
+                "why": found.why_in_doubt[record.attempt_name] or None,
             }
             for record in found.left
         ],
@@ -194,12 +196,14 @@ def _next_steps(found: Reconciliation, folder: str) -> list[str]:
         what = f"{count(len(found.left), 'attempt')}, {money}"
         lines.append(f"Still in doubt: {what}. Ask again later, or look at your invoice and say what it says:")
         for record in found.left[:SHOWN]:
-            name = f"{record.job_id}/{record.attempt}"
+            name = record.attempt_name
             row_id = found.row_ids.get(record.job_id, "-")
             # Not ready to be pasted: of the two words, the one that is wrong pays again.
             lines.append(
                 f"  kling-batch resolve {folder} {name} --billed <REQUEST_ID>   # row {row_id}; or --not-billed"
             )
+            if why := found.why_in_doubt[name]:
+                lines.append(f"    {sentence(why)}")
     if found.to_collect:
         lines.append(
             f"Accepted or paid, and not on disk: {count(found.to_collect, 'job')}. Run again: collecting is free."

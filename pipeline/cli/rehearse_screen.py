@@ -6,7 +6,8 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from pipeline.cli.screen import count, dollars, duration, printable, sentence, table
+from pipeline.cli.screen import count, dollars, printable, sentence, table
+from pipeline.kernel.clock import duration
 
 if TYPE_CHECKING:
     from pipeline.api.types import Night, Sample, Scenario

@@ -16,6 +16,7 @@ from pipeline.cli.screen import (
     bill_screen,
     count,
     dollars,
+    doubts,
     next_command,
     printable,
     say_if_possible,
@@ -163,6 +164,8 @@ def run(
     say_if_possible()
     if result.sandbox_bill is not None:
         say_if_possible(bill_screen(result.sandbox_bill, result.summary))
+    for doubt in doubts(result.summary):
+        say_if_possible(doubt)
     if result.message:
         say_if_possible(f"Stopped: {sentence(result.message)}")
     needed = None

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.kernel.clock import duration
+
 if TYPE_CHECKING:
     from pipeline.kernel.errors import Mistake
     from pipeline.kernel.usd import MicroUsd
@@ -173,18 +175,6 @@ def table(rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset(),
     return "\n".join(lines)
 
 
-def duration(seconds: float) -> str:
-    """Seconds as people say them: 42 s, 12 min, 3 h 05 min, 7 days."""
-    if 0 < seconds < 1:
-        return "less than 1 s"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 120:
-        return f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes < 72 * 60 else f"{minutes / (24 * 60):.1f} days"
-
-
 def about(seconds: float) -> str:
     """A guess at a duration: about 7 min, less than 1 s."""
     return duration(seconds) if seconds < 1 else f"about {duration(seconds)}"
@@ -226,6 +216,14 @@ def summary_screen(summary: Mapping[str, Any], width: int = 80) -> str:
         work = f"{count(summary['attempts'], 'attempt')}, {count(summary['polls'], 'poll')}"
         lines += ["", f"  {duration(summary['wall_s'])} of running, {work}"]
     return "\n".join(lines)
+
+
+def doubts(summary: Mapping[str, Any]) -> list[str]:
+    """What held attempts in doubt when the last run ended, a sentence for each reason, the most frequent first."""
+    from collections import Counter
+
+    reasons = Counter(summary["why_in_doubt"].values())
+    return [f"{number:,} in doubt: {sentence(why)}" for why, number in reasons.most_common()]
 
 
 def errors_screen(by_class: Sequence[Mapping[str, Any]]) -> str:
@@ -293,7 +291,8 @@ def next_command(summary: Mapping[str, Any], folder: str, again: str, needed: Mi
     if code == 4:
         return f"Nothing is lost. Once the account is in order, run again to go on:\n  {again}"
     if code == 5:
-        late = " The history may take two hours to show what is in doubt." if summary["in_doubt"] else ""
+        is_told = not summary["in_doubt"] or summary.get("why_in_doubt")
+        late = "" if is_told else " The history may take two hours to show what is in doubt."
         return (
             f"Money is in doubt or paid work is not yet on disk.{late} Run again to settle and collect it:\n  {again}"
         )

@@ -11,7 +11,7 @@ from pipeline.cli.screen import (
     SANDBOX_NOTE,
     about,
     count,
-    duration,
+    doubts,
     printable,
     sentence,
     shortened,
@@ -19,6 +19,7 @@ from pipeline.cli.screen import (
     table,
     usd,
 )
+from pipeline.kernel.clock import duration
 
 SHOWN_LIVE, SHOWN_AT_REST = 5, 12
 """How many of the jobs that are not settled are shown: the nearest to their expiry."""
@@ -44,7 +45,14 @@ def status_screen(directory: str, facts: Mapping[str, Any], width: int) -> list[
     if facts["state"] == NOT_BEGUN:
         return [*lines, *wrap("No run has said here that it begins: nothing was sent, and nothing is owed.", width)]
     lines += summary_screen(_counted(facts), width).split("\n")
-    for block in (_going(facts, width), _unsettled(facts, width), _errors(facts, width), _ending(facts, width)):
+    blocks = (
+        _going(facts, width),
+        _unsettled(facts, width),
+        [line for doubt in doubts(facts) for line in wrap(doubt, width)],
+        _errors(facts, width),
+        _ending(facts, width),
+    )
+    for block in blocks:
         lines += ["", *block] if block else []
     return lines
 

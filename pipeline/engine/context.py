@@ -67,6 +67,8 @@ class RunContext:
     breaker: Breaker = field(init=False)
     failed: set[tuple[str, int]] = field(default_factory=set)
     """The attempts that the breaker has counted as failed, by job and number."""
+    why_in_doubt: dict[str, str] = field(default_factory=dict)
+    """What held an attempt in doubt when the history was last looked at, by `JobRecord.attempt_name`."""
     connection: Outage = field(init=False)
     throttle: Outage = field(init=False)
     gateway: Outage = field(init=False)

@@ -20,6 +20,7 @@ from pipeline.engine.balance import BalanceSays, what_the_balance_says
 from pipeline.engine.context import SKEW_NOISE_US, RunContext
 from pipeline.engine.history import DAY_US, LONGEST_WINDOW_DAYS, read_history
 from pipeline.engine.worker import ending_of
+from pipeline.kernel.clock import duration
 from pipeline.kernel.errors import ErrorClass
 from pipeline.ledger.events import EventKind
 from pipeline.ledger.fold import Account, JobRecord, JobState, State, Unnamed
@@ -56,8 +57,6 @@ class Witness:
     """Complete sweeps, late enough, that did not show an attempt."""
     noticed_s: dict[Attempt, float] = field(default_factory=dict)
     """When this process first knew of a doubt, by the clock that only grows; minus infinity for what it inherited."""
-    told: set[Attempt] = field(default_factory=set)
-    """Those of which it was said what holds them in doubt, though the history does not list them."""
 
     def inherit(self, records: Iterable[JobRecord]) -> None:
         """Take over doubts of an earlier process: for their age there is only the wall clock."""
@@ -201,6 +200,8 @@ async def settle(run: RunContext, witness: Witness) -> list[JobRecord]:
     from_us = sweeps_from_us(doubted, now_us)
     listed = await read_history(run, {record.model for record in doubted if record.model}, from_us, now_us + DAY_US)
     if listed is None:
+        for record in doubted:
+            _hold(run, record, "the account's history could not be read")
         return []
     rows = listed + await _rows_by_name(run, to_ask_by_name(doubted, listed, run.rng))
     # When a row was listed is only known to be before the sweep's end: an attempt that began meanwhile may own it.
@@ -219,18 +220,19 @@ async def settle(run: RunContext, witness: Witness) -> list[JobRecord]:
         if owner == record.job_id and record.state is JobState.IN_DOUBT:
             await _accept(run, record, row)
     unexplained = rows_unexplained(rows, owned, aside)
-    absent = [
-        record
-        for record in doubted
-        if record.state is JobState.IN_DOUBT
-        and record.request_id is None
-        and is_late_enough(run, witness, record, begun)
-        and not any(speaks_against_absence(record, row) for row in unexplained)
-    ]
+    absent = []
+    for record in doubted:
+        if record.state is JobState.IN_DOUBT:
+            why = why_not_absent(run, witness, record, begun, unexplained)
+            if why is None:
+                absent.append(record)
+            else:
+                _hold(run, record, why)
     until_us = now_us - int(run.settings.doubt.settle_after_s * 1e6)
     if absent and (missing := next(surely_missing(run.ledger.state, listed, from_us, until_us), None)):
+        surely = f"nor does it list request {missing}, which was surely accepted: it may be another account's"
         for record in absent:
-            _tell_once(witness, record, f"nor does it list request {missing}, which was surely accepted")
+            _hold(run, record, f"the history does not list it, {surely}")
     else:
         await _note_absences(run, witness, absent, begun)
     return [record for record in doubted if record.state is not JobState.IN_DOUBT]
@@ -266,11 +268,11 @@ def _was_surely_accepted(record: JobRecord) -> bool:
     return record.request_id is not None and not record.is_named_by_hand and not is_denied
 
 
-def _tell_once(witness: Witness, record: JobRecord, why: str) -> None:
-    """Say in the log what holds an attempt in doubt that the history does not list."""
-    if attempt_of(record) not in witness.told:
-        witness.told.add(attempt_of(record))
-        log.warning("the history does not list it, %s: it stays in doubt", why, extra={"job_id": record.job_id})
+def _hold(run: RunContext, record: JobRecord, why: str) -> None:
+    """Keep in mind what holds an attempt in doubt, and say it in the log where it is news."""
+    if run.why_in_doubt.get(record.attempt_name) != why:
+        run.why_in_doubt[record.attempt_name] = why
+        log.info("attempt %s stays in doubt: %s", record.attempt, why, extra={"job_id": record.job_id})
 
 
 def to_ask_by_name(doubted: Iterable[JobRecord], rows: Iterable[HistoryRow], rng: random.Random) -> list[str]:
@@ -316,8 +318,24 @@ async def _accept(run: RunContext, record: JobRecord, row: HistoryRow) -> None:
         await run.record(submitted)
 
 
-def is_late_enough(run: RunContext, witness: Witness, record: JobRecord, begun: Begun) -> bool:
-    """Whether a sweep was begun so late that an attempt it does not show may count as absent, by every clock."""
+def why_not_absent(
+    run: RunContext, witness: Witness, record: JobRecord, begun: Begun, unexplained: Iterable[HistoryRow]
+) -> str | None:
+    """Why an attempt that a sweep does not show may exist all the same; None where it counts as absent.
+
+    Args:
+        unexplained: the rows of the sweep that belong to nobody.
+    """
+    if record.request_id is not None:
+        return f"the history does not show request {record.request_id} yet"
+    if (why := why_too_soon(run, witness, record, begun)) is not None:
+        return why
+    row = next((row for row in unexplained if speaks_against_absence(record, row)), None)
+    return None if row is None else f"request {row.request_id} of the history belongs to nobody and may be this one"
+
+
+def why_too_soon(run: RunContext, witness: Witness, record: JobRecord, begun: Begun) -> str | None:
+    """Why the silence of a sweep begun then denies nothing; None where it was late enough by every clock."""
     settle_after_s = run.settings.doubt.settle_after_s
     skew_us = run.skew_us
     drift_us = skew_us - record.skew_us
@@ -327,15 +345,19 @@ def is_late_enough(run: RunContext, witness: Witness, record: JobRecord, begun: 
         age_us = min(age_us, age_us + drift_us)
     known_s = begun.monotonic_s - witness.noticed_s[attempt_of(record)]
     if min(age_us / 1e6, known_s) < settle_after_s:
-        return False
-    # What the history cannot show, its silence does not deny: too long ago, or asked by a clock that is days off.
-    return age_us < (LONGEST_WINDOW_DAYS - 1) * DAY_US and max(abs(skew_us), abs(record.skew_us)) < DAY_US
+        return f"the history does not list it yet, and may do so up to {duration(settle_after_s)} late"
+    if age_us >= (LONGEST_WINDOW_DAYS - 1) * DAY_US:
+        return "it is older than the history reaches"
+    if max(abs(skew_us), abs(record.skew_us)) >= DAY_US:
+        return "the clocks of this machine and of the provider are more than a day apart"
+    return None
 
 
 async def _note_absences(run: RunContext, witness: Witness, absent: list[JobRecord], begun: Begun) -> None:
     """Count a sweep that did not show these attempts; those that were absent often enough were never accepted."""
     for record in absent:
         witness.absences[attempt_of(record)] += 1
+        _hold(run, record, "the history does not list it, and must be seen so twice")
     absent = [record for record in absent if witness.absences[attempt_of(record)] >= SWEEPS_FOR_ABSENCE]
     if not absent:
         return
@@ -346,8 +368,8 @@ async def _note_absences(run: RunContext, witness: Witness, absent: list[JobReco
         match what_the_balance_says(record.account, now, record.quote_microusd):
             case BalanceSays.NOT_CHARGED | BalanceSays.NOTHING as says:
                 await _void_absent(run, record, begun, says)
-            case BalanceSays.PERHAPS_CHARGED:
-                _tell_once(witness, record, "but the account holds less than the ledger explains")
+            case BalanceSays.PERHAPS_CHARGED | BalanceSays.NOT_YET as says:
+                _hold(run, record, f"the history does not list it, but of the account's balance: {says.value}")
 
 
 async def look_at_account(run: RunContext) -> Account | None:

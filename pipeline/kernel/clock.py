@@ -69,3 +69,15 @@ def iso(at_us: int | None) -> str | None:
 def _second(seconds: int) -> str:
     """A whole second in ISO 8601; remembered, as most events of a second follow each other."""
     return to_datetime(seconds * 1_000_000).isoformat(timespec="seconds").removesuffix("+00:00")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 42 s, 12 min, 3 h 05 min, 7 days."""
+    if 0 < seconds < 1:
+        return "less than 1 s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 120:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes < 72 * 60 else f"{minutes / (24 * 60):.1f} days"

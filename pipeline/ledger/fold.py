@@ -123,6 +123,11 @@ class JobRecord:
     inference_s: float | None = None
 
     @property
+    def attempt_name(self) -> str:
+        """`JOB_ID/NUMBER`: how the latest attempt is told to people, and named by them."""
+        return f"{self.job_id}/{self.attempt}"
+
+    @property
     def liability_microusd(self) -> int:
         """What this attempt has cost or may yet cost: posted cost, nothing once voided, else its quote."""
         if self.state in (JobState.POSTED, JobState.STORED):

@@ -16,7 +16,7 @@ from pipeline.kernel.usd import format_usd
 from pipeline.ledger.fold import State
 from pipeline.report.classes import errors_by_class
 from pipeline.report.entries import Key, Line, keys_of
-from pipeline.report.tables import status_word
+from pipeline.report.tables import status_word, why_in_doubt
 
 FILE = "summary.json"
 
@@ -79,6 +79,7 @@ def summarise(
         "exit_code": outcome.get("exit_code"),
         "stopped_by": outcome.get("stopped_by"),
         "message": outcome.get("message"),
+        "why_in_doubt": why_in_doubt(state),
         "provider": last.facts.get("provider") if last else None,
         "errors_by_class": errors_by_class(lines, state),
         "events": None if live else state.last_seq,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
-from pipeline.kernel.clock import iso
+from pipeline.kernel.clock import duration, iso
 from pipeline.kernel.errors import ERROR_CLASSES, Charge, Reaction
 from pipeline.kernel.usd import format_usd
 from pipeline.ledger.distinct import are_distinct
@@ -235,6 +235,7 @@ def errors(lines: Sequence[Line] | Sequence[Key], state: State) -> list[dict[str
         if trouble.event is not EventKind.FAILED:
             latest[trouble.job_id, trouble.attempt] = trouble
     first_line = _first_lines(lines, {job_id for job_id, _ in latest})
+    held = why_in_doubt(state)
     rows = []
     for trouble in latest.values():
         assert trouble.job_id is not None
@@ -254,10 +255,19 @@ def errors(lines: Sequence[Line] | Sequence[Key], state: State) -> list[dict[str
                 "billed": _billed(record, trouble),
                 "request_id": trouble.request_id,
                 "error": trouble.detail,
-                "next": _next(record, trouble, state.tried_again_us.get((trouble.job_id, trouble.attempt + 1))),
+                "next": _next(record, trouble, state.tried_again_us.get((trouble.job_id, trouble.attempt + 1)), held),
             }
         )
     return rows
+
+
+def why_in_doubt(state: State) -> dict[str, str]:
+    """What held those in doubt that still are, when the last run ended, by `JobRecord.attempt_name`."""
+    said = state.runs[-1].outcome.get("why_in_doubt") if state.runs else None
+    if not isinstance(said, dict):
+        return {}
+    doubted = [record.attempt_name for record in state.in_state(JobState.IN_DOUBT)]
+    return {name: str(said[name]) for name in doubted if name in said}
 
 
 def _first_lines(lines: Sequence[Line] | Sequence[Key], job_ids: Collection[str | None]) -> dict[str, Key]:
@@ -283,25 +293,25 @@ def _billed(record: JobRecord, trouble: Event) -> str:
     return Charge.UNKNOWN.value
 
 
-def _next(record: JobRecord, trouble: Event, again_us: int | None) -> str:
-    """What the pipeline did after this attempt, and what the user can do; `again_us` is when the next one began."""
+def _next(record: JobRecord, trouble: Event, again_us: int | None, held: Mapping[str, str]) -> str:
+    """What the pipeline did after this attempt, and what the user can do.
+
+    Args:
+        again_us: when the next one began.
+        held: see `why_in_doubt`.
+    """
     error_class = ERROR_CLASSES.get(trouble.error_class or "")
     advice = error_class.advice if error_class else "See run.log for what happened."
     if again_us is not None:
-        return f"Tried again after {_waited(again_us - trouble.at_us)}: attempt {trouble.attempt + 1} followed."
+        # No time at all where the wall clock was set back.
+        waited_s = (again_us - trouble.at_us) / 1e6
+        when = f"after {duration(waited_s)}" if waited_s >= 1 else "at once"
+        return f"Tried again {when}: attempt {trouble.attempt + 1} followed."
     reaction = error_class.reaction if error_class else None
     if record.state is JobState.FAILED:
         again = "Run again with --retry-failed to try it anew."
         return f"Given up. {again if reaction is Reaction.RETRY_COUNTED else advice}"
     if record.state is JobState.VOIDED and reaction is not Reaction.STOP_ACCOUNT:
         return "Not tried again yet: the run does so while it lasts; once it has ended, run again."
-    return advice
-
-
-def _waited(us: int) -> str:
-    """How long the next attempt was waited for; no time at all where the wall clock was set back."""
-    seconds = us / 1e6
-    if seconds < 120:
-        return f"{seconds:.0f} s" if seconds >= 1 else "less than 1 s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
+    why = held.get(record.attempt_name)
+    return f"{advice} When the last run ended, {why}." if why else advice

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ import orjson
 
 from pipeline import notify
 from pipeline.config import Config
+from pipeline.engine.context import RunContext
 from pipeline.engine.stopping import LeavingError, Stopping, StopReason, gravest
 from pipeline.kernel.clock import Clock
 from pipeline.kernel.errors import MachineError
@@ -27,6 +29,9 @@ from pipeline.report.summary import summarise
 from pipeline.runner import reporting
 from pipeline.runner.opening import log_to
 from pipeline.runner.watching import LiveRun
+
+MOST_DOUBTS = 20
+"""So many attempts in doubt are told of one by one, with what holds them."""
 
 LEAVING_NOTICE_S = 1.0
 """How long a webhook may take when a person wants the run to be over."""
@@ -66,6 +71,7 @@ async def close_run(live: LiveRun, config: Config, bill: MicroUsd | None, shown_
         "message": stopping.message or None,
         "requests_sent": context.provider.calls["submit"],
         "polls": context.provider.calls["poll"],
+        "why_in_doubt": _why_in_doubt(context),
     }
     with contextlib.suppress(MachineError):
         await context.record(Event(event=EventKind.RUN_ENDED, detail=orjson.dumps(facts).decode()))
@@ -79,6 +85,13 @@ async def close_run(live: LiveRun, config: Config, bill: MicroUsd | None, shown_
         # The ledger could not take the end of the run in: say it here all the same.
         summary |= facts
     return RunResult(context.folder, code, summary, bill)
+
+
+def _why_in_doubt(context: RunContext) -> dict[str, str]:
+    """What holds attempts in doubt, by `JOB_ID/NUMBER`, as `resolve` names them."""
+    doubted = itertools.islice(context.ledger.state.in_state(JobState.IN_DOUBT), MOST_DOUBTS)
+    reasons = ((record.attempt_name, context.why_in_doubt.get(record.attempt_name)) for record in doubted)
+    return {name: why for name, why in reasons if why is not None}
 
 
 def exit_code(state: State, asked: Collection[str], reason: StopReason | None) -> int:

@@ -18,6 +18,7 @@ from conftest import FAST, Command
 from pipeline.cli import screen
 from pipeline.cli.app import VERBS, load_verb
 from pipeline.cli.run import with_retry_value
+from pipeline.kernel.clock import duration
 
 QUICKSTART = str(Path(__file__).parents[2] / "manifests" / "quickstart.yaml")
 LIVE = ("--set", "provider.kind=segmind")
@@ -274,7 +275,7 @@ def test_retry_failed_may_stand_alone() -> None:
 )
 def test_durations_are_said_as_people_do(seconds: float, said: str) -> None:
     """Short times in seconds, long ones in hours and minutes."""
-    assert screen.duration(seconds) == said
+    assert duration(seconds) == said
 
 
 SUMMARY = {"pending": 0, "stopped_by": None, "in_doubt": 0, "errors_by_class": []}

@@ -15,6 +15,7 @@ from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.store import open_ledger
 
 LOST_JOB = "k1-000000000000000000000000"
+NOT_YET = "the history does not list it yet, and may do so up to 7 s late"
 
 
 def lose(folder: Path) -> None:
@@ -64,6 +65,8 @@ def test_what_stays_in_doubt_comes_with_the_command_that_settles_it(command: Com
     ended = command("reconcile", str(made))
     assert ended.code == 5
     assert "Still in doubt: 1 attempt, $1.75." in ended.out
+    assert f"    {NOT_YET}." in ended.out
+    assert json.loads(command("reconcile", str(made), "--json").out)["in_doubt"][0]["why"] == NOT_YET
     line = next(line for line in ended.out.splitlines() if "kling-batch resolve" in line)
     asked = line.split("#")[0].split()[1:]
     assert command(*asked).code == 2
@@ -71,6 +74,19 @@ def test_what_stays_in_doubt_comes_with_the_command_that_settles_it(command: Com
     assert told.code == 0
     assert f"{LOST_JOB}/1 was not billed, by your word; its $1.75 is free again." in told.out
     assert command("reconcile", str(made)).code == 0
+
+
+def test_a_run_that_leaves_doubt_says_what_holds_it(command: Command, manifest: str, made: Path) -> None:
+    """On its own screen, on that of `status` until it is settled, in the table of errors, and nowhere afterwards."""
+    lose(made)
+    ended = command("run", manifest, *FAST, "--no-progress", "--set", "in_doubt.wait_s=1")
+    assert ended.code == 5
+    assert f"1 in doubt: {NOT_YET}." in ended.out
+    assert f"1 in doubt: {NOT_YET}." in command("status", str(made)).out
+    assert f"When the last run ended, {NOT_YET}." in (made / "report/errors.csv").read_text()
+    assert command("resolve", str(made), LOST_JOB, "--not-billed").code == 0
+    assert "1 in doubt" not in command("status", str(made)).out
+    assert json.loads((made / "report/summary.json").read_text())["why_in_doubt"] == {}
 
 
 def test_a_word_for_scripts(command: Command, made: Path) -> None:

@@ -20,13 +20,13 @@ from pipeline.engine.doubt import (
     Witness,
     _note_absences,
     attempt_of,
-    is_late_enough,
     match_rows,
     rows_to_set_aside,
     rows_unexplained,
     speaks_against_absence,
     surely_missing,
     to_ask_by_name,
+    why_too_soon,
 )
 from pipeline.engine.settings import Doubt, Retry
 from pipeline.engine.worker import ending_of
@@ -235,7 +235,7 @@ def late_enough(*, wall_h: float, grown_h: float | None = None, skew_h: float = 
         witness.inherit([record])
     witness.noticed_s.setdefault(attempt_of(record), 0.0)
     begun = Begun(NOW_US + int(wall_h * HOUR_US), (grown_h or 0.0) * 3600)
-    return is_late_enough(run, witness, record, begun)  # type: ignore[arg-type]
+    return why_too_soon(run, witness, record, begun) is None  # type: ignore[arg-type]
 
 
 def test_an_attempt_is_as_old_as_the_youngest_clock_says() -> None:
@@ -299,11 +299,14 @@ async def test_while_what_runs_may_hide_a_charge_absence_is_not_believed(running
         record=take_in,
         provider=SimpleNamespace(credits=None),
         ledger=SimpleNamespace(state=SimpleNamespace(books=books)),
+        why_in_doubt={},
     )
     record, witness = replace(attempt("a"), account=Account(10 * quote, 0, 0)), Witness()
     for _ in range(SWEEPS_FOR_ABSENCE):
         await _note_absences(run, witness, [record], Begun(NOW_US, 0.0))  # type: ignore[arg-type]
     assert [event.event for event in recorded] == [EventKind.VOIDED] * voided
+    held = "the history does not list it, but of the account's balance: what runs hides it: ask again when nothing runs"
+    assert voided or run.why_in_doubt == {"a/1": held}
 
 
 def test_while_a_twin_waits_for_its_answer_only_what_is_done_can_be_matched() -> None:

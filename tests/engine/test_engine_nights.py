@@ -6,11 +6,13 @@ import asyncio
 import errno
 import itertools
 import os
+import re
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import aiohttp
+import pandas as pd
 import pytest
 from nights import KEY, AtStart, Night, now_s, play
 from support import (
@@ -355,6 +357,10 @@ def test_an_equal_request_of_somebody_else_is_not_adopted_and_forbids_to_send_ag
             result = await night.run(made)
             assert (result.exit_code, result.summary["in_doubt"]) == (5, 1)
             assert night.posts() == 2, "the lost one and somebody else's"
+            [strange] = [each["request_id"] for each in night.provider.requests()]
+            assert list(result.summary["why_in_doubt"].values()) == [
+                f"request {strange} of the history belongs to nobody and may be this one"
+            ]
 
     play(main())
 
@@ -369,6 +375,7 @@ def test_what_is_too_old_for_the_history_stays_in_doubt(tmp_path: Path) -> None:
             await asyncio.sleep(40 * 24 * 3600)
             result = await night.run(made)
             assert (result.exit_code, result.summary["in_doubt"], night.posts()) == (5, 2, 2)
+            assert set(result.summary["why_in_doubt"].values()) == {"it is older than the history reaches"}
 
     play(main())
 
@@ -386,10 +393,15 @@ def test_doubt_with_a_known_name_is_settled_at_any_age(tmp_path: Path) -> None:
 
             await night.run(made, watcher=AtStart(leave))
             await asyncio.sleep(4000)
-            assert (await night.run(made)).summary["in_doubt"] == 1
+            left = (await night.run(made)).summary
+            assert left["in_doubt"] == 1
+            assert re.fullmatch(
+                r"the history does not show request [0-9a-f-]{36} yet", *left["why_in_doubt"].values()
+            ), "by its name, for whoever asks the provider"
             await asyncio.sleep(40 * 24 * 3600)
             result = await night.run(made)
             assert (result.summary["in_doubt"], result.summary["posted_usd"], night.posts()) == (0, "1.75", 1)
+            assert result.summary["why_in_doubt"] == {}
 
     play(main())
 
@@ -417,6 +429,10 @@ def test_doubt_that_the_history_does_not_settle_in_time_ends_with_exit_5(tmp_pat
             assert result.exit_code == 5
             assert result.summary["in_doubt"] == 3
             assert result.summary["in_doubt_usd"] == "5.25"
+            late = "the history does not list it yet, and may do so up to 2 h 00 min late"
+            assert list(result.summary["why_in_doubt"].values()) == [late] * 3
+            for each in pd.read_csv(night.folder / "report/errors.csv")["next"]:
+                assert each.endswith(f"When the last run ended, {late}.")
             assert now_s() < 900
             await asyncio.sleep(1800)
             assert (await night.run(made)).exit_code == 0

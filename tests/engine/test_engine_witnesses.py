@@ -90,8 +90,10 @@ def test_a_history_that_lacks_what_was_surely_accepted_is_no_witness(tmp_path: P
             known_ids.update(durable_state(night.folder).request_ids)
             await asyncio.sleep(3 * HOUR_S)
             with patch.object(Client, "history", some_of_it), patch.object(Client, "credits", rich):
-                assert (await night.run(made)).exit_code == 5
-            assert night.posts() == 5
+                result = await night.run(made)
+            assert (result.exit_code, night.posts()) == (5, 5)
+            [why] = result.summary["why_in_doubt"].values()
+            assert why.endswith("which was surely accepted: it may be another account's")
             assert "nor does it list" in (night.folder / "run.log").read_text()
             assert (await night.run(made)).exit_code == 0
             assert night.posts() == 5

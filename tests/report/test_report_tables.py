@@ -89,7 +89,7 @@ FAILURE = {"error_class": "generation_failed", "http_status": 422, "detail": "no
     [
         (
             [event("reserved"), event("voided", **FAILURE), event("reserved", attempt=2)],
-            [("generation_failed", "no", "Tried again after less than 1 s: attempt 2 followed.")],
+            [("generation_failed", "no", "Tried again at once: attempt 2 followed.")],
         ),
         ([*life("failed", "a")], [("bad_request", "no", f"Given up. {ErrorClass.BAD_REQUEST.advice}")]),
         (
@@ -104,7 +104,7 @@ FAILURE = {"error_class": "generation_failed", "http_status": 422, "detail": "no
         ([*life("in_doubt", "a")], [("no_reply", "unknown", ErrorClass.NO_REPLY.advice)]),
         (
             [*life("in_doubt", "a"), event("voided", error_class="never_accepted"), event("reserved", attempt=2)],
-            [("never_accepted", "no", "Tried again after less than 1 s: attempt 2 followed.")],
+            [("never_accepted", "no", "Tried again at once: attempt 2 followed.")],
         ),
         ([*life("in_doubt", "a"), event("submitted")], []),
         ([*life("in_doubt", "a"), event("submitted"), event("posted")], []),
@@ -149,9 +149,9 @@ def test_each_attempt_keeps_the_name_that_the_provider_gave_it() -> None:
 @pytest.mark.parametrize(
     ("waits_s", "told"),
     [
-        ((4.2, 0.3), ("4 s", "less than 1 s")),
-        ((1_200, 7_260), ("20 min", "2 h 01 min")),
-        ((-5, 90_000), ("less", "25 h")),
+        ((4.2, 0.3), ("after 4 s", "at once")),
+        ((1_200, 7_260), ("after 20 min", "after 2 h 01 min")),
+        ((-5, 90_000), ("at once", "after 25 h 00 min")),
     ],
 )
 def test_the_wait_before_each_further_attempt_is_told(waits_s: tuple[float, float], told: tuple[str, str]) -> None:
@@ -165,7 +165,7 @@ def test_the_wait_before_each_further_attempt_is_told(waits_s: tuple[float, floa
     state = fold(each._replace(seq=seq) for seq, each in enumerate(events, start=1))
     *again, last = errors([line(1, "a")], state)
     for number, (row, wait) in enumerate(zip(again, told, strict=True), start=2):
-        assert row["next"].startswith(f"Tried again after {wait}")
+        assert row["next"].startswith(f"Tried again {wait}:")
         assert row["next"].endswith(f": attempt {number} followed.")
     assert last["next"].startswith("Not tried again yet")
 
