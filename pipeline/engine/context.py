@@ -65,8 +65,8 @@ class RunContext:
     slots: Slots = field(init=False)
     polls: Polls = field(init=False)
     breaker: Breaker = field(init=False)
-    failed: set[tuple[str, int]] = field(default_factory=set)
-    """The attempts that the breaker has counted as failed, by job and number."""
+    failed: set[str] = field(default_factory=set)
+    """The attempts that the breaker has counted as failed, by `JobRecord.attempt_name`."""
     why_in_doubt: dict[str, str] = field(default_factory=dict)
     """What held an attempt in doubt when the history was last looked at, by `JobRecord.attempt_name`."""
     connection: Outage = field(init=False)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from pipeline.engine.context import RunContext
-from pipeline.kernel.clock import to_datetime
+from pipeline.kernel.clock import DAY_US, to_datetime
 from pipeline.provider.replies import HistoryRow, Refused, standing
-
-DAY_US = 86_400_000_000
 
 LONGEST_WINDOW_DAYS = 30
 """The provider answers for at most 31 days."""

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from pipeline.engine.context import RunContext
-from pipeline.engine.doubt import began_us, prompt_of
-from pipeline.engine.history import DAY_US, read_history
+from pipeline.engine.history import read_history
+from pipeline.engine.matching import began_us, prompt_of
+from pipeline.kernel.clock import DAY_US
 from pipeline.ledger.fold import JobRecord, JobState, State
 from pipeline.provider.replies import HistoryRow
 

@@ -16,6 +16,7 @@ from pipeline.engine import retry
 from pipeline.engine.context import RunContext
 from pipeline.engine.images import bring_up
 from pipeline.engine.limits import Turn
+from pipeline.engine.matching import ending_of
 from pipeline.engine.polling import is_urgent
 from pipeline.engine.retry import Again, GiveUp, PutBack
 from pipeline.engine.stopping import LeavingError
@@ -35,7 +36,6 @@ from pipeline.provider.replies import (
     Refused,
     Uncertain,
     Working,
-    failure_class,
 )
 
 FETCH_TRIES = 5
@@ -271,17 +271,6 @@ async def look_in_history(
     return ending
 
 
-def ending_of(row: HistoryRow) -> Finished | Refused | Working:
-    """What a row of the history says of its request's end."""
-    # A failure that was charged for is no failure of which the money could be freed.
-    if row.status == "COMPLETED" or (row.status == "FAILED" and row.cost):
-        return Finished(cost=row.cost, url=row.url)
-    if row.status == "FAILED":
-        message = row.error or "the generation failed"
-        return Refused(failure_class(message), message, 422)
-    return Working()
-
-
 async def void(run: RunContext, record: JobRecord, refusal: Refused, *, starting: bool = False) -> Outcome:
     """Certainly not charged: free the money, then try again or give up. Dies between: the next run decides again."""
     await run.record(record.event(EventKind.VOIDED, **_told(refusal)))
@@ -344,9 +333,8 @@ async def doubt(run: RunContext, record: JobRecord, silence: Uncertain) -> Outco
 
 def _note_failure(run: RunContext, record: JobRecord) -> None:
     """Count an attempt as failed, once: it may be in doubt before it is void."""
-    attempt = record.job_id, record.attempt
-    if attempt not in run.failed:
-        run.failed.add(attempt)
+    if record.attempt_name not in run.failed:
+        run.failed.add(record.attempt_name)
         run.breaker.note(failed=True)
 
 

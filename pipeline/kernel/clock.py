@@ -12,6 +12,9 @@ from typing import Protocol
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
+DAY_US = 86_400_000_000
+"""A day in microseconds."""
+
 _GROWS = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 """Linux stops its plain monotonic clock in a suspend; the provider's hour goes on."""
 

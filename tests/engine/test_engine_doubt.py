@@ -11,25 +11,20 @@ from typing import Any
 import pytest
 
 from pipeline.engine import worker
-from pipeline.engine.doubt import (
+from pipeline.engine.doubt import SWEEPS_FOR_ABSENCE, Begun, Witness, _note_absences, why_too_soon
+from pipeline.engine.matching import (
     CLOCK_SKEW_US,
     LONGEST_SUBMIT_US,
     MAX_ASKED_BY_NAME,
-    SWEEPS_FOR_ABSENCE,
-    Begun,
-    Witness,
-    _note_absences,
-    attempt_of,
+    ending_of,
     match_rows,
     rows_to_set_aside,
     rows_unexplained,
     speaks_against_absence,
     surely_missing,
     to_ask_by_name,
-    why_too_soon,
 )
 from pipeline.engine.settings import Doubt, Retry
-from pipeline.engine.worker import ending_of
 from pipeline.kernel.errors import ErrorClass
 from pipeline.kernel.usd import MicroUsd
 from pipeline.ledger.events import Event, EventKind
@@ -233,7 +228,7 @@ def late_enough(*, wall_h: float, grown_h: float | None = None, skew_h: float = 
     witness = Witness()
     if grown_h is None:
         witness.inherit([record])
-    witness.noticed_s.setdefault(attempt_of(record), 0.0)
+    witness.noticed_s.setdefault(record.attempt_name, 0.0)
     begun = Begun(NOW_US + int(wall_h * HOUR_US), (grown_h or 0.0) * 3600)
     return why_too_soon(run, witness, record, begun) is None  # type: ignore[arg-type]
 

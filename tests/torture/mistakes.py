@@ -98,7 +98,7 @@ MISTAKES = (
     Mistake(
         "a row of the history is used twice",
         (
-            ("pipeline/engine/doubt.py", "                taken.add(row.request_id)\n", ""),
+            ("pipeline/engine/matching.py", "                taken.add(row.request_id)\n", ""),
             (
                 "pipeline/engine/doubt.py",
                 "        if owner == record.job_id and record.state is JobState.IN_DOUBT:\n",
