@@ -262,5 +262,4 @@ class RunContext:
 
     def age_s(self, record: JobRecord) -> float:
         """Seconds since the provider accepted a job; never negative, whatever the wall clock has done."""
-        submitted_us = record.submitted_us or record.reserved_us
-        return max(0.0, (self.clock.now_us() - submitted_us) / 1e6)
+        return max(0.0, (self.clock.now_us() - record.accepted_us) / 1e6)

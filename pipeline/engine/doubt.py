@@ -17,7 +17,6 @@ from pipeline.engine.balance import BalanceSays, what_the_balance_says
 from pipeline.engine.context import SKEW_NOISE_US, RunContext
 from pipeline.engine.history import LONGEST_WINDOW_DAYS, read_history
 from pipeline.engine.matching import (
-    began_us,
     ending_of,
     match_rows,
     rows_to_set_aside,
@@ -100,7 +99,7 @@ async def settle(run: RunContext, witness: Witness) -> list[JobRecord]:
 
 def sweeps_from_us(doubted: Iterable[JobRecord], now_us: int) -> int:
     """Where a sweep begins that is to show these attempts, by the provider's clock, which shows `now_us`."""
-    oldest_us = min(min(record.reserved_us, began_us(record)) for record in doubted)
+    oldest_us = min(min(record.reserved_us, record.began_us) for record in doubted)
     return max(oldest_us - DAY_US, now_us - LONGEST_WINDOW_DAYS * DAY_US)
 
 

@@ -13,12 +13,12 @@ FILE_KEPT_US = 7 * 24 * 3_600_000_000
 
 def record_expires_us(record: JobRecord) -> int:
     """When the provider forgets a request."""
-    return (record.submitted_us or record.reserved_us) + RECORD_KEPT_US
+    return record.accepted_us + RECORD_KEPT_US
 
 
 def file_expires_us(record: JobRecord) -> int:
     """When the provider deletes a video, at the earliest: it cannot have been finished before it was submitted."""
-    return (record.submitted_us or record.reserved_us) + FILE_KEPT_US
+    return record.accepted_us + FILE_KEPT_US
 
 
 def expires_us(record: JobRecord) -> int:

@@ -75,7 +75,7 @@ def _may_be_its_row(record: JobRecord, row: HistoryRow, first_seen_seq: Mapping[
     """Whether a row of the same request is near enough in time to be this attempt's."""
     if first_seen_seq.get(row.request_id, record.reserved_seq) < record.reserved_seq:
         return False
-    return _is_near(row, began_us(record))
+    return _is_near(row, record.began_us)
 
 
 def _is_near(row: HistoryRow, began_us: int) -> bool:
@@ -109,7 +109,7 @@ def rows_to_set_aside(
                 aside.add(row.request_id)
                 break
     for record in unanswered:
-        aside.update(row.request_id for row in _rows_near(free, record.request, began_us(record)))
+        aside.update(row.request_id for row in _rows_near(free, record.request, record.began_us))
     return frozenset(aside)
 
 
@@ -128,11 +128,6 @@ def _rows_near(rows: Iterable[HistoryRow], request: str | None, began_us: int) -
     return (row for row in rows if row.fingerprint == body and _is_near(row, began_us))
 
 
-def began_us(record: JobRecord) -> int:
-    """When an attempt began, by the provider's clock as far as it was known then."""
-    return record.reserved_us + record.skew_us
-
-
 def speaks_against_absence(record: JobRecord, row: HistoryRow) -> bool:
     """Whether a row that belongs to nobody might be this attempt's all the same: then absence proves nothing.
 
@@ -141,7 +136,7 @@ def speaks_against_absence(record: JobRecord, row: HistoryRow) -> bool:
     """
     asked = prompt_of(fingerprint(record.request))
     possible = row.fingerprint is None or prompt_of(row.fingerprint) in (None, asked)
-    earliest_us = min(record.reserved_us, began_us(record)) - DAY_US
+    earliest_us = min(record.reserved_us, record.began_us) - DAY_US
     return possible and max(row.times_us, default=earliest_us) >= earliest_us
 
 
@@ -165,7 +160,7 @@ def surely_missing(state: State, listed: Iterable[HistoryRow], from_us: int, unt
     ids = {row.request_id for row in listed}
     # By our clock first, which may be up to a day from the provider's where absence proves anything at all.
     for record in state.jobs.submitted(from_us - DAY_US, until_us + DAY_US, beside=ids):
-        if _was_surely_accepted(record) and from_us <= began_us(record) <= until_us:
+        if _was_surely_accepted(record) and from_us <= record.began_us <= until_us:
             yield str(record.request_id)
 
 

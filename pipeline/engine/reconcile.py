@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pipeline.engine.context import RunContext
 from pipeline.engine.history import read_history
-from pipeline.engine.matching import began_us, prompt_of
+from pipeline.engine.matching import prompt_of
 from pipeline.kernel.clock import DAY_US
 from pipeline.ledger.fold import JobRecord, JobState, State
 from pipeline.provider.replies import HistoryRow
@@ -89,7 +89,7 @@ async def compare(run: RunContext, asked: Mapping[bytes, str]) -> Comparison | N
     records = list(state.jobs.values())
     now_us = run.provider_now_us()
     # Not only what was accepted: a first attempt that was refused may have been billed all the same.
-    from_us = min((min(record.first_began_us, began_us(record)) for record in records), default=now_us) - DAY_US
+    from_us = min((min(record.first_began_us, record.began_us) for record in records), default=now_us) - DAY_US
     rows = await read_history(run, {record.model for record in records if record.model}, from_us, now_us + DAY_US)
     if rows is None:
         return None
@@ -126,7 +126,7 @@ def held_against(
         else:
             different.append(Difference(job_id, row.request_id, ours, charge))
     unlisted = [
-        Unlisted(record.job_id, record.attempt, record.request_id or "", max(0.0, (to_us - began_us(record)) / 1e6))
+        Unlisted(record.job_id, record.attempt, record.request_id or "", max(0.0, (to_us - record.began_us) / 1e6))
         for record in state.jobs.values()
         if _is_unlisted(record, listed)
     ]

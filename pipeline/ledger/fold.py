@@ -128,6 +128,16 @@ class JobRecord:
         return f"{self.job_id}/{self.attempt}"
 
     @property
+    def accepted_us(self) -> int:
+        """When the provider accepted the latest attempt; while that is not known, when its money was reserved."""
+        return self.submitted_us or self.reserved_us
+
+    @property
+    def began_us(self) -> int:
+        """When the latest attempt began, by the provider's clock as far as it was known then."""
+        return self.reserved_us + self.skew_us
+
+    @property
     def liability_microusd(self) -> int:
         """What this attempt has cost or may yet cost: posted cost, nothing once voided, else its quote."""
         if self.state in (JobState.POSTED, JobState.STORED):
@@ -367,7 +377,7 @@ def _voided(state: State, record: JobRecord, event: Event) -> None:
     if error_class is not None and error_class.reaction is Reaction.RETRY_COUNTED:
         record.counted_failures += 1
     if error_class in MAY_HAVE_RUN and record.request_id is None and record.request is not None:
-        state.unnamed.append(Unnamed(record.request, record.reserved_us + record.skew_us))
+        state.unnamed.append(Unnamed(record.request, record.began_us))
     if error_class is ErrorClass.NOT_BILLED and record.is_named_by_hand:
         _take_back_name(state, record)
     _note_error(record, event)

@@ -25,8 +25,7 @@ class Tally:
         standing = state.count(asked)
         self.stored, self.failed = standing[JobState.STORED], standing[JobState.FAILED]
         self.accepted_us: dict[str, int] = {
-            record.job_id: record.submitted_us or record.reserved_us
-            for record in state.in_state(JobState.RESERVED, JobState.SUBMITTED)
+            record.job_id: record.accepted_us for record in state.in_state(JobState.RESERVED, JobState.SUBMITTED)
         }
         """By job in flight, when it was accepted, or reserved while it is not."""
         self.ended_us: deque[int] = deque(maxlen=ENDS_KEPT)
@@ -53,7 +52,7 @@ class Tally:
         self._count(event, job_id)
         if event.event in (EventKind.RESERVED, EventKind.SUBMITTED):
             record = self._state.jobs[job_id]
-            self.accepted_us[job_id] = record.submitted_us or record.reserved_us
+            self.accepted_us[job_id] = record.accepted_us
         elif event.event in _LEFT_FLIGHT:
             self.accepted_us.pop(job_id, None)
 

@@ -119,7 +119,7 @@ class Look:
 
     def age_s(self, record: JobRecord) -> float:
         """How long ago the latest attempt of a job was accepted, or reserved if it was not."""
-        return max(0.0, (self.now_us - (record.submitted_us or record.reserved_us)) / 1e6)
+        return max(0.0, (self.now_us - record.accepted_us) / 1e6)
 
     @property
     def unsettled(self) -> list[JobRecord]:

@@ -72,7 +72,7 @@ def known_to_provider(
 
 def _accepted(number: int, record: JobRecord, now_us: int, takes_s: float, rng: random.Random) -> dict[str, Any]:
     # By the provider's clock, and a moment after the intent: an older row of the history is never taken for it.
-    accepted_s = (record.submitted_us or record.reserved_us + record.skew_us) / 1e6 + ON_ITS_WAY_S
+    accepted_s = (record.submitted_us or record.began_us) / 1e6 + ON_ITS_WAY_S
     if record.state is JobState.POSTED:
         accepted_s, takes_s = now_us / 1e6 - FINISHED_S, 0.0
     return {

@@ -106,7 +106,7 @@ def test_the_tally_is_what_the_ledger_says(steps: list[tuple[str, int, int]]) ->
         tally.take(event)
     for count, where in ((tally.stored, JobState.STORED), (tally.failed, JobState.FAILED)):
         assert count == sum(record.job_id in "abc" for record in state.in_state(where))
-    in_flight = {record.job_id: record.submitted_us or record.reserved_us for record in state.in_state(*IN_FLIGHT)}
+    in_flight = {record.job_id: record.accepted_us for record in state.in_state(*IN_FLIGHT)}
     assert tally.accepted_us == in_flight
     assert 0 <= tally.to_start <= 3 + state.counts[JobState.VOIDED]
 
