@@ -11,7 +11,8 @@ from typing import Protocol, TypeVar
 
 import orjson
 
-from pipeline.engine.limits import Breaker, Outage, Pace, Slots, Turn
+from pipeline.engine.limits import Breaker, Outage, Slots
+from pipeline.engine.pace import Pace, Turn
 from pipeline.engine.polls import Polls
 from pipeline.engine.room import Room
 from pipeline.engine.settings import EngineSettings

@@ -17,7 +17,7 @@ from pipeline.engine import worker
 from pipeline.engine.canary import Canary, lets, reason_to_stop
 from pipeline.engine.context import RunContext
 from pipeline.engine.doubt import Witness, settle
-from pipeline.engine.limits import CALLS_OF_A_START, Turn
+from pipeline.engine.pace import CALLS_OF_A_START, Turn
 from pipeline.engine.retry import Again, PutBack
 from pipeline.engine.stopping import LeavingError, StopReason
 from pipeline.engine.worker import SETTLED, Outcome

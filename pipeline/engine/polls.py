@@ -7,7 +7,7 @@ import heapq
 import math
 from typing import NamedTuple
 
-from pipeline.engine.limits import Pace, Turn, pass_on
+from pipeline.engine.pace import Pace, Turn, pass_on
 from pipeline.engine.polling import Durations, is_urgent, next_age_s
 from pipeline.engine.settings import Polling
 from pipeline.engine.stopping import Stopping

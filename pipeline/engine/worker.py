@@ -15,8 +15,8 @@ import orjson
 from pipeline.engine import retry
 from pipeline.engine.context import RunContext
 from pipeline.engine.images import bring_up
-from pipeline.engine.limits import Turn
 from pipeline.engine.matching import ending_of
+from pipeline.engine.pace import Turn
 from pipeline.engine.polling import is_urgent
 from pipeline.engine.retry import Again, GiveUp, PutBack
 from pipeline.engine.stopping import LeavingError

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from virtual_time import VirtualClock, run_virtually
 
-from pipeline.engine.limits import JITTER_S, LAST_STARTS_S, Breaker, Outage, Pace, Slots, Turn
+from pipeline.engine.limits import Breaker, Outage, Slots
+from pipeline.engine.pace import JITTER_S, LAST_STARTS_S, Pace, Turn
 from pipeline.engine.polls import Polls
 from pipeline.engine.settings import Limits, Polling, Retry
 from pipeline.engine.stopping import Stopping

@@ -25,7 +25,7 @@ from support import (
 )
 
 from pipeline.engine.dispatcher import Dispatcher
-from pipeline.engine.limits import Turn
+from pipeline.engine.pace import Turn
 from pipeline.jobs import Job
 from pipeline.ledger.events import Event
 from pipeline.ledger.fold import JobState
