@@ -179,7 +179,7 @@ class Progress(Watcher):
         if (finished := self._far.running - flying) > 0:
             fields.append((f"{finished:,} to collect", ""))
         if not context.pace.is_open:
-            why = f": {context.why_paused}" if context.why_paused else ""
+            why = f": {context.outages.why_paused}" if context.outages.why_paused else ""
             fields.append((f"all calls wait{why}", "all calls wait", ""))
         elif context.pace.per_minute < context.settings.limits.requests_per_minute:
             fields.append((f"slowed to {context.pace.per_minute:.0f} calls a minute", "slowed", ""))

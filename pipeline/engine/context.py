@@ -1,4 +1,4 @@
-"""What every part of the engine works with: the open things of one run, and nothing else."""
+"""What every part of the engine works with: what one run holds open, and how it records, asks and tells the time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Protocol, TypeVar
 
 import orjson
 
-from pipeline.engine.limits import Breaker, Outage, Slots
+from pipeline.engine.limits import Breaker, Slots
+from pipeline.engine.outages import Outages
 from pipeline.engine.pace import Pace, Turn
 from pipeline.engine.polls import Polls
 from pipeline.engine.room import Room
@@ -19,7 +20,7 @@ from pipeline.engine.settings import EngineSettings
 from pipeline.engine.stopping import Stopping, StopReason
 from pipeline.jobs import Job
 from pipeline.kernel.clock import Clock
-from pipeline.kernel.errors import ErrorClass, MachineError, Reaction
+from pipeline.kernel.errors import MachineError
 from pipeline.kernel.usd import MicroUsd
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import JobRecord
@@ -30,15 +31,8 @@ from pipeline.provider.replies import Refused, Unavailable
 
 T = TypeVar("T")
 
-LONGEST_THROTTLE_S = 25 * 3600.0
-"""Longer than any daily quota takes to come back: whoever is refused for so long needs a person."""
-
 SKEW_NOISE_US = 5_000_000
 """A difference between two readings of the provider's clock that the network and whole seconds explain."""
-
-
-SILENCES_OF_AN_OUTAGE = 4
-"""So many questions in a row without an answer are no accident any more."""
 
 
 class Listener(Protocol):
@@ -70,14 +64,8 @@ class RunContext:
     """The attempts that the breaker has counted as failed, by `JobRecord.attempt_name`."""
     why_in_doubt: dict[str, str] = field(default_factory=dict)
     """What held an attempt in doubt when the history was last looked at, by `JobRecord.attempt_name`."""
-    connection: Outage = field(init=False)
-    throttle: Outage = field(init=False)
-    gateway: Outage = field(init=False)
+    outages: Outages = field(init=False)
     room: Room = field(init=False)
-    _start_refused: bool = False
-    """Whether the latest submission was answered with 429."""
-    _silences: int = 0
-    """Questions without an answer, since the last that had one."""
     downloads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(DOWNLOADS_AT_ONCE))
     images: Mapping[str, Path] = field(default_factory=dict)
     """The files of start images, by `Job.image`."""
@@ -92,9 +80,7 @@ class RunContext:
         self.pace = Pace(self.settings.limits, self.clock)
         self.slots = Slots(self.settings.limits, self.clock)
         self.polls = Polls(self.settings.polling, self.pace, self.clock, self.stopping)
-        self.connection = Outage(self.settings.retry)
-        self.throttle = Outage(self.settings.retry)
-        self.gateway = Outage(self.settings.retry)
+        self.outages = Outages(self.settings.retry, self.pace, self.slots, self.stopping, self.clock)
         self.room = Room(self.folder, self.clock, self.ledger.state.largest_bytes)
         self.breaker = Breaker(self.settings.bounds.failure_rate, self.settings.bounds.failure_window)
 
@@ -152,93 +138,20 @@ class RunContext:
         """
         reply = await self.stopping.unless_leaving(question() if has_turn else self._in_turn(question, turn))
         if isinstance(reply, Refused):
-            self.heed(reply)
+            self.outages.heed(reply)
         elif isinstance(reply, Unavailable):
-            self.note_silence()
+            self.outages.note_silence()
         else:
-            self.note_answer()
+            self.outages.note_answer()
         return reply
 
     async def _in_turn(self, question: Callable[[], Awaitable[T]], turn: Turn) -> T:
         await self.pace.turn(turn)
         return await question()
 
-    def note_answer(self) -> None:
-        """The provider has answered as it should: it is there, and not overrun."""
-        self.connection.found()
-        self.throttle.found()
-        self.gateway.found()
-        self._silences = 0
-
-    def note_silence(self) -> None:
-        """A free question had no answer. One is an accident; several in a row are an outage, and nobody is hammered."""
-        self._silences += 1
-        if self._silences >= SILENCES_OF_AN_OUTAGE:
-            self.slow_down()
-
-    def slow_down(self) -> None:
-        """The provider failed to answer as it should: wait, ever longer, so that a short outage burns few attempts."""
-        if self.pace.is_open:
-            self.pace.pause(self.gateway.lost(self.clock.monotonic_s()))
-
-    @property
-    def why_paused(self) -> str:
-        """Why all calls wait, in few words; empty where nothing is known to be the matter."""
-        reasons = (
-            (self.connection, "no connection"),
-            (self.throttle, "the provider answers 429"),
-            (self.gateway, "the provider does not answer"),
-        )
-        return next((why for outage, why in reasons if outage.goes_on), "")
-
     async def pause(self, seconds: float) -> None:
         """Wait, unless the run is being left."""
         await self.stopping.unless_leaving(self.clock.sleep(seconds))
-
-    def note_start(self) -> None:
-        """The provider has accepted a job."""
-        self._start_refused = False
-        self.note_answer()
-
-    def _adapt(self, *, starting: bool) -> None:
-        """Learn from a 429. A start that is refused again right after the pause was refused for what is in flight."""
-        if starting and self._start_refused:
-            self.slots.refuse()
-            self.pace.restore()
-        else:
-            self.pace.slow()
-        self._start_refused = starting
-
-    def heed(self, refusal: Refused, *, starting: bool = False) -> None:
-        """Take in a refusal that concerns more than its own job: pause all calls, or stop the run.
-
-        Args:
-            starting: whether it answers a submission.
-        """
-        now_s = self.clock.monotonic_s()
-        match refusal.error_class.reaction:
-            case Reaction.PAUSE if self.pace.is_open:
-                self._adapt(starting=starting)
-                # Each refusal behind an open gate doubles the wait, whatever reset the provider states.
-                self.pace.pause(max(refusal.wait_s, self.throttle.lost(now_s)))
-                if self.throttle.lasted_s(now_s) > LONGEST_THROTTLE_S:
-                    self.stopping.stop(StopReason.ACCOUNT, "the provider has said nothing but 429 for more than a day")
-            case Reaction.PAUSE:
-                self.pace.pause(refusal.wait_s)
-            case Reaction.STOP_ACCOUNT:
-                self.stopping.stop(StopReason.ACCOUNT, f"{refusal.message.rstrip('.')}. {refusal.error_class.advice}")
-            case _ if refusal.error_class is ErrorClass.NOT_SENT:
-                self.pace.pause(self.connection.lost(now_s))
-                if self.connection.is_gone(now_s):
-                    self.stopping.stop(
-                        StopReason.MACHINE, f"{refusal.message}, for too long. {refusal.error_class.advice}"
-                    )
-            case _ if refusal.error_class is ErrorClass.SERVER_ERROR:
-                self.slow_down()
-            case _ if refusal.error_class is ErrorClass.BAD_IMAGE:
-                pass  # found on this machine: nobody was asked, and nobody has answered
-            case _:
-                self.note_answer()
 
     def account_event(self, balance: MicroUsd | None = None) -> Event:
         """What was learned of the account: its balance, if it was asked, and how its clock differs from ours."""

@@ -53,7 +53,7 @@ async def _upload(run: RunContext, image: str) -> Refused | None:
     reply = await run.stopping.unless_leaving(run.provider.upload(data, f"image/{kind_of(data)}"))
     match reply:
         case Uploaded(url):
-            run.note_answer()
+            run.outages.note_answer()
             sha256 = image.removeprefix("sha256:")
             await run.record(Event(event=EventKind.UPLOADED, sha256=sha256, url=url, bytes=len(data), path=path.name))
             return None

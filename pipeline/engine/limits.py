@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from pipeline.engine.crowding import Crowding
-from pipeline.engine.settings import Limits, Retry
+from pipeline.engine.settings import Limits
 from pipeline.kernel.clock import Clock
 
 SHORTEST_PROBE_S, LONGEST_PROBE_S = 30.0, 1200.0
@@ -88,39 +88,6 @@ class Slots:
 
     def _may_probe(self) -> bool:
         return self.next_probe_s == 0.0
-
-
-class Outage:
-    """A time without answers: how long it has lasted, and how long all calls should wait before the next try."""
-
-    def __init__(self, retry: Retry) -> None:
-        self._retry = retry
-        self._failures = 0
-        self._lost_at_s = 0.0
-
-    def found(self) -> None:
-        """An answer came, whatever it said."""
-        self._failures = 0
-
-    def lost(self, now_s: float) -> float:
-        """No answer could be had; returns how long all calls should wait, in seconds, longer each time."""
-        if not self._failures:
-            self._lost_at_s = now_s
-        self._failures += 1
-        return min(self._retry.max_delay_s, self._retry.base_delay_s * 2.0 ** min(self._failures, 30))
-
-    @property
-    def goes_on(self) -> bool:
-        """Whether no answer has come since the last that could not be had."""
-        return self._failures > 0
-
-    def lasted_s(self, now_s: float) -> float:
-        """How long it has lasted, in seconds; 0 while all is well."""
-        return now_s - self._lost_at_s if self._failures else 0.0
-
-    def is_gone(self, now_s: float) -> bool:
-        """Whether it has lasted so long that a person should look."""
-        return self.lasted_s(now_s) > 5 * self._retry.max_delay_s
 
 
 class Breaker:

@@ -109,10 +109,10 @@ async def send(run: RunContext, job: Job) -> JobRecord | Outcome:
         case Uncertain() as silence:
             return await doubt(run, record, silence)
         case Delivered() as delivered:
-            run.note_start()
+            run.outages.note_start()
             return await take_delivery(run, record, delivered)
         case Accepted(request_id):
-            run.note_start()
+            run.outages.note_start()
             await run.record(record.event(EventKind.SUBMITTED, request_id=request_id))
             return record
 
@@ -128,7 +128,7 @@ async def upload_image(run: RunContext, job: Job) -> Outcome:
     if refusal is None:
         return PutBack()
     if refusal.error_class.reaction not in (Reaction.RETRY_COUNTED, Reaction.FAIL_ROW):
-        run.heed(refusal)
+        run.outages.heed(refusal)
         return PutBack()
     if run.quote(job) > run.free:
         return PutBack()  # an attempt is told of only where it could have been made
@@ -287,7 +287,7 @@ def _told(refusal: Refused) -> dict[str, Any]:
 
 async def _go_on_after_void(run: RunContext, record: JobRecord, refusal: Refused, *, starting: bool = False) -> Outcome:
     run.slots.release(record.job_id)
-    run.heed(refusal, starting=starting)
+    run.outages.heed(refusal, starting=starting)
     if refusal.error_class.reaction in (Reaction.RETRY_COUNTED, Reaction.FAIL_ROW):
         _note_failure(run, record)
     return await try_again_or_give_up(run, record)
@@ -327,7 +327,7 @@ async def doubt(run: RunContext, record: JobRecord, silence: Uncertain) -> Outco
     )
     run.slots.release(record.job_id)
     _note_failure(run, record)
-    run.slow_down()
+    run.outages.slow_down()
     return SETTLED
 
 

@@ -42,7 +42,7 @@ class Night:
         self.pace = SimpleNamespace(is_open=True, per_minute=50.0)
         self.slots = SimpleNamespace(in_flight=34)
         self.context: Any = SimpleNamespace(
-            why_paused="",
+            outages=SimpleNamespace(why_paused=""),
             ledger=SimpleNamespace(state=self.state),
             clock=SimpleNamespace(now_us=lambda: self.at_us),
             settings=EngineSettings(Bounds(cap=100_000_000), limits=Limits(max_in_flight=40)),
@@ -200,7 +200,7 @@ async def test_a_log_has_plain_lines(monkeypatch: pytest.MonkeyPatch, capsys: py
     night = Night()
     with Progress(shown=True) as shown:
         await played(night, shown)
-        night.pace.is_open, night.context.why_paused = False, "no connection"
+        night.pace.is_open, night.context.outages.why_paused = False, "no connection"
         await asyncio.sleep(0.05)
     first = capsys.readouterr().err.splitlines()[0]
     assert first == (

@@ -197,8 +197,7 @@ async def test_the_breaker_counts_an_attempt_once() -> None:
         failed=set(),
         slots=SimpleNamespace(release=lambda _: None),
         breaker=SimpleNamespace(note=lambda *, failed: noted.append(failed)),
-        slow_down=lambda: None,
-        heed=lambda *_, **__: None,
+        outages=SimpleNamespace(slow_down=lambda: None, heed=lambda *_, **__: None),
         settings=SimpleNamespace(retry=Retry()),
         rng=random.Random(1),
     )

@@ -81,7 +81,7 @@ def test_a_network_that_is_gone_ends_a_run_that_looks_after_its_floor(
             lives = list[LiveRun]()
             result = await ended(night.run(campaign(tmp_path, 3), config, AtStart(lives.append)), HOUR_S / 2)
             assert (result.exit_code, result.summary["stopped_by"]) == (6, "machine")
-            assert lives[0].context.why_paused == "no connection"
+            assert lives[0].context.outages.why_paused == "no connection"
 
     play(main())
 

@@ -1,4 +1,4 @@
-"""The pace, the slots, the connection and the breaker, in virtual time."""
+"""The pace, the slots and the breaker, in virtual time."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from virtual_time import VirtualClock, run_virtually
 
-from pipeline.engine.limits import Breaker, Outage, Slots
+from pipeline.engine.limits import Breaker, Slots
 from pipeline.engine.pace import JITTER_S, LAST_STARTS_S, Pace, Turn
 from pipeline.engine.polls import Polls
-from pipeline.engine.settings import Limits, Polling, Retry
+from pipeline.engine.settings import Limits, Polling
 from pipeline.engine.stopping import Stopping
 from pipeline.kernel.clock import SystemClock
 
@@ -237,17 +237,6 @@ def test_a_ceiling_that_is_refused_is_lowered_and_tried_again_ever_more_rarely()
     assert [second for second, _ in tried if second < 3_000] == [120, 600, 1_800]
     assert max(in_flight for _, in_flight in tried) == 61
     assert sum(in_flight == 61 for _, in_flight in tried) <= 6
-
-
-def test_a_lost_connection_waits_ever_longer_and_is_given_up_only_after_minutes() -> None:
-    """A short outage of the network stops nothing; ten minutes of it do."""
-    connection = Outage(Retry(base_delay_s=2, max_delay_s=120))
-    waits = [connection.lost(now_s) for now_s in (0, 5, 20, 60, 120, 300)]
-    assert waits == [4, 8, 16, 32, 64, 120]
-    assert not connection.is_gone(599)
-    assert connection.is_gone(601)
-    connection.found()
-    assert not connection.is_gone(10_000)
 
 
 @settings(max_examples=200)

@@ -1,0 +1,143 @@
+"""What the provider's answers, refusals and silences mean for the whole run: go on, wait, slow down, or stop."""
+
+from __future__ import annotations
+
+from pipeline.engine.limits import Slots
+from pipeline.engine.pace import Pace
+from pipeline.engine.settings import Retry
+from pipeline.engine.stopping import Stopping, StopReason
+from pipeline.kernel.clock import Clock
+from pipeline.kernel.errors import ErrorClass, Reaction
+from pipeline.provider.replies import Refused
+
+LONGEST_THROTTLE_S = 25 * 3600.0
+"""Longer than any daily quota takes to come back: whoever is refused for so long needs a person."""
+
+SILENCES_OF_AN_OUTAGE = 4
+"""So many questions in a row without an answer are no accident any more."""
+
+
+class Outage:
+    """A time without answers: how long it has lasted, and how long all calls should wait before the next try."""
+
+    def __init__(self, retry: Retry) -> None:
+        self._retry = retry
+        self._failures = 0
+        self._lost_at_s = 0.0
+
+    def found(self) -> None:
+        """An answer came, whatever it said."""
+        self._failures = 0
+
+    def lost(self, now_s: float) -> float:
+        """No answer could be had; returns how long all calls should wait, in seconds, longer each time."""
+        if not self._failures:
+            self._lost_at_s = now_s
+        self._failures += 1
+        return min(self._retry.max_delay_s, self._retry.base_delay_s * 2.0 ** min(self._failures, 30))
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether no answer has come since the last that could not be had."""
+        return self._failures > 0
+
+    def lasted_s(self, now_s: float) -> float:
+        """How long it has lasted, in seconds; 0 while all is well."""
+        return now_s - self._lost_at_s if self._failures else 0.0
+
+    def is_gone(self, now_s: float) -> bool:
+        """Whether it has lasted so long that a person should look."""
+        return self.lasted_s(now_s) > 5 * self._retry.max_delay_s
+
+
+class Outages:
+    """The provider's outages as the run sees them, and what is done about them: calls pause, or the run stops.
+
+    Three can go on at once: no connection can be made, the provider answers nothing but 429, or it fails to answer.
+    """
+
+    def __init__(self, retry: Retry, pace: Pace, slots: Slots, stopping: Stopping, clock: Clock) -> None:
+        self._pace = pace
+        self._slots = slots
+        self._stopping = stopping
+        self._clock = clock
+        self._connection = Outage(retry)
+        self._throttle = Outage(retry)
+        self._gateway = Outage(retry)
+        self._start_refused = False
+        """Whether the latest submission was answered with 429."""
+        self._silences = 0
+        """Questions without an answer, since the last that had one."""
+
+    @property
+    def why_paused(self) -> str:
+        """Why all calls wait, in few words; empty where nothing is known to be the matter."""
+        reasons = (
+            (self._connection, "no connection"),
+            (self._throttle, "the provider answers 429"),
+            (self._gateway, "the provider does not answer"),
+        )
+        return next((why for outage, why in reasons if outage.goes_on), "")
+
+    def note_answer(self) -> None:
+        """The provider has answered as it should: it is there, and not overrun."""
+        self._connection.found()
+        self._throttle.found()
+        self._gateway.found()
+        self._silences = 0
+
+    def note_start(self) -> None:
+        """The provider has accepted a job."""
+        self._start_refused = False
+        self.note_answer()
+
+    def note_silence(self) -> None:
+        """A free question had no answer. One is an accident; several in a row are an outage, and nobody is hammered."""
+        self._silences += 1
+        if self._silences >= SILENCES_OF_AN_OUTAGE:
+            self.slow_down()
+
+    def slow_down(self) -> None:
+        """The provider failed to answer as it should: wait, ever longer, so that a short outage burns few attempts."""
+        if self._pace.is_open:
+            self._pace.pause(self._gateway.lost(self._clock.monotonic_s()))
+
+    def heed(self, refusal: Refused, *, starting: bool = False) -> None:
+        """Take in a refusal that concerns more than its own job: pause all calls, or stop the run.
+
+        Args:
+            starting: whether it answers a submission.
+        """
+        now_s = self._clock.monotonic_s()
+        match refusal.error_class.reaction:
+            case Reaction.PAUSE if self._pace.is_open:
+                self._adapt(starting=starting)
+                # Each refusal behind an open gate doubles the wait, whatever reset the provider states.
+                self._pace.pause(max(refusal.wait_s, self._throttle.lost(now_s)))
+                if self._throttle.lasted_s(now_s) > LONGEST_THROTTLE_S:
+                    self._stopping.stop(StopReason.ACCOUNT, "the provider has said nothing but 429 for more than a day")
+            case Reaction.PAUSE:
+                self._pace.pause(refusal.wait_s)
+            case Reaction.STOP_ACCOUNT:
+                self._stopping.stop(StopReason.ACCOUNT, f"{refusal.message.rstrip('.')}. {refusal.error_class.advice}")
+            case _ if refusal.error_class is ErrorClass.NOT_SENT:
+                self._pace.pause(self._connection.lost(now_s))
+                if self._connection.is_gone(now_s):
+                    self._stopping.stop(
+                        StopReason.MACHINE, f"{refusal.message}, for too long. {refusal.error_class.advice}"
+                    )
+            case _ if refusal.error_class is ErrorClass.SERVER_ERROR:
+                self.slow_down()
+            case _ if refusal.error_class is ErrorClass.BAD_IMAGE:
+                pass  # found on this machine: nobody was asked, and nobody has answered
+            case _:
+                self.note_answer()
+
+    def _adapt(self, *, starting: bool) -> None:
+        """Learn from a 429. A start that is refused again right after the pause was refused for what is in flight."""
+        if starting and self._start_refused:
+            self._slots.refuse()
+            self._pace.restore()
+        else:
+            self._pace.slow()
+        self._start_refused = starting

@@ -1,0 +1,102 @@
+"""What answers, refusals and silences mean for the whole run: when all calls wait, and when it stops."""
+
+from __future__ import annotations
+
+from pipeline.engine.limits import Slots
+from pipeline.engine.outages import SILENCES_OF_AN_OUTAGE, Outage, Outages
+from pipeline.engine.pace import Pace
+from pipeline.engine.settings import Limits, Retry
+from pipeline.engine.stopping import Stopping
+from pipeline.kernel.errors import ErrorClass
+from pipeline.provider.replies import Refused
+
+
+class SetClock:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def now_us(self) -> int:
+        return int(self.now_s * 1e6)
+
+    def monotonic_s(self) -> float:
+        return self.now_s
+
+    async def sleep(self, seconds: float) -> None:
+        self.now_s += max(0.0, seconds)
+
+
+class Provider:
+    """What a run sees of its provider, without a run."""
+
+    def __init__(self, retry: Retry | None = None) -> None:
+        self.clock, self.stopping = SetClock(), Stopping()
+        limits = Limits()
+        self.pace, self.slots = Pace(limits, self.clock), Slots(limits, self.clock)
+        self.outages = Outages(retry or Retry(), self.pace, self.slots, self.stopping, self.clock)
+
+    def refuse(self, error_class: ErrorClass, at_s: float, *, starting: bool = False) -> None:
+        self.clock.now_s = at_s
+        self.outages.heed(Refused(error_class, f"{error_class} (says the provider)"), starting=starting)
+
+
+def test_a_lost_connection_waits_ever_longer_and_is_given_up_only_after_minutes() -> None:
+    """A short outage of the network stops nothing; ten minutes of it do."""
+    connection = Outage(Retry(base_delay_s=2, max_delay_s=120))
+    waits = [connection.lost(now_s) for now_s in (0, 5, 20, 60, 120, 300)]
+    assert waits == [4, 8, 16, 32, 64, 120]
+    assert not connection.is_gone(599)
+    assert connection.is_gone(601)
+    connection.found()
+    assert not connection.is_gone(10_000)
+
+
+def test_one_silence_pauses_nothing_and_several_in_a_row_all_calls() -> None:
+    """An answer in between begins the count anew."""
+    provider = Provider()
+    for _ in range(SILENCES_OF_AN_OUTAGE - 1):
+        provider.outages.note_silence()
+    provider.outages.note_answer()
+    for _ in range(SILENCES_OF_AN_OUTAGE - 1):
+        provider.outages.note_silence()
+    assert provider.pace.is_open
+    assert provider.outages.why_paused == ""
+    provider.outages.note_silence()
+    assert not provider.pace.is_open
+    assert provider.outages.why_paused == "the provider does not answer"
+
+
+def test_a_start_that_is_refused_twice_in_a_row_is_refused_for_what_is_in_flight() -> None:
+    """The first 429 lowers the pace; the second, right after the pause, gives it back and lowers the ceiling."""
+    provider = Provider()
+    for number in range(5):
+        provider.slots.take(f"job {number}")
+    provider.refuse(ErrorClass.RATE_LIMITED, 10.0, starting=True)
+    assert provider.pace.per_minute < Limits().requests_per_minute
+    assert provider.slots.has_room
+    provider.refuse(ErrorClass.RATE_LIMITED, 200.0, starting=True)
+    assert provider.pace.per_minute == Limits().requests_per_minute
+    assert not provider.slots.has_room
+    assert provider.outages.why_paused == "the provider answers 429"
+
+
+def test_a_start_that_was_taken_in_between_makes_the_next_refusal_one_of_the_pace() -> None:
+    """Only two refusals without a start between them speak of what is in flight."""
+    provider = Provider()
+    provider.slots.take("job")
+    provider.refuse(ErrorClass.RATE_LIMITED, 10.0, starting=True)
+    provider.outages.note_start()
+    provider.refuse(ErrorClass.RATE_LIMITED, 200.0, starting=True)
+    assert provider.slots.has_room
+    assert provider.pace.per_minute < Limits().requests_per_minute
+
+
+def test_an_image_that_is_gone_from_this_machine_says_nothing_of_the_provider() -> None:
+    """Nobody was asked: an outage goes on as it was."""
+    provider = Provider()
+    provider.refuse(ErrorClass.NOT_SENT, 0.0)
+    provider.refuse(ErrorClass.BAD_IMAGE, 1.0)
+    assert provider.outages.why_paused == "no connection"
+    provider.refuse(ErrorClass.BAD_REQUEST, 2.0)
+    assert provider.outages.why_paused == ""
