@@ -6,7 +6,7 @@ from pipeline.engine.limits import Slots
 from pipeline.engine.pace import Pace
 from pipeline.engine.settings import Retry
 from pipeline.engine.stopping import Stopping, StopReason
-from pipeline.kernel.clock import Clock
+from pipeline.kernel.clock import Clock, duration
 from pipeline.kernel.errors import ErrorClass, Reaction
 from pipeline.provider.replies import Refused
 
@@ -45,9 +45,14 @@ class Outage:
         """How long it has lasted, in seconds; 0 while all is well."""
         return now_s - self._lost_at_s if self._failures else 0.0
 
+    @property
+    def patience_s(self) -> float:
+        """How long it may last before a person should look, in seconds."""
+        return 5 * self._retry.max_delay_s
+
     def is_gone(self, now_s: float) -> bool:
         """Whether it has lasted so long that a person should look."""
-        return self.lasted_s(now_s) > 5 * self._retry.max_delay_s
+        return self.lasted_s(now_s) > self.patience_s
 
 
 class Outages:
@@ -124,7 +129,9 @@ class Outages:
                 self._pace.pause(self._connection.lost(now_s))
                 if self._connection.is_gone(now_s):
                     self._stopping.stop(
-                        StopReason.MACHINE, f"{refusal.message}, for too long. {refusal.error_class.advice}"
+                        StopReason.MACHINE,
+                        f"{refusal.message} for more than {duration(self._connection.patience_s)}. "
+                        "Check the network, then run again.",
                     )
             case _ if refusal.error_class is ErrorClass.SERVER_ERROR:
                 self.slow_down()

@@ -6,7 +6,7 @@ from pipeline.engine.limits import Slots
 from pipeline.engine.outages import SILENCES_OF_AN_OUTAGE, Outage, Outages
 from pipeline.engine.pace import Pace
 from pipeline.engine.settings import Limits, Retry
-from pipeline.engine.stopping import Stopping
+from pipeline.engine.stopping import Stopping, StopReason
 from pipeline.kernel.errors import ErrorClass
 from pipeline.provider.replies import Refused
 
@@ -38,7 +38,7 @@ class Provider:
 
     def refuse(self, error_class: ErrorClass, at_s: float, *, starting: bool = False) -> None:
         self.clock.now_s = at_s
-        self.outages.heed(Refused(error_class, f"{error_class} (says the provider)"), starting=starting)
+        self.outages.heed(Refused(error_class, str(error_class)), starting=starting)
 
 
 def test_a_lost_connection_waits_ever_longer_and_is_given_up_only_after_minutes() -> None:
@@ -50,6 +50,17 @@ def test_a_lost_connection_waits_ever_longer_and_is_given_up_only_after_minutes(
     assert connection.is_gone(601)
     connection.found()
     assert not connection.is_gone(10_000)
+
+
+def test_a_run_that_stops_without_a_network_says_for_how_long_and_what_to_do() -> None:
+    """It does not promise to try again: it has stopped."""
+    provider = Provider(Retry(max_delay_s=120))
+    for at_s in (0.0, 300.0, 600.0):
+        provider.refuse(ErrorClass.NOT_SENT, at_s)
+    assert not provider.stopping.is_stopping
+    provider.refuse(ErrorClass.NOT_SENT, 601.0)
+    assert provider.stopping.reason is StopReason.MACHINE
+    assert provider.stopping.message == ("not_sent for more than 10 min. Check the network, then run again.")
 
 
 def test_one_silence_pauses_nothing_and_several_in_a_row_all_calls() -> None:
