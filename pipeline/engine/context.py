@@ -27,7 +27,7 @@ from pipeline.ledger.fold import JobRecord
 from pipeline.ledger.store import Ledger
 from pipeline.media import DOWNLOADS_AT_ONCE, Collector
 from pipeline.provider.client import Client
-from pipeline.provider.replies import Refused, Unavailable
+from pipeline.provider.replies import Expired, HistoryRow, Refused, Unavailable
 
 T = TypeVar("T")
 
@@ -144,6 +144,15 @@ class RunContext:
         else:
             self.outages.note_answer()
         return reply
+
+    async def ask_history(self, request_id: str | None) -> HistoryRow | Expired | Refused | Unavailable:
+        """Ask the account's history for the row of one request, which it shows at any age.
+
+        Raises:
+            LeavingError: the run is being left.
+        """
+        assert request_id is not None, "only an attempt that the provider has named can be asked for"
+        return await self.ask(lambda: self.provider.history_one(request_id))
 
     async def _in_turn(self, question: Callable[[], Awaitable[T]], turn: Turn) -> T:
         await self.pace.turn(turn)

@@ -114,7 +114,7 @@ async def _rows_by_name(run: RunContext, request_ids: Iterable[str]) -> list[His
     """The rows of these requests, as far as the history shows them: alone it shows one at any age."""
     rows = []
     for request_id in request_ids:
-        reply = await run.ask(lambda request_id=request_id: run.provider.history_one(request_id))  # type: ignore[misc]
+        reply = await run.ask_history(request_id)
         if isinstance(reply, HistoryRow):
             rows.append(reply)
         elif not isinstance(reply, Expired):

@@ -95,8 +95,7 @@ async def compare(run: RunContext, asked: Mapping[bytes, str]) -> Comparison | N
         return None
     listed = {row.request_id: row for row in rows}
     for record in [record for record in records if _is_unlisted(record, listed)][:MAX_ASKED_SINGLY]:
-        request_id = record.request_id or ""
-        reply = await run.ask(lambda request_id=request_id: run.provider.history_one(request_id))  # type: ignore[misc]
+        reply = await run.ask_history(record.request_id)
         if isinstance(reply, HistoryRow):
             listed[reply.request_id] = reply
     return held_against(state, asked, listed.values(), from_us, now_us)

@@ -254,10 +254,8 @@ async def look_in_history(
         LeavingError: the key is good for nothing there, or no end is known of a request that is far too old: the next
             run asks again, by the same id.
     """
-    request_id = record.request_id
-    assert request_id is not None
     give_up_s = run.settings.polling.give_up_s
-    match await run.ask(lambda: run.provider.history_one(request_id)):
+    match await run.ask_history(record.request_id):
         case HistoryRow() as row:
             ending, has_waited = ending_of(row), True
         case Refused(error_class) if error_class.reaction is Reaction.STOP_ACCOUNT:
@@ -380,9 +378,7 @@ async def _believed_cost(run: RunContext, record: JobRecord, finished: Finished)
     stated = finished.cost
     if stated and stated <= record.quote_microusd:
         return stated, None
-    request_id = record.request_id
-    assert request_id is not None
-    row = await run.ask(lambda: run.provider.history_one(request_id))
+    row = await run.ask_history(record.request_id)
     known = row.cost if isinstance(row, HistoryRow) else None
     if stated and (not known or known == stated):
         return stated, None
@@ -416,7 +412,7 @@ async def _ask_for_url(run: RunContext, record: JobRecord) -> str | None:
     """Where the video is now, asked anew: a URL may be missing, or may have moved."""
     request_id = record.request_id
     assert request_id is not None
-    row = await run.ask(lambda: run.provider.history_one(request_id))
+    row = await run.ask_history(request_id)
     if isinstance(row, HistoryRow) and row.url:
         return row.url
     result = await run.ask(lambda: run.provider.result(request_id))

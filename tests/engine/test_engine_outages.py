@@ -60,7 +60,7 @@ def test_a_run_that_stops_without_a_network_says_for_how_long_and_what_to_do() -
     assert not provider.stopping.is_stopping
     provider.refuse(ErrorClass.NOT_SENT, 601.0)
     assert provider.stopping.reason is StopReason.MACHINE
-    assert provider.stopping.message == ("not_sent for more than 10 min. Check the network, then run again.")
+    assert provider.stopping.message == "not_sent for more than 10 min. Check the network, then run again."
 
 
 def test_one_silence_pauses_nothing_and_several_in_a_row_all_calls() -> None:
