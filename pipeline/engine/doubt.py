@@ -25,6 +25,7 @@ from pipeline.engine.matching import (
     surely_missing,
     to_ask_by_name,
 )
+from pipeline.engine.troubles import facts_of
 from pipeline.kernel.clock import DAY_US, duration
 from pipeline.kernel.errors import ErrorClass
 from pipeline.ledger.events import EventKind
@@ -135,13 +136,7 @@ async def _accept(run: RunContext, record: JobRecord, row: HistoryRow) -> None:
     submitted = record.event(EventKind.SUBMITTED, request_id=row.request_id, detail="found in the provider's history")
     ending = ending_of(row)
     if isinstance(ending, Refused):
-        failed = record.event(
-            EventKind.VOIDED,
-            error_class=ending.error_class.label,
-            http_status=ending.http_status,
-            detail=ending.message,
-        )
-        await run.record(submitted, failed)
+        await run.record(submitted, record.event(EventKind.VOIDED, **facts_of(ending)))
     elif isinstance(ending, Finished) and ending.cost:
         detail = "the charge is the history's: no answer of the request's own came"
         posted = record.event(EventKind.POSTED, cost_microusd=ending.cost, url=ending.url, detail=detail)

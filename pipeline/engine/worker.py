@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import orjson
 
@@ -20,6 +19,7 @@ from pipeline.engine.pace import Turn
 from pipeline.engine.polling import is_urgent
 from pipeline.engine.retry import Again, GiveUp, PutBack
 from pipeline.engine.stopping import LeavingError
+from pipeline.engine.troubles import facts_of
 from pipeline.jobs import Job
 from pipeline.kernel.errors import ERROR_CLASSES, ErrorClass, Reaction
 from pipeline.kernel.usd import MicroUsd, format_usd
@@ -134,7 +134,7 @@ async def upload_image(run: RunContext, job: Job) -> Outcome:
         return PutBack()  # an attempt is told of only where it could have been made
     # In one commit: nobody may ever find the reservation alone, and look for a request that never was.
     intent = _intent(run, job)
-    await run.record(*intent, intent[-1]._replace(event=EventKind.VOIDED, **_told(refusal)))
+    await run.record(*intent, intent[-1]._replace(event=EventKind.VOIDED, **facts_of(refusal)))
     return await _go_on_after_void(run, run.ledger.state.jobs[job.job_id], refusal)
 
 
@@ -271,16 +271,8 @@ async def look_in_history(
 
 async def void(run: RunContext, record: JobRecord, refusal: Refused, *, starting: bool = False) -> Outcome:
     """Certainly not charged: free the money, then try again or give up. Dies between: the next run decides again."""
-    await run.record(record.event(EventKind.VOIDED, **_told(refusal)))
+    await run.record(record.event(EventKind.VOIDED, **facts_of(refusal)))
     return await _go_on_after_void(run, record, refusal, starting=starting)
-
-
-def _told(refusal: Refused) -> dict[str, Any]:
-    return {
-        "error_class": refusal.error_class.label,
-        "http_status": refusal.http_status,
-        "detail": refusal.message,
-    }
 
 
 async def _go_on_after_void(run: RunContext, record: JobRecord, refusal: Refused, *, starting: bool = False) -> Outcome:
@@ -315,14 +307,7 @@ def error_class_of(record: JobRecord) -> ErrorClass:
 
 async def doubt(run: RunContext, record: JobRecord, silence: Uncertain) -> Outcome:
     """Perhaps charged: the money stays reserved until the history or a person settles it."""
-    await run.record(
-        record.event(
-            EventKind.IN_DOUBT,
-            error_class=silence.error_class.label,
-            http_status=silence.http_status,
-            detail=silence.message,
-        )
-    )
+    await run.record(record.event(EventKind.IN_DOUBT, **facts_of(silence)))
     run.slots.release(record.job_id)
     _note_failure(run, record)
     run.outages.slow_down()
@@ -422,15 +407,7 @@ async def _ask_for_url(run: RunContext, record: JobRecord) -> str | None:
 async def _take_in(run: RunContext, record: JobRecord, collected: Clip | Trouble) -> bool:
     """Record what came of a download; True when the video is on disk."""
     if isinstance(collected, Trouble):
-        await run.record(
-            record.event(
-                EventKind.FETCH_FAILED,
-                error_class=collected.error_class.label,
-                http_status=collected.http_status or 0,
-                detail=collected.message,
-                sha256=collected.sha256,
-            )
-        )
+        await run.record(record.event(EventKind.FETCH_FAILED, **facts_of(collected), sha256=collected.sha256))
         return False
     await run.record(
         record.event(

@@ -83,8 +83,8 @@ MISTAKES = (
         (
             (
                 "pipeline/engine/worker.py",
-                "            EventKind.IN_DOUBT,\n            error_class=silence",
-                "            EventKind.VOIDED,\n            error_class=silence",
+                "EventKind.IN_DOUBT, **facts_of(silence)",
+                "EventKind.VOIDED, **facts_of(silence)",
             ),
         ),
         STORM,
