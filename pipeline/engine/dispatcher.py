@@ -13,14 +13,13 @@ from collections.abc import Container, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.engine import worker
+from pipeline.engine import collecting, worker
 from pipeline.engine.canary import Canary, lets, reason_to_stop
 from pipeline.engine.context import RunContext
 from pipeline.engine.doubt import Witness, settle
 from pipeline.engine.pace import CALLS_OF_A_START, Turn
-from pipeline.engine.retry import Again, PutBack
+from pipeline.engine.retry import SETTLED, Again, Outcome, PutBack
 from pipeline.engine.stopping import LeavingError, StopReason
-from pipeline.engine.worker import SETTLED, Outcome
 from pipeline.jobs import Job
 from pipeline.kernel.errors import MachineError
 from pipeline.kernel.usd import format_usd
@@ -274,7 +273,7 @@ class Dispatcher:
                 self.run.slots.take(record.job_id)
                 self._spawn(record.job_id, worker.make(self.run, record))
             case JobState.POSTED:
-                self._spawn(record.job_id, worker.collect(self.run, record))
+                self._spawn(record.job_id, collecting.collect(self.run, record))
             case JobState.VOIDED:
                 self._spawn(record.job_id, worker.try_again_or_give_up(self.run, record))
             case _:

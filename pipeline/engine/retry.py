@@ -1,4 +1,4 @@
-"""Whether to try again, and when: a pure decision."""
+"""What comes after an attempt: nothing, another try and when, or giving up. Pure decisions."""
 
 from __future__ import annotations
 
@@ -21,6 +21,15 @@ class Again:
 @dataclass(frozen=True, slots=True)
 class PutBack:
     """Nothing was reserved and nothing paid for was sent: start it again, in the place in the queue that it had."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """Nothing is left to do for this job in this run: it is stored, failed, in doubt, or left to the next run."""
+
+
+Outcome = Settled | Again | PutBack
+SETTLED = Settled()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,18 +6,12 @@ that means; no exception, time-out or signal ever ends a reservation.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-
-import orjson
-
 from pipeline.engine import retry
+from pipeline.engine.asking import learn, look
+from pipeline.engine.collecting import collect, keep
 from pipeline.engine.context import RunContext
 from pipeline.engine.images import bring_up
-from pipeline.engine.matching import ending_of
-from pipeline.engine.pace import Turn
-from pipeline.engine.polling import is_urgent
-from pipeline.engine.retry import Again, GiveUp, PutBack
+from pipeline.engine.retry import SETTLED, GiveUp, Outcome, PutBack
 from pipeline.engine.stopping import LeavingError
 from pipeline.engine.troubles import facts_of
 from pipeline.jobs import Job
@@ -25,46 +19,20 @@ from pipeline.kernel.errors import ERROR_CLASSES, ErrorClass, Reaction
 from pipeline.kernel.usd import MicroUsd, format_usd
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import JobRecord
-from pipeline.media import Clip, Expectation, Trouble
-from pipeline.models import find_model
 from pipeline.provider.client import Delivered
-from pipeline.provider.replies import (
-    Accepted,
-    Expired,
-    Finished,
-    HistoryRow,
-    Refused,
-    Uncertain,
-    Working,
-)
-
-FETCH_TRIES = 5
-"""Downloads of one video in one run. The next run tries again: the file is kept for 7 days."""
-
-SPURIOUS_404_S = 3300.0
-"""A record is kept for an hour: a 404 before this age is more likely a slip than an expiry."""
-
-LONGEST_IN_HISTORY = 2
-"""So many times `give_up_s` a run goes on asking the history for an end that it does not know yet."""
+from pipeline.provider.replies import Accepted, Expired, Finished, HistoryRow, Refused, Uncertain, Working
 
 LEAVING_GRACE_S = 2.0
 """How long a submission that is under way may still take when the run is being left."""
 
 
-class CapPassedError(Exception):
-    """The dispatcher let through what does not fit under the cap: a defect, caught before any money moved."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """Nothing is left to do for this job in this run: it is stored, failed, in doubt, or left to the next run."""
-
-
-Outcome = Settled | Again | PutBack
-SETTLED = Settled()
 FORGOTTEN = Uncertain(
     ErrorClass.RECORD_EXPIRED, "the request's record has expired and the history does not show it yet", 404
 )
+
+
+class CapPassedError(Exception):
+    """The dispatcher let through what does not fit under the cap: a defect, caught before any money moved."""
 
 
 async def make(run: RunContext, job: Job | JobRecord) -> Outcome:
@@ -179,96 +147,6 @@ async def submit(run: RunContext, job: Job) -> Accepted | Delivered | Refused | 
     return reply
 
 
-def learn(run: RunContext, record: JobRecord, finished: Finished, before_s: float, asked_s: float) -> None:
-    """Learn how long a generation takes, and waits, from one that had not ended at one age and had at the other."""
-    run.polls.durations.note(_duration_s(finished, before_s, asked_s))
-    run.slots.note(record.job_id, asked_s, finished.queue_s, finished.inference_s)
-
-
-def _duration_s(finished: Finished, before_s: float, asked_s: float) -> float:
-    """How long a generation took: as the provider says, if that lies between the last two questions; else their middle.
-
-    0, which teaches nothing, for one that was found finished.
-    """
-    said_s = (finished.queue_s or 0.0) + (finished.inference_s or 0.0)
-    if before_s < said_s <= asked_s:
-        return said_s
-    return (before_s + asked_s) / 2 if before_s else 0.0
-
-
-async def look(
-    run: RunContext, record: JobRecord, age_s: float, waited_s: float, *, at_once: bool
-) -> Finished | Refused | Expired | Working:
-    """Ask once, and go on to the result or to the history where the answer points there.
-
-    Args:
-        waited_s: for how long this run has asked after it.
-        at_once: before anything else is sent; else whoever asks has waited for the turn already.
-    """
-    request_id = record.request_id
-    assert request_id is not None
-    reply = await run.ask(lambda: run.provider.poll(request_id), Turn.URGENT, has_turn=not at_once)
-    if isinstance(reply, Finished):
-        # The generation is over: another may start while this one is collected.
-        run.slots.release(record.job_id)
-        run.stopping.changed.set()
-        turn = Turn.URGENT if at_once or is_urgent(run.settings.polling, age_s) else Turn.COLLECT
-        reply = await run.ask(lambda: run.provider.result(request_id), turn)
-        if isinstance(reply, Refused) and _is_about_the_job(reply):
-            # Done, says the one, and failed, says the other: only the history may free its money.
-            return await look_in_history(run, record, age_s, waited_s, expired=age_s > SPURIOUS_404_S)
-    match reply:
-        case Finished():
-            return reply
-        case Refused() if _is_about_the_job(reply):
-            return reply
-        case Refused(error_class) if error_class.reaction is Reaction.STOP_ACCOUNT:
-            # The key is good for nothing now: what runs is left to the run after the cure.
-            raise LeavingError
-        case Expired():
-            return await look_in_history(run, record, age_s, waited_s, expired=age_s > SPURIOUS_404_S)
-        case _ if age_s > run.settings.polling.give_up_s:
-            ending = await look_in_history(run, record, age_s, waited_s, expired=False)
-            if isinstance(ending, Working):
-                # Nobody knows yet, and this run has waited long enough: the next one asks again, by the same id.
-                raise LeavingError
-            return ending
-        case _:
-            return Working()
-
-
-def _is_about_the_job(refusal: Refused) -> bool:
-    """Whether a refusal says something of the generation, and not of the key or the rate."""
-    return refusal.error_class.reaction not in (Reaction.PAUSE, Reaction.STOP_ACCOUNT)
-
-
-async def look_in_history(
-    run: RunContext, record: JobRecord, age_s: float, waited_s: float, *, expired: bool
-) -> Finished | Refused | Expired | Working:
-    """Learn a request's end from the account's history, which knows it at any age.
-
-    Args:
-        waited_s: for how long this run has asked after it: a history that fails for a moment is asked again.
-
-    Raises:
-        LeavingError: the key is good for nothing there, or no end is known of a request that is far too old: the next
-            run asks again, by the same id.
-    """
-    give_up_s = run.settings.polling.give_up_s
-    match await run.ask_history(record.request_id):
-        case HistoryRow() as row:
-            ending, has_waited = ending_of(row), True
-        case Refused(error_class) if error_class.reaction is Reaction.STOP_ACCOUNT:
-            raise LeavingError
-        case Expired() if expired:
-            return Expired()
-        case _:
-            ending, has_waited = Working(), waited_s > give_up_s
-    if isinstance(ending, Working) and has_waited and age_s > LONGEST_IN_HISTORY * give_up_s:
-        raise LeavingError
-    return ending
-
-
 async def void(run: RunContext, record: JobRecord, refusal: Refused, *, starting: bool = False) -> Outcome:
     """Certainly not charged: free the money, then try again or give up. Dies between: the next run decides again."""
     await run.record(record.event(EventKind.VOIDED, **facts_of(refusal)))
@@ -326,12 +204,8 @@ async def take_delivery(run: RunContext, record: JobRecord, delivered: Delivered
     try:
         await run.record(record.event(EventKind.SUBMITTED, request_id=delivered.request_id))
         await post(run, record, delivered.finished)
-        if delivered.has_body:
-            video, poster = _targets(run, record)
-            length = delivered.content_length
-            kept = await run.collector.keep(delivered.chunks(), length, video, poster, _expectation(record))
-            if await _take_in(run, record, kept):
-                return SETTLED
+        if delivered.has_body and await keep(run, record, delivered):
+            return SETTLED
     finally:
         delivered.close()
     return await collect(run, record)
@@ -371,79 +245,3 @@ async def _believed_cost(run: RunContext, record: JobRecord, finished: Finished)
         said = f"said ${format_usd(stated)}" if stated else "did not say it"
         return known, f"the charge is the history's: the result {said}"
     return MicroUsd(record.quote_microusd), "the provider did not say the charge: booked at the quote"
-
-
-async def collect(run: RunContext, record: JobRecord) -> Outcome:
-    """Bring a paid video to the disk. A bad download is downloaded again, which is free; never generated again."""
-    for tries in range(FETCH_TRIES):
-        if tries:
-            await run.pause(retry.backoff_s(run.settings.retry, tries, run.rng))
-        if await _take_in(run, record, await _fetch(run, record)):
-            break
-    return SETTLED
-
-
-async def _fetch(run: RunContext, record: JobRecord) -> Clip | Trouble:
-    url = record.url if record.fetch_failures % 2 == 0 else None
-    url = url or await _ask_for_url(run, record) or record.url
-    if url is None:
-        return Trouble(ErrorClass.FETCH_FAILED, None, "the provider does not say where the video is")
-    video, poster = _targets(run, record)
-    async with run.downloads:
-        return await run.stopping.unless_leaving(run.collector.collect(url, video, poster, _expectation(record)))
-
-
-async def _ask_for_url(run: RunContext, record: JobRecord) -> str | None:
-    """Where the video is now, asked anew: a URL may be missing, or may have moved."""
-    request_id = record.request_id
-    assert request_id is not None
-    row = await run.ask_history(request_id)
-    if isinstance(row, HistoryRow) and row.url:
-        return row.url
-    result = await run.ask(lambda: run.provider.result(request_id))
-    return result.url if isinstance(result, Finished) else None
-
-
-async def _take_in(run: RunContext, record: JobRecord, collected: Clip | Trouble) -> bool:
-    """Record what came of a download; True when the video is on disk."""
-    if isinstance(collected, Trouble):
-        await run.record(record.event(EventKind.FETCH_FAILED, **facts_of(collected), sha256=collected.sha256))
-        return False
-    await run.record(
-        record.event(
-            EventKind.STORED,
-            path=record.path,
-            poster=_poster_of(record) if collected.poster else None,
-            sha256=collected.sha256,
-            bytes=collected.bytes,
-            duration_s=collected.duration_s,
-            width=collected.width or 0,
-            height=collected.height or 0,
-            error_class=ErrorClass.NOT_AS_ASKED.label if collected.not_as_asked else None,
-            detail=collected.not_as_asked,
-        )
-    )
-    run.room.note(collected.bytes)
-    run.breaker.note(failed=False)
-    return True
-
-
-def _targets(run: RunContext, record: JobRecord) -> tuple[Path, Path]:
-    """The final names of a job's video and poster, fixed when its money was reserved."""
-    assert record.path is not None
-    return run.folder / record.path, run.folder / _poster_of(record)
-
-
-def _poster_of(record: JobRecord) -> str:
-    assert record.path is not None
-    return f"posters/{record.path.removeprefix('videos/').removesuffix('.mp4')}.jpg"
-
-
-def _expectation(record: JobRecord) -> Expectation:
-    """What the video should be, from the request as it was sent."""
-    assert record.model is not None
-    assert record.request is not None
-    model = find_model(record.model)
-    params = orjson.loads(record.request)
-    width, height = model.frame_size(params) or (None, None)
-    return Expectation(model.duration_s(params), width, height)

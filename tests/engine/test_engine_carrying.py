@@ -7,8 +7,8 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from pipeline.engine.dispatcher import Dispatcher
+from pipeline.engine.retry import SETTLED, Outcome
 from pipeline.engine.stopping import Stopping, StopReason
-from pipeline.engine.worker import SETTLED, Outcome
 
 
 def dispatcher() -> Dispatcher:

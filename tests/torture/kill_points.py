@@ -29,8 +29,8 @@ ROOT = Path(pipeline.__file__).parent
 TRACED = frozenset(
     [
         *(f"ledger/{name}.py" for name in ("budget", "events", "fold", "segments", "store")),
-        *(f"engine/{name}.py" for name in ("balance", "context", "dispatcher", "doubt", "matching", "outages")),
-        *(f"engine/{name}.py" for name in ("recovery", "retry", "worker")),
+        *(f"engine/{name}.py" for name in ("asking", "balance", "collecting", "context", "dispatcher", "doubt")),
+        *(f"engine/{name}.py" for name in ("matching", "outages", "recovery", "retry", "worker")),
         *("kernel/files.py", "media/collect.py", "media/landing.py"),
         *(f"runner/{path.name}" for path in (ROOT / "runner").glob("*.py")),
     ]

@@ -130,7 +130,7 @@ MISTAKES = (
         "an expired record is taken for a failure",
         (
             (
-                "pipeline/engine/worker.py",
+                "pipeline/engine/asking.py",
                 "        case Expired():\n            return await look_in_history(",
                 "        case Expired():\n"
                 '            return Refused(ErrorClass.GENERATION_FAILED, "gone", 404)\n'

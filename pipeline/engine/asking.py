@@ -1,0 +1,112 @@
+"""How a request stands: one question about it, and what the answer means for its job.
+
+A status call answers first, then the result; where the request's own record is gone, or contradicts itself, the
+account's history answers. Nothing here is recorded: whoever asks decides what follows.
+"""
+
+from __future__ import annotations
+
+from pipeline.engine.context import RunContext
+from pipeline.engine.matching import ending_of
+from pipeline.engine.pace import Turn
+from pipeline.engine.polling import is_urgent
+from pipeline.engine.stopping import LeavingError
+from pipeline.kernel.errors import Reaction
+from pipeline.ledger.fold import JobRecord
+from pipeline.provider.replies import Expired, Finished, HistoryRow, Refused, Working
+
+SPURIOUS_404_S = 3300.0
+"""A record is kept for an hour: a 404 before this age is more likely a slip than an expiry."""
+
+LONGEST_IN_HISTORY = 2
+"""So many times `give_up_s` a run goes on asking the history for an end that it does not know yet."""
+
+
+async def look(
+    run: RunContext, record: JobRecord, age_s: float, waited_s: float, *, at_once: bool
+) -> Finished | Refused | Expired | Working:
+    """Ask once, and go on to the result or to the history where the answer points there.
+
+    Args:
+        waited_s: for how long this run has asked after it.
+        at_once: before anything else is sent; else whoever asks has waited for the turn already.
+    """
+    request_id = record.request_id
+    assert request_id is not None
+    reply = await run.ask(lambda: run.provider.poll(request_id), Turn.URGENT, has_turn=not at_once)
+    if isinstance(reply, Finished):
+        # The generation is over: another may start while this one is collected.
+        run.slots.release(record.job_id)
+        run.stopping.changed.set()
+        turn = Turn.URGENT if at_once or is_urgent(run.settings.polling, age_s) else Turn.COLLECT
+        reply = await run.ask(lambda: run.provider.result(request_id), turn)
+        if isinstance(reply, Refused) and _is_about_the_job(reply):
+            # Done, says the one, and failed, says the other: only the history may free its money.
+            return await look_in_history(run, record, age_s, waited_s, expired=age_s > SPURIOUS_404_S)
+    match reply:
+        case Finished():
+            return reply
+        case Refused() if _is_about_the_job(reply):
+            return reply
+        case Refused(error_class) if error_class.reaction is Reaction.STOP_ACCOUNT:
+            # The key is good for nothing now: what runs is left to the run after the cure.
+            raise LeavingError
+        case Expired():
+            return await look_in_history(run, record, age_s, waited_s, expired=age_s > SPURIOUS_404_S)
+        case _ if age_s > run.settings.polling.give_up_s:
+            ending = await look_in_history(run, record, age_s, waited_s, expired=False)
+            if isinstance(ending, Working):
+                # Nobody knows yet, and this run has waited long enough: the next one asks again, by the same id.
+                raise LeavingError
+            return ending
+        case _:
+            return Working()
+
+
+def _is_about_the_job(refusal: Refused) -> bool:
+    """Whether a refusal says something of the generation, and not of the key or the rate."""
+    return refusal.error_class.reaction not in (Reaction.PAUSE, Reaction.STOP_ACCOUNT)
+
+
+async def look_in_history(
+    run: RunContext, record: JobRecord, age_s: float, waited_s: float, *, expired: bool
+) -> Finished | Refused | Expired | Working:
+    """Learn a request's end from the account's history, which knows it at any age.
+
+    Args:
+        waited_s: for how long this run has asked after it: a history that fails for a moment is asked again.
+
+    Raises:
+        LeavingError: the key is good for nothing there, or no end is known of a request that is far too old: the next
+            run asks again, by the same id.
+    """
+    give_up_s = run.settings.polling.give_up_s
+    match await run.ask_history(record.request_id):
+        case HistoryRow() as row:
+            ending, has_waited = ending_of(row), True
+        case Refused(error_class) if error_class.reaction is Reaction.STOP_ACCOUNT:
+            raise LeavingError
+        case Expired() if expired:
+            return Expired()
+        case _:
+            ending, has_waited = Working(), waited_s > give_up_s
+    if isinstance(ending, Working) and has_waited and age_s > LONGEST_IN_HISTORY * give_up_s:
+        raise LeavingError
+    return ending
+
+
+def learn(run: RunContext, record: JobRecord, finished: Finished, before_s: float, asked_s: float) -> None:
+    """Learn how long a generation takes, and waits, from one that had not ended at one age and had at the other."""
+    run.polls.durations.note(_duration_s(finished, before_s, asked_s))
+    run.slots.note(record.job_id, asked_s, finished.queue_s, finished.inference_s)
+
+
+def _duration_s(finished: Finished, before_s: float, asked_s: float) -> float:
+    """How long a generation took: as the provider says, if that lies between the last two questions; else their middle.
+
+    0, which teaches nothing, for one that was found finished.
+    """
+    said_s = (finished.queue_s or 0.0) + (finished.inference_s or 0.0)
+    if before_s < said_s <= asked_s:
+        return said_s
+    return (before_s + asked_s) / 2 if before_s else 0.0
