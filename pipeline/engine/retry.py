@@ -36,8 +36,6 @@ SETTLED = Settled()
 class GiveUp:
     """Do not try again: the job has failed for good."""
 
-    why: str
-
 
 def backoff_s(retry: Retry, tries: int, rng: random.Random) -> float:
     """Full jitter: anything up to the base delay doubled with each of `tries`, bounded."""
@@ -55,9 +53,9 @@ def decide(
     """
     match error_class.reaction:
         case Reaction.FAIL_ROW:
-            return GiveUp(error_class.advice)
+            return GiveUp()
         case Reaction.RETRY_COUNTED if counted_failures >= retry.max_attempts:
-            return GiveUp(f"{counted_failures} attempts failed")
+            return GiveUp()
         case Reaction.PAUSE | Reaction.STOP_ACCOUNT:
             return Again(0.0)
         case _:
