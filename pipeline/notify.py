@@ -14,8 +14,8 @@ import aiohttp
 from yarl import URL
 
 from pipeline.kernel.clock import Clock
+from pipeline.kernel.logger import LOGGER
 from pipeline.ledger.fold import RunRecord
-from pipeline.runlog import LOGGER
 
 TRIES = 2
 PAUSE_S = 2.0

@@ -18,8 +18,6 @@ import orjson
 from pipeline.kernel.clock import iso
 from pipeline.ledger.events import Event
 
-LOGGER = "kling_batch"
-
 
 class RunLog(logging.Handler):
     """Appends to run.log: events as they become durable, and what the engine logs besides.

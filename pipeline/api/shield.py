@@ -7,8 +7,8 @@ import traceback
 from collections.abc import Callable
 from typing import ParamSpec
 
+from pipeline.kernel.logger import LOGGER
 from pipeline.ledger.events import Event
-from pipeline.runlog import LOGGER
 from pipeline.runner.watching import LiveRun, Watcher
 
 P = ParamSpec("P")

@@ -22,10 +22,11 @@ from pipeline.engine.retry import SETTLED, Again, Outcome, PutBack
 from pipeline.engine.stopping import LeavingError, StopReason
 from pipeline.jobs import Job
 from pipeline.kernel.errors import MachineError
+from pipeline.kernel.logger import LOGGER
 from pipeline.kernel.usd import format_usd
 from pipeline.ledger.fold import JobRecord, JobState
 
-log = logging.getLogger("kling_batch")
+log = logging.getLogger(LOGGER)
 
 LONGEST_TURN_S = 30.0
 """After so long without a turn for the next start, all is looked at again."""

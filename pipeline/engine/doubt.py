@@ -28,11 +28,12 @@ from pipeline.engine.matching import (
 from pipeline.engine.troubles import facts_of
 from pipeline.kernel.clock import DAY_US, duration
 from pipeline.kernel.errors import ErrorClass
+from pipeline.kernel.logger import LOGGER
 from pipeline.ledger.events import EventKind
 from pipeline.ledger.fold import Account, JobRecord, JobState
 from pipeline.provider.replies import Expired, Finished, HistoryRow, Refused
 
-log = logging.getLogger("kling_batch")
+log = logging.getLogger(LOGGER)
 
 SWEEPS_FOR_ABSENCE = 2
 

@@ -22,6 +22,7 @@ from pipeline.engine.stopping import LeavingError, Stopping
 from pipeline.kernel.clock import Clock, to_datetime
 from pipeline.kernel.errors import MachineError
 from pipeline.kernel.files import keep_file, make_folder, remove_leftovers
+from pipeline.kernel.logger import LOGGER
 from pipeline.kernel.usd import MicroUsd
 from pipeline.ledger.store import Ledger
 from pipeline.manifest import Campaign
@@ -30,7 +31,7 @@ from pipeline.mirror.mirror import Mirror
 from pipeline.provider.client import Client
 from pipeline.provider.settings import ProviderSettings
 from pipeline.report.entries import Lines, kept_sha256, lines_of, mark_of, mark_with
-from pipeline.runlog import LOGGER, RunLog
+from pipeline.runlog import RunLog
 from pipeline.runner.choice import price_of
 
 if TYPE_CHECKING:

@@ -21,6 +21,7 @@ from pipeline.jobs import Job
 from pipeline.kernel.clock import Clock, SystemClock
 from pipeline.kernel.errors import MachineError
 from pipeline.kernel.garbage import calm_garbage_collector
+from pipeline.kernel.logger import LOGGER
 from pipeline.kernel.usd import format_usd
 from pipeline.ledger.fold import JobState
 from pipeline.ledger.reading import Reader
@@ -29,7 +30,6 @@ from pipeline.manifest import Campaign
 from pipeline.mirror.mirror import ROWS, mirror_of
 from pipeline.provider.replies import Refused
 from pipeline.report.entries import Lines
-from pipeline.runlog import LOGGER
 from pipeline.runner import reporting
 from pipeline.runner.choice import RunOptions, choose, may_come_back, may_start, not_stored, trial_of
 from pipeline.runner.continuity import (

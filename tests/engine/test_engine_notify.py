@@ -17,10 +17,10 @@ from virtual_time import run_virtually
 
 from pipeline import notify
 from pipeline.engine.stopping import StopReason
+from pipeline.kernel.logger import LOGGER
 from pipeline.ledger.fold import RunRecord
 from pipeline.ledger.reading import read_events
 from pipeline.manifest import Campaign
-from pipeline.runlog import LOGGER
 from pipeline.runner.ending import RunResult
 from pipeline.runner.watching import LiveRun, Watcher
 
