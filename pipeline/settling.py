@@ -27,7 +27,7 @@ from pipeline.ledger.fold import JobRecord, JobState, State
 from pipeline.ledger.reading import read_events
 from pipeline.ledger.store import open_ledger
 from pipeline.mirror.mirror import ENDS, mirror_of
-from pipeline.provider.replies import fingerprint, valid_request_id
+from pipeline.provider.values import fingerprint, valid_request_id
 from pipeline.report.entries import load_keys
 from pipeline.runner.continuity import check_provider
 from pipeline.runner.opening import log_to, open_context, open_provider, signals_to

@@ -13,7 +13,8 @@ from pipeline.engine.polling import is_urgent
 from pipeline.engine.stopping import LeavingError
 from pipeline.kernel.errors import Reaction
 from pipeline.ledger.fold import JobRecord
-from pipeline.provider.replies import Expired, Finished, HistoryRow, Refused, Working
+from pipeline.provider.history import HistoryRow
+from pipeline.provider.replies import Expired, Finished, Refused, Working
 
 SPURIOUS_404_S = 3300.0
 """A record is kept for an hour: a 404 before this age is more likely a slip than an expiry."""

@@ -16,7 +16,8 @@ from pipeline.ledger.fold import JobRecord
 from pipeline.media import Clip, Expectation, Trouble
 from pipeline.models import find_model
 from pipeline.provider.client import Delivered
-from pipeline.provider.replies import Finished, HistoryRow
+from pipeline.provider.history import HistoryRow
+from pipeline.provider.replies import Finished
 
 FETCH_TRIES = 5
 """Downloads of one video in one run. The next run tries again: the file is kept for 7 days."""

@@ -27,7 +27,8 @@ from pipeline.ledger.fold import JobRecord
 from pipeline.ledger.store import Ledger
 from pipeline.media import DOWNLOADS_AT_ONCE, Collector
 from pipeline.provider.client import Client
-from pipeline.provider.replies import Expired, HistoryRow, Refused, Unavailable
+from pipeline.provider.history import HistoryRow
+from pipeline.provider.replies import Expired, Refused, Unavailable
 
 T = TypeVar("T")
 

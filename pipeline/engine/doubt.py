@@ -31,7 +31,8 @@ from pipeline.kernel.errors import ErrorClass
 from pipeline.kernel.logger import LOGGER
 from pipeline.ledger.events import EventKind
 from pipeline.ledger.fold import Account, JobRecord, JobState
-from pipeline.provider.replies import Expired, Finished, HistoryRow, Refused
+from pipeline.provider.history import HistoryRow
+from pipeline.provider.replies import Expired, Finished, Refused
 
 log = logging.getLogger(LOGGER)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pipeline.engine.context import RunContext
 from pipeline.kernel.clock import DAY_US, to_datetime
-from pipeline.provider.replies import HistoryRow, Refused, standing
+from pipeline.provider.history import HistoryRow, standing
+from pipeline.provider.replies import Refused
 
 LONGEST_WINDOW_DAYS = 30
 """The provider answers for at most 31 days."""

@@ -15,7 +15,9 @@ import orjson
 from pipeline.kernel.clock import DAY_US
 from pipeline.kernel.errors import ErrorClass
 from pipeline.ledger.fold import JobRecord, State, Unnamed
-from pipeline.provider.replies import Finished, HistoryRow, Refused, Working, failure_class, fingerprint
+from pipeline.provider.history import HistoryRow
+from pipeline.provider.replies import Finished, Refused, Working, failure_class
+from pipeline.provider.values import fingerprint
 
 CLOCK_SKEW_US = 120_000_000
 """How far the provider's clock and ours may be apart without being noticed."""

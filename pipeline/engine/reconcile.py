@@ -10,7 +10,7 @@ from pipeline.engine.history import read_history
 from pipeline.engine.matching import prompt_of
 from pipeline.kernel.clock import DAY_US
 from pipeline.ledger.fold import JobRecord, JobState, State
-from pipeline.provider.replies import HistoryRow
+from pipeline.provider.history import HistoryRow
 
 MAX_ASKED_SINGLY = 100
 """Requests missing from the list that are asked for one by one: a list that shifts while it is paged may skip a few."""

@@ -20,7 +20,8 @@ from pipeline.kernel.usd import MicroUsd, format_usd
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import JobRecord
 from pipeline.provider.client import Delivered
-from pipeline.provider.replies import Accepted, Expired, Finished, HistoryRow, Refused, Uncertain, Working
+from pipeline.provider.history import HistoryRow
+from pipeline.provider.replies import Accepted, Expired, Finished, Refused, Uncertain, Working
 
 LEAVING_GRACE_S = 2.0
 """How long a submission that is under way may still take when the run is being left."""

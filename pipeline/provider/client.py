@@ -23,11 +23,11 @@ from pipeline.jobs import Job
 from pipeline.kernel.clock import Clock
 from pipeline.kernel.errors import ErrorClass
 from pipeline.kernel.usd import MicroUsd
-from pipeline.provider import replies
+from pipeline.provider import replies, values
+from pipeline.provider.history import HistoryRow, decode_history, decode_history_one
 from pipeline.provider.replies import (
     Expired,
     Finished,
-    HistoryRow,
     PollReply,
     Refused,
     ResultReply,
@@ -202,16 +202,16 @@ class Client:
         if response.status != 200:
             body = await self._read_paid(response)
             refusal = replies.decode_refusal(response.status, headers, body, self._clock.now_us())
-            message = replies.error_message(response.status, body)
+            message = values.error_message(response.status, body)
             return refusal or Uncertain(ErrorClass.GATEWAY, message, response.status)
         named = self._eraser.strike_out(headers.get("x-request-id", "").encode(errors="replace")).decode()
-        request_id = replies.valid_request_id(named)
-        cost = replies.charged(headers.get("x-cost"))
+        request_id = values.valid_request_id(named)
+        cost = values.charged(headers.get("x-cost"))
         if response.content_type.startswith("video/") or response.content_type == "application/octet-stream":
             finished, streamed = Finished(cost=cost), response
         else:
             decoded = await self._read_object(response, needed=request_id is None)
-            request_id = request_id or replies.valid_request_id(decoded.get("request_id"))
+            request_id = request_id or values.valid_request_id(decoded.get("request_id"))
             finished, streamed = Finished(cost=cost, url=replies.find_url(decoded)), None
         if request_id is None:
             return Uncertain(ErrorClass.UNREADABLE, "the provider's answer names no usable request id", 200)
@@ -220,7 +220,7 @@ class Client:
     async def _read_object(self, response: aiohttp.ClientResponse, *, needed: bool) -> dict[str, Any]:
         """The answer's object. Where the headers name the request, a body that breaks off only costs a question."""
         try:
-            return replies.parse_object(await self._read_soon(response)) or {}
+            return values.parse_object(await self._read_soon(response)) or {}
         except Exception:
             if needed:
                 raise
@@ -270,7 +270,7 @@ class Client:
             return answer
         status, headers, body = answer
         if status == 200:
-            rows = replies.decode_history(body)
+            rows = decode_history(body)
             return Unavailable("the history could not be read", status) if rows is None else rows
         return self._refusal_or_unavailable(status, headers, body)
 
@@ -284,7 +284,7 @@ class Client:
         if status == 404:
             return Expired()
         if status == 200:
-            rows = _one_row(body)
+            rows = decode_history_one(body)
             if rows == []:
                 return Expired()
             row = next((row for row in rows or () if row.request_id == request_id), None)
@@ -298,8 +298,8 @@ class Client:
             return answer
         status, headers, body = answer
         if status == 404:
-            return Refused(ErrorClass.OUT_OF_CREDITS, replies.error_message(status, body), status)
-        balance = replies.balance((replies.parse_object(body) or {}).get("credits")) if status == 200 else None
+            return Refused(ErrorClass.OUT_OF_CREDITS, values.error_message(status, body), status)
+        balance = values.balance((values.parse_object(body) or {}).get("credits")) if status == 200 else None
         return balance if balance is not None else self._refusal_or_unavailable(status, headers, body)
 
     async def upload(self, data: bytes, media_type: str) -> UploadReply:
@@ -329,7 +329,7 @@ class Client:
 
     def _refusal_or_unavailable(self, status: int, headers: Mapping[str, str], body: bytes) -> Refused | Unavailable:
         refusal = replies.decode_closed_door(status, headers, body, self._clock.now_us())
-        return refusal or Unavailable(replies.error_message(status, body), status)
+        return refusal or Unavailable(values.error_message(status, body), status)
 
     async def _get(self, kind: str, url: URL) -> tuple[int, Mapping[str, str], bytes] | Unavailable:
         self.calls[kind] += 1
@@ -353,7 +353,7 @@ class Client:
 
     def _note_clock(self, headers: Mapping[str, str]) -> None:
         said = headers.get("Date")
-        said_us = replies.moment_us(said) if said else None
+        said_us = values.moment_us(said) if said else None
         if said_us is not None:
             # The header cuts the fraction of its second off: half a second is the best guess at it.
             self._provider_ahead_us = said_us + 500_000 - int(self._clock.monotonic_s() * 1e6)
@@ -378,14 +378,6 @@ class Client:
         return self._eraser.strike_out(b"".join(parts))
 
 
-def _one_row(body: bytes) -> list[HistoryRow] | None:
-    """The row of a single-request answer, bare or inside an envelope."""
-    data = replies.parse_json(body)
-    candidates = [data, *data.values()] if isinstance(data, dict) else [data]
-    rows = [row for item in candidates if (row := replies.decode_history_row(item)) is not None]
-    return rows or replies.decode_history(body)
-
-
 def _no_answer(error: BaseException) -> Uncertain:
     """What an exception out of a paid POST means: silence, and silence is doubt.
 
@@ -405,5 +397,5 @@ def _kind(error: BaseException) -> str:
 
 def _quote(request_id: str) -> str:
     """A request id for a URL that we build: its pattern leaves nothing to quote."""
-    assert replies.valid_request_id(request_id), "request ids are checked where they arrive"
+    assert values.valid_request_id(request_id), "request ids are checked where they arrive"
     return request_id

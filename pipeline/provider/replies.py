@@ -7,25 +7,25 @@ no table is uncertain.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
-from email.utils import parsedate_to_datetime
-from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
-from pipeline.jobs import canonical_json
-from pipeline.kernel.clock import to_us
 from pipeline.kernel.errors import ErrorClass
-from pipeline.kernel.usd import MAX_MICROUSD, MICRO_PER_USD, MicroUsd, parse_usd
+from pipeline.kernel.usd import MicroUsd
 from pipeline.provider.settings import is_loopback
-
-MAX_MESSAGE_CHARS = 500
-"""A provider's message is cut to this before it reaches a table."""
+from pipeline.provider.values import (
+    charged,
+    error_message,
+    first_url,
+    moment_us,
+    parse_object,
+    said,
+    seconds,
+    valid_request_id,
+)
 
 LONGEST_PAUSE_S = 900.0
 """No rate limit's reset is believed to be further away than this."""
@@ -33,19 +33,8 @@ LONGEST_PAUSE_S = 900.0
 PAUSE_GUESS_S = 60.0
 """How long to wait after a 429 that gives no believable reset: the length of the provider's window."""
 
-LONGEST_NUMBER = 64
-"""Characters of the longest number that is read. A longer one measures nothing."""
-
-LARGEST_EXPONENT = 30
-"""Numbers are read from 1e-30 to 1e30. Arithmetic with an exponent of a stranger's choice can take for ever."""
-
 _DATA = re.compile(r"data:\S+|[A-Za-z0-9+/=]{64,}")
-_HTTP_URL = re.compile(r"https?://", re.IGNORECASE)
 _PLAIN_URL = re.compile(r"[\x21-\x7e]{1,2048}")
-_REQUEST_ID = re.compile(r"[0-9A-Za-z_-]{8,64}")
-_PLAIN_AMOUNT = re.compile(r"[0-9]{1,10}(\.[0-9]{1,30})?")
-_NUMBER_AS_TEXT = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,15})?")
-_EPOCH = re.compile(r"[0-9]{10,13}(\.[0-9]{1,9})?")
 _UNDER_WAY = frozenset({"QUEUED", "PROCESSING", "COMPLETED"})
 
 _NO_MONEY = re.compile(
@@ -131,19 +120,6 @@ class Finished:
     url: str | None = None
     queue_s: float | None = None
     inference_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class HistoryRow:
-    """One request as the account's history shows it. `times_us` are all its fields that read as a time."""
-
-    request_id: str
-    status: str
-    cost: MicroUsd | None
-    url: str | None
-    error: str
-    fingerprint: bytes | None
-    times_us: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +243,7 @@ def decode_poll(
     if state == "FAILED":
         if (finished := _finished(data)).cost:
             return finished  # failed, and charged: it is paid, whatever it is called
-        message = _said(data) or "the generation failed"
+        message = said(data) or "the generation failed"
         return Refused(failure_class(message), message, status)
     return Working()
 
@@ -309,136 +285,7 @@ def _finished(data: dict[str, Any]) -> Finished:
 
 def find_url(data: Mapping[str, Any]) -> str | None:
     """The video's URL: `video.url`, else the first URL in `output`, whose shape varies."""
-    return _first_url(data.get("video"), 4) or _first_url(data.get("output"), 4)
-
-
-def _first_url(value: object, depth: int) -> str | None:
-    if isinstance(value, str):
-        # It goes into the ledger: one line that any encoder can write.
-        fit = len(value) <= 4096 and value.isprintable() and " " not in value
-        return value if fit and _HTTP_URL.match(value) else None
-    if depth == 0:
-        return None
-    if isinstance(value, list):
-        return next((url for item in value[:16] if (url := _first_url(item, depth - 1))), None)
-    if isinstance(value, dict):
-        keys = ["url", "video", "video_url", "output"]
-        return next((url for key in keys if (url := _first_url(value.get(key), depth - 1))), None)
-    return None
-
-
-def charged(value: object) -> MicroUsd | None:
-    """A charge in micro-dollars, through the money's one door; None for what is no believable amount."""
-    amount = _amount(value)
-    if amount is None or not 0 <= amount <= MAX_MICROUSD // MICRO_PER_USD:
-        return None
-    micro = (amount * MICRO_PER_USD).to_integral_value(ROUND_HALF_UP)
-    if micro == 0 and amount != 0:
-        return None
-    return parse_usd(micro / MICRO_PER_USD, zero_allowed=True)
-
-
-def balance(value: object) -> MicroUsd | None:
-    """An account's balance; an overdrawn account has nothing left."""
-    if isinstance(value, int | Decimal) and not isinstance(value, bool) and value < 0:
-        return MicroUsd(0)
-    return charged(value)
-
-
-def _amount(value: object) -> Decimal | None:
-    """A number of a size that arithmetic may be done with; None otherwise."""
-    if isinstance(value, str) and _PLAIN_AMOUNT.fullmatch(value.strip()):
-        return Decimal(value.strip())
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_MICROUSD:
-        return Decimal(value)
-    return value if isinstance(value, Decimal) and _is_measure(value) else None
-
-
-def _is_measure(value: Decimal) -> bool:
-    return value.is_finite() and abs(value.adjusted()) <= LARGEST_EXPONENT
-
-
-def seconds(value: object) -> float | None:
-    """A duration in seconds, finite and not negative; None otherwise."""
-    if isinstance(value, bool) or not isinstance(value, int | Decimal):
-        return None
-    return float(value) if 0 <= value < 10**9 else None
-
-
-def valid_request_id(value: object) -> str | None:
-    """A request id that may stand in a URL and a file; None otherwise."""
-    return value if isinstance(value, str) and _REQUEST_ID.fullmatch(value) else None
-
-
-def parse_object(body: bytes) -> dict[str, Any] | None:
-    """A JSON object with exact numbers; None for anything else, duplicate keys included."""
-    value = parse_json(body)
-    return value if isinstance(value, dict) else None
-
-
-def parse_json(body: bytes) -> Any:
-    """JSON with exact numbers (`Decimal`); None for what cannot be trusted to mean one thing.
-
-    A number that measures nothing (NaN, infinity, thousands of digits) reads as null: it is worth nothing itself, and
-    must not hide the request id or the URL beside it.
-    """
-    try:
-        return _EXACT.decode(body.decode(json.detect_encoding(body), "surrogatepass"))
-    except (ValueError, RecursionError):
-        return None
-
-
-def _whole(text: str) -> int | None:
-    return int(text) if len(text) <= LONGEST_NUMBER else None
-
-
-def _fraction(text: str) -> Decimal | None:
-    try:
-        value = Decimal(text) if len(text) <= LONGEST_NUMBER else None
-    except InvalidOperation:
-        return None
-    return value if value is not None and _is_measure(value) else None
-
-
-def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        raise ValueError("a key stands twice")
-    return made
-
-
-_EXACT = json.JSONDecoder(
-    parse_int=_whole,
-    parse_float=_fraction,
-    parse_constant=lambda _name: None,
-    object_pairs_hook=_refuse_duplicates,
-)
-
-
-def error_message(status: int, body: bytes) -> str:
-    """One readable line for an error reply, whatever its shape."""
-    text = _said(parse_object(body))
-    return f"HTTP {status}: {text}" if text else f"HTTP {status}"
-
-
-def _said(value: object, depth: int = 4) -> str:
-    """The message in an error body: text, or the first text in what it holds."""
-    if isinstance(value, str):
-        return clean_text(value)
-    if depth and isinstance(value, list):
-        return next((text for item in value[:4] if (text := _said(item, depth - 1))), "")
-    if depth and isinstance(value, dict):
-        keys = ("error_description", "error", "message", "detail", "msg")
-        return next((text for key in keys if (text := _said(value.get(key), depth - 1))), "")
-    return ""
-
-
-def clean_text(value: object) -> str:
-    """A stranger's text, fit for a table and a terminal: one line, bounded, nothing that cannot be printed."""
-    if not isinstance(value, str):
-        return ""
-    printable = "".join(char if char.isprintable() else " " for char in value[: 4 * MAX_MESSAGE_CHARS])
-    return " ".join(printable.split())[:MAX_MESSAGE_CHARS].rstrip()
+    return first_url(data.get("video"), 4) or first_url(data.get("output"), 4)
 
 
 def pause_s(headers: Mapping[str, str], now_us: int) -> float:
@@ -447,137 +294,3 @@ def pause_s(headers: Mapping[str, str], now_us: int) -> float:
     reset_us = moment_us(text)
     wait_s = (reset_us - now_us) / 1e6 if reset_us is not None else -1.0
     return wait_s if 0 <= wait_s <= LONGEST_PAUSE_S else PAUSE_GUESS_S
-
-
-def moment_us(value: object) -> int | None:
-    """A moment written as ISO 8601, as an HTTP date, or as (milli)seconds since 1970, in microseconds; else None.
-
-    Numbers are moments between 2001 and 2286: a smaller one is a size or a count.
-    """
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, str):
-        value = value.strip()
-        if not _EPOCH.fullmatch(value):
-            return _parse_date(value)
-        value = Decimal(value)
-    if not isinstance(value, int | Decimal):
-        return None
-    if 10**9 <= value < 10**10:
-        return int(value * 1_000_000)
-    return int(value * 1_000) if 10**12 <= value < 10**13 else None
-
-
-@lru_cache(maxsize=64)
-def _parse_date(text: str) -> int | None:
-    """A date's moment; remembered, as all answers of a second bear the same one."""
-    if len(text) > 40:
-        return None
-    try:
-        if re.match(r"[A-Z][a-z]{2}, \d", text):
-            moment = parsedate_to_datetime(text)
-        elif re.match(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d", text):
-            moment = datetime.fromisoformat(text.replace(" UTC", "+00:00"))
-        else:
-            return None
-        return to_us(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
-    except (ValueError, OverflowError):
-        return None
-
-
-def decode_history(body: bytes) -> list[HistoryRow] | None:
-    """The rows of a page of history, each request once; None when they cannot be read whole.
-
-    That a request is absent here may let its job be paid for again, so a page is empty only if it plainly says so,
-    and a row that cannot be named spoils it. The envelope is not documented: lists of rows are found by their rows.
-    """
-    envelope = parse_json(body)
-    if isinstance(envelope, dict) and (envelope.get("error") or envelope.get("success") is False):
-        return None
-    lists = list(_lists(envelope, 3))
-    listed = [item for found in lists if any("request_id" in item for item in _objects(found)) for item in found]
-    if not listed and (not lists or any(lists)):
-        return None
-    rows: dict[str, HistoryRow] = {}
-    for item in listed:
-        row = decode_history_row(item)
-        if row is None:
-            if not _is_failure(item):
-                return None
-        elif row.request_id not in rows or standing(row) > standing(rows[row.request_id]):
-            rows[row.request_id] = row
-    return list(rows.values())
-
-
-def _lists(value: object, depth: int) -> Iterator[list[Any]]:
-    """Every list in an envelope that is empty or holds objects, but for those of complaints."""
-    if isinstance(value, list):
-        if not value or _objects(value):
-            yield value
-    elif isinstance(value, dict) and depth:
-        for key, item in value.items():
-            if key not in ("error", "errors", "warnings", "messages"):
-                yield from _lists(item, depth - 1)
-
-
-def _objects(items: list[Any]) -> list[dict[str, Any]]:
-    return [item for item in items if isinstance(item, dict)]
-
-
-def _is_failure(item: object) -> bool:
-    """Whether a row without a usable request id is certainly no charge, so that it may be passed over."""
-    if not isinstance(item, dict) or clean_text(item.get("model_status")).upper() != "FAILED":
-        return False
-    return item.get("credits_deduction") is None or charged(item["credits_deduction"]) == 0
-
-
-def standing(row: HistoryRow) -> tuple[bool, int]:
-    """Of the rows of one request, the one that says the most about money stands."""
-    return row.status == "COMPLETED", row.cost or 0
-
-
-def decode_history_row(item: object) -> HistoryRow | None:
-    """One row of the history; None without a usable request id."""
-    if not isinstance(item, dict):
-        return None
-    request_id = valid_request_id(item.get("request_id"))
-    if request_id is None:
-        return None
-    return HistoryRow(
-        request_id=request_id,
-        status=clean_text(item.get("model_status")).upper(),
-        cost=charged(item.get("credits_deduction")),
-        url=_first_url(item.get("generation_url"), 3),
-        error=clean_text(item.get("error")),
-        fingerprint=fingerprint(item.get("request_body")),
-        times_us=tuple(
-            moment
-            for key, value in item.items()
-            if not isinstance(value, dict | list) and "latency" not in key and (moment := moment_us(value))
-        ),
-    )
-
-
-def fingerprint(body: object) -> bytes | None:
-    """Equal for two request bodies that ask for the same, however they are written; None for what is no body."""
-    try:
-        if isinstance(body, str | bytes):
-            body = parse_json(body.encode() if isinstance(body, str) else body)
-        return canonical_json(_plain(body, 8)) if isinstance(body, dict) else None
-    except (TypeError, ValueError, ArithmeticError):
-        return None
-
-
-def _plain(value: Any, depth: int) -> Any:
-    """The value with every number in one form, so that 1, 1.0 and "1.00" are equal, and without what is empty."""
-    if depth == 0:
-        raise ValueError("nested too deeply")
-    if isinstance(value, dict):
-        return {str(key): _plain(item, depth - 1) for key, item in value.items() if item not in (None, "")}
-    if isinstance(value, list):
-        return [_plain(item, depth - 1) for item in value]
-    if isinstance(value, str) and _NUMBER_AS_TEXT.fullmatch(value):
-        value = Decimal(value)
-    if isinstance(value, Decimal | float):
-        return int(value) if value == int(value) else float(value)
-    return value

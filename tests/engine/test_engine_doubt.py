@@ -29,7 +29,9 @@ from pipeline.kernel.errors import ErrorClass
 from pipeline.kernel.usd import MicroUsd
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import Account, JobRecord, JobState, State, Unnamed
-from pipeline.provider.replies import Finished, HistoryRow, Refused, Uncertain, fingerprint
+from pipeline.provider.history import HistoryRow
+from pipeline.provider.replies import Finished, Refused, Uncertain
+from pipeline.provider.values import fingerprint
 
 NOW_US = 1_800_000_000_000_000
 MINUTE_US = 60_000_000

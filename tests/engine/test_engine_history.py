@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from pipeline.engine.history import MAX_PAGES, PAGE_TRIES, read_history
-from pipeline.provider.replies import HistoryRow, Unavailable
+from pipeline.provider.history import HistoryRow
+from pipeline.provider.replies import Unavailable
 
 NOW_US = 1_800_000_000_000_000
 DAY_US = 86_400_000_000

@@ -14,7 +14,8 @@ from provider_doubles import JOB, NOW_US, OTHER_ID, REQUEST_ID
 
 from pipeline.jobs import canonical_json
 from pipeline.kernel.clock import iso
-from pipeline.provider.replies import HistoryRow, decode_history, fingerprint
+from pipeline.provider.history import HistoryRow, decode_history
+from pipeline.provider.values import fingerprint
 
 Body = dict[str, Any]
 

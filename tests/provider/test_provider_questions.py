@@ -27,7 +27,8 @@ from provider_doubles import (
 from pipeline.kernel.clock import SystemClock
 from pipeline.kernel.errors import ErrorClass
 from pipeline.provider.client import Client, Delivered
-from pipeline.provider.replies import Expired, Finished, HistoryRow, Refused, Unavailable, Working
+from pipeline.provider.history import HistoryRow
+from pipeline.provider.replies import Expired, Finished, Refused, Unavailable, Working
 from pipeline.provider.settings import ProviderSettings
 
 QUESTIONS = ["poll", "result", "history", "history_one", "credits"]

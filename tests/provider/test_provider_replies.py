@@ -13,7 +13,7 @@ from provider_doubles import ACCEPTANCE, NOW_US, OTHER_ID, REQUEST_ID
 
 from pipeline.kernel.clock import iso
 from pipeline.kernel.errors import Charge, ErrorClass
-from pipeline.provider import replies
+from pipeline.provider import history, replies, values
 from pipeline.provider.replies import (
     LONGEST_PAUSE_S,
     PAUSE_GUESS_S,
@@ -398,7 +398,7 @@ def test_a_charge_is_exact_or_unknown(said: str, cost: int | None) -> None:
 )
 def test_the_door_of_money_takes_no_float_and_raises_nothing(value: object) -> None:
     """Whatever is handed in, from a header or from JSON, comes out as an amount or as None."""
-    assert replies.charged(value) is None
+    assert values.charged(value) is None
 
 
 @pytest.mark.parametrize(
@@ -406,7 +406,7 @@ def test_the_door_of_money_takes_no_float_and_raises_nothing(value: object) -> N
 )
 def test_an_overdrawn_account_has_nothing_left(said: str, left: int | None) -> None:
     """A negative balance must not read as an unknown one, which would pass the account's floor."""
-    assert replies.balance((replies.parse_object(f'{{"credits": {said}}}'.encode()) or {})["credits"]) == left
+    assert values.balance((values.parse_object(f'{{"credits": {said}}}'.encode()) or {})["credits"]) == left
 
 
 NOW_S = NOW_US / 1e6
@@ -485,10 +485,10 @@ names = st.text(max_size=5) | st.sampled_from(
     ["status", "request_id", "output", "video", "url", "metrics", "cost", "error", "message", "detail", "data", "rows",
      "model_status", "credits_deduction", "request_body", "generation_url", "created_at", "queue_time", "credits"]
 )  # fmt: skip
-values = st.recursive(
+json_values = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(names, inner, max_size=6), max_leaves=20
 )
-bodies = st.binary(max_size=200) | values.map(lambda value: json.dumps(value).encode("utf-8", "surrogatepass"))
+bodies = st.binary(max_size=200) | json_values.map(lambda value: json.dumps(value).encode("utf-8", "surrogatepass"))
 statuses = st.integers(-1, 1000) | st.sampled_from([200, 202, 404, 406, 422, 429, 500, 502])
 header_values = st.text(max_size=40) | st.sampled_from(["1e999999", "9" * 5000, "\udcff", "NaN", "-1", "1.75"])
 header_maps = st.dictionaries(st.sampled_from([RESET, "x-cost", "x-request-id"]), header_values, max_size=3)
@@ -511,8 +511,8 @@ def test_any_reply_becomes_a_value(status: int, headers: dict[str, str], body: b
         assert 0 <= submitted.wait_s <= LONGEST_PAUSE_S
     polled = replies.decode_poll(status, headers, body, NOW_US, REQUEST_ID)
     assert isinstance(polled, Working | Finished | Refused | Expired | Unavailable)
-    rows = replies.decode_history(body) or []
-    replies.charged(headers.get("x-cost"))
+    rows = history.decode_history(body) or []
+    values.charged(headers.get("x-cost"))
     for value in (submitted, polled, *rows):
         for name in value.__slots__:
             field = getattr(value, name)

@@ -6,7 +6,8 @@ from pipeline.engine.reconcile import Comparison, held_against
 from pipeline.kernel.usd import MicroUsd
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import State
-from pipeline.provider.replies import HistoryRow, fingerprint
+from pipeline.provider.history import HistoryRow
+from pipeline.provider.values import fingerprint
 
 NOW_US = 1_800_000_000_000_000
 QUOTE = 1_750_000

@@ -18,7 +18,7 @@ from pipeline.jobs import canonical_json
 from pipeline.ledger.fold import JobState, State, fold
 from pipeline.ledger.reading import read_events
 from pipeline.manifest import Campaign, load_manifest
-from pipeline.provider.replies import fingerprint
+from pipeline.provider.values import fingerprint
 from pipeline.runner import reporting
 from pipeline.runner.choice import RunOptions
 from pipeline.runner.ending import RunResult

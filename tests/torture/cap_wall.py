@@ -15,7 +15,7 @@ from worlds import World, check_final_names
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import State
 from pipeline.ledger.reading import read_events
-from pipeline.provider.replies import fingerprint
+from pipeline.provider.values import fingerprint
 
 
 def accepted(world: World) -> list[dict[str, Any]]:

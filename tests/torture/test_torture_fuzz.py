@@ -35,8 +35,9 @@ from pipeline.ledger.store import open_ledger
 from pipeline.manifest import load_manifest
 from pipeline.media.boxes import Facts, walk
 from pipeline.media.results import Damaged
-from pipeline.provider import replies
-from pipeline.provider.replies import Accepted, Finished, HistoryRow, Refused, Uncertain
+from pipeline.provider import history, replies, values
+from pipeline.provider.history import HistoryRow
+from pipeline.provider.replies import Accepted, Finished, Refused, Uncertain
 from pipeline.sandbox.clips import tiny_clip
 
 pytestmark = PATIENCE
@@ -291,14 +292,14 @@ def test_pages_of_history(new_score: Callable[[str], Score]) -> None:
     @hunt(400)
     @given(PAGES, VALUES)
     def read(body: bytes, item: Any) -> None:
-        rows = bounded(score, lambda: replies.decode_history(body))
+        rows = bounded(score, lambda: history.decode_history(body))
         if rows is None:
             score.fired["no page"] += 1
         else:
             score.fired["rows" if rows else "an empty page"] += 1
             assert all(VALID_ID.fullmatch(row.request_id) for row in rows)
             assert len({row.request_id for row in rows}) == len(rows)
-        row = replies.decode_history_row(replies.parse_json(as_body(item)))
+        row = history.decode_history_row(values.parse_json(as_body(item)))
         assert row is None or isinstance(row, HistoryRow)
 
     with hunting(score):
@@ -313,16 +314,16 @@ def test_amounts_moments_and_bodies(new_score: Callable[[str], Score]) -> None:
     @hunt(500)
     @given(VALUES, MOMENTS, BODIES)
     def read(value: Any, moment: str, body: bytes) -> None:
-        parsed = replies.parse_json(as_body(value))
-        amount = bounded(score, lambda: replies.charged(parsed))
+        parsed = values.parse_json(as_body(value))
+        amount = bounded(score, lambda: values.charged(parsed))
         assert amount is None or (type(amount) is int and 0 <= amount <= MAX_MICROUSD)
         pause_s = bounded(score, lambda: replies.pause_s({"x-rate-limit-reset-at-utc": moment}, NOW_US))
         assert 0 <= pause_s <= replies.LONGEST_PAUSE_S
         score.fired["a pause that was stated" if pause_s != replies.PAUSE_GUESS_S else "a pause that was guessed"] += 1
         for each in (parsed, body, body.decode("utf-8", "surrogateescape")):
             known = each
-            mark = bounded(score, lambda known=known: replies.fingerprint(known))
-            assert mark is None or mark == replies.fingerprint(mark)
+            mark = bounded(score, lambda known=known: values.fingerprint(known))
+            assert mark is None or mark == values.fingerprint(mark)
             score.fired["a mark" if mark else "no mark"] += 1
 
     with hunting(score):

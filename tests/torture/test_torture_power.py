@@ -34,7 +34,7 @@ from pipeline.ledger.events import Event
 from pipeline.ledger.fold import JobState
 from pipeline.ledger.reading import read_events
 from pipeline.ledger.store import open_ledger
-from pipeline.provider.replies import fingerprint
+from pipeline.provider.values import fingerprint
 
 pytestmark = pytest.mark.timeout(0 if LONG else 300)
 
