@@ -17,20 +17,25 @@ from pipeline.provider.history import HistoryRow
 from pipeline.provider.replies import Expired, Finished, Refused, Working
 
 SPURIOUS_404_S = 3300.0
-"""A record is kept for an hour: a 404 before this age is more likely a slip than an expiry."""
+"""The provider keeps a record for an hour: a 404 before this age is more likely a slip than an expiry."""
 
 LONGEST_IN_HISTORY = 2
-"""So many times `give_up_s` a run goes on asking the history for an end that it does not know yet."""
+"""After this multiple of `give_up_s`, a run stops asking the history how a request ended: the next run asks again."""
 
 
 async def look(
     run: RunContext, record: JobRecord, age_s: float, waited_s: float, *, at_once: bool
 ) -> Finished | Refused | Expired | Working:
-    """Ask once, and go on to the result or to the history where the answer points there.
+    """Ask once how a request stands, and go on to its result or to the history where the answer points there.
 
     Args:
-        waited_s: for how long this run has asked after it.
-        at_once: before anything else is sent; else whoever asks has waited for the turn already.
+        age_s: how long ago the provider accepted it.
+        waited_s: for how long this run has asked about it.
+        at_once: whether this is the first question about a request that was taken up from the ledger: it takes an
+            urgent turn here. Otherwise the caller has waited for the turn already.
+
+    Raises:
+        LeavingError: the key is refused, or no end is known of a request that is too old: the next run asks again.
     """
     request_id = record.request_id
     assert request_id is not None
@@ -42,7 +47,8 @@ async def look(
         turn = Turn.URGENT if at_once or is_urgent(run.settings.polling, age_s) else Turn.COLLECT
         reply = await run.ask(lambda: run.provider.result(request_id), turn)
         if isinstance(reply, Refused) and _is_about_the_job(reply):
-            # Done, says the one, and failed, says the other: only the history may free its money.
+            # The status call says COMPLETED and the result call says that it failed. They contradict each other, so the
+            # history decides whether its money is freed.
             return await look_in_history(run, record, age_s, waited_s, expired=age_s > SPURIOUS_404_S)
     match reply:
         case Finished():
@@ -50,14 +56,14 @@ async def look(
         case Refused() if _is_about_the_job(reply):
             return reply
         case Refused(error_class) if error_class.reaction is Reaction.STOP_ACCOUNT:
-            # The key is good for nothing now: what runs is left to the run after the cure.
+            # The key is refused: what runs is left to the next run, once a person has put that right.
             raise LeavingError
         case Expired():
             return await look_in_history(run, record, age_s, waited_s, expired=age_s > SPURIOUS_404_S)
         case _ if age_s > run.settings.polling.give_up_s:
             ending = await look_in_history(run, record, age_s, waited_s, expired=False)
             if isinstance(ending, Working):
-                # Nobody knows yet, and this run has waited long enough: the next one asks again, by the same id.
+                # The history does not know the end yet, and this run has waited long enough: the next run asks again.
                 raise LeavingError
             return ending
         case _:
@@ -65,7 +71,7 @@ async def look(
 
 
 def _is_about_the_job(refusal: Refused) -> bool:
-    """Whether a refusal says something of the generation, and not of the key or the rate."""
+    """Whether a refusal is about the generation, and not about the key or the rate."""
     return refusal.error_class.reaction not in (Reaction.PAUSE, Reaction.STOP_ACCOUNT)
 
 
@@ -75,11 +81,14 @@ async def look_in_history(
     """Learn a request's end from the account's history, which knows it at any age.
 
     Args:
-        waited_s: for how long this run has asked after it: a history that fails for a moment is asked again.
+        age_s: how long ago the provider accepted it.
+        waited_s: for how long this run has asked about it: a history that fails for a moment is asked again.
+        expired: whether the request's own record is surely gone: then the request counts as forgotten if the history
+            does not show it either.
 
     Raises:
-        LeavingError: the key is good for nothing there, or no end is known of a request that is far too old: the next
-            run asks again, by the same id.
+        LeavingError: the history refuses the key, or no end is known of a request that is far too old: the next run
+            asks again, by the same id.
     """
     give_up_s = run.settings.polling.give_up_s
     match await run.ask_history(record.request_id):
@@ -97,7 +106,7 @@ async def look_in_history(
 
 
 def learn(run: RunContext, record: JobRecord, finished: Finished, before_s: float, asked_s: float) -> None:
-    """Learn how long a generation takes, and waits, from one that had not ended at one age and had at the other."""
+    """Learn generation and queue times from one that still ran at age `before_s` and was done at age `asked_s`."""
     run.polls.durations.note(_duration_s(finished, before_s, asked_s))
     run.slots.note(record.job_id, asked_s, finished.queue_s, finished.inference_s)
 
@@ -105,7 +114,7 @@ def learn(run: RunContext, record: JobRecord, finished: Finished, before_s: floa
 def _duration_s(finished: Finished, before_s: float, asked_s: float) -> float:
     """How long a generation took: as the provider says, if that lies between the last two questions; else their middle.
 
-    0, which teaches nothing, for one that was found finished.
+    0, which teaches nothing, if the first question found it finished and the provider states no believable time.
     """
     said_s = (finished.queue_s or 0.0) + (finished.inference_s or 0.0)
     if before_s < said_s <= asked_s:

@@ -32,7 +32,7 @@ def what_the_balance_says(before: Account | None, now: Account | None, quote: in
     gone = before.balance - now.balance
     charged_when_done = now.posted - before.posted
     charged_when_accepted = charged_when_done + now.held - before.held
-    # Of what was in doubt at the first look, anything between nothing and all was charged before it.
+    # At the first look, any part of the money in doubt, from none to all of it, may already have been charged.
     assumptions = [
         (charged_when_done, charged_when_done),
         (charged_when_accepted - before.doubted, charged_when_accepted),

@@ -20,7 +20,7 @@ from pipeline.provider.history import HistoryRow
 from pipeline.provider.replies import Finished
 
 FETCH_TRIES = 5
-"""Downloads of one video in one run. The next run tries again: the file is kept for 7 days."""
+"""Downloads of one video in one run. The next run tries again: the provider keeps the file for 7 days."""
 
 
 async def collect(run: RunContext, record: JobRecord) -> Outcome:
@@ -52,7 +52,7 @@ async def _fetch(run: RunContext, record: JobRecord) -> Clip | Trouble:
 
 
 async def _ask_for_url(run: RunContext, record: JobRecord) -> str | None:
-    """Where the video is now, asked anew: a URL may be missing, or may have moved."""
+    """Where the video is now, asked anew: its URL may be missing, or may have changed."""
     request_id = record.request_id
     assert request_id is not None
     row = await run.ask_history(request_id)
@@ -63,7 +63,7 @@ async def _ask_for_url(run: RunContext, record: JobRecord) -> str | None:
 
 
 async def _take_in(run: RunContext, record: JobRecord, collected: Clip | Trouble) -> bool:
-    """Record what came of a download; True when the video is on disk."""
+    """Record what came of a download; whether the video is on the disk now."""
     if isinstance(collected, Trouble):
         await run.record(record.event(EventKind.FETCH_FAILED, **facts_of(collected), sha256=collected.sha256))
         return False

@@ -33,7 +33,7 @@ from pipeline.provider.replies import Expired, Refused, Unavailable
 T = TypeVar("T")
 
 SKEW_NOISE_US = 5_000_000
-"""A difference between two readings of the provider's clock that the network and whole seconds explain."""
+"""Two readings of the provider's clock may differ by this much: the network takes time, and it tells whole seconds."""
 
 
 class Listener(Protocol):
@@ -71,11 +71,11 @@ class RunContext:
     images: Mapping[str, Path] = field(default_factory=dict)
     """The files of start images, by `Job.image`."""
     uploading: dict[str, asyncio.Event] = field(default_factory=dict)
-    """The images that are on their way up, each with what is set when that is over."""
+    """The images that are being uploaded, each with an event that is set when its upload is over."""
     refused_images: dict[str, Refused] = field(default_factory=dict)
-    """Why an image cannot be had, for those of which that is final in this run."""
+    """Why an image cannot be had, where that is final for this run."""
     promised: dict[str, MicroUsd] = field(default_factory=dict)
-    """By job, the quotes of those whose image is on its way up: nothing is reserved, and no later job may take it."""
+    """By job, the quotes of jobs whose image is being uploaded: not reserved yet, yet no later job may take it."""
 
     def __post_init__(self) -> None:
         self.pace = Pace(self.settings.limits, self.clock)
@@ -96,7 +96,7 @@ class RunContext:
 
     @property
     def time_to_start_s(self) -> float | None:
-        """How much later a job could start and be done by the deadline, in seconds. None: there is none."""
+        """How many seconds from now a job may still start and be done by the deadline; None if there is no deadline."""
         deadline_us = self.settings.bounds.deadline_us
         if deadline_us is None:
             return None
@@ -110,7 +110,7 @@ class RunContext:
         return job.with_image_at(url) if url is not None else None
 
     async def record(self, *events: Event) -> None:
-        """Record events durably; a ledger that cannot be written stops the run before anything else is sent."""
+        """Record events durably. If the ledger cannot be written, the run is left before anything else is sent."""
         try:
             recorded = await self.ledger.record(*events)
         except MachineError as error:
@@ -128,7 +128,7 @@ class RunContext:
     async def ask(
         self, question: Callable[[], Awaitable[T]], turn: Turn = Turn.COLLECT, *, has_turn: bool = False
     ) -> T:
-        """Put a free question to the provider in its turn, and take in what concerns the whole run.
+        """Put a free question to the provider in its turn, and take in what the answer means for the whole run.
 
         Args:
             turn: what it is for.
@@ -172,7 +172,7 @@ class RunContext:
 
     @property
     def clocks_drifted(self) -> bool:
-        """Whether the provider's clock and ours differ otherwise than the ledger says."""
+        """Whether the provider's clock and ours no longer differ by what the ledger says."""
         return abs(self.skew_us - self.ledger.state.skew_us) > SKEW_NOISE_US
 
     @property

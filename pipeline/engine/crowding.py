@@ -1,7 +1,8 @@
 """How many generations at once the provider's own queue bears: more than it works on only wait there, and grow old.
 
-A provider that works on `c` at once lets the `n`-th wait for `n / c - 1` generation times. What it lets everybody wait
-for anyway, however few are in flight, is not ours, and to hold back would only leave our place to others.
+A provider that works on `c` at once lets the `n`-th wait for `n / c - 1` generation times. A queue time that is there
+even when few of our jobs are in flight is caused by other customers: to lower our ceiling for it would only give our
+place to them.
 """
 
 from __future__ import annotations
@@ -12,16 +13,16 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 ROUND = 12
-"""So many generations that were accepted since the last change show what it has done."""
+"""This many generations that were accepted since the last change show what it has done."""
 
 CROWDED, CALM = 1.0, 0.5
 """Shares of a generation's own time in the queue above which the ceiling falls, and below which it rises."""
 
 KEPT = 2.0
-"""The ceiling falls to so many times what the provider seems to work on at once: it shall never be idle."""
+"""The ceiling falls to this multiple of what the provider seems to work on at once, so that it is never idle."""
 
 RISE = 0.05
-"""By this share of the configured ceiling it rises again."""
+"""The ceiling rises again by this share of the configured one."""
 
 HELPED = 0.9
 """A fall has helped if queue times are below this share of what they were."""
@@ -50,7 +51,7 @@ class Crowding:
         self._now_s = now_s
         self._round: list[_Wait] = []
         self._always = math.inf
-        """The share that generations wait however few are in flight; unknown until the first round is over."""
+        """The share that generations wait even when few are in flight; unknown until the first round is over."""
         self._changed_s = -math.inf
         self._fall: _Fall | None = None
 
@@ -63,7 +64,7 @@ class Crowding:
         if queue_s < 0 or inference_s <= 0 or self._now_s() - age_s < self._changed_s:
             return
         if math.isfinite(self._always) and in_flight < self.ceiling / 2:
-            return  # what is true of few says nothing of many
+            return  # a queue while few are in flight says nothing about many
         self._round.append(_Wait(in_flight, queue_s / inference_s))
         if len(self._round) == ROUND:
             share = statistics.median(wait.share for wait in self._round)

@@ -29,18 +29,20 @@ from pipeline.ledger.fold import JobRecord, JobState
 log = logging.getLogger(LOGGER)
 
 LONGEST_TURN_S = 30.0
-"""After so long without a turn for the next start, all is looked at again."""
+"""After this long without a turn for the next start, everything is looked at again."""
 
 FIRST_SWEEP_S = 5.0
 LONGEST_SWEEP_S = 300.0
-"""The history is swept for what is in doubt after the first of these, then ever more rarely up to the second."""
-
+"""The history is first swept for what is in doubt after the first of these, then at intervals up to the second."""
 
 SAFE_SHARE, SAFE_MEANS = 0.5, 1.5
-"""No more are in flight than are collected at this share of `give_up_s`, or of generation times if that is more."""
+"""How many are in flight is limited, so that each generation can be collected in time.
+
+That is within `SAFE_SHARE` of `give_up_s`, or within `SAFE_MEANS` times `expected_s` if that is longer.
+"""
 
 AHEAD = 2**62
-"""How many places those stand ahead that go first."""
+"""Subtracted from the place in the queue of a job that goes first, so that it sorts before every other job."""
 
 ON_THEIR_WAY = (JobState.RESERVED, JobState.SUBMITTED, JobState.IN_DOUBT, JobState.POSTED)
 """A job in one of these may yet bring a video."""
@@ -68,8 +70,8 @@ class End:
 class Queue:
     """Jobs that wait to be started, in their order; those to be tried again wait for their time.
 
-    Grouped by price, so that a job that no longer fits the cap does not hide a cheaper one behind it. Those whose ids
-    are in `ahead` stand before all others, whenever they come.
+    Grouped by price, so that a job that no longer fits under the cap does not hide a cheaper one behind it. Jobs whose
+    ids are in `ahead` go before all others, whenever they are added.
     """
 
     def __init__(self, run: RunContext, jobs: Iterable[Job], ahead: Container[str] = ()) -> None:
@@ -77,7 +79,7 @@ class Queue:
         self._ahead = ahead
         self._order = itertools.count()
         self._places: dict[str, int] = {}
-        """The place of each job that was taken and may be put back: one whose image may have to be uploaded first."""
+        """The place of each job that was taken and may be put back, because its image may have to be uploaded first."""
         self._ready: dict[tuple[int, str], list[tuple[int, Job]]] = {}
         """By price, and by which one it is: a heap of places and jobs."""
         self._later: list[tuple[float, int, Job]] = []
@@ -92,7 +94,7 @@ class Queue:
             self._put(order - AHEAD if job.job_id in self._ahead else order, job)
 
     def put_back(self, job: Job) -> None:
-        """Give a job that was taken its place back, before all that stood behind it; else the last one."""
+        """Give a job that was taken its old place back; one without a remembered place goes to the end."""
         place = self._places.pop(job.job_id, None)
         if place is None:
             self.add(job)
@@ -139,7 +141,7 @@ class Dispatcher:
 
     run: RunContext
     jobs: dict[str, Job]
-    """Every job of the manifest that is to be made, by id."""
+    """By id, every job of the manifest that is to be made."""
     canary: Canary = field(default_factory=Canary)
     queue: Queue = field(init=False)
     _workers: dict[str, asyncio.Task[None]] = field(default_factory=dict)
@@ -184,10 +186,10 @@ class Dispatcher:
                     await _wait_for(run.stopping.changed, at_most_s)
                 case Start():
                     try:
-                        # All calls may wait for long: neither a stop nor a deadline waits with them.
+                        # All calls may be paused for long; a stop or a deadline must not wait for that.
                         async with asyncio.timeout(LONGEST_TURN_S):
                             if await run.stopping.unless_stopping(run.pace.turn(Turn.START)):
-                                decision = self.decide()  # what may start can have changed in the meantime
+                                decision = self.decide()  # what may start may have changed meanwhile
                     except (LeavingError, TimeoutError):
                         continue
                     if isinstance(decision, Start):
@@ -215,12 +217,12 @@ class Dispatcher:
             if lack is None:
                 return Start(job)
             if self._workers:
-                # What comes home takes its room, and shows how much a video really needs.
+                # The videos on their way will take their room, and show how much one really needs.
                 return Wait()
             run.stopping.stop(StopReason.MACHINE, lack)
             return End()
-        # Nothing that is ready fits under the cap, or the canary is under way. What waits for its next try may fit,
-        # what runs may fail and free its money, and so may, when all else is done, what is in doubt.
+        # Nothing that is ready fits under the cap, or the canary is under way. A job that waits for its next try may
+        # fit; one that runs may fail and free its money; so may one in doubt, when all else is done.
         due_s = self.queue.next_due_s()
         return Wait(due_s) if self._workers or due_s is not None else End()
 
@@ -244,12 +246,12 @@ class Dispatcher:
         return self.run.pace.brings_home(max(SAFE_SHARE * polling.give_up_s, SAFE_MEANS * polling.expected_s))
 
     def _lacks_calls(self) -> bool:
-        """Whether places in flight are free sooner than calls to fill them."""
+        """Whether places in flight become free faster than there are calls to fill them."""
         freed_a_minute = self.run.settings.limits.max_in_flight / self.run.polls.durations.mean_s * 60
         return freed_a_minute * CALLS_OF_A_START > self.run.pace.per_minute
 
     def _on_their_way(self) -> int:
-        """How many videos may yet come, of what was sent or is about to be."""
+        """How many videos may still come from what was sent or is about to be sent."""
         counts = self.run.ledger.state.counts
         return sum(counts[state] for state in ON_THEIR_WAY)
 
@@ -344,7 +346,7 @@ class Dispatcher:
         """When nothing but doubt is left, wait for the history, but not for ever; True if there is work again."""
         patience_s = self.run.settings.doubt.wait_s
         if self._waits_until_s is None:
-            # One patience for the whole run: what is settled and doubted again must not renew it.
+            # One patience for the whole run: a doubt that is settled and comes back must not renew it.
             self._waits_until_s = self.run.clock.monotonic_s() + patience_s
         wait_s = min(1.0, patience_s / 10)
         try:
@@ -358,7 +360,7 @@ class Dispatcher:
                 wait_s = min(wait_s * 1.5, 30.0)
         except LeavingError:
             return False
-        # The background may have settled the last doubt: its job is about to be gone on with, or already waits anew.
+        # The background task may just have settled the last doubt: then its job runs on, or waits for its next try.
         async with self._settling:
             return bool(self._workers) or not isinstance(self.decide(), End)
 

@@ -1,9 +1,10 @@
 """Settling doubt: what the account's history says of attempts whose answer never came.
 
 Presence settles at once: a row with the same request, near in time, that belongs to no other attempt. Absence is
-weaker evidence, because rows land late and clocks are set wrong: an attempt counts as never accepted only after two
-complete sweeps of the history, both begun later than `in_doubt.settle_after_s` after the attempt by every clock there
-is and listing all that was surely accepted, and never while the account's balance shows that money is missing.
+weaker evidence, because rows appear late and clocks may be wrong. An attempt counts as never accepted only after two
+complete sweeps of the history. Both must begin later than `in_doubt.settle_after_s` after the attempt by every clock
+there is, and must list everything that was surely accepted. And an attempt is not given up for absent while the
+account's balance shows that money is missing.
 """
 
 from __future__ import annotations
@@ -44,20 +45,20 @@ class Witness:
     """What this run has seen of the history so far. Attempts by `JobRecord.attempt_name`."""
 
     first_seen_seq: dict[str, int] = field(default_factory=dict)
-    """The ledger's last event when each row was first listed: an attempt gets no row that is older than itself."""
+    """The ledger's last event when each row was first listed: an attempt that begins later cannot own the row."""
     absences: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    """Complete sweeps, late enough, that did not show an attempt."""
+    """How many complete sweeps, begun late enough, did not show an attempt."""
     noticed_s: dict[str, float] = field(default_factory=dict)
-    """When this process first knew of a doubt, by the clock that only grows; minus infinity for what it inherited."""
+    """When this process first knew of a doubt, by the monotonic clock; minus infinity for doubts that it inherited."""
 
     def inherit(self, records: Iterable[JobRecord]) -> None:
-        """Take over doubts of an earlier process: for their age there is only the wall clock."""
+        """Take over doubts of an earlier process: only the wall clock tells their age."""
         self.noticed_s |= {record.attempt_name: float("-inf") for record in records}
 
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """When a sweep was begun, by the wall clock and by the clock that only grows."""
+    """When a sweep was begun, by the wall clock and by the monotonic clock."""
 
     wall_us: int
     monotonic_s: float
@@ -83,7 +84,7 @@ async def settle(run: RunContext, witness: Witness) -> list[JobRecord]:
             _hold(run, record, "the account's history could not be read")
         return []
     rows = listed + await _rows_by_name(run, to_ask_by_name(doubted, listed, run.rng))
-    # When a row was listed is only known to be before the sweep's end: an attempt that began meanwhile may own it.
+    # All that is known is that a row was listed before the sweep's end: an attempt that began meanwhile may own it.
     for row in rows:
         witness.first_seen_seq.setdefault(row.request_id, run.ledger.state.last_seq)
     # Someone else may have settled some of them while the pages came in.
@@ -101,33 +102,33 @@ async def settle(run: RunContext, witness: Witness) -> list[JobRecord]:
 
 
 def sweeps_from_us(doubted: Iterable[JobRecord], now_us: int) -> int:
-    """Where a sweep begins that is to show these attempts, by the provider's clock, which shows `now_us`."""
+    """Where a sweep must begin to show these attempts, by the provider's clock, which shows `now_us`."""
     oldest_us = min(min(record.reserved_us, record.began_us) for record in doubted)
     return max(oldest_us - DAY_US, now_us - LONGEST_WINDOW_DAYS * DAY_US)
 
 
 def _hold(run: RunContext, record: JobRecord, why: str) -> None:
-    """Keep in mind what holds an attempt in doubt, and say it in the log where it is news."""
+    """Remember what holds an attempt in doubt, and log it if it is news."""
     if run.why_in_doubt.get(record.attempt_name) != why:
         run.why_in_doubt[record.attempt_name] = why
         log.info("attempt %s stays in doubt: %s", record.attempt, why, extra={"job_id": record.job_id})
 
 
 async def _rows_by_name(run: RunContext, request_ids: Iterable[str]) -> list[HistoryRow]:
-    """The rows of these requests, as far as the history shows them: alone it shows one at any age."""
+    """The rows of these requests, as far as the history shows them: asked for one request, it shows any age."""
     rows = []
     for request_id in request_ids:
         reply = await run.ask_history(request_id)
         if isinstance(reply, HistoryRow):
             rows.append(reply)
         elif not isinstance(reply, Expired):
-            break  # whoever does not answer now is not asked for all of them
+            break  # the history does not answer now, so it is not asked for the others
     return rows
 
 
 async def _accept_all(run: RunContext, pairs: Iterable[tuple[JobRecord, HistoryRow]]) -> None:
     for record, row in pairs:
-        # While the one before was recorded, an answer may have come that this row belongs to: the next sweep decides.
+        # While the previous pair was recorded, an answer may have come that owns this row: the next sweep decides.
         owner = run.ledger.state.request_ids.get(row.request_id, record.job_id)
         if owner == record.job_id and record.state is JobState.IN_DOUBT:
             await _accept(run, record, row)
@@ -193,13 +194,13 @@ def why_not_absent(
 
 
 def why_too_soon(run: RunContext, witness: Witness, record: JobRecord, begun: Begun) -> str | None:
-    """Why the silence of a sweep begun then denies nothing; None where it was late enough by every clock."""
+    """Why a sweep that was `begun` then proves nothing by its silence; None if it was late enough by every clock."""
     settle_after_s = run.settings.doubt.settle_after_s
     skew_us = run.skew_us
     drift_us = skew_us - record.skew_us
     age_us = begun.wall_us - record.reserved_us
     if abs(drift_us) > SKEW_NOISE_US:
-        # Our clock was set meanwhile, or theirs: only the smaller age is sure.
+        # Our clock or the provider's was set meanwhile: only the smaller age is sure.
         age_us = min(age_us, age_us + drift_us)
     known_s = begun.monotonic_s - witness.noticed_s[record.attempt_name]
     if min(age_us / 1e6, known_s) < settle_after_s:
@@ -212,7 +213,7 @@ def why_too_soon(run: RunContext, witness: Witness, record: JobRecord, begun: Be
 
 
 async def _note_absences(run: RunContext, witness: Witness, absent: list[JobRecord], begun: Begun) -> None:
-    """Count a sweep that did not show these attempts; those that were absent often enough were never accepted."""
+    """Count a sweep that did not show these attempts, and void those that were absent often enough."""
     for record in absent:
         witness.absences[record.attempt_name] += 1
         _hold(run, record, "the history does not list it, and must be seen so twice")

@@ -1,6 +1,6 @@
 """Start images that are files: each content is uploaded once, before any money is set aside for a job that needs it.
 
-Uploads are free and repeatable: whoever dies in the middle of one has lost nothing, and only has it made again.
+Uploads are free and repeatable: if the process dies during one, nothing is lost and the upload is made again.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from pipeline.manifest.images import kind_of, read_planned
 from pipeline.provider.replies import Refused, Unavailable, Uploaded
 
 UPLOADS_AT_ONCE = 3
-"""An image takes four times its size while it goes up, and the line to the provider gets no wider by more of them."""
+"""An image takes four times its size in memory while it is uploaded, and more at once do not go any faster."""
 
 
 async def bring_up(run: RunContext, image: str) -> Refused | None:
-    """Upload an image in the turn that was taken for it; or, where that is under way or too much is, wait for it.
+    """Upload an image in the turn that was taken for its job, or wait: for its upload by another, or for room.
 
     Returns why the image cannot be had now; None when there is nothing to say but to look again.
 

@@ -9,15 +9,15 @@ from pipeline.engine.settings import Limits
 from pipeline.kernel.clock import Clock
 
 SHORTEST_PROBE_S, LONGEST_PROBE_S = 30.0, 1200.0
-"""How long a lowered ceiling waits before one more generation is tried; longer after each try in vain."""
+"""How long a lowered ceiling waits before more generations are tried; longer after each refused try."""
 
 
 class Slots:
-    """Generations at the provider, from their reservation until their end is known.
+    """Generations at the provider, counted from their reservation until their end is known.
 
-    The ceiling is the configured one. Where the provider refuses more, it is lowered to what there was, and more are
-    tried from time to time: ever more of them while they are taken, ever more rarely while they are refused. Where it
-    takes them all and lets them wait, `Crowding` lowers it.
+    The ceiling starts as configured. Where the provider refuses more, it is lowered to what is in flight, and from time
+    to time more are tried: more of them after each time they are taken, more rarely after each time they are refused.
+    Where the provider takes them all but lets them wait, `Crowding` lowers it.
     """
 
     def __init__(self, limits: Limits, clock: Clock) -> None:
@@ -32,7 +32,7 @@ class Slots:
         self._probe_s = SHORTEST_PROBE_S
         self._probed_s = 0.0
         self._step = 1
-        """How many more are tried next: twice as many after each time that they were taken."""
+        """How many more are tried next; doubled after each time they were taken."""
         self._was_refused = False
         """Whether the provider has refused what was tried last."""
 
@@ -65,21 +65,21 @@ class Slots:
         self._then[job_id] = len(self._taken)
 
     def release(self, job_id: str) -> None:
-        """The end of its generation is known."""
+        """Count a job out of flight: the end of its generation is known."""
         self._taken.discard(job_id)
 
     def forget(self, job_id: str) -> None:
-        """Nothing more will be heard of it."""
+        """Drop all that is kept of a job: nothing more will be heard of it."""
         self._taken.discard(job_id)
         self._then.pop(job_id, None)
 
     def note(self, job_id: str, age_s: float, queue_s: float | None, inference_s: float | None) -> None:
-        """A generation has ended that was accepted so long ago, and spent these times in the queue and being made."""
+        """Take in that a generation has ended: its age, and its times in the queue and being made, in seconds."""
         if self._is_adaptive and queue_s is not None and inference_s is not None and job_id in self._then:
             self._crowding.note(age_s, self._then[job_id], queue_s, inference_s)
 
     def refuse(self) -> None:
-        """The provider takes no more than are in flight: the one that was refused is counted out already."""
+        """Lower the ceiling to what is in flight: the provider took no more. The refused job is no longer counted."""
         if self._is_adaptive:
             self._ceiling = max(1, min(self._ceiling, len(self._taken)))
             self._probed_s = self._clock.monotonic_s()

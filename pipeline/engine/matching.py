@@ -1,7 +1,7 @@
-"""Which row of the account's history may be which attempt's. Plain functions, for whoever settles doubt by it.
+"""Which row of the account's history may be which attempt's: plain functions, by which doubt is settled.
 
-A row taken for an attempt that it is not of, and an attempt taken for one without a row: either mistake can pay twice,
-so that what is merely possible counts against both.
+Two mistakes can pay twice: to give an attempt a row that is not its own, and to believe that an attempt has no row. So
+a mere possibility is enough to keep from either.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ LONGEST_SUBMIT_US = 120_000_000
 """How long after its reservation a submission may at most have reached the provider."""
 
 MAX_ASKED_BY_NAME = 50
-"""Doubts whose request is known and not listed, of which so many are asked for one by one with each sweep."""
+"""Of the doubts whose request is known and not listed, at most this many are asked for singly with each sweep."""
 
 
 def ending_of(row: HistoryRow) -> Finished | Refused | Working:
     """What a row of the history says of its request's end."""
-    # A failure that was charged for is no failure of which the money could be freed.
+    # A failure that was charged for is paid: its money cannot be freed.
     if row.status == "COMPLETED" or (row.status == "FAILED" and row.cost):
         return Finished(cost=row.cost, url=row.url)
     if row.status == "FAILED":
@@ -91,18 +91,18 @@ def _is_near(row: HistoryRow, began_us: int) -> bool:
 def rows_to_set_aside(
     unnamed: Iterable[Unnamed], unanswered: Iterable[JobRecord], rows: Iterable[HistoryRow], owned: Collection[str]
 ) -> frozenset[str]:
-    """The rows that may be of attempts which are not in doubt, and whose names nobody knows.
+    """The rows that may belong to attempts which are not in doubt, and whose request ids nobody knows.
 
-    Such a row, taken for that of another attempt at the same request, whose answer was lost, would free that one's
-    money when it fails, and have it sent again. The other mistake is harmless: an attempt that failed, and whose row
-    is set aside, counts as absent when its time has come.
+    If such a row were given to another attempt at the same request, one whose answer was lost, and the row failed, that
+    attempt's money would be freed and it would be sent again. The other mistake is harmless: an attempt that failed and
+    whose row is set aside counts as absent when its time has come.
 
     Args:
-        unnamed: attempts whose answer said that they failed, but not their name: one row each.
+        unnamed: attempts whose answer said that they failed, but not their request id: one row each.
         unanswered: attempts that still wait for their answer, as a blocking call does for minutes: any row.
     """
     free = [row for row in rows if row.request_id not in owned and not isinstance(ending_of(row), Finished)]
-    # What has failed already is the likelier row of an attempt that was answered.
+    # A row that has failed already is the likelier one of an attempt whose answer said that it failed.
     free.sort(key=lambda row: (not isinstance(ending_of(row), Refused), min(row.times_us, default=0)))
     aside: set[str] = set()
     for attempt in unnamed:
@@ -116,9 +116,9 @@ def rows_to_set_aside(
 
 
 def rows_unexplained(rows: Iterable[HistoryRow], owned: Collection[str], aside: Collection[str]) -> list[HistoryRow]:
-    """The rows that belong to nobody; one that is `aside` is explained once it has failed.
+    """The rows that belong to nobody. One that is set `aside` is left out only once it has failed.
 
-    Until then it explains nothing: it may be anybody's, and be charged in the end.
+    Until then it may be anybody's, and be charged in the end.
     """
     free = [row for row in rows if row.request_id not in owned]
     return [row for row in free if not (row.request_id in aside and isinstance(ending_of(row), Refused))]
@@ -133,8 +133,8 @@ def _rows_near(rows: Iterable[HistoryRow], request: str | None, began_us: int) -
 def speaks_against_absence(record: JobRecord, row: HistoryRow) -> bool:
     """Whether a row that belongs to nobody might be this attempt's all the same: then absence proves nothing.
 
-    Far more is taken for possible here than for a match, since a mistake would pay twice: a body to which the provider
-    has added its own defaults, a time without its zone.
+    Far more counts as possible here than for a match, since a mistake would pay twice: a body to which the provider has
+    added its own defaults, a time without its zone.
     """
     asked = prompt_of(fingerprint(record.request))
     possible = row.fingerprint is None or prompt_of(row.fingerprint) in (None, asked)
@@ -149,18 +149,18 @@ def prompt_of(body: bytes | None) -> str | None:
 
 
 def surely_missing(state: State, listed: Iterable[HistoryRow], from_us: int, until_us: int) -> Iterator[str]:
-    """The requests of a time that the provider surely accepted, and that a list of its history lacks.
+    """The requests of a period that the provider surely accepted, and that a list of its history lacks.
 
-    Such a list is another account's, or stands still: that an attempt is absent from it proves nothing.
+    A list that lacks one is another account's, or is out of date: that an attempt is absent from it proves nothing.
 
     Args:
         from_us: where the list begins, by the provider's clock.
         until_us: by the same; the rows of what began later may be on their way.
     """
-    # Half a day inside, whatever zone the provider's days are of.
+    # Half a day inside the list, because the time zone of the provider's days is not known.
     from_us += DAY_US // 2
     ids = {row.request_id for row in listed}
-    # By our clock first, which may be up to a day from the provider's where absence proves anything at all.
+    # Chosen by our clock first, which is less than a day from the provider's wherever absence proves anything.
     for record in state.jobs.submitted(from_us - DAY_US, until_us + DAY_US, beside=ids):
         if _was_surely_accepted(record) and from_us <= record.began_us <= until_us:
             yield str(record.request_id)
@@ -173,9 +173,9 @@ def _was_surely_accepted(record: JobRecord) -> bool:
 
 
 def to_ask_by_name(doubted: Iterable[JobRecord], rows: Iterable[HistoryRow], rng: random.Random) -> list[str]:
-    """The known requests in doubt that a list does not show, not more than a sweep may ask for, in any order.
+    """The known requests in doubt that a list does not show, at most as many as a sweep may ask for, in random order.
 
-    They are drawn, so that those which the history never shows do not keep the others from being asked for.
+    They are drawn at random, so that requests which the history never shows do not keep the others from their turn.
     """
     listed = {row.request_id for row in rows}
     named = [record.request_id for record in doubted if record.request_id is not None]

@@ -14,7 +14,7 @@ LONGEST_THROTTLE_S = 25 * 3600.0
 """Longer than any daily quota takes to come back: whoever is refused for so long needs a person."""
 
 SILENCES_OF_AN_OUTAGE = 4
-"""So many questions in a row without an answer are no accident any more."""
+"""After this many questions in a row without an answer, the silence is no accident any more."""
 
 
 class Outage:
@@ -30,7 +30,7 @@ class Outage:
         self._failures = 0
 
     def lost(self, now_s: float) -> float:
-        """No answer could be had; returns how long all calls should wait, in seconds, longer each time."""
+        """No answer came; returns how many seconds all calls should wait, longer each time."""
         if not self._failures:
             self._lost_at_s = now_s
         self._failures += 1
@@ -38,7 +38,7 @@ class Outage:
 
     @property
     def goes_on(self) -> bool:
-        """Whether no answer has come since the last that could not be had."""
+        """Whether no answer has come since the last time that none could be had."""
         return self._failures > 0
 
     def lasted_s(self, now_s: float) -> float:
@@ -51,7 +51,7 @@ class Outage:
         return 5 * self._retry.max_delay_s
 
     def is_gone(self, now_s: float) -> bool:
-        """Whether it has lasted so long that a person should look."""
+        """Whether it has lasted longer than `patience_s`."""
         return self.lasted_s(now_s) > self.patience_s
 
 
@@ -97,7 +97,7 @@ class Outages:
         self.note_answer()
 
     def note_silence(self) -> None:
-        """A free question had no answer. One is an accident; several in a row are an outage, and nobody is hammered."""
+        """A free question had no answer. One may be an accident; several in a row are an outage, and all calls wait."""
         self._silences += 1
         if self._silences >= SILENCES_OF_AN_OUTAGE:
             self.slow_down()
@@ -141,7 +141,7 @@ class Outages:
                 self.note_answer()
 
     def _adapt(self, *, starting: bool) -> None:
-        """Learn from a 429. A start that is refused again right after the pause was refused for what is in flight."""
+        """Learn from a 429. If a start is refused again right after the pause, the reason is what is in flight."""
         if starting and self._start_refused:
             self._slots.refuse()
             self._pace.restore()

@@ -25,21 +25,23 @@ BELOW_SEEN = 0.985
 """After a 429 the pace goes on at this share of what the provider took in the minute before it."""
 
 WITHIN_PROVEN = 0.97
-"""A 429 below this share of what the provider was seen to take lately says nothing of the pace."""
+"""A 429 at fewer calls than this share of what the provider was lately seen to take is not about the pace."""
 
 PROVEN_FOR_S = 900.0
+"""For how long it counts how many calls the provider was seen to take, or to refuse."""
+
 MOST_IGNORED = 3
-"""So many 429s in a row that say nothing of the pace do say something of it."""
+"""After this many 429s in a row that were ignored as unrelated to the pace, the next one counts all the same."""
 
 CLIMB_PER_S = 0.0015 / 60
-"""How fast a pace that was found too high climbs back: by this share of itself each second."""
+"""How fast the pace climbs back after a finding: by this share of itself each second."""
 
 DOUBLES_IN_S = 60.0
-"""How fast a pace climbs back that was lowered on suspicion only."""
+"""How fast the pace climbs back after a mere suspicion."""
 
 
 class Turn(IntEnum):
-    """What a call is for. Those that wait take turns, so that none of them starves another; what is urgent is first."""
+    """What a call is for. Waiting calls take turns by this, so that no kind starves another; urgent ones go first."""
 
     URGENT = 0
     START = 1
@@ -48,17 +50,17 @@ class Turn(IntEnum):
 
 
 TURNS = (Turn.START, Turn.START, Turn.COLLECT, Turn.START, Turn.START, Turn.POLL)
-"""In which order they take turns. Where calls are what a run lacks, early starts leave fewer unused at its end."""
+"""The order in which the kinds take turns. Where calls are scarce, early starts leave fewer unused at a run's end."""
 
 
 LAST_STARTS_S = 600.0
-"""When what is left to start takes no longer than this, results let it go first, for as long at most."""
+"""When the remaining starts take at most this long, they go before results; no result waits longer than this."""
 
 CALLS_OF_A_START = 2
-"""A place in flight that was freed by one question, and the start that takes it."""
+"""The calls that one start costs: the question that frees a place in flight, and the submission that takes it."""
 
 CALLS_OF_A_JOB = 3
-"""What a job takes at least: its start, one question, its result."""
+"""The fewest calls that a job takes: its start, one question, its result."""
 
 
 class _Place(NamedTuple):
@@ -69,7 +71,7 @@ class _Place(NamedTuple):
 
 
 def pass_on(ended: asyncio.Task[None], places: Iterable[asyncio.Future[None]]) -> None:
-    """A defect in a task that others wait for, or its cancel, reaches all of them: nobody waits for ever."""
+    """Pass a defect or a cancel of a task on to all who wait for it, so that nobody waits for ever."""
     error = None if ended.cancelled() else ended.exception()
     for place in list(places):
         if ended.cancelled():
@@ -81,11 +83,12 @@ def pass_on(ended: asyncio.Task[None], places: Iterable[asyncio.Future[None]]) -
 class Pace:
     """The one gate for every call with the key: smooth, without a burst, and closed for all after a 429.
 
-    Starting a job, collecting what is finished, and asking how things stand take turns: who does not wait is passed
-    over. So a submission hardly waits for polls that can wait, and paid work is collected however many jobs are left.
+    Starting a job, collecting what is finished, and asking how things stand take turns; a kind that nobody waits for is
+    passed over. So a submission hardly waits for polls, which can wait, and paid work is collected however many jobs
+    are left.
 
-    What is started last ends last, and then calls are left over: when the last jobs are about to be started, results
-    wait for a while.
+    What is started last ends last, and by then calls are plentiful. So when few jobs are left to start, results wait
+    (at most `LAST_STARTS_S`) and the starts go first.
     """
 
     def __init__(self, limits: Limits, clock: Clock) -> None:
@@ -97,7 +100,7 @@ class Pace:
         self._clock = clock
         self._opens_s = 0.0
         self.starts_left = 0
-        """How many jobs wait to be started, where calls are what they wait for."""
+        """How many jobs wait to be started, if calls are what they wait for; else 0."""
         self._waiting: dict[Turn, deque[_Place]] = {turn: deque() for turn in Turn}
         self._next = 0
         self._keeper: asyncio.Task[None] | None = None
@@ -147,11 +150,11 @@ class Pace:
     def _is_wanted(self) -> bool:
         for queue in self._waiting.values():
             while queue and queue[0].future.done():
-                queue.popleft()  # who was cancelled has left
+                queue.popleft()  # it was cancelled while it waited
         return any(self._waiting.values())
 
     def _take_next(self) -> asyncio.Future[None] | None:
-        """Whose turn it is; None if all have left."""
+        """Whose turn it is; None if nobody waits any more."""
         if not self._is_wanted():
             return None
         if self._waiting[Turn.URGENT]:
@@ -162,7 +165,7 @@ class Pace:
         return self._waiting[kind].popleft().future
 
     def _can_wait(self, kind: Turn) -> bool:
-        """Whether this is a result that lets the last starts go first, and the questions that make room for them."""
+        """Whether these are results, which let the last starts go first, and the questions that make room for those."""
         if kind is not Turn.COLLECT or not (self._waiting[Turn.START] or self._waiting[Turn.POLL]):
             return False
         are_last = 0 < self.starts_left * CALLS_OF_A_START <= self.per_minute * LAST_STARTS_S / 60
@@ -174,7 +177,7 @@ class Pace:
         return self._clock.monotonic_s() >= self._opens_s
 
     def pause(self, seconds: float) -> None:
-        """Let nobody through for `seconds`: the provider has said that there were too many calls."""
+        """Let no call through for `seconds`."""
         self._opens_s = max(self._opens_s, self._clock.monotonic_s() + seconds)
 
     @property
@@ -183,23 +186,23 @@ class Pace:
         return self._found.per_minute(self._clock.monotonic_s())
 
     def brings_home(self, within_s: float) -> int:
-        """How many generations may be in flight so that none of them is older than this when it is collected.
+        """How many generations may be in flight so that none of them is older than `within_s` when it is collected.
 
-        More are not made any sooner: where calls are what a run lacks, they only grow old.
+        More would not be made any sooner: where calls are scarce, they would only grow old.
         """
         if not self._counts_polls:
             return sys.maxsize
         return max(1, int(self.per_minute / 60 * within_s / CALLS_OF_A_JOB))
 
     def slow(self) -> None:
-        """The provider took fewer calls than came."""
+        """Go on more slowly: the provider took fewer calls than it was sent."""
         if self._is_adaptive:
             now_s = self._clock.monotonic_s()
             is_full = bool(self._passed) and self._passed[0] <= now_s - WINDOW_S + 5 * JITTER_S
             self._found.refused(now_s, self._passed_lately() - 1, is_full_minute=is_full)
 
     def restore(self) -> None:
-        """It was not the pace."""
+        """Go back to the configured pace: the last refusal had another reason."""
         self._found.forget()
 
     def _lowered_wait_s(self) -> float:
@@ -221,11 +224,11 @@ class Pace:
 
 
 class FoundPace:
-    """What 429s have taught of a limit that is not known, or not what was configured. Times in seconds.
+    """What 429s have taught of a limit that is unknown, or is not the configured one. Times in seconds.
 
-    The first refusal is a suspicion: half the pace, and doubling again. One that comes at a full minute of calls,
-    or at as many as the one before it, is a finding: the pace goes on just below what was taken, and climbs slowly. One
-    that comes at fewer calls than were taken lately is not about the pace.
+    The first refusal is only a suspicion: the pace is halved, and doubles again. A refusal after a full minute of
+    calls, or at about as many as the one before it, is a finding: the pace goes on just below what was taken, and
+    climbs slowly. A refusal at fewer calls than were lately taken is not about the pace.
     """
 
     def __init__(self, configured: float) -> None:
@@ -255,14 +258,14 @@ class FoundPace:
         return min(pace, self._configured)
 
     def taken(self, now_s: float, in_a_minute: int) -> None:
-        """So many calls were let through in the last minute, and nobody complained yet."""
+        """Take in how many calls were let through in the last minute; none of them was refused so far."""
         if now_s - self._since_s > WINDOW_S:
             self._ignored = 0
         if in_a_minute >= self._proven or now_s - self._proven_s > PROVEN_FOR_S:
             self._proven, self._proven_s = in_a_minute, now_s
 
     def refused(self, now_s: float, taken: int, *, is_full_minute: bool) -> None:
-        """A 429, after so many calls in the last minute."""
+        """Take in a 429 that came after `taken` calls in the last minute."""
         if self._lowered is not None and taken < WITHIN_PROVEN * (self._proven - 1) and self._ignored < MOST_IGNORED:
             self._ignored += 1
             return
@@ -279,5 +282,5 @@ class FoundPace:
         self._proven, self._proven_s = taken, now_s
 
     def forget(self) -> None:
-        """What was refused last had another reason."""
+        """Forget what was found: the last refusal had another reason."""
         self._lowered = self._refused_at = None

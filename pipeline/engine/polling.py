@@ -27,16 +27,16 @@ USUAL_SIGMA = 0.3
 """The spread of the logarithm of generation times, before any is known."""
 
 PRIOR_WEIGHT = 5.0
-"""As how many observations the configured expectation counts."""
+"""The configured expectation counts as much as this many observations."""
 
 KEPT_OF_OLD = 0.995
-"""What an observation still counts when the next one comes: a night may change, and some 200 tell how it is now."""
+"""How much an observation still counts when the next one comes: times may change, and the last 200 or so decide."""
 
 LEAST_SIGMA, MOST_SIGMA = 0.05, 1.0
 _SIGMA_STEP = 0.05
 
 URGENT_SHARE = 0.75
-"""What is older than this share of `give_up_s` is asked about and collected before anything else is done."""
+"""A generation older than this share of `give_up_s` is asked about and collected before anything else is done."""
 
 _POINTS = 400
 _TOP = 4.0

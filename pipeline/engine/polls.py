@@ -14,7 +14,7 @@ from pipeline.engine.stopping import Stopping
 from pipeline.kernel.clock import Clock
 
 RANKED_AT_ONCE = 8
-"""Of those that are due, the best of every so many are chosen at once: looking at all for each call is dear."""
+"""To rank all due generations for every call is expensive, so one ranking picks the best eighth for the next calls."""
 
 
 class _Waiting(NamedTuple):
@@ -47,17 +47,17 @@ class Polls:
         """Those that are not worth a question yet: a heap."""
         self._due: dict[str, _Waiting] = {}
         self._next: list[_Waiting] = []
-        """Those of them that were chosen for the next calls, the first one last."""
+        """Those of them that were chosen for the next calls; the first to be asked about stands last."""
         self._oldest_s = math.inf
         """None of those that are due was accepted before this."""
         self._changed = asyncio.Event()
         self._conductor: asyncio.Task[None] | None = None
 
     def turn(self, job_id: str, accepted_s: float, asked_s: float) -> asyncio.Future[None]:
-        """What is done once the call may be made that asks about a generation, last asked about at `asked_s` of age.
+        """A future that is done once a generation may be asked about; it was last asked about at age `asked_s`.
 
-        Thousands wait for it at once, so this is no coroutine: nothing of it stays but the place. To whoever awaits it,
-        it raises `LeavingError` once the run is being left.
+        Thousands wait for theirs at once, so this is no coroutine: nothing is kept but the place. Whoever awaits it
+        gets a `LeavingError` once the run is being left.
         """
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         due_s = accepted_s + next_age_s(self.durations, self._polling, asked_s)
@@ -89,7 +89,7 @@ class Polls:
                 return
 
     def _bring_due(self, now_s: float) -> None:
-        """Move those whose time has come to those that are due, and forget who has left before."""
+        """Move those whose time has come to those that are due, and drop those that nobody waits for any more."""
         while self._later and (self._later[0].due_s <= now_s or self._later[0].place.done()):
             each = heapq.heappop(self._later)
             if not each.place.done():
@@ -97,7 +97,7 @@ class Polls:
                 self._oldest_s = min(self._oldest_s, each.accepted_s)
 
     async def _until(self, at_s: float) -> None:
-        """Wait until a moment, or until somebody comes who is worth a question before all others."""
+        """Wait until a moment, or until a generation is added that will be worth a question before all others."""
         try:
             async with asyncio.timeout(max(0.0, at_s - self._clock.monotonic_s())):
                 await self._changed.wait()
@@ -105,7 +105,7 @@ class Polls:
             return
 
     def _best(self) -> _Waiting | None:
-        """Whose question saves most now, of those that are due; None if nobody is any more."""
+        """Of those that are due, the one whose question saves most now; None if none is left."""
         now_s = self._clock.monotonic_s()
         if not self._has_urgent(now_s):
             while self._next:

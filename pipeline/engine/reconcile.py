@@ -67,12 +67,12 @@ class Comparison:
 
     @property
     def differs(self) -> bool:
-        """Whether the bill is another than the ledger's: other work on the account explains itself."""
+        """Whether the bill differs from the ledger's. Charges of other work on the account do not count."""
         return bool(self.different) or any(charge.same_request_as for charge in self.unknown)
 
     @property
     def is_clean(self) -> bool:
-        """Whether nothing is left to explain. What the history does not show yet, nothing was held against."""
+        """Whether nothing is left to explain. A request that the history does not show yet was not compared."""
         return not self.differs and not self.unlisted
 
 

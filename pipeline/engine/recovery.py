@@ -39,7 +39,7 @@ async def recover(run: RunContext, dispatcher: Dispatcher) -> None:
 
 
 async def doubt_what_was_reserved(run: RunContext, why: str) -> None:
-    """Nobody waits for these answers any more: say in the ledger that they are in doubt."""
+    """Record that all reserved attempts are in doubt: nobody waits for their answers any more."""
     abandoned = [
         record.event(EventKind.IN_DOUBT, error_class=ErrorClass.INTERRUPTED.label, detail=why)
         for record in run.ledger.state.in_state(JobState.RESERVED)

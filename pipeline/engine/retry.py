@@ -20,7 +20,7 @@ class Again:
 
 @dataclass(frozen=True, slots=True)
 class PutBack:
-    """Nothing was reserved and nothing paid for was sent: start it again, in the place in the queue that it had."""
+    """Nothing was reserved and nothing paid was sent: the job goes back to the place in the queue that it had."""
 
 
 @dataclass(frozen=True, slots=True)

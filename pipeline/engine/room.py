@@ -15,7 +15,7 @@ from pipeline.kernel.files import free_bytes
 MIB = 2**20
 
 UNKNOWN_VIDEO_BYTES = 16 * MIB
-"""What a video is taken for until one has been stored: more than ten seconds at 720p come to."""
+"""The size that a video is reckoned at until one has been stored: more than ten seconds at 720p take."""
 
 RECORDS_BYTES = 2 * MIB
 """What the ledger, the log and the report may still need for what is on its way."""
@@ -44,7 +44,7 @@ class Room:
         self.largest = max(self.largest, video_bytes)
 
     def lack(self, on_their_way: int) -> str | None:
-        """Why so many videos may not be on their way at once, in a sentence; None if they fit, or nobody knows."""
+        """Why so many videos may not be on their way at once, in a sentence; None if they fit or that is unknown."""
         for name, needed in (("videos", needed_bytes(on_their_way, self.largest)), ("ledger", RECORDS_BYTES)):
             free = self._free_bytes(name)
             if free is not None and free < needed:

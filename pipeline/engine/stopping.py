@@ -56,9 +56,9 @@ class Stopping:
         self._leaving = asyncio.Event()
         self._interrupted = False
         self._waiting: dict[asyncio.Task[Any], float] = {}
-        """Who stands at a wait that may be abandoned, and how long it may still take then, in seconds."""
+        """The tasks at a wait that may be abandoned, and how many seconds each may still take then."""
         self._starting: set[asyncio.Task[Any]] = set()
-        """Who stands at a wait that is for nothing once nothing new may start."""
+        """The tasks at a wait that has no purpose once nothing new may start."""
 
     @property
     def is_stopping(self) -> bool:
@@ -81,16 +81,19 @@ class Stopping:
             self.reason = reason
             self.message = message
         self.changed.set()
-        while self._starting:  # each once: a task that is cancelled twice would take the second for a stranger's
+        # Each task is cancelled only once: on a second cancel, `uncancel() == 0` no longer holds, and the task would
+        # take it for a cancel from outside.
+        while self._starting:
             task = self._starting.pop()
-            if not _is_this(task):  # who learns of it by the very answer that it waited for goes on, and sees
+            # The task whose own answer caused this stop is not cancelled: it goes on and checks `is_stopping` itself.
+            if not _is_this(task):
                 task.cancel()
 
     def leave(self, reason: StopReason, message: str) -> None:
         """Wait for nothing more."""
         self.stop(reason, message)
         if self._leaving.is_set():
-            return  # a task that is cancelled twice would take the second for a stranger's
+            return  # each task is cancelled only once, as in `stop`
         self._leaving.set()
         # A cancel reaches only tasks that stand at a wait which may be abandoned, never one that keeps books.
         for task, grace_s in self._waiting.items():
@@ -100,7 +103,7 @@ class Stopping:
                 task.cancel()
 
     def _abandon(self, task: asyncio.Task[Any]) -> None:
-        if task in self._waiting:  # at the wait of then: nobody begins another one when all are leaving
+        if task in self._waiting:  # still at the same wait: no task begins another one while the run is being left
             task.cancel()
 
     def interrupt(self) -> None:
@@ -115,7 +118,7 @@ class Stopping:
             self.stop(StopReason.INTERRUPTED, "interrupted: nothing new starts, what runs is finished")
 
     async def unless_stopping(self, waiting: Awaitable[T]) -> T:
-        """Await something that is for nothing once nothing new may start.
+        """Await something that has no purpose once nothing new may start.
 
         Raises:
             LeavingError: the run is stopping; what was awaited is cancelled.
@@ -163,7 +166,7 @@ class Stopping:
 
 
 def _is_this(task: asyncio.Task[Any]) -> bool:
-    """Whether it is this task that asks; a signal's handler, or another thread, is none."""
+    """Whether `task` is the one that runs now. In a signal's handler or in another thread, none is."""
     try:
         return asyncio.current_task() is task
     except RuntimeError:

@@ -33,7 +33,7 @@ FORGOTTEN = Uncertain(
 
 
 class CapPassedError(Exception):
-    """The dispatcher let through what does not fit under the cap: a defect, caught before any money moved."""
+    """The dispatcher let a job through that does not fit under the cap: a defect, caught before any money moved."""
 
 
 async def make(run: RunContext, job: Job | JobRecord) -> Outcome:
@@ -41,11 +41,12 @@ async def make(run: RunContext, job: Job | JobRecord) -> Outcome:
     record = await send(run, job) if isinstance(job, Job) else job
     if not isinstance(record, JobRecord):
         return record
-    # All in one function, for thousands of jobs wait in it. From here on by the clock that nobody sets.
+    # One function rather than several, because thousands of jobs are suspended in it at once and each frame costs
+    # memory. The ages below come from the monotonic clock.
     began_s = run.clock.monotonic_s()
     accepted_s, asked_s, at_once = began_s - run.age_s(record), 0.0, record is job
     while True:
-        # Dies here: the next run asks on, by the recorded id.
+        # If the process dies here, the next run goes on asking, by the recorded id.
         if not at_once:
             await run.polls.turn(record.job_id, accepted_s, asked_s)
         now_s = run.clock.monotonic_s()
@@ -63,12 +64,12 @@ async def make(run: RunContext, job: Job | JobRecord) -> Outcome:
 
 
 async def send(run: RunContext, job: Job) -> JobRecord | Outcome:
-    """Reserve and submit; the record of what was accepted. An image that is not uploaded yet comes first."""
+    """Reserve and submit; returns the record of what was accepted. A start image that is not uploaded comes first."""
     sent = run.as_sent(job)
     if sent is None:
         return await upload_image(run, job)
     if run.quote(sent) > run.free:
-        return PutBack()  # a charge above its quote was booked since it was let through
+        return PutBack()  # since the dispatcher let it through, a charge above its quote was booked
     record = await reserve(run, sent)
     if run.stopping.is_leaving or run.ledger.is_short:
         return await void(run, record, Refused(ErrorClass.NOT_SENT, "the run was stopped before it was sent"))
@@ -87,7 +88,7 @@ async def send(run: RunContext, job: Job) -> JobRecord | Outcome:
 
 
 async def upload_image(run: RunContext, job: Job) -> Outcome:
-    """Have a job's start image uploaded, and put the job back. Dies here: nothing is lost, and it is done again."""
+    """Have a job's start image uploaded, and put the job back. If the process dies here, the upload is made again."""
     assert job.image is not None
     run.promised[job.job_id] = run.quote(job)
     try:
@@ -100,27 +101,27 @@ async def upload_image(run: RunContext, job: Job) -> Outcome:
         run.outages.heed(refusal)
         return PutBack()
     if run.quote(job) > run.free:
-        return PutBack()  # an attempt is told of only where it could have been made
-    # In one commit: nobody may ever find the reservation alone, and look for a request that never was.
+        return PutBack()  # an attempt that would not have fitted under the cap is not recorded
+    # In one commit: a reservation found alone would be looked for in the history, and no request was ever sent.
     intent = _intent(run, job)
     await run.record(*intent, intent[-1]._replace(event=EventKind.VOIDED, **facts_of(refusal)))
     return await _go_on_after_void(run, run.ledger.state.jobs[job.job_id], refusal)
 
 
 async def reserve(run: RunContext, job: Job) -> JobRecord:
-    """Write down the intent and set its money aside. Dies after this: in doubt, and the history tells."""
+    """Write down the intent and set its money aside. If the process dies after this, the history settles the doubt."""
     await run.record(*_intent(run, job))
     return run.ledger.state.jobs[job.job_id]
 
 
 def _intent(run: RunContext, job: Job) -> list[Event]:
-    """The events that set a job's quote aside, with its body as it is sent; the reservation itself is the last."""
+    """The events that set a job's quote aside, with its body as it will be sent; the last is the reservation itself."""
     state = run.ledger.state
     quote = run.quote(job)
     if state.books.committed + quote > run.settings.bounds.cap:
         raise CapPassedError(f"${format_usd(quote)} for {job.job_id} does not fit under the cap")
     known = state.jobs.get(job.job_id)
-    # An attempt that is lost is looked for by the time it began: how the clocks differed then is part of the intent.
+    # A lost attempt is looked for by the time at which it began, so how the clocks differ now is part of the intent.
     clocks = [run.account_event()] if run.clocks_drifted else []
     reserved = Event(
         event=EventKind.RESERVED,
@@ -135,7 +136,7 @@ def _intent(run: RunContext, job: Job) -> list[Event]:
 
 
 async def submit(run: RunContext, job: Job) -> Accepted | Delivered | Refused | Uncertain:
-    """Send it, once. Being left in the middle is silence, like any other."""
+    """Send it, once. If the run is left before the answer, that is silence like any other."""
     call = run.provider.submit_blocking(job) if run.settings.api == "v1" else run.provider.submit(job)
     try:
         reply = await run.stopping.unless_leaving(call, LEAVING_GRACE_S)
@@ -149,7 +150,7 @@ async def submit(run: RunContext, job: Job) -> Accepted | Delivered | Refused | 
 
 
 async def void(run: RunContext, record: JobRecord, refusal: Refused, *, starting: bool = False) -> Outcome:
-    """Certainly not charged: free the money, then try again or give up. Dies between: the next run decides again."""
+    """Certainly not charged: free the money, then try again or give up. If it dies in between, the next run decides."""
     await run.record(record.event(EventKind.VOIDED, **facts_of(refusal)))
     return await _go_on_after_void(run, record, refusal, starting=starting)
 
@@ -180,7 +181,7 @@ async def try_again_or_give_up(run: RunContext, record: JobRecord) -> Outcome:
 
 
 def error_class_of(record: JobRecord) -> ErrorClass:
-    """The class of the latest trouble; with none, as after a granted retry, one that may simply be tried again."""
+    """The class of the latest trouble. If there is none, as after a granted retry, one that is simply tried again."""
     return ERROR_CLASSES.get(record.error_class or "", ErrorClass.NEVER_ACCEPTED)
 
 
@@ -194,7 +195,7 @@ async def doubt(run: RunContext, record: JobRecord, silence: Uncertain) -> Outco
 
 
 def _note_failure(run: RunContext, record: JobRecord) -> None:
-    """Count an attempt as failed, once: it may be in doubt before it is void."""
+    """Count an attempt as failed, but only once: it may be in doubt first and void later."""
     if record.attempt_name not in run.failed:
         run.failed.add(record.attempt_name)
         run.breaker.note(failed=True)
@@ -213,7 +214,7 @@ async def take_delivery(run: RunContext, record: JobRecord, delivered: Delivered
 
 
 async def post(run: RunContext, record: JobRecord, finished: Finished) -> None:
-    """Book what it cost. Dies after this: paid and not yet on disk, which the next run fetches first."""
+    """Book what it cost. If the process dies after this, it is paid and not on disk: the next run fetches it first."""
     cost, note = await _believed_cost(run, record, finished)
     await run.record(
         record.event(
@@ -230,10 +231,10 @@ async def post(run: RunContext, record: JobRecord, finished: Finished) -> None:
 
 
 async def _believed_cost(run: RunContext, record: JobRecord, finished: Finished) -> tuple[MicroUsd, str | None]:
-    """The charge: as the result says, else as the history says, else the quote, which then is said.
+    """The charge: as the result says, else as the history says, else the quote; and a note if it is not the result's.
 
-    One above the quote raises what all that follows is reckoned at, for good: the history is asked first. So it is
-    where nothing is stated, or zero, which may only mean "not booked yet".
+    A charge above the quote raises the price that all later jobs are reckoned at, for good, so the history is asked
+    first. It is asked as well where the result states no charge, or zero, which may only mean "not booked yet".
     """
     stated = finished.cost
     if stated and stated <= record.quote_microusd:
