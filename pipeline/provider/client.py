@@ -49,15 +49,15 @@ SENDING_S = 300.0
 
 _MAX_HEADER = 64 * 1024
 _MAX_HEADERS = 1024
-"""What aiohttp refuses by itself (one long header of a paid answer is enough) is an answer lost."""
+"""Generous, because an answer that aiohttp refuses for its headers is lost, and it may be a paid one."""
 
 T = TypeVar("T")
 
 _NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
-"""Raised before a connection stood: proof that nothing was sent. Everything else that is raised proves nothing."""
+"""Raised before there was a connection: proof that nothing was sent. Any other exception proves nothing."""
 
 _NO_ANSWER = (aiohttp.ClientError, HttpProcessingError, OSError, ValueError)
-"""All that a question can raise: `ClientError` misses plain time-outs, and bodies that turn out unparsable halfway."""
+"""All that a question can raise: `ClientError` covers neither plain time-outs nor bodies that break off unparsable."""
 
 
 @dataclass(slots=True)
@@ -170,7 +170,7 @@ class Client:
         timeout: aiohttp.ClientTimeout,
         decode: Callable[[aiohttp.ClientResponse], Awaitable[T]],
     ) -> T | Refused | Uncertain:
-        """Send a paid POST. Only what is raised before a connection stood says that nothing left."""
+        """Send a paid POST. Only an exception from before there was a connection proves that nothing was sent."""
         self.calls["submit"] += 1
         headers = self._headers | {"Content-Type": "application/json", "Accept": accept}
         url = f"{self._settings.base_url}/{path}"
@@ -183,7 +183,7 @@ class Client:
             self._note_clock(response.headers)
             reply = await decode(response)
         except Exception as error:
-            # Any exception at all: what crashes here would leave a paid request without a record.
+            # Any exception at all: a crash here would leave a paid request without a record.
             if response is None and isinstance(error, _NOT_SENT):
                 return Refused(ErrorClass.NOT_SENT, f"no connection to the provider ({_kind(error)})")
             reply = _no_answer(error)
@@ -218,7 +218,7 @@ class Client:
         return Delivered(request_id, finished, response.content_length, streamed)
 
     async def _read_object(self, response: aiohttp.ClientResponse, *, needed: bool) -> dict[str, Any]:
-        """The answer's object. Where the headers name the request, a body that breaks off only costs a question."""
+        """The answer's JSON object. If the headers name the request, a body that breaks off only costs a question."""
         try:
             return values.parse_object(await self._read_soon(response)) or {}
         except Exception:
@@ -227,7 +227,7 @@ class Client:
             return {}
 
     async def _read_paid(self, response: aiohttp.ClientResponse) -> bytes:
-        """The body. The status of an error says all about money, so its words may be missing; an acceptance's not."""
+        """The body. An error's may be missing, as its status says all about the money; that of a success may not."""
         try:
             return await self._read_soon(response)
         except Exception:
@@ -305,13 +305,13 @@ class Client:
     async def upload(self, data: bytes, media_type: str) -> UploadReply:
         """Have the provider keep a file, so that a submission can name it. Free: sent twice, it only has two URLs."""
         self.calls["upload"] += 1
-        # What is in the body is in no message here and in no log: it is somebody's picture.
+        # No message here and no log quotes the body: it is somebody's picture.
         sent = b'{"data_urls":["data:%b;base64,%b"]}' % (media_type.encode(), base64.b64encode(data))
         headers = self._headers | {"Content-Type": "application/json"}
         url = f"{self._settings.storage_url}/upload-asset"
         response: aiohttp.ClientResponse | None = None
         try:
-            # On a connection of its own, as a paid POST: a stale one would fail for nothing.
+            # On a connection of its own, like a paid POST: a stale one would fail without need.
             response = await self._paid.post(
                 url, data=sent, headers=headers, timeout=self._upload_timeout, allow_redirects=False
             )
@@ -344,8 +344,8 @@ class Client:
     def skew_us(self) -> int | None:
         """How far the provider's clock is ahead of this machine's now, in microseconds, to half a second.
 
-        By the time in its latest answer, carried on by the clock that only grows: setting ours shows at once. None
-        before the first answer that tells a time.
+        Taken from the time in its latest answer and carried on by the monotonic clock, so that a change of our wall
+        clock shows at once. None before the first answer that tells a time.
         """
         if self._provider_ahead_us is None:
             return None
@@ -366,7 +366,7 @@ class Client:
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         """The body, refused once it is longer than any honest JSON; a key that is quoted back is struck out.
 
-        How long it may take is the whole call's bound, where that has one.
+        It sets no time limit of its own: that of the whole call holds, if there is one.
         """
         parts: list[bytes] = []
         size = 0

@@ -1,4 +1,7 @@
-"""The account's history: the rows of its pages, read so that what is absent from one is certainly absent."""
+"""The account's history: its rows and its pages.
+
+A page that cannot be read whole is refused, because a request that is absent from one may be paid for again.
+"""
 
 from __future__ import annotations
 
@@ -34,8 +37,9 @@ class HistoryRow:
 def decode_history(body: bytes) -> list[HistoryRow] | None:
     """The rows of a page of history, each request once; None when they cannot be read whole.
 
-    That a request is absent here may let its job be paid for again, so a page is empty only if it plainly says so,
-    and a row that cannot be named spoils it. The envelope is not documented: lists of rows are found by their rows.
+    A request that is absent here may be paid for again. So a page counts as empty only if it plainly says so, and a row
+    without a usable request id makes it unreadable. The envelope is not documented: lists of rows are recognised by
+    their rows.
     """
     envelope = parse_json(body)
     if isinstance(envelope, dict) and (envelope.get("error") or envelope.get("success") is False):
@@ -64,7 +68,7 @@ def decode_history_one(body: bytes) -> list[HistoryRow] | None:
 
 
 def _lists(value: object, depth: int) -> Iterator[list[Any]]:
-    """Every list in an envelope that is empty or holds objects, but for those of complaints."""
+    """Every list in an envelope that is empty or holds objects, except lists of errors and warnings."""
     if isinstance(value, list):
         if not value or _objects(value):
             yield value
@@ -86,7 +90,7 @@ def _is_failure(item: object) -> bool:
 
 
 def standing(row: HistoryRow) -> tuple[bool, int]:
-    """Of the rows of one request, the one that says the most about money stands."""
+    """The rank of a row among those of one request: the one that says the most about money counts."""
     return row.status == "COMPLETED", row.cost or 0
 
 

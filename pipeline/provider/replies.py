@@ -49,8 +49,8 @@ _ABOUT_A_VALUE = re.compile(
     re.IGNORECASE,
 )
 
-# A failure that is taken for the input's fault loses its row; the other way round costs a free retry. So anything
-# that smells of the provider's own machinery is the provider's fault.
+# If a failure of the provider is taken for the input's fault, the row is lost; the other way round costs a free retry.
+# So any word that points to the provider's own machinery makes it the provider's fault.
 _ABOUT_THE_SERVICE = re.compile(
     r"internal (server )?error|unavailable|time[ds]?.?out|overload|connection|upstream|gateway|worker|service|server|"
     r"response from|\bnode\b|queue|out of memory|cuda|\bgpu|temporar|try again later|unexpected|retry policy",
@@ -192,10 +192,10 @@ def decode_upload(
     """The answer to an upload of one file, which is free: whatever is not clear may be asked again."""
     if refusal := decode_closed_door(status, headers, body, now_us):
         return refusal
-    # An answer may quote what was sent, and a picture belongs into no table.
+    # An answer may quote what was sent, and a picture must not get into a table.
     message = _DATA.sub("…", error_message(status, body))
     if status in (404, 405, 410):
-        # It says nothing of the file: whatever is there, takes no uploads.
+        # This is not about the file: whatever is at that address takes no uploads.
         return Refused(ErrorClass.WRONG_METHOD, f"no uploads at provider.storage_url: {message}", status)
     if status == 406:
         return Refused(_unacceptable_class(message), message, status)
@@ -208,7 +208,7 @@ def decode_upload(
 
 
 def _may_be_named(url: object, *, loopback_allowed: bool) -> bool:
-    """Whether a URL is plain enough to be sent on as a start image: https, without a name or password in it."""
+    """Whether a URL is plain enough to be sent on as a start image: https, without a user name or password in it."""
     if not isinstance(url, str) or not _PLAIN_URL.fullmatch(url):
         return False
     try:
@@ -242,7 +242,7 @@ def decode_poll(
         return _finished(data)
     if state == "FAILED":
         if (finished := _finished(data)).cost:
-            return finished  # failed, and charged: it is paid, whatever it is called
+            return finished  # it failed and was charged for: so it is paid, whatever its status says
         message = said(data) or "the generation failed"
         return Refused(failure_class(message), message, status)
     return Working()

@@ -8,7 +8,7 @@ import json
 import re
 
 SHORTEST_KEY = 8
-"""A shorter key is none, and its letters would stand in any answer."""
+"""A shorter text is no key, and its letters could be part of any answer."""
 
 _STRUCK_OUT = "(the key)"
 
@@ -35,7 +35,7 @@ class Eraser:
 
     @functools.cached_property
     def _pattern(self) -> re.Pattern[str]:
-        """Every spelling. It takes long to make, and few runs need it."""
+        """A pattern of every spelling. It takes long to compile, and few runs need it."""
         return re.compile(_spellings(self._key), re.IGNORECASE)
 
     def _is_clean(self, body: bytes) -> bool:
@@ -54,7 +54,7 @@ _ESCAPING = (b"\\", b"%", b"&", b"\0")
 
 
 def _alike(data: bytes) -> bytes:
-    """In any case of letters, and in either alphabet of base64."""
+    """The bytes in lower case and in one of base64's alphabets, so that spellings which differ in these are equal."""
     return data.lower().translate(_ONE_ALPHABET)
 
 
@@ -62,12 +62,12 @@ _ONE_ALPHABET = bytes.maketrans(b"-_", b"+/")
 
 
 def _spellings(key: str) -> str:
-    """A pattern of every spelling. In any case of letters: a look-alike is no loss, the key would be."""
+    """A pattern of every spelling, in any case of letters: a look-alike that is struck out is no loss."""
     data = key.encode()
     # The zeros of UTF-16, as JSON writes them, may stand between the characters.
     plain = r"(?:\x00|\\{1,4}u0000)?".join(_escaped(char) for char in key)
     own = [_own_base64(data, offset) for offset in range(3)]
-    # Few characters can begin a spelling: all others are passed over at once.
+    # Only a few characters can begin a spelling: all others are passed over at once.
     begins = re.escape("".join(sorted({key[0], data.hex()[0], *(text[0] for text in own), *"\\%&+-/_"})))
     return rf"(?=[{begins}])(?:{'|'.join([plain, data.hex(), *map(_in_base64, own)])})"
 
@@ -86,7 +86,7 @@ def _own_base64(data: bytes, offset: int) -> str:
 def _escaped(char: str) -> str:
     """A pattern of the character and its escapes, which may have been escaped again.
 
-    All is bounded: else a long row of backslashes would be looked through anew from each of them.
+    All repeats are bounded: else a long row of backslashes would be searched anew from each of them.
     """
     code = ord(char)
     in_html = rf"&#(?:0{{0,4}}{code}|x0{{0,4}}{code:x});"

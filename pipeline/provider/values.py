@@ -1,6 +1,6 @@
-"""A stranger's JSON, numbers, times and texts: what can be believed comes out of here, and all else as nothing.
+"""Reading a stranger's JSON, numbers, times and texts: what cannot be believed is read as None, or as an empty text.
 
-Total functions, like those of `replies`: whatever arrives, a value comes out and no exception does.
+These are total functions, like those of `replies`: whatever arrives, they raise nothing.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _EPOCH = re.compile(r"[0-9]{10,13}(\.[0-9]{1,9})?")
 
 
 def charged(value: object) -> MicroUsd | None:
-    """A charge in micro-dollars, through the money's one door; None for what is no believable amount."""
+    """A charge in micro-dollars, as `parse_usd` reads it; None for what is no believable amount."""
     amount = _amount(value)
     if amount is None or not 0 <= amount <= MAX_MICROUSD // MICRO_PER_USD:
         return None
@@ -52,7 +52,7 @@ def balance(value: object) -> MicroUsd | None:
 
 
 def _amount(value: object) -> Decimal | None:
-    """A number of a size that arithmetic may be done with; None otherwise."""
+    """A number of a size that arithmetic is safe with; None otherwise."""
     if isinstance(value, str) and _PLAIN_AMOUNT.fullmatch(value.strip()):
         return Decimal(value.strip())
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_MICROUSD:
@@ -184,7 +184,7 @@ def moment_us(value: object) -> int | None:
 
 @lru_cache(maxsize=64)
 def _parse_date(text: str) -> int | None:
-    """A date's moment; remembered, as all answers of a second bear the same one."""
+    """The moment of a date; cached, because all answers of one second carry the same date."""
     if len(text) > 40:
         return None
     try:
