@@ -70,10 +70,10 @@ def run_started(
 def check_folder(folder: Path, campaign: Campaign) -> None:
     """Refuse a folder without a ledger that has files which a run would write over.
 
-    One that is mirrored has its ledger in the storage, too, and gets it back from there.
+    A directory that is mirrored has its ledger in the storage, too, and gets it back from there.
 
     Raises:
-        RunDirectoryError: they are another's; or the ledger was taken away, and what it had paid for with it.
+        RunDirectoryError: the files are another's; or the ledger was removed, and with it what it had paid for.
         InputError: it can be no run directory: a file is in its way, or it is the root of the disk.
     """
     if os.path.realpath(folder) == os.path.realpath("/"):
@@ -145,7 +145,7 @@ def check_ids(folder: Path, campaign: Campaign, state: State) -> None:
         return
     jobs = {job.job_id: job for job in jobs_of(campaign.entries)}
     lines: Sequence[Line] = []
-    # Rows that cannot be read keep nobody from what is paid: then the ledger alone must tell.
+    # Rows that cannot be read must not keep anybody from what is paid: then the ledger alone decides.
     with contextlib.suppress(RunDirectoryError):
         lines = load_lines(folder, only=paid)
     again = bought_again(jobs, state, paid, lines, _foreign_requests(folder, paid))
@@ -160,7 +160,7 @@ def check_ids(folder: Path, campaign: Campaign, state: State) -> None:
 
 
 def _foreign_requests(folder: Path, paid: Mapping[str, JobRecord]) -> dict[str, str]:
-    """The bodies of those jobs whose ids are of another scheme; the fold has forgotten those that are stored."""
+    """The request bodies of the jobs whose ids are of another scheme; the fold has forgotten those of stored jobs."""
     foreign = {job_id for job_id in paid if not is_of_this_scheme(job_id)}
     if not foreign:
         return {}
@@ -177,8 +177,8 @@ def noted_rows(state: State) -> str | None:
 def is_tidy(state: State) -> bool:
     """Whether nothing half-made can lie among the videos: the last run had nothing to do, looked, and came to its end.
 
-    One that made something did not look after it: a disk may have kept what it was to delete, or another machine's
-    worker have begun something too late.
+    A run that made videos does not check the folders again at its end, so a deletion may have been lost by the disk, or
+    a cluster's worker may have started a file too late.
     """
     if not state.runs:
         return False
@@ -189,9 +189,8 @@ def is_tidy(state: State) -> bool:
 def pace_owed_s(state: State, interval_s: float, now_us: int) -> float:
     """How long the first call must wait so that the pace holds across the restart, in seconds.
 
-    Whoever held the lock before has made its last call by now, and one interval after that is soon enough: calls that
-    are evenly spaced on both sides of a restart are so across it. A run that has said its last word since longer than
-    that owes nothing.
+    The run that held the lock before has made its last call by now, so one interval from now is soon enough: calls that
+    are evenly spaced before and after a restart are so across it. Nothing is owed if that run ended longer ago.
     """
     if not state.runs:
         return 0.0

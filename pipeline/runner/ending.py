@@ -31,7 +31,7 @@ from pipeline.runner.opening import log_to
 from pipeline.runner.watching import LiveRun
 
 MOST_DOUBTS = 20
-"""So many attempts in doubt are told of one by one, with what holds them."""
+"""At most this many attempts in doubt are listed, with what holds them."""
 
 LEAVING_NOTICE_S = 1.0
 """How long a webhook may take when a person wants the run to be over."""

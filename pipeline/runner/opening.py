@@ -56,7 +56,7 @@ class Stage:
     join: Callable[[Any], Callable[..., aiohttp.BaseConnector]]
     """Given that provider, what makes the connectors by which it is reached."""
     rng: random.Random
-    """Where the waits between two tries come from."""
+    """Draws the waits between two tries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def prepare_folder(
             # Beside a million videos, a look takes longer than a second.
             if untidy or name not in ("videos", "posters"):
                 remove_leftovers(folder / name)
-        # Made and compared only where they may be others: that takes seconds for a million.
+        # The rows are written and compared only if they may have changed: for a million, that takes seconds.
         sha256 = kept_sha256(folder) if noted is not None else None
         if sha256 is None or mark_with(mark, sha256) != noted:
             sha256 = lines.save(folder)
@@ -170,7 +170,7 @@ async def open_context(
         try:
             opened = stack.enter_async_context(collector_for(fetch, media, folder, provider.connect, deliver))
             collector = await stopping.unless_leaving(opened)
-        except LeavingError:  # before it had begun: nobody will ask for a video
+        except LeavingError:  # the run is left before it began: no video will be asked for
             collector = await stack.enter_async_context(Collector(fetch, media, provider.connect, deliver))
         yield RunContext(
             folder=folder,
@@ -192,12 +192,12 @@ def signals_to(wish: Callable[[], None]) -> Iterator[None]:
     loop = asyncio.get_running_loop()
     wishes = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        wishes.append(signal.SIGHUP)  # whoever started it under nohup wants it to go on
+        wishes.append(signal.SIGHUP)  # started under nohup, it is to go on
     before = {number: signal.getsignal(number) for number in wishes}
     caught = []
     for number in wishes:
-        # Not in a thread that may not catch signals, nor where the loop has been told what to do with one: whoever
-        # embeds a run there stops it by other means.
+        # Neither in a thread that may not catch signals, nor where the loop was told already what to do with one: a
+        # program that embeds a run there stops it by other means.
         if getattr(before[number], "__module__", None) == "asyncio.unix_events":
             continue
         with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
@@ -209,7 +209,7 @@ def signals_to(wish: Callable[[], None]) -> Iterator[None]:
         for number in caught:
             loop.remove_signal_handler(number)
             if callable(handler := before[number]):
-                signal.signal(number, handler)  # a program around the run has its own back
+                signal.signal(number, handler)  # a program around the run gets its own handler back
 
 
 @contextlib.contextmanager

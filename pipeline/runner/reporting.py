@@ -22,12 +22,12 @@ LONGEST_WAIT_S = 10.0
 """How long a report waits for another that is being written: one that hangs keeps no run from its end for long."""
 
 MOST_ROUNDS = 3
-"""How often a report is written at most, where a run has ended each time while it was being written."""
+"""How often a report is written at most, if each time a run has ended while it was being written."""
 
 
 def write_report(folder: Path, lines: Sequence[Line], state: State, summary: dict[str, Any]) -> None:
     """Write the report of a run directory whose run goes on; left out where another is being written just now."""
-    # It never waits: its summary would grow old meanwhile, and not the state that its tables are made of.
+    # It never waits: meanwhile its summary would grow old, but not the state that its tables are made of.
     with _turn(folder, 0) as is_ours:
         if is_ours:
             _write(folder, lines, state, summary, live=True)
@@ -46,8 +46,8 @@ def renew_report(
         shown = read_summary(report)
         is_current = shown_seq is not None and shown.get("events") == shown_seq
         if is_current and says_the_same(shown, summary) and is_complete(report):
-            # A million rows take long to write down: what would be the same again is left as it is. It was looked at
-            # just now, as one that was written during this run shows a run that goes on, and no event is its last.
+            # A million rows take long to write, so what would be the same again is left as it is. The summary was read
+            # only now: a report that was written during this run shows a run that goes on, and names no last event.
             write_summary(report, summary)
         else:
             _write(folder, lines, state, summary, live=False)
@@ -55,12 +55,12 @@ def renew_report(
 
 @contextlib.contextmanager
 def _turn(folder: Path, wait_s: float) -> Iterator[bool]:
-    """Hold the folder of a report, so that its files are of one moment; says whether no other report has it.
+    """Hold the folder of a report, so that its files are of one moment; False if another report is being written.
 
-    A folder that is not there yet, or where no lock can be had, is nobody's: one goes on without.
+    If the folder is not there yet, or cannot be locked, the report is written without a lock.
 
     Args:
-        wait_s: how long another is waited for.
+        wait_s: how long to wait for another report.
     """
     with contextlib.ExitStack() as stack:
         is_ours = True
@@ -74,7 +74,7 @@ def _turn(folder: Path, wait_s: float) -> Iterator[bool]:
 
 
 def _write(folder: Path, lines: Sequence[Line], state: State, summary: dict[str, Any], *, live: bool) -> None:
-    # Only who writes a report waits for what that takes to load.
+    # Imported here, because it takes long to load and few commands write a report.
     from pipeline.report.write import write_report as write
 
     write(folder, lines, state, summary, live=live)
@@ -94,12 +94,13 @@ def rewrite_report(
         MachineError: the disk refused.
     """
     clock = clock or SystemClock()
-    # Its turn comes before it reads: what was written meanwhile is not written over by what is older.
+    # It takes its turn before it reads, so that it never writes an older state over a newer report.
     with no_garbage_collector(), _turn(folder, LONGEST_WAIT_S):
         seen = None
         for _ in range(MOST_ROUNDS):
             seen, summary = _read_and_write(folder, clock, seen, bom=bom, xlsx=xlsx)
-            # The end of a run waits for no report longer than that: its own may have been written over just now.
+            # A run that ends waits for this report at most `LONGEST_WAIT_S`, and then writes its own beside it: it may
+            # just have been written over, so look again.
             after = look(folder, clock.now_us(), seen)
             if after.is_live or (after.names == seen.names and not seen.is_live):
                 break
@@ -114,7 +115,7 @@ def _read_and_write(
         reading = beside.submit(load_lines, folder)
         seen = look(folder, clock.now_us(), before)
     lines = reading.result()
-    # The rows that it shows are those that it counts: beside a run, each of the two may have found others.
+    # The summary counts the rows that the tables show: beside a run, the two may have read different ones.
     summary = dataclasses.replace(seen, keys=lines.keys).summary()
     try:
         _write(folder, lines, seen.state, summary, live=seen.is_live)

@@ -59,7 +59,7 @@ HOUSEKEEPING_S = 60.0
 """How often the report is written again, and the account's floor looked at, while a run is live."""
 
 REPORT_RESTS = 20
-"""So many times as long as a live report took is the least from its beginning to the next: a large one takes a core."""
+"""Live reports start at least this multiple of the last one's duration apart: they take 5 % of a core at most."""
 
 CREDITS_TRIES = 3
 
@@ -97,7 +97,7 @@ async def run(
         watcher: told what happens.
         webhook: the address that is told how the run ended, after all else; a secret.
         stage: where it is rehearsed, if it is.
-        known: who has read the ledger for this run already, if somebody has.
+        known: the reader that has read the ledger for this run already, if there is one.
 
     Raises:
         InputError: nothing was sent; the directory is held, damaged, or belongs to another provider.
@@ -114,7 +114,7 @@ async def run(
     )
     mirror = mirror_of(folder, keep_videos=config.output.keep_videos) if stage is None else None
     check_folder(folder, campaign)
-    # Around everything: a signal while the ledger is opened or closed is a wish as well, and kills no bookkeeping.
+    # Around everything: a signal while the ledger is opened or closed is only a wish, too, and cuts off no bookkeeping.
     with (
         signals_to(stopping.interrupt),
         open_ledger(folder / "ledger", clock, durable=stage is None, follower=mirror, known=known) as ledger,
@@ -122,9 +122,9 @@ async def run(
         try:
             check_provider(ledger.state, config, folder)
             check_part(folder, campaign, ledger.state)
-            # Now or never: what the last run has kept of its rows is about to be replaced.
+            # Before the folder is prepared: that replaces what the last run has kept of its rows.
             check_ids(folder, campaign, ledger.state)
-            # A mirror brings videos back beside the ledger, and may have died while it did.
+            # A mirror brings back videos as well as the ledger, and may have died while it did.
             untidy = mirror is not None or not is_tidy(ledger.state)
             noted = noted_rows(ledger.state)
             lines, mark = prepare_folder(folder, campaign, config, untidy=untidy, noted=noted)
@@ -170,7 +170,7 @@ async def _run_engine(
     left, of_these = not_stored(chosen, states), Counter(states)
     del states
     if left:
-        # Now, while nobody waits for an answer, and not at the first submission.
+        # Now, while nothing waits for it, rather than at the first submission.
         state.jobs.get_ready()
     to_start = min(sum(may_start(state, job, options) for job in left), options.limit or len(chosen))
     settings = context.settings
@@ -201,7 +201,7 @@ async def _make_jobs(context: RunContext, left: Sequence[Job], options: RunOptio
     allowed = startable[: options.limit]
     on_their_way = [job for job in left if may_come_back(state, job)]
     if options.limit is not None:
-        # One that turns out to need another attempt is a start like any other, but for a canary, which all wait for.
+        # A job that turns out to need another attempt is a start like any other, except a canary's: all wait for it.
         others = [job for job in on_their_way if job.job_id not in tried.under_way][: options.limit - len(allowed)]
         on_their_way = [job for job in on_their_way if job.job_id in tried.under_way] + others
     canary = tried.canary(options.limit, needs_approval=options.canary_approve)
@@ -236,7 +236,7 @@ async def _check_account(context: RunContext) -> None:
     for tries in range(CREDITS_TRIES):
         await context.pause(context.settings.retry.base_delay_s * tries)
         try:
-            # All calls may wait for long: neither a stop nor a deadline waits with them.
+            # All calls may be paused for long; a stop or a deadline must not wait for that.
             async with asyncio.timeout(context.time_to_start_s):
                 balance = await context.stopping.unless_stopping(context.ask(context.provider.credits))
         except (LeavingError, TimeoutError):
@@ -261,7 +261,7 @@ def _hold_against_floor(context: RunContext, balance: int) -> None:
 
 
 async def _keep_house(live: LiveRun, *, reports: bool) -> None:
-    """Once a minute: look at the account's floor, write the report. Trouble touches neither run nor next minute."""
+    """Once a minute, look at the account's floor and write the report. A failure stops neither the run nor the next."""
     clock, report_due_s = live.context.clock, 0.0
     while True:
         await clock.sleep(HOUSEKEEPING_S)
@@ -282,7 +282,7 @@ async def _look_at_floor(context: RunContext) -> None:
     if context.settings.bounds.credits_floor is None:
         return
     with contextlib.suppress(LeavingError):
-        # In its turn: where no answer comes, whatever is urgent would be all that is ever asked.
+        # Not as urgent: where no answer comes, urgent questions would be the only ones that are ever asked.
         balance = await context.ask(context.provider.credits)
         if isinstance(balance, int):
             _hold_against_floor(context, balance)

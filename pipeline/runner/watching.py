@@ -32,7 +32,7 @@ class Watcher:
 class Asked(Set[str]):
     """The ids of the jobs that a run was asked for, each once.
 
-    Where a million are done, nobody asks after one by its name: what answers that is made when somebody does.
+    The set of all of them is made only when somebody asks for one that was done before: of a million, that is rare.
     """
 
     def __init__(self, job_ids: Sequence[str], left: Collection[str]) -> None:
