@@ -55,7 +55,9 @@ def check_origin(url: str, *, loopback_allowed: bool) -> None:
     shown = repr(re.sub(r"//[^/]*@", "//…@", url)[:200])
     parts = _ORIGIN.fullmatch(url)
     if parts is None or int((parts[3] or ":0")[1:]) > 65535:
-        raise InputError(f"{shown}: an origin is scheme, host and port alone, like https://api.segmind.com")
+        raise InputError(
+            f"{shown} must be only scheme, host and port, without a path or a user name, like https://api.segmind.com"
+        )
     scheme, host = parts[1].lower(), parts[2].lower()
     if loopback_allowed and is_loopback(url) and scheme in ("http", "https"):
         return

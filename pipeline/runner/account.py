@@ -30,7 +30,7 @@ async def ask_credits(config: Config, folder: Path, key: str, clock: Clock | Non
         return reply
     if isinstance(reply, Refused) and reply.error_class.reaction is Reaction.STOP_ACCOUNT:
         refused = reply.error_class is ErrorClass.UNAUTHORIZED
-        said = "the key was refused" if refused else "the account's credits cannot be told"
+        said = "the key was refused" if refused else "the provider refused to show the account's credits"
         raise InputError(f"--check-account: {said}: {reply.message.rstrip('. ')}")
     raise MachineError(f"--check-account: the account could not be asked: {reply.message.rstrip('. ')}; try again")
 
