@@ -78,7 +78,7 @@ async def _fill(url: str, folder: Path, jobs: int, memory_kib: Callable[[], int]
     make_ready()
     from pipeline.config import load_config
     from pipeline.engine import room
-    from pipeline.ledger.fold import JobState
+    from pipeline.ledger.job import JobState
     from pipeline.manifest import load_manifest
     from pipeline.runner.running import run
     from pipeline.runner.watching import Watcher

@@ -9,18 +9,17 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import orjson
 
 from pipeline.jobs import Job, canonical_json, job_id
 from pipeline.kernel.usd import MicroUsd
-from pipeline.ledger.fold import JobRecord, JobState, State
+from pipeline.ledger.fold import State
+from pipeline.ledger.job import JobRecord, JobState
+from pipeline.ledger.records import Texts
 from pipeline.manifest import Entry
 from pipeline.models import find_model
-
-if TYPE_CHECKING:
-    from pipeline.ledger.records import Texts
 
 PAID = (JobState.POSTED, JobState.STORED)
 ON_ITS_WAY = (JobState.RESERVED, JobState.SUBMITTED, JobState.IN_DOUBT, JobState.POSTED)

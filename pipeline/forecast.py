@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from pipeline.jobs import Job
 from pipeline.kernel.usd import MicroUsd
-from pipeline.ledger.fold import JobRecord, JobState, State
+from pipeline.ledger.fold import State
+from pipeline.ledger.job import JobRecord, JobState
 from pipeline.manifest import Entry
 from pipeline.manifest.campaign import count_rows, has_axes, jobs_of
 from pipeline.models.base import Scalar

@@ -23,7 +23,8 @@ from pipeline.engine.stopping import LeavingError, Stopping, StopReason, gravest
 from pipeline.kernel.clock import Clock, SystemClock
 from pipeline.kernel.errors import ErrorClass, InputError, RunDirectoryError
 from pipeline.ledger.events import SAID_BILLED, EventKind
-from pipeline.ledger.fold import JobRecord, JobState, State
+from pipeline.ledger.fold import State
+from pipeline.ledger.job import JobRecord, JobState
 from pipeline.ledger.reading import read_events
 from pipeline.ledger.store import open_ledger
 from pipeline.mirror.mirror import ENDS, mirror_of

@@ -119,7 +119,7 @@ class RunDirectory:
 
     def _bring_back(self, state: State) -> None:
         """Have the stored videos here, also where they are kept in object storage alone."""
-        from pipeline.ledger.fold import JobState
+        from pipeline.ledger.job import JobState
         from pipeline.mirror.mirror import mirror_of
 
         if (mirror := mirror_of(self.folder)) is not None:

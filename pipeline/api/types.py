@@ -10,7 +10,8 @@ from pipeline.jobs import Job
 from pipeline.kernel.errors import Mistake
 from pipeline.kernel.usd import MicroUsd
 from pipeline.ledger.events import Event
-from pipeline.ledger.fold import JobRecord, State
+from pipeline.ledger.fold import State
+from pipeline.ledger.job import JobRecord
 from pipeline.manifest import Campaign, Entry
 from pipeline.models.base import Scalar
 from pipeline.rehearsal import Night, Sample, Scenario

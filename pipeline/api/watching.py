@@ -56,7 +56,7 @@ class Following:
     @property
     def in_doubt(self) -> int:
         """How many jobs of the directory are in doubt."""
-        from pipeline.ledger.fold import JobState
+        from pipeline.ledger.job import JobState
 
         return self._context.ledger.state.counts[JobState.IN_DOUBT]
 

@@ -16,7 +16,8 @@ import pyarrow.compute
 
 from pipeline.kernel.errors import InputError
 from pipeline.kernel.usd import format_usd
-from pipeline.ledger.fold import JobState, State
+from pipeline.ledger.fold import State
+from pipeline.ledger.job import JobState
 from pipeline.report import tables
 from pipeline.report.columns import iso_texts, mapped, typed, unless_zero, values_of
 from pipeline.report.entries import LINES_AT_ONCE, Line, Lines, as_lines

@@ -12,7 +12,7 @@ from pipeline.engine.pace import Turn
 from pipeline.engine.polling import is_urgent
 from pipeline.engine.stopping import LeavingError
 from pipeline.kernel.errors import Reaction
-from pipeline.ledger.fold import JobRecord
+from pipeline.ledger.job import JobRecord
 from pipeline.provider.history import HistoryRow
 from pipeline.provider.replies import Expired, Finished, Refused, Working
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from pipeline.ledger.fold import Account
+from pipeline.ledger.job import Account
 
 
 class BalanceSays(Enum):

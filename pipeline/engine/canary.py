@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 
 from pipeline.jobs import Job
 from pipeline.kernel.usd import format_usd
-from pipeline.ledger.fold import JobRecord, JobState
+from pipeline.ledger.job import JobRecord, JobState
 
 NAMED = 5
 """How many videos a sentence names."""

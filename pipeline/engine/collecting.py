@@ -12,7 +12,7 @@ from pipeline.engine.retry import SETTLED, Outcome
 from pipeline.engine.troubles import facts_of
 from pipeline.kernel.errors import ErrorClass
 from pipeline.ledger.events import EventKind
-from pipeline.ledger.fold import JobRecord
+from pipeline.ledger.job import JobRecord
 from pipeline.media import Clip, Expectation, Trouble
 from pipeline.models import find_model
 from pipeline.provider.client import Delivered

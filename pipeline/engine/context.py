@@ -23,7 +23,7 @@ from pipeline.kernel.clock import Clock
 from pipeline.kernel.errors import MachineError
 from pipeline.kernel.usd import MicroUsd
 from pipeline.ledger.events import Event, EventKind
-from pipeline.ledger.fold import JobRecord
+from pipeline.ledger.job import JobRecord
 from pipeline.ledger.store import Ledger
 from pipeline.media import DOWNLOADS_AT_ONCE, Collector
 from pipeline.provider.client import Client

@@ -24,7 +24,7 @@ from pipeline.jobs import Job
 from pipeline.kernel.errors import MachineError
 from pipeline.kernel.logger import LOGGER
 from pipeline.kernel.usd import format_usd
-from pipeline.ledger.fold import JobRecord, JobState
+from pipeline.ledger.job import JobRecord, JobState
 
 log = logging.getLogger(LOGGER)
 

@@ -31,7 +31,7 @@ from pipeline.kernel.clock import DAY_US, duration
 from pipeline.kernel.errors import ErrorClass
 from pipeline.kernel.logger import LOGGER
 from pipeline.ledger.events import EventKind
-from pipeline.ledger.fold import Account, JobRecord, JobState
+from pipeline.ledger.job import Account, JobRecord, JobState
 from pipeline.provider.history import HistoryRow
 from pipeline.provider.replies import Expired, Finished, Refused
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.ledger.fold import JobRecord, JobState
+from pipeline.ledger.job import JobRecord, JobState
 
 RECORD_KEPT_US = 3_600_000_000
 """The provider forgets a request an hour after its submission; its history still knows it."""

@@ -14,7 +14,8 @@ import orjson
 
 from pipeline.kernel.clock import DAY_US
 from pipeline.kernel.errors import ErrorClass
-from pipeline.ledger.fold import JobRecord, State, Unnamed
+from pipeline.ledger.fold import State, Unnamed
+from pipeline.ledger.job import JobRecord
 from pipeline.provider.history import HistoryRow
 from pipeline.provider.replies import Finished, Refused, Working, failure_class
 from pipeline.provider.values import fingerprint

@@ -9,7 +9,8 @@ from pipeline.engine.context import RunContext
 from pipeline.engine.history import read_history
 from pipeline.engine.matching import prompt_of
 from pipeline.kernel.clock import DAY_US
-from pipeline.ledger.fold import JobRecord, JobState, State
+from pipeline.ledger.fold import State
+from pipeline.ledger.job import JobRecord, JobState
 from pipeline.provider.history import HistoryRow
 
 MAX_ASKED_SINGLY = 100

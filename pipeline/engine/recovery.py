@@ -17,7 +17,7 @@ from pipeline.engine.retry import wants_retry
 from pipeline.engine.stopping import LeavingError
 from pipeline.kernel.errors import ErrorClass
 from pipeline.ledger.events import EventKind
-from pipeline.ledger.fold import JobState
+from pipeline.ledger.job import JobState
 
 LAST_RUN_ENDED = "the last run ended before the answer was recorded"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pipeline.engine.settings import Retry
 from pipeline.kernel.errors import ErrorClass, Reaction
-from pipeline.ledger.fold import JobRecord
+from pipeline.ledger.job import JobRecord
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from pipeline.jobs import Job
 from pipeline.kernel.errors import ERROR_CLASSES, ErrorClass, Reaction
 from pipeline.kernel.usd import MicroUsd, format_usd
 from pipeline.ledger.events import Event, EventKind
-from pipeline.ledger.fold import JobRecord
+from pipeline.ledger.job import JobRecord
 from pipeline.provider.client import Delivered
 from pipeline.provider.history import HistoryRow
 from pipeline.provider.replies import Accepted, Expired, Finished, Refused, Uncertain, Working

@@ -17,9 +17,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.ledger.budget import ImpossibleMoveError
 from pipeline.ledger.distinct import are_distinct
 from pipeline.ledger.events import EventKind
-from pipeline.ledger.fold import Account, ImpossibleMoveError, JobRecord, JobState, State
+from pipeline.ledger.fold import State
+from pipeline.ledger.job import Account, JobRecord, JobState
 from pipeline.ledger.records import Numbers, Rows, are_null, array_of, numbers_of, texts_of, values_of
 from pipeline.ledger.segments import SCHEMA, decode
 

@@ -14,9 +14,10 @@ from pipeline.kernel.ahead import one_ahead
 from pipeline.kernel.errors import RunDirectoryError
 from pipeline.kernel.garbage import give_back_memory, no_garbage_collector
 from pipeline.ledger import segments
+from pipeline.ledger.budget import ImpossibleMoveError
 from pipeline.ledger.columns import fold_singly, fold_tables
 from pipeline.ledger.events import Event
-from pipeline.ledger.fold import ImpossibleMoveError, State
+from pipeline.ledger.fold import State
 from pipeline.ledger.segments import SCHEMA, SegmentName
 
 T = TypeVar("T")

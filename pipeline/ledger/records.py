@@ -10,22 +10,20 @@ import itertools
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute
 
-if TYPE_CHECKING:
-    from pipeline.ledger.fold import JobRecord
-
-    Texts = pa.ChunkedArray[Any]
+from pipeline.ledger.job import JobRecord
 
 pc: Any = pyarrow.compute
 """Its types do not say what it takes beside arrays."""
 
 Numbers = npt.NDArray[np.int64]
+Texts: TypeAlias = "pa.ChunkedArray[Any]"
 T = TypeVar("T")
 
 ASKED_SINGLY = 2_000
@@ -276,7 +274,7 @@ class _Index:
         return known
 
 
-class Records(MutableMapping[str, "JobRecord"]):
+class Records(MutableMapping[str, JobRecord]):
     """Records by job id, in the order in which the jobs were first reserved."""
 
     def __init__(self) -> None:
@@ -336,7 +334,7 @@ class Records(MutableMapping[str, "JobRecord"]):
         record = self.get(job_id)
         if record is None:
             raise KeyError(job_id)
-        return cast("JobRecord", record)
+        return cast(JobRecord, record)
 
     def get(self, job_id: str, default: Any = None) -> Any:
         """The record of a job, or `default`; quicker than by way of an exception."""

@@ -15,9 +15,11 @@ from pipeline.kernel.errors import MachineError, RunDirectoryError
 from pipeline.kernel.files import fsync_folder, hold_lock, make_folder, remove_leftovers
 from pipeline.ledger import segments
 from pipeline.ledger.ballast import FULL, give_up_ballast, take_ballast
+from pipeline.ledger.budget import ImpossibleMoveError
 from pipeline.ledger.columns import shelve
 from pipeline.ledger.events import Event, stamped
-from pipeline.ledger.fold import ImpossibleMoveError, JobState, State
+from pipeline.ledger.fold import State
+from pipeline.ledger.job import JobState
 from pipeline.ledger.lock import LOCK, name_of_this_process, who_holds
 from pipeline.ledger.merging import Merging
 from pipeline.ledger.reading import Reader

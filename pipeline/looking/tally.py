@@ -6,7 +6,8 @@ from collections import deque
 from collections.abc import Collection
 
 from pipeline.ledger.events import Event, EventKind
-from pipeline.ledger.fold import JobState, State
+from pipeline.ledger.fold import State
+from pipeline.ledger.job import JobState
 
 ENDS_KEPT = 10_000
 """The latest ends of jobs that are kept: enough for the fastest hour that a provider allows."""

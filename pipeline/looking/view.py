@@ -15,8 +15,10 @@ from pipeline.engine.expiry import expires_us, file_expires_us, record_expires_u
 from pipeline.engine.polling import Durations
 from pipeline.kernel.clock import iso
 from pipeline.kernel.errors import ERROR_CLASSES, ErrorClass, MachineError, RunDirectoryError
+from pipeline.ledger.budget import ImpossibleMoveError
 from pipeline.ledger.events import Event, EventKind
-from pipeline.ledger.fold import ImpossibleMoveError, JobRecord, JobState, RunRecord, State
+from pipeline.ledger.fold import RunRecord, State
+from pipeline.ledger.job import JobRecord, JobState
 from pipeline.ledger.lock import lock_holder
 from pipeline.ledger.reading import Reader
 from pipeline.looking.estimate import Work, ends_per_s, left_s

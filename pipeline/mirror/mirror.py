@@ -27,7 +27,7 @@ from pipeline.kernel.clock import Clock, SystemClock, iso
 from pipeline.kernel.errors import InputError, KlingBatchError, MachineError, RunDirectoryError
 from pipeline.kernel.files import fsync_folder, hold_lock, make_folder, put_in_place
 from pipeline.kernel.objects import Objects, UnknownStorage, patiently, reason_of
-from pipeline.ledger.fold import JobRecord
+from pipeline.ledger.job import JobRecord
 from pipeline.ledger.segments import (
     SegmentName,
     check_replaced,

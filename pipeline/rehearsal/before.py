@@ -20,7 +20,8 @@ import orjson
 from pipeline.kernel.errors import MachineError
 from pipeline.ledger import segments
 from pipeline.ledger.events import Event, EventKind
-from pipeline.ledger.fold import JobRecord, JobState, State, fold
+from pipeline.ledger.fold import State, fold
+from pipeline.ledger.job import JobRecord, JobState
 from pipeline.ledger.reading import read_events
 from pipeline.report.entries import FILE as ENTRIES
 

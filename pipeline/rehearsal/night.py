@@ -19,7 +19,8 @@ from pipeline.kernel.files import free_bytes
 from pipeline.kernel.usd import format_usd
 from pipeline.kernel.virtual_time import VirtualClock, run_virtually
 from pipeline.ledger.events import Event, EventKind
-from pipeline.ledger.fold import JobState, State
+from pipeline.ledger.fold import State
+from pipeline.ledger.job import JobState
 from pipeline.manifest import Campaign
 from pipeline.rehearsal.before import copy_run, known_to_provider, lognormal
 from pipeline.rehearsal.wire import MemoryConnector

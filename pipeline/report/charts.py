@@ -16,7 +16,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute
 
-from pipeline.ledger.fold import JobState, State
+from pipeline.ledger.fold import State
+from pipeline.ledger.job import JobState
 
 pc: Any = pyarrow.compute
 """Its types do not say what it takes beside arrays."""

@@ -7,7 +7,8 @@ from typing import Any
 
 from pipeline.kernel.errors import ERROR_CLASSES, Charge
 from pipeline.kernel.usd import format_usd
-from pipeline.ledger.fold import JobState, State
+from pipeline.ledger.fold import State
+from pipeline.ledger.job import JobState
 from pipeline.report.entries import Key, Line
 from pipeline.report.tables import errors
 

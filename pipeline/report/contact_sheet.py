@@ -14,7 +14,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.kernel.files import make_folder, write_file
 from pipeline.kernel.usd import format_usd
-from pipeline.ledger.fold import JobRecord, JobState, State
+from pipeline.ledger.fold import State
+from pipeline.ledger.job import JobRecord, JobState
 from pipeline.media.frames import spread_frames
 from pipeline.media.results import Damaged
 from pipeline.report.entries import Line

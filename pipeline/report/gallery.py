@@ -26,7 +26,8 @@ import pyarrow as pa
 
 from pipeline.kernel.errors import ERROR_CLASSES, ErrorClass
 from pipeline.kernel.usd import parse_usd
-from pipeline.ledger.fold import JobRecord, JobState, State
+from pipeline.ledger.fold import State
+from pipeline.ledger.job import JobRecord, JobState
 from pipeline.ledger.records import Found, array_of
 from pipeline.models import find_model
 from pipeline.report.charts import generation_times, money_over_time

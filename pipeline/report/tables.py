@@ -14,7 +14,8 @@ from pipeline.kernel.errors import ERROR_CLASSES, Charge, Reaction
 from pipeline.kernel.usd import format_usd
 from pipeline.ledger.distinct import are_distinct
 from pipeline.ledger.events import Event, EventKind
-from pipeline.ledger.fold import JobRecord, JobState, State
+from pipeline.ledger.fold import State
+from pipeline.ledger.job import JobRecord, JobState
 from pipeline.ledger.records import Found
 from pipeline.models import find_model
 from pipeline.report.columns import Column, iso_texts, joined, mapped, typed, unless_zero, values_of

@@ -15,7 +15,8 @@ from pipeline.kernel.address import address_of
 from pipeline.kernel.clock import Clock, SystemClock, to_datetime
 from pipeline.kernel.errors import InputError
 from pipeline.kernel.usd import MicroUsd
-from pipeline.ledger.fold import JobState, State
+from pipeline.ledger.fold import State
+from pipeline.ledger.job import JobState
 from pipeline.manifest import Campaign, Entry
 from pipeline.manifest.order import in_order
 from pipeline.mirror.places import local_folder

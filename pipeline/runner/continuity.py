@@ -17,7 +17,8 @@ from pipeline.jobs import is_of_this_scheme
 from pipeline.kernel.errors import InputError, RunDirectoryError
 from pipeline.kernel.usd import format_usd
 from pipeline.ledger.events import Event, EventKind
-from pipeline.ledger.fold import JobRecord, State
+from pipeline.ledger.fold import State
+from pipeline.ledger.job import JobRecord
 from pipeline.ledger.reading import read_events
 from pipeline.manifest import Campaign
 from pipeline.manifest.campaign import job_ids_of, jobs_of

@@ -21,7 +21,8 @@ from pipeline.kernel.clock import Clock
 from pipeline.kernel.errors import MachineError
 from pipeline.kernel.usd import MicroUsd
 from pipeline.ledger.events import Event, EventKind
-from pipeline.ledger.fold import JobState, State
+from pipeline.ledger.fold import State
+from pipeline.ledger.job import JobState
 from pipeline.manifest import Campaign
 from pipeline.mirror.mirror import ENDS, Mirror
 from pipeline.provider.secrecy import Eraser

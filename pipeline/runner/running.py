@@ -23,7 +23,7 @@ from pipeline.kernel.errors import MachineError
 from pipeline.kernel.garbage import calm_garbage_collector
 from pipeline.kernel.logger import LOGGER
 from pipeline.kernel.usd import format_usd
-from pipeline.ledger.fold import JobState
+from pipeline.ledger.job import JobState
 from pipeline.ledger.reading import Reader
 from pipeline.ledger.store import open_ledger
 from pipeline.manifest import Campaign

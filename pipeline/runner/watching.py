@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pipeline.engine.context import Listener, RunContext
 from pipeline.ledger.events import Event
-from pipeline.ledger.fold import JobState
+from pipeline.ledger.job import JobState
 from pipeline.report.entries import Lines
 from pipeline.report.summary import summarise
 

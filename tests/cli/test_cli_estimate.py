@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from looking_doubles import NOW_US, Story
 
-from pipeline.ledger.fold import JobState, State
+from pipeline.ledger.fold import State
+from pipeline.ledger.job import JobState
 from pipeline.ledger.reading import read_events
 from pipeline.looking.estimate import Work, ends_per_s, last_end_s, left_s
 from pipeline.looking.tally import Tally

@@ -28,7 +28,8 @@ from pipeline.engine.polling import Durations
 from pipeline.engine.settings import Bounds, EngineSettings, Limits
 from pipeline.engine.stopping import Stopping, StopReason
 from pipeline.ledger.events import Event, EventKind
-from pipeline.ledger.fold import JobState, State
+from pipeline.ledger.fold import State
+from pipeline.ledger.job import JobState
 from pipeline.runner.watching import LiveRun
 
 JOBS = tuple(f"job-{number}" for number in range(60))

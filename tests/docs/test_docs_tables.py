@@ -20,7 +20,8 @@ from pipeline.engine import stopping
 from pipeline.engine.stopping import StopReason
 from pipeline.kernel.errors import Charge, ErrorClass, InputError, MachineError
 from pipeline.ledger.events import COLUMNS, EventKind
-from pipeline.ledger.fold import MOVES, JobState, State
+from pipeline.ledger.fold import MOVES, State
+from pipeline.ledger.job import JobState
 from pipeline.ledger.store import MERGE_ABOVE
 from pipeline.manifest import load_manifest
 from pipeline.manifest.document import RESERVED

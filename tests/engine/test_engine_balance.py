@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipeline.engine.balance import BalanceSays, what_the_balance_says
-from pipeline.ledger.fold import Account
+from pipeline.ledger.job import Account
 
 QUOTE = 1_750_000
 

@@ -11,7 +11,7 @@ from support import campaign
 from pipeline.engine.canary import Canary, is_proven, lets, reason_to_stop, trial
 from pipeline.jobs import Job, make_job
 from pipeline.ledger.events import Event
-from pipeline.ledger.fold import JobRecord, JobState
+from pipeline.ledger.job import JobRecord, JobState
 from pipeline.ledger.reading import read_events
 from pipeline.runner.watching import LiveRun
 

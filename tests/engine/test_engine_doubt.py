@@ -28,7 +28,8 @@ from pipeline.engine.settings import Doubt, Retry
 from pipeline.kernel.errors import ErrorClass
 from pipeline.kernel.usd import MicroUsd
 from pipeline.ledger.events import Event, EventKind
-from pipeline.ledger.fold import Account, JobRecord, JobState, State, Unnamed
+from pipeline.ledger.fold import State, Unnamed
+from pipeline.ledger.job import Account, JobRecord, JobState
 from pipeline.provider.history import HistoryRow
 from pipeline.provider.replies import Finished, Refused, Uncertain
 from pipeline.provider.values import fingerprint

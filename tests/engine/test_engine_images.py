@@ -17,7 +17,7 @@ from support import check_bodies, check_books, check_liability, check_videos, du
 from pipeline.engine import worker
 from pipeline.ledger import segments
 from pipeline.ledger.events import Event
-from pipeline.ledger.fold import JobState
+from pipeline.ledger.job import JobState
 from pipeline.ledger.reading import read_events
 from pipeline.manifest import Campaign
 from pipeline.provider.client import Client

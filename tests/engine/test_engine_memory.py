@@ -11,7 +11,7 @@ from nights import AtStart, Night, now_s, play
 from support import campaign, durable_state
 
 from pipeline.ledger.events import Event, EventKind
-from pipeline.ledger.fold import JobState
+from pipeline.ledger.job import JobState
 from pipeline.runner.watching import LiveRun
 
 MOST_BYTES = 1_150

@@ -28,7 +28,7 @@ from pipeline.engine.dispatcher import Dispatcher
 from pipeline.engine.pace import Turn
 from pipeline.jobs import Job
 from pipeline.ledger.events import Event
-from pipeline.ledger.fold import JobState
+from pipeline.ledger.job import JobState
 from pipeline.ledger.reading import read_events
 from pipeline.provider.replies import Accepted
 from pipeline.runner import running

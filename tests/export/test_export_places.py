@@ -23,7 +23,8 @@ from pipeline.dataset.place import BEGUN, MARKER, Place
 from pipeline.dataset.write import FORMATS
 from pipeline.kernel.clock import iso
 from pipeline.kernel.errors import InputError, MachineError
-from pipeline.ledger.fold import JobRecord, JobState, State
+from pipeline.ledger.fold import State
+from pipeline.ledger.job import JobRecord, JobState
 from pipeline.report import entries
 from pipeline.report.entries import Line
 

@@ -30,9 +30,11 @@ from ledger_doubles import (
 
 from pipeline.kernel.errors import RunDirectoryError
 from pipeline.ledger import columns, reading, records, segments, store
+from pipeline.ledger.budget import ImpossibleMoveError
 from pipeline.ledger.columns import fold_singly, fold_tables
 from pipeline.ledger.events import SAID_BILLED, Event, EventKind
-from pipeline.ledger.fold import ImpossibleMoveError, JobRecord, JobState, State, fold
+from pipeline.ledger.fold import State, fold
+from pipeline.ledger.job import JobRecord, JobState
 from pipeline.ledger.reading import read_events, read_state
 from pipeline.ledger.records import COLUMNS
 from pipeline.ledger.segments import GENESIS, link, list_segments, table_of

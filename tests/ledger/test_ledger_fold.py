@@ -16,8 +16,10 @@ from ledger_doubles import AFTER, JOB_EVENTS, QUOTE, STATES, STEPS, NaiveJob, ev
 import pipeline.kernel.clock
 import pipeline.ledger
 from pipeline.kernel.errors import ERROR_CLASSES, Reaction
+from pipeline.ledger.budget import ImpossibleMoveError
 from pipeline.ledger.events import RUN_EVENTS, SAID_BILLED, Event, EventKind
-from pipeline.ledger.fold import MOVES, ImpossibleMoveError, JobState, State, fold
+from pipeline.ledger.fold import MOVES, State, fold
+from pipeline.ledger.job import JobState
 
 
 def named(state: JobState | None) -> str:

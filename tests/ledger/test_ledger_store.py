@@ -37,8 +37,10 @@ from pipeline.kernel import files
 from pipeline.kernel.errors import MachineError, RunDirectoryError
 from pipeline.kernel.files import is_held
 from pipeline.ledger import segments, store
+from pipeline.ledger.budget import ImpossibleMoveError
 from pipeline.ledger.events import Event, EventKind
-from pipeline.ledger.fold import ImpossibleMoveError, JobState, State, fold
+from pipeline.ledger.fold import State, fold
+from pipeline.ledger.job import JobState
 from pipeline.ledger.lock import lock_holder
 from pipeline.ledger.reading import Reader, read_events
 from pipeline.ledger.store import Ledger, open_ledger

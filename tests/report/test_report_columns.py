@@ -21,7 +21,8 @@ import pytest
 
 from pipeline.kernel.errors import RunDirectoryError
 from pipeline.kernel.usd import format_usd
-from pipeline.ledger.fold import JobRecord, JobState, State
+from pipeline.ledger.fold import State
+from pipeline.ledger.job import JobRecord, JobState
 from pipeline.report import entries, gallery, tables
 from pipeline.report import write as report_files
 from pipeline.report.columns import column_of, for_pandas, in_pandas, joined, parquet_bytes, typed, values_of

@@ -14,7 +14,7 @@ from support import campaign, durable_state
 from pipeline import settling
 from pipeline.kernel.errors import InputError, RunDirectoryError
 from pipeline.ledger.events import Event, EventKind
-from pipeline.ledger.fold import JobState
+from pipeline.ledger.job import JobState
 from pipeline.ledger.reading import read_events
 from pipeline.ledger.store import open_ledger
 from pipeline.provider.client import Client

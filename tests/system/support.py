@@ -15,7 +15,8 @@ from PIL import Image
 
 from pipeline.config import Config, load_config
 from pipeline.jobs import canonical_json
-from pipeline.ledger.fold import JobState, State, fold
+from pipeline.ledger.fold import State, fold
+from pipeline.ledger.job import JobState
 from pipeline.ledger.reading import read_events
 from pipeline.manifest import Campaign, load_manifest
 from pipeline.provider.values import fingerprint

@@ -17,7 +17,7 @@ from support import (
     run_until_done,
 )
 
-from pipeline.ledger.fold import JobState
+from pipeline.ledger.job import JobState
 from pipeline.sandbox import FAULTS, Sandbox
 
 UNLAWFUL = {"submit_500_after"}

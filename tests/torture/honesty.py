@@ -9,7 +9,8 @@ from collections import Counter
 from support import durable_state
 from worlds import World
 
-from pipeline.ledger.fold import JobState, State
+from pipeline.ledger.fold import State
+from pipeline.ledger.job import JobState
 
 LEFT = frozenset({JobState.IN_DOUBT, JobState.RESERVED, JobState.SUBMITTED, JobState.POSTED})
 """A job that stands here is, or may be, paid for and is not on disk."""

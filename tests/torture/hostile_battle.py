@@ -23,7 +23,7 @@ from virtual_time import VirtualClock
 
 from pipeline.config import Config
 from pipeline.ledger import segments
-from pipeline.ledger.fold import JobState
+from pipeline.ledger.job import JobState
 from pipeline.manifest import Campaign, load_manifest
 from pipeline.media.settings import FetchSettings
 from pipeline.runner.ending import RunResult

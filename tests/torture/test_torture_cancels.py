@@ -15,7 +15,7 @@ from support import durable_state
 from worlds import KILLED, Unreported, make_world, side_by_side
 
 from pipeline.engine.stopping import StopReason
-from pipeline.ledger.fold import JobState
+from pipeline.ledger.job import JobState
 
 CHUNK = 16
 """Cancellations at successive awaits before it is looked whether a life had fewer."""

@@ -15,7 +15,7 @@ from storm import PRICES, cap_near, usd
 from support import durable_state
 from worlds import KILLED, World, make_world, side_by_side
 
-from pipeline.ledger.fold import JobState
+from pipeline.ledger.job import JobState
 
 FIGHTS = in_tier(quick=(0, 1, 2, 4, 5, 6, 8, 10, 12, 14, 18), full=range(20), long=range(5_000))
 """Those of the quick tier are chosen: all that a fight is about happens in two of them or more."""

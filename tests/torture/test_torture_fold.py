@@ -18,8 +18,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from score import LONG, Score
 
+from pipeline.ledger.budget import ImpossibleMoveError
 from pipeline.ledger.events import Event, EventKind
-from pipeline.ledger.fold import MOVES, ImpossibleMoveError, JobState, State, fold
+from pipeline.ledger.fold import MOVES, State, fold
+from pipeline.ledger.job import JobState
 
 pytestmark = PATIENCE
 

@@ -31,7 +31,7 @@ from worlds import Unreported, make_world, side_by_side
 from pipeline.kernel import files
 from pipeline.ledger import ballast, segments, store
 from pipeline.ledger.events import Event
-from pipeline.ledger.fold import JobState
+from pipeline.ledger.job import JobState
 from pipeline.ledger.reading import read_events
 from pipeline.ledger.store import open_ledger
 from pipeline.provider.values import fingerprint

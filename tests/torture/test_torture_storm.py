@@ -18,7 +18,7 @@ from support import check_nothing_bought_twice, check_videos, durable_state
 from troubles import last_moment_s, what_happened
 from worlds import BETWEEN_LIVES_S, KILLED, World, side_by_side
 
-from pipeline.ledger.fold import JobState
+from pipeline.ledger.job import JobState
 
 CHOSEN = os.environ.get("TORTURE_SEEDS", "")
 SEEDS = (
