@@ -55,8 +55,8 @@ class RunDirectory:
 
     def ledger(self) -> pd.DataFrame:
         """Every event, each once and checked, in order: the ledger's columns. Money is micro-dollars."""
+        from pipeline.ledger.encoding import table_of
         from pipeline.ledger.reading import read_events
-        from pipeline.ledger.segments import table_of
 
         table: pd.DataFrame = table_of(read_events(self.folder / "ledger")).to_pandas()
         return table

@@ -19,11 +19,11 @@ import pyarrow.compute as pc
 
 from pipeline.ledger.budget import ImpossibleMoveError
 from pipeline.ledger.distinct import are_distinct
+from pipeline.ledger.encoding import SCHEMA, decode
 from pipeline.ledger.events import EventKind
 from pipeline.ledger.fold import State
 from pipeline.ledger.job import Account, JobRecord, JobState
 from pipeline.ledger.records import Numbers, Rows, are_null, array_of, numbers_of, texts_of, values_of
-from pipeline.ledger.segments import SCHEMA, decode
 
 FEW = 1_000
 """Fewer events than this are quicker taken one by one."""

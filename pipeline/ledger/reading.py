@@ -16,9 +16,10 @@ from pipeline.kernel.garbage import give_back_memory, no_garbage_collector
 from pipeline.ledger import segments
 from pipeline.ledger.budget import ImpossibleMoveError
 from pipeline.ledger.columns import fold_singly, fold_tables
+from pipeline.ledger.encoding import GENESIS, SCHEMA
 from pipeline.ledger.events import Event
 from pipeline.ledger.fold import State
-from pipeline.ledger.segments import SCHEMA, SegmentName
+from pipeline.ledger.segments import SegmentName
 
 T = TypeVar("T")
 
@@ -66,7 +67,7 @@ def read_events(folder: Path) -> list[Event]:
     """
 
     def read(kept: list[SegmentName], replaced: list[SegmentName]) -> list[Event]:
-        events, _ = segments.read_segments(folder, kept)
+        events = segments.read_segments(folder, kept)
         segments.check_replaced(folder, kept, replaced)
         return events
 
@@ -126,7 +127,7 @@ class Reader:
         self.state = State()
         self.moments = pa.Table.from_batches([], _MOMENTS)
         self._names: set[SegmentName] = set()
-        self._points = {0: segments.GENESIS}
+        self._points = {0: GENESIS}
         """Where the chain stood after the last event of each segment that was read."""
 
     def read(self) -> None:

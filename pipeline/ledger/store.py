@@ -17,11 +17,13 @@ from pipeline.ledger import segments
 from pipeline.ledger.ballast import FULL, give_up_ballast, take_ballast
 from pipeline.ledger.budget import ImpossibleMoveError
 from pipeline.ledger.columns import shelve
+from pipeline.ledger.encoding import Content, encode_content, link, table_of
 from pipeline.ledger.events import Event, stamped
 from pipeline.ledger.fold import State
 from pipeline.ledger.job import JobState
 from pipeline.ledger.lock import LOCK, name_of_this_process, who_holds
-from pipeline.ledger.merging import Merging
+from pipeline.ledger.merge import merge_segments
+from pipeline.ledger.merge_thread import Merging
 from pipeline.ledger.reading import Reader
 from pipeline.ledger.segments import SegmentName
 from pipeline.ledger.tiers import LARGE
@@ -178,9 +180,9 @@ class Ledger:
 
     def _write(self, batch: list[Event]) -> None:
         self._check_still_ours()
-        after = segments.link(self._reached, batch)
-        content = segments.Content(segments.table_of(batch), self._reached, after)
-        data = segments.encode_content(content)
+        after = link(self._reached, batch)
+        content = Content(table_of(batch), self._reached, after)
+        data = encode_content(content)
         try:
             name = segments.write_segment(self._folder, batch, data)
         except OSError as error:
@@ -260,7 +262,7 @@ def _tidy(folder: Path) -> None:
             segments.remove_segments(folder, replaced)
         if len(kept) > MERGE_ABOVE:
             for group in _groups(kept):
-                segments.merge_segments(folder, group, sealed=group[-1] != kept[-1])
+                merge_segments(folder, group, sealed=group[-1] != kept[-1])
 
 
 def _groups(names: Sequence[SegmentName]) -> list[list[SegmentName]]:

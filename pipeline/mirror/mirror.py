@@ -377,11 +377,11 @@ class Mirror:
                     self._objects.fetch(f"ledger/{name}", incoming / str(name))
             if head is not None:
                 (incoming / "_head").write_bytes(head)
-            ours = read_segments(self._ledger, here)[0] if way is Way.COMPARE else []
+            ours = read_segments(self._ledger, here) if way is Way.COMPARE else []
             try:
                 found = list_segments(incoming)[0]
                 if way is Way.COMPARE:
-                    way = way_by_events(ours, read_segments(incoming, found)[0])
+                    way = way_by_events(ours, read_segments(incoming, found))
                 else:
                     check_segments(incoming, found)
             except RunDirectoryError as damage:

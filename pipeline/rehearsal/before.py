@@ -18,11 +18,12 @@ from typing import Any
 import orjson
 
 from pipeline.kernel.errors import MachineError
-from pipeline.ledger import segments
+from pipeline.ledger.encoding import GENESIS, encode, link
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import State, fold
 from pipeline.ledger.job import JobRecord, JobState
 from pipeline.ledger.reading import read_events
+from pipeline.ledger.segments import write_segment
 from pipeline.report.entries import FILE as ENTRIES
 
 KNOWN = (JobState.RESERVED, JobState.IN_DOUBT, JobState.SUBMITTED, JobState.POSTED)
@@ -50,8 +51,8 @@ def copy_run(real: Path, stage: Path) -> State:
         (stage / "ledger").mkdir(parents=True)
         if events:
             here = [event._replace(url=None) if _names_video(event) else event for event in events]
-            data = segments.encode(here, segments.GENESIS, segments.link(segments.GENESIS, here))
-            segments.write_segment(stage / "ledger", here, data)
+            data = encode(here, GENESIS, link(GENESIS, here))
+            write_segment(stage / "ledger", here, data)
         if (real / ENTRIES).is_file():
             shutil.copyfile(real / ENTRIES, stage / ENTRIES)
     except OSError as error:

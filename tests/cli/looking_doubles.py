@@ -12,8 +12,9 @@ from typing import Any
 
 from pipeline.kernel.clock import iso
 from pipeline.kernel.files import hold_lock
+from pipeline.ledger.encoding import GENESIS, encode, link
 from pipeline.ledger.events import Event, EventKind
-from pipeline.ledger.segments import GENESIS, encode, link, write_segment
+from pipeline.ledger.segments import write_segment
 from pipeline.manifest import load_manifest
 from pipeline.report.entries import lines_of
 

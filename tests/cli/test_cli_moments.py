@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 
 from pipeline.kernel.errors import ErrorClass
+from pipeline.ledger.encoding import table_of
 from pipeline.ledger.events import Event, EventKind
-from pipeline.ledger.segments import table_of
 from pipeline.looking.moments import Moments
 
 KINDS = [EventKind.RESERVED, EventKind.POSTED, EventKind.STORED, EventKind.FAILED, EventKind.VOIDED]

@@ -20,7 +20,8 @@ from pipeline import open_run
 from pipeline.cli import status as verb
 from pipeline.kernel.clock import SystemClock
 from pipeline.ledger import segments
-from pipeline.ledger.segments import GENESIS
+from pipeline.ledger.encoding import GENESIS, encode, link
+from pipeline.ledger.merge import merge_segments
 from pipeline.looking import view
 
 LIVE = """\
@@ -283,19 +284,19 @@ def test_a_watch_reads_only_what_is_new(tmp_path: Path, monkeypatch: pytest.Monk
     ledger, events = story.folder / "ledger", story.ordered
     ledger.mkdir()
     reached, looks, read = GENESIS, [], []
-    real = segments._parts
+    real = segments.parts_of
     monkeypatch.setattr(
-        segments, "_parts", lambda folder, name, *how: read.append(name.last) or real(folder, name, *how)
+        segments, "parts_of", lambda folder, name, *how: read.append(name.last) or real(folder, name, *how)
     )
     for number, event in enumerate(events, start=1):
-        before, reached = reached, segments.link(reached, [event])
-        segments.write_segment(ledger, [event], segments.encode([event], before, reached))
+        before, reached = reached, link(reached, [event])
+        segments.write_segment(ledger, [event], encode([event], before, reached))
         if number in (5, 20, len(events)):
             looks.append(view.look(story.folder, NOW_US, looks[-1] if looks else None))
     assert read == list(range(1, len(events) + 1))
     last, alone = looks[-1], view.look(story.folder, NOW_US)
     assert last.summary() | last.details() == alone.summary() | alone.details()
-    segments.merge_segments(ledger, segments.list_segments(ledger)[0])
+    merge_segments(ledger, segments.list_segments(ledger)[0])
     read.clear()
     merged = view.look(story.folder, NOW_US, last)
     assert read == []

@@ -10,9 +10,10 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from pipeline.ledger.encoding import GENESIS, encode, encode_merged, link, table_of
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import State, fold
-from pipeline.ledger.segments import GENESIS, SegmentName, encode, link, write_segment
+from pipeline.ledger.segments import SegmentName, write_segment
 from pipeline.ledger.store import GATHER_S, open_ledger
 
 QUOTE = 1_750_000
@@ -127,6 +128,11 @@ def forge(folder: Path, events: Sequence[Event], before: str = GENESIS) -> Path:
     if kept is not None:
         head.write_bytes(kept)
     return folder / str(name)
+
+
+def packed(events: Sequence[Event], before: str, after: str) -> bytes:
+    """The bytes of a merged segment with these events."""
+    return encode_merged([table_of(events)], len(events), before, after)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

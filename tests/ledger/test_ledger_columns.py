@@ -29,15 +29,17 @@ from ledger_doubles import (
 )
 
 from pipeline.kernel.errors import RunDirectoryError
-from pipeline.ledger import columns, reading, records, segments, store
+from pipeline.ledger import columns, encoding, reading, records, segments, store
 from pipeline.ledger.budget import ImpossibleMoveError
 from pipeline.ledger.columns import fold_singly, fold_tables
+from pipeline.ledger.encoding import GENESIS, Content, decode, encode_content, link, table_of
 from pipeline.ledger.events import SAID_BILLED, Event, EventKind
 from pipeline.ledger.fold import State, fold
 from pipeline.ledger.job import JobRecord, JobState
+from pipeline.ledger.merge import merge_segments
 from pipeline.ledger.reading import read_events, read_state
 from pipeline.ledger.records import COLUMNS
-from pipeline.ledger.segments import GENESIS, link, list_segments, table_of
+from pipeline.ledger.segments import list_segments
 from pipeline.ledger.store import open_ledger
 
 PLAIN = ["reserved", "submitted", "posted", "stored"]
@@ -129,7 +131,7 @@ def outcome(state: State, *tables: list[Event], by_columns: bool, rng: random.Ra
 
 def with_dictionaries(table: pa.Table, rng: random.Random) -> pa.Table:
     """The same texts as dictionaries of any order, some texts twice or for no row: as a file from any hand has them."""
-    for name in segments._NUMBERED:
+    for name in encoding._NUMBERED:
         texts = table[name].to_pylist()
         words = [*dict.fromkeys(texts), "unused"] if name != "event" else list(dict.fromkeys(texts))
         words += [word for word in words if rng.random() < 0.05]
@@ -137,7 +139,7 @@ def with_dictionaries(table: pa.Table, rng: random.Random) -> pa.Table:
         places = [None if text is None else rng.choice([i for i, w in enumerate(words) if w == text]) for text in texts]
         words = [word or "" for word in words]
         column = pa.DictionaryArray.from_arrays(pa.array(places, pa.int32()), pa.array(words, pa.string()))
-        table = table.set_column(table.schema.get_field_index(name), segments._NUMBERED_SCHEMA.field(name), column)
+        table = table.set_column(table.schema.get_field_index(name), encoding._NUMBERED_SCHEMA.field(name), column)
     return table
 
 
@@ -237,13 +239,13 @@ def test_a_large_ledger_is_read_while_it_is_folded(
     """By a thread of its own, which leaves with it, also when a later segment is damaged. A small one needs none."""
     written = write_ledger(folder, [life("stored", f"job-{number}") for number in range(9)])
     monkeypatch.setattr(reading, "FOLDED_AT_ONCE", at_once)
-    readers, real = set(), segments._open
+    readers, real = set(), segments.open_segment
 
     def note(*asked: Any, **options: Any) -> Any:
         readers.add(threading.get_ident())
         return real(*asked, **options)
 
-    monkeypatch.setattr(segments, "_open", note)
+    monkeypatch.setattr(segments, "open_segment", note)
     assert reading.read_state(folder) == fold(written)
     assert len(readers) == 1
     assert (threading.get_ident() in readers) is not is_large
@@ -257,7 +259,7 @@ def test_a_large_ledger_is_read_while_it_is_folded(
 def test_what_is_folded_by_columns_can_be_gone_on_with(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A ledger in pieces of any size opens to the same state, and the next event is checked against it."""
     written = write_ledger(folder, [life("stored", f"job-{number}") for number in range(9)])
-    segments.merge_segments(folder, list_segments(folder)[0])
+    merge_segments(folder, list_segments(folder)[0])
     for at_once in (1, 5, 100):
         monkeypatch.setattr(segments, "ROWS_PER_GROUP", at_once)
         monkeypatch.setattr(reading, "FOLDED_AT_ONCE", at_once)
@@ -272,7 +274,7 @@ def test_what_is_folded_by_columns_can_be_gone_on_with(folder: Path, monkeypatch
 def test_the_texts_of_a_large_segment_are_read_as_numbers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As its file has them; what is folded of them, and what becomes of each event, is the same."""
     written = write_ledger(folder, [life("stored", f"job-{number}") for number in range(9)])
-    segments.merge_segments(folder, list_segments(folder)[0])
+    merge_segments(folder, list_segments(folder)[0])
     monkeypatch.setattr(segments, "MANY", 30)
     monkeypatch.setattr(segments, "ROWS_PER_GROUP", 20)
     tables = list(segments.read_tables(folder, list_segments(folder)[0], GENESIS, {}))
@@ -281,7 +283,7 @@ def test_the_texts_of_a_large_segment_are_read_as_numbers(folder: Path, monkeypa
         assert {name for name in table.column_names if pa.types.is_dictionary(table[name].type)} == {
             "job_id", "event", "request_id", "error_class", "model"
         }  # fmt: skip
-    assert [each for table in tables for each in segments.decode(table)] == written
+    assert [each for table in tables for each in decode(table)] == written
     reader = reading.Reader(folder, moments=True)
     reader.read()
     assert (reader.state, rows_of(reader.state)) == (fold(written), 9)
@@ -303,7 +305,7 @@ def test_a_large_segment_with_other_columns_is_refused_as_a_small_one_is(
     at = table.schema.get_field_index("event")
     other = table.set_column(at, pa.field("event", kind), table["event"].cast(kind))
     folder.mkdir(parents=True)
-    data = segments.encode_content(segments.Content(other, GENESIS, link(GENESIS, events)), compress=True)
+    data = encode_content(Content(other, GENESIS, link(GENESIS, events)))
     segments.write_segment(folder, events, data)
     for many in (0, 100):
         monkeypatch.setattr(segments, "MANY", many)
@@ -320,7 +322,7 @@ async def test_a_reader_sees_the_same_state_beside_a_writer(folder: Path) -> Non
         assert read_state(folder) == ledger.state
         small = list_segments(folder)[0]
         kept = {str(name): (folder / str(name)).read_bytes() for name in small}
-        segments.merge_segments(folder, small[:3], sealed=True)
+        merge_segments(folder, small[:3], sealed=True)
         for name, data in kept.items():
             (folder / name).write_bytes(data)
         assert list_segments(folder)[1], "a merge died before it removed what it replaced"

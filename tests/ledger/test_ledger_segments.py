@@ -22,28 +22,20 @@ from ledger_doubles import (
     forge,
     life,
     numbered,
+    packed,
     segment_names,
     segment_paths,
     write_ledger,
 )
 
 from pipeline.kernel.errors import MachineError, RunDirectoryError
-from pipeline.ledger import reading, segments
+from pipeline.ledger import encoding, reading, segments
+from pipeline.ledger.encoding import GENESIS, SCHEMA, Content, encode, encode_content, link, table_of
 from pipeline.ledger.events import COLUMNS, Event, EventKind
 from pipeline.ledger.fold import fold
+from pipeline.ledger.merge import _Group, merge_segments
 from pipeline.ledger.reading import read_events, read_state
-from pipeline.ledger.segments import (
-    GENESIS,
-    SCHEMA,
-    SegmentName,
-    encode,
-    link,
-    list_segments,
-    merge_segments,
-    read_segments,
-    remove_segments,
-    write_segment,
-)
+from pipeline.ledger.segments import SegmentName, ends_of, list_segments, read_segments, remove_segments, write_segment
 from pipeline.ledger.store import open_ledger
 
 FIVE = [[each] for each in [*life("stored"), event("reserved", "b")]]
@@ -140,13 +132,14 @@ EVENTS = st.builds(
 @given(st.lists(EVENTS, min_size=1, max_size=4), st.booleans())
 @settings(max_examples=60, deadline=None)
 def test_what_is_written_is_read_back(
-    tmp_path_factory: pytest.TempPathFactory, given_: list[Event], packed: bool
+    tmp_path_factory: pytest.TempPathFactory, given_: list[Event], is_packed: bool
 ) -> None:
     """Every field of every event, whatever its extremes: moments before 1970, NUL in a text, the largest integers."""
     folder = tmp_path_factory.mktemp("any")
     events = [each._replace(seq=seq) for seq, each in enumerate(given_, 1)]
-    name = write_segment(folder, events, encode(events, GENESIS, "f" * 64, compress=packed))
-    assert read_segments(folder, [name]) == (events, "f" * 64)
+    name = write_segment(folder, events, (packed if is_packed else encode)(events, GENESIS, "f" * 64))
+    assert read_segments(folder, [name]) == events
+    assert ends_of(folder, name) == (GENESIS, "f" * 64)
 
 
 # --- damage -----------------------------------------------------------------------------------------------------------
@@ -158,7 +151,7 @@ def test_each_flipped_byte_is_refused_by_name(folder: Path) -> None:
     [path] = segment_paths(folder)
     [name] = segment_names(folder)
     whole = path.read_bytes()
-    assert read_segments(folder, [name])[0] == recorded
+    assert read_segments(folder, [name]) == recorded
     for position in range(len(whole)):
         damaged = bytearray(whole)
         damaged[position] ^= 0xFF
@@ -486,9 +479,12 @@ def test_what_is_no_file_is_refused_by_name(folder: Path, make: Callable[[Path],
 def test_a_merged_ledger_is_the_same_ledger(folder: Path) -> None:
     """The same events, the same place in the chain, one file; and it goes on from there."""
     events = five_segments(folder)
-    before = read_segments(folder, list_segments(folder)[0])
+    assert read_segments(folder, list_segments(folder)[0]) == events
+    reached = ends_of(folder, list_segments(folder)[0][-1])[1]
     merge(folder)
-    assert read_segments(folder, list_segments(folder)[0]) == before == (events, before[1])
+    [merged] = list_segments(folder)[0]
+    assert read_segments(folder, [merged]) == events
+    assert ends_of(folder, merged) == (GENESIS, reached)
     more = write_ledger(folder, [[event("submitted", "b")]])
     assert read_events(folder) == events + more
     assert len(segment_paths(folder)) == 2
@@ -569,18 +565,18 @@ def test_a_merge_that_holds_something_else_deletes_nothing(
     events = five_segments(folder)
     before = contents(folder)
 
-    def astray(group: segments._Group) -> bytes:
+    def astray(group: _Group) -> bytes:
         before, after = group.ends
         if wrong == "another event":
-            return encode([*events[:-1], events[-1]._replace(detail="another")], before, after, compress=True)
+            return packed([*events[:-1], events[-1]._replace(detail="another")], before, after)
         if wrong == "one less":
-            return encode(events[:-1], before, after, compress=True)
+            return packed(events[:-1], before, after)
         if wrong == "one more":
-            return encode([*events, events[-1]], before, after, compress=True)
-        return encode(events, before, "0" * 64, compress=True)
+            return packed([*events, events[-1]], before, after)
+        return packed(events, before, "0" * 64)
 
-    monkeypatch.setattr(segments._Group, "encode", astray)
-    monkeypatch.setattr(segments, "COMPARED_AT_ONCE", rows)
+    monkeypatch.setattr(_Group, "encode", astray)
+    monkeypatch.setattr("pipeline.ledger.merge.COMPARED_AT_ONCE", rows)
     with pytest.raises(OSError, match="did not keep its bytes"):
         merge_segments(folder, list_segments(folder)[0], sealed=True)
     assert contents(folder) == before
@@ -594,8 +590,8 @@ def test_a_merge_whose_old_segments_go_bad_meanwhile_deletes_neither(
     """They were whole when it was made of them: what it holds may be all that is left of them."""
     events = five_segments(folder)
     names = list_segments(folder)[0]
-    contents_of = {names[at]: segments._read_content(folder, names[at]) for at in known}
-    place = segments._place
+    contents_of = {names[at]: segments.read_content(folder, names[at]) for at in known}
+    place = segments.place
 
     def then_rot(folder: Path, first: int, last: int, data: bytes) -> SegmentName:
         merged = place(folder, first, last, data)
@@ -603,7 +599,7 @@ def test_a_merge_whose_old_segments_go_bad_meanwhile_deletes_neither(
         path.write_bytes(path.read_bytes()[:-1] + b"?")
         return merged
 
-    monkeypatch.setattr(segments, "_place", then_rot)
+    monkeypatch.setattr(segments, "place", then_rot)
     if number in known:
         merge_segments(folder, names, sealed=True, known=contents_of)
     else:
@@ -611,7 +607,7 @@ def test_a_merge_whose_old_segments_go_bad_meanwhile_deletes_neither(
             merge_segments(folder, names, sealed=True, known=contents_of)
         assert {path.name for path in segment_paths(folder)} > set(map(str, names))
     [merged] = [name for name in list_segments(folder)[0] if (name.first, name.last) == (1, 5)]
-    assert read_segments(folder, [merged])[0] == events
+    assert read_segments(folder, [merged]) == events
 
 
 @pytest.mark.parametrize("wrong", ["other events", "other columns", "another place"])
@@ -619,17 +615,17 @@ def test_what_is_no_segment_of_this_ledger_is_not_merged(wrong: str, folder: Pat
     """Under a name that fits its bytes: nothing is made of it, and every file stays."""
     events = five_segments(folder)
     last = list_segments(folder)[0][-1]
-    ends = segments.ends_of(folder, last)
+    ends = ends_of(folder, last)
     (folder / str(last)).unlink()
     (folder / "_head").unlink()
-    table = segments.table_of(events[-1:])
+    table = table_of(events[-1:])
     if wrong == "other events":
-        table = segments.table_of([events[-1]._replace(seq=9)])
+        table = table_of([events[-1]._replace(seq=9)])
     if wrong == "other columns":
         table = table.set_column(0, "seq", table["seq"].cast(pa.int32()))
     if wrong == "another place":
         ends = GENESIS, ends[1]
-    segments._place(folder, 5, 5, segments.encode_content(segments.Content(table, *ends), compress=True))
+    segments.place(folder, 5, 5, encode_content(Content(table, *ends)))
     before = contents(folder)
     with pytest.raises(RunDirectoryError):
         merge_segments(folder, list_segments(folder)[0], sealed=True)
@@ -640,14 +636,14 @@ def test_what_is_no_segment_of_this_ledger_is_not_merged(wrong: str, folder: Pat
 def test_a_merge_goes_a_group_of_rows_at_a_time(rows: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the segments have, so that all of a large one is never in memory: the same file as of all at once."""
     events = five_segments(folder)
-    monkeypatch.setattr(segments, "ROWS_PER_GROUP", rows)
+    monkeypatch.setattr(encoding, "ROWS_PER_GROUP", rows)
     merged = merge(folder)
     groups = pq.ParquetFile(merged).metadata
     assert [groups.row_group(number).num_rows for number in range(groups.num_row_groups)] == [
         min(rows, 5 - first) for first in range(0, 5, rows)
     ]
-    ends = segments.ends_of(folder, list_segments(folder)[0][0])
-    assert merged.read_bytes() == encode(events, *ends, compress=True)
+    ends = ends_of(folder, list_segments(folder)[0][0])
+    assert merged.read_bytes() == packed(events, *ends)
     assert read_events(folder) == events
 
 
@@ -682,7 +678,7 @@ def test_a_commit_between_two_looks_of_a_reader_is_no_damage(folder: Path, monke
     """A writer that commits while the folder is being listed does not make the reader cry damage."""
     events = five_segments(folder)
     real = os.listdir
-    chain = read_segments(folder, list_segments(folder)[0])[1]
+    chain = ends_of(folder, list_segments(folder)[0][-1])[1]
     commits = iter(numbered([event("submitted", "b"), event("posted", "b")], 6))
 
     def list_then_commit(path: Path) -> list[str]:
@@ -696,7 +692,7 @@ def test_a_commit_between_two_looks_of_a_reader_is_no_damage(folder: Path, monke
         return names
 
     monkeypatch.setattr(os, "listdir", list_then_commit)
-    assert read_segments(folder, list_segments(folder)[0])[0] == events[:5]
+    assert read_segments(folder, list_segments(folder)[0]) == events[:5]
     assert read_events(folder) == events
     assert len(events) == 7
 

@@ -42,6 +42,7 @@ from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import State, fold
 from pipeline.ledger.job import JobState
 from pipeline.ledger.lock import lock_holder
+from pipeline.ledger.merge import merge_segments
 from pipeline.ledger.reading import Reader, read_events
 from pipeline.ledger.store import Ledger, open_ledger
 
@@ -638,7 +639,7 @@ async def test_a_ledger_that_a_copy_has_replaced_is_read_anew(tmp_path: Path) ->
             with open_ledger(folder, HandClock()) as ledger:
                 await ledger.record(event(kind, "a"))
                 await ledger.close()
-    segments.merge_segments(other, segments.list_segments(other)[0])
+    merge_segments(other, segments.list_segments(other)[0])
     known = Reader(mine)
     known.read()
     shutil.rmtree(mine)

@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 from ledger_doubles import HandClock, event, segment_paths
 
 from pipeline.kernel.errors import RunDirectoryError
-from pipeline.ledger import merging, segments, store, tiers
+from pipeline.ledger import merge_thread, segments, store, tiers
+from pipeline.ledger.encoding import table_of
 from pipeline.ledger.events import Event
 from pipeline.ledger.fold import fold
+from pipeline.ledger.merge import merge_segments
 from pipeline.ledger.reading import Reader, read_events
-from pipeline.ledger.segments import SegmentName, list_segments, merge_segments, table_of
+from pipeline.ledger.segments import SegmentName, list_segments
 from pipeline.ledger.store import Ledger, open_ledger
 from pipeline.ledger.tiers import Tiers
 
@@ -97,13 +99,13 @@ async def test_a_long_run_has_few_segments_while_it_goes_on(folder: Path) -> Non
 async def test_a_reader_beside_the_merges_reads_only_what_is_new(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it has read and checked, a merge does not make it read again; and it sees every event once."""
     reads: list[SegmentName] = []
-    real = segments._parts
+    real = segments.parts_of
     with open_ledger(folder, HandClock()) as ledger:
         reader, written = Reader(folder, moments=True), []
         for _ in range(30):
             written += await write(ledger, 1)
             monkeypatch.setattr(
-                segments, "_parts", lambda at, name, *how: (reads.append(name), real(at, name, *how))[1]
+                segments, "parts_of", lambda at, name, *how: (reads.append(name), real(at, name, *how))[1]
             )
             reader.read()
             monkeypatch.undo()
@@ -172,15 +174,15 @@ async def test_a_merge_of_old_segments_may_end_at_any_call(folder: Path, disk: D
     assert [(name.first, name.last) for name in list_segments(folder)[0]] == [(1, 3), (4, 4)]
 
 
-@pytest.mark.parametrize(("room", "reads_again"), [(merging.KNOWN_BYTES, 0), (1, FAN)])
+@pytest.mark.parametrize(("room", "reads_again"), [(merge_thread.KNOWN_BYTES, 0), (1, FAN)])
 async def test_what_was_just_written_is_merged_from_memory(
     folder: Path, monkeypatch: pytest.MonkeyPatch, room: int, reads_again: int
 ) -> None:
     """Only the merged segment is read back, and once, while there is room to remember the others."""
     read: list[SegmentName] = []
-    real = segments._open
-    monkeypatch.setattr(segments, "_open", lambda at, name, **how: (read.append(name), real(at, name, **how))[1])
-    monkeypatch.setattr(merging, "KNOWN_BYTES", room)
+    real = segments.open_segment
+    monkeypatch.setattr(segments, "open_segment", lambda at, name, **how: (read.append(name), real(at, name, **how))[1])
+    monkeypatch.setattr(merge_thread, "KNOWN_BYTES", room)
     with open_ledger(folder, HandClock()) as ledger:
         written = await write(ledger, FAN + 1)
         assert ledger._merging._known_bytes <= room
@@ -213,7 +215,7 @@ async def test_a_merge_that_fails_stops_no_run(folder: Path, monkeypatch: pytest
     def refuse(*_: object, **__: object) -> SegmentName:
         raise RunDirectoryError("a segment is damaged")
 
-    monkeypatch.setattr(segments, "merge_segments", refuse)
+    monkeypatch.setattr(merge_thread, "merge_segments", refuse)
     with open_ledger(folder, HandClock()) as ledger:
         written = await write(ledger, 3 * FAN)
     assert len(segment_paths(folder)) == 3 * FAN
@@ -233,7 +235,7 @@ async def test_trouble_in_the_merges_themselves_is_no_failure_to_record(
 
 async def test_a_merge_never_takes_the_room_of_a_commit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where little is free, segments stay as they are."""
-    monkeypatch.setattr(merging, "free_bytes", lambda _folder: merging.SPARE_BYTES)
+    monkeypatch.setattr(merge_thread, "free_bytes", lambda _folder: merge_thread.SPARE_BYTES)
     with open_ledger(folder, HandClock()) as ledger:
         await write(ledger, 3 * FAN)
     assert len(segment_paths(folder)) == 3 * FAN

@@ -8,8 +8,9 @@ from typing import Any
 from support import fast_config, run_once
 
 from pipeline.config import Config
+from pipeline.ledger.encoding import GENESIS, encode, encode_merged, link, table_of
 from pipeline.ledger.reading import read_events
-from pipeline.ledger.segments import GENESIS, SegmentName, encode, link, write_segment
+from pipeline.ledger.segments import SegmentName, write_segment
 from pipeline.manifest import Campaign
 from pipeline.mirror.mirror import refresh
 from pipeline.mirror.places import attach
@@ -45,7 +46,8 @@ def merged_apart(folder: Path, first: int, last: int, *, compress: bool = True) 
         if name is not None and first <= name.first and name.last <= last:
             path.unlink()
     mine = events[first - 1 : last]
-    write_segment(ledger, mine, encode(mine, points[first - 1], points[last], compress=compress))
+    ends = points[first - 1], points[last]
+    write_segment(ledger, mine, encode_merged([table_of(mine)], len(mine), *ends) if compress else encode(mine, *ends))
 
 
 def contents(files: Any, root: str = NIGHT) -> dict[str, bytes]:

@@ -13,9 +13,9 @@ from pipeline.kernel.clock import iso
 from pipeline.kernel.errors import ErrorClass
 from pipeline.ledger import columns
 from pipeline.ledger.columns import fold_tables
+from pipeline.ledger.encoding import table_of
 from pipeline.ledger.events import Event
 from pipeline.ledger.fold import State, fold
-from pipeline.ledger.segments import table_of
 from pipeline.report.gallery import gallery_page
 from pipeline.report.summary import summarise
 from pipeline.report.tables import errors, results

@@ -28,7 +28,10 @@ ROOT = Path(pipeline.__file__).parent
 
 TRACED = frozenset(
     [
-        *(f"ledger/{name}.py" for name in ("budget", "events", "fold", "segments", "store")),
+        *(
+            f"ledger/{name}.py"
+            for name in ("budget", "encoding", "events", "fold", "job", "merge", "segments", "store")
+        ),
         *(f"engine/{name}.py" for name in ("asking", "balance", "collecting", "context", "dispatcher", "doubt")),
         *(f"engine/{name}.py" for name in ("matching", "outages", "recovery", "retry", "worker")),
         *("kernel/files.py", "media/collect.py", "media/landing.py"),

@@ -18,8 +18,8 @@ T = TypeVar("T")
 def readers_that_remember() -> dict[str, Callable[..., Any]]:
     """The readers of segments by their names, as they are, but for bytes that were read under that name before."""
     return {
-        **{name: _once(getattr(segments, name)) for name in ("_read_content", "_read_segment", "_open")},
-        "_parts": _parts_once(segments._parts),
+        **{name: _once(getattr(segments, name)) for name in ("read_content", "_read_segment", "open_segment")},
+        "parts_of": _parts_once(segments.parts_of),
     }
 
 

@@ -24,10 +24,12 @@ from worlds import World, make_world
 
 from pipeline.cli import main
 from pipeline.kernel.errors import RunDirectoryError
+from pipeline.ledger.encoding import encode_merged, link, table_of
 from pipeline.ledger.events import Event
 from pipeline.ledger.fold import fold
+from pipeline.ledger.merge import merge_segments
 from pipeline.ledger.reading import read_events
-from pipeline.ledger.segments import SegmentName, encode, link, list_segments, merge_segments, read_segments
+from pipeline.ledger.segments import SegmentName, ends_of, list_segments, read_segments
 from pipeline.ledger.store import open_ledger
 
 pytestmark = PATIENCE
@@ -384,9 +386,10 @@ def test_a_whole_segment_that_tells_another_story(
     """The newest event said otherwise, under a right chain and a right checksum: noticed by the head's name alone."""
     score = new_score("damage: the newest forged")
     found = specimens["segments"]
-    events, reached = read_segments(found.folder, found.names()[:-1])
+    events = read_segments(found.folder, found.names()[:-1])
+    reached = ends_of(found.folder, found.names()[-2])[1]
     newest = [event._replace(detail='{"exit_code":0}') for event in found.events[len(events) :]]
-    again = encode(newest, reached, link(reached, newest), compress=True)
+    again = encode_merged([table_of(newest)], len(newest), reached, link(reached, newest))
     other = renumbered(found.paths()[-1], found.names()[-1], again)
     with score.trial("another end of the run"):
         judge(found, score, "newest", "_head", other.name)

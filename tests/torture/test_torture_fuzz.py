@@ -27,10 +27,11 @@ from score import Score
 from pipeline.kernel.errors import ManifestError, RunDirectoryError
 from pipeline.kernel.strict_yaml import YamlProblem, parse
 from pipeline.kernel.usd import MAX_MICROUSD
+from pipeline.ledger.encoding import GENESIS, SCHEMA, encode, link
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import State, fold
 from pipeline.ledger.reading import read_events
-from pipeline.ledger.segments import GENESIS, SCHEMA, SegmentName, encode, link
+from pipeline.ledger.segments import SegmentName
 from pipeline.ledger.store import open_ledger
 from pipeline.manifest import load_manifest
 from pipeline.media.boxes import Facts, walk

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from pipeline.kernel.files import free_bytes
 from pipeline.kernel.garbage import give_back_memory
-from pipeline.ledger import segments
-from pipeline.ledger.segments import Content, SegmentName
+from pipeline.ledger.encoding import ROWS_PER_GROUP, Content
+from pipeline.ledger.merge import merge_segments
+from pipeline.ledger.segments import SegmentName
 from pipeline.ledger.tiers import Tiers
 
 KNOWN_BYTES = 16 * 2**20
@@ -74,8 +75,8 @@ class Merging:
         free = free_bytes(self._folder)
         if free is not None and free < size + SPARE_BYTES:
             raise OSError(errno.ENOSPC, "no room to spare for a merge")
-        merged = segments.merge_segments(self._folder, group, sealed=True, known=known)
-        if merged.last - merged.first > segments.ROWS_PER_GROUP:
+        merged = merge_segments(self._folder, group, sealed=True, known=known)
+        if merged.last - merged.first > ROWS_PER_GROUP:
             # A run may go on for hours beside the memory that a merge needs for a second.
             give_back_memory()
         return merged
