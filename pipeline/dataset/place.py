@@ -12,7 +12,6 @@ import errno
 import hashlib
 import os
 import re
-import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +30,7 @@ from pipeline.kernel.files import (
     make_folder,
     open_temporary,
     read_regular_file,
+    temporary_in,
     write_all,
     write_file,
 )
@@ -111,7 +111,7 @@ class Place:
         """A hard link to a video that was read and is as stored; None if there can be none."""
         if self.copied and not self.linked:
             return None  # the first one told
-        temporary = folder / f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}{TEMPORARY_SUFFIX}"
+        temporary = temporary_in(folder)
         try:
             os.link(source.path, temporary, follow_symlinks=False)
         except OSError as error:

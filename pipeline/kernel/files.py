@@ -35,6 +35,16 @@ def fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def flush_file(path: Path) -> None:
+    """Make a file durable that was written without a flush: its bytes, and its name."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    fsync_folder(path.parent)
+
+
 def free_bytes(folder: Path) -> int | None:
     """How many bytes may still be written in `folder`; None where its file system does not say."""
     try:
@@ -160,12 +170,17 @@ def write_all(descriptor: int, data: bytes | memoryview) -> None:
         view = view[written:]
 
 
-def open_temporary(folder: Path, stem: str = "") -> tuple[int, Path]:
+def temporary_in(folder: Path) -> Path:
+    """A fresh path for a temporary file in `folder`. It begins with a dot, so that no reader takes it for a result."""
+    return folder / f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}{TEMPORARY_SUFFIX}"
+
+
+def open_temporary(folder: Path) -> tuple[int, Path]:
     """Open a fresh file for writing in `folder`: never an existing one, never through a link.
 
-    Returns its descriptor and its path. The name begins with a dot, so that no reader takes it for a result.
+    Returns its descriptor and its path, as of `temporary_in`.
     """
-    path = folder / f"{TEMPORARY_PREFIX}{stem}{secrets.token_hex(6)}{TEMPORARY_SUFFIX}"
+    path = temporary_in(folder)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     return os.open(path, flags, 0o644), path
 

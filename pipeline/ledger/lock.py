@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,14 @@ def name_of_this_process(now_us: int) -> bytes:
 
 
 def who_holds(lock: Path) -> str:
-    """The same for people."""
+    """Who holds a lock, in words."""
     holder = _read_holder(lock)
-    if holder is None:
-        return "another process holds it"
-    return f"process {holder['pid']} on {holder['host']} has held it since {holder['since']}"
+    return "another process holds it" if holder is None else held_by(holder)
+
+
+def held_by(holder: Mapping[str, Any]) -> str:
+    """A holder's `pid`, `host` and `since` in words."""
+    return f"process {holder.get('pid')} on {holder.get('host')} has held it since {holder.get('since')}"
 
 
 def lock_holder(folder: Path) -> dict[str, Any] | None:

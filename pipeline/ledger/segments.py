@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.kernel.errors import RunDirectoryError
-from pipeline.kernel.files import discard, fsync_folder, open_temporary, put_in_place, write_all
+from pipeline.kernel.files import fsync_folder, write_all, write_file
 from pipeline.ledger.encoding import (
     GENESIS,
     ROWS_PER_GROUP,
@@ -35,7 +35,10 @@ from pipeline.ledger.encoding import (
 from pipeline.ledger.events import Event
 
 _NAME = re.compile(r"([0-9]{12})-([0-9]{12})-([0-9a-f]{32})\.parquet")
-_HEAD = "_head"
+
+HEAD = "_head"
+"""In a ledger's folder: the name of its newest segment."""
+
 MANY = 2**12
 """More events than one commit has, so that the segment was merged: its texts stand there once, with numbers."""
 
@@ -53,8 +56,21 @@ class SegmentName:
         match = _NAME.fullmatch(name)
         return cls(int(match[1]), int(match[2]), match[3]) if match else None
 
+    @classmethod
+    def of(cls, first: int, last: int, data: bytes) -> SegmentName:
+        """The name of a segment with these bytes."""
+        return cls(first, last, _checksum(data))
+
+    def fits(self, data: bytes) -> bool:
+        """Whether these bytes are the ones that the segment was written with."""
+        return _checksum(data) == self.checksum
+
     def __str__(self) -> str:
         return f"{self.first:012d}-{self.last:012d}-{self.checksum}.parquet"
+
+
+def _checksum(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:32]
 
 
 def write_segment(folder: Path, events: Sequence[Event], data: bytes) -> SegmentName:
@@ -65,28 +81,18 @@ def write_segment(folder: Path, events: Sequence[Event], data: bytes) -> Segment
 
 
 def place(folder: Path, first: int, last: int, data: bytes) -> SegmentName:
-    name = SegmentName(first, last, hashlib.sha256(data).hexdigest()[:32])
-    descriptor, temporary = open_temporary(folder)
-    try:
-        try:
-            write_all(descriptor, data)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        put_in_place(temporary, folder / str(name))
-    except BaseException:
-        discard(temporary)
-        raise
+    """Write a segment durably under its final name, of which `_head` does not know yet."""
+    name = SegmentName.of(first, last, data)
+    write_file(folder / str(name), data)
     return name
 
 
 def write_head(folder: Path, name: SegmentName) -> None:
     """Note the newest segment, in place: names are all of one length, and a new file for each would cost a third more.
 
-    Not flushed: a head that lags after a power loss, or cannot be read, only notices less. The name stands there twice,
-    so that one that was torn between two names is not taken for the name of a segment that never was.
+    It is not flushed: a head that lags after a power loss, or cannot be read, only notices less.
     """
-    path = folder / _HEAD
+    path = folder / HEAD
     flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         descriptor = os.open(path, flags, 0o644)
@@ -96,9 +102,14 @@ def write_head(folder: Path, name: SegmentName) -> None:
         path.unlink()
         descriptor = os.open(path, flags | os.O_EXCL, 0o644)
     try:
-        write_all(descriptor, f"{name}\n{name}\n".encode())
+        write_all(descriptor, head_of(name))
     finally:
         os.close(descriptor)
+
+
+def head_of(newest: SegmentName) -> bytes:
+    """What `_head` holds: the newest name twice. Where a write was torn between two names, the two differ."""
+    return f"{newest}\n{newest}\n".encode()
 
 
 def list_segments(folder: Path) -> tuple[list[SegmentName], list[SegmentName]]:
@@ -125,7 +136,7 @@ def list_segments(folder: Path) -> tuple[list[SegmentName], list[SegmentName]]:
             raise damage(folder, str(name), f"does not follow event {expected - 1}: {lost}")
         expected = name.last + 1
     if head is not None and head not in names:
-        noted = f"{_HEAD} names it as the newest"
+        noted = f"{HEAD} names it as the newest"
         if head.last >= expected:
             raise damage(folder, str(head), f"is missing, and events with it: {noted}")
         # A merge may leave the head behind, but what it makes never has the range of what it replaces.
@@ -149,7 +160,7 @@ def choose(names: Iterable[SegmentName]) -> tuple[list[SegmentName], list[Segmen
 def _read_head(folder: Path) -> SegmentName | None:
     """The newest segment as far as it was noted; None where no note survived."""
     try:
-        said = _read_file(folder, _HEAD).decode("ascii", "replace")
+        said = _read_file(folder, HEAD).decode("ascii", "replace")
     except FileNotFoundError:
         return None
     name, _, again = said.rstrip("\n").partition("\n")
@@ -314,7 +325,7 @@ def open_segment(folder: Path, name: SegmentName, *, numbered: bool = False) -> 
         numbered: as for `open_encoded`.
     """
     data = _read_file(folder, str(name))
-    if hashlib.sha256(data).hexdigest()[:32] != name.checksum:
+    if not name.fits(data):
         raise damage(folder, str(name), "is damaged: its bytes do not match the checksum in its name")
     try:
         return open_encoded(data, numbered=numbered)

@@ -25,14 +25,17 @@ import orjson
 
 from pipeline.kernel.clock import Clock, SystemClock, iso
 from pipeline.kernel.errors import InputError, KlingBatchError, MachineError, RunDirectoryError
-from pipeline.kernel.files import fsync_folder, hold_lock, make_folder, put_in_place
+from pipeline.kernel.files import flush_file, hold_lock, make_folder, put_in_place, temporary_in
 from pipeline.kernel.objects import Objects, UnknownStorage, patiently, reason_of
 from pipeline.ledger.job import JobRecord
+from pipeline.ledger.lock import LOCK, held_by
 from pipeline.ledger.segments import (
+    HEAD,
     SegmentName,
     check_replaced,
     check_segments,
     choose,
+    head_of,
     list_segments,
     read_segments,
     remove_segments,
@@ -57,7 +60,7 @@ STALE_S = 120.0
 SURE_S = 60.0
 """For so long after a sign of ours nobody can have taken us for dead."""
 
-HOLDER, PROBE, HEAD = "_holder.json", "_now", "ledger/_head"
+HOLDER, PROBE = "_holder.json", "_now"
 
 INCOMING = ".incoming"
 """In a run directory: what was fetched of its ledger, until all of it is proven."""
@@ -227,13 +230,13 @@ class Mirror:
             hold = hold_of(holder, self._name(), age_s, STALE_S, _is_alive)
             if hold is Hold.HELD:
                 raise RunDirectoryError(
-                    f"{self.address} is in use: {_who(holder)}; its last sign was {age_s:.0f} s ago. If that machine "
-                    f"is dead, run again when it has given none for {STALE_S:.0f} s. Nothing was sent."
+                    f"{self.address} is in use: {held_by(holder)}; its last sign was {age_s:.0f} s ago. If that "
+                    f"machine is dead, run again when it has given none for {STALE_S:.0f} s. Nothing was sent."
                 )
             ours = self._objects.swap(HOLDER, self._sign(), lambda now: now == said)
             if ours and hold is Hold.STALE:
                 self.taken_over = (
-                    f"the place of a run that gave no sign for {age_s:.0f} s was taken over: {_who(holder)}"
+                    f"the place of a run that gave no sign for {age_s:.0f} s was taken over: {held_by(holder)}"
                 )
         if not ours:
             raise RunDirectoryError(f"{self.address} is in use: another machine has just begun. Nothing was sent.")
@@ -261,7 +264,7 @@ class Mirror:
             now = self._objects.read(HOLDER)
             if now is None or not self._is_ours(now):
                 holder = _holder(now or b"")
-                who = _who(holder) if holder and "has_left" not in holder else "by a run that has ended since"
+                who = held_by(holder) if holder and "has_left" not in holder else "by a run that has ended since"
                 self._lost = MachineError(
                     f"{self.address} was taken over, since this run gave no sign for too long: {who}. Nothing more was "
                     "sent; what is paid is in the ledger there."
@@ -296,7 +299,7 @@ class Mirror:
     def _meet(self, *, push: bool) -> None:
         """Have both copies say the same; without `push`, only what the disk lacks is fetched."""
         # The head first: beside a live writer it may lag behind the listing, never lead it.
-        head = self._objects.read(HEAD)
+        head = self._objects.read(f"ledger/{HEAD}")
         self._there = _segments(self._objects.names("ledger"))
         there, replaced = choose(self._there)
         if replaced:
@@ -338,7 +341,7 @@ class Mirror:
 
     def _keep_only(self, names: list[SegmentName]) -> None:
         """Remove all other segments from the disk, and the note of which was the newest of them first."""
-        (self._ledger / "_head").unlink(missing_ok=True)
+        (self._ledger / HEAD).unlink(missing_ok=True)
         remove_segments(self._ledger, _segments(os.listdir(self._ledger)) - set(names))
 
     def _hold_together(self, there: list[SegmentName], replaced: list[SegmentName]) -> None:
@@ -376,7 +379,7 @@ class Mirror:
                 else:
                     self._objects.fetch(f"ledger/{name}", incoming / str(name))
             if head is not None:
-                (incoming / "_head").write_bytes(head)
+                (incoming / HEAD).write_bytes(head)
             ours = read_segments(self._ledger, here) if way is Way.COMPARE else []
             try:
                 found = list_segments(incoming)[0]
@@ -396,7 +399,7 @@ class Mirror:
                 self._fetch_rows()
                 for name in there:  # in order: a death in the middle leaves the beginning of it
                     if name not in here:
-                        _flush(incoming / str(name))
+                        flush_file(incoming / str(name))
                         put_in_place(incoming / str(name), self._ledger / str(name))
                 # What was merged here has other borders, or other bytes, than what another machine has merged.
                 self._keep_only(there)
@@ -410,13 +413,13 @@ class Mirror:
     def fetch(self, name: str, path: Path, sha256: str | None = None) -> None:
         """Bring an object to the disk, whole or not at all; and not if it is not what a checksum says."""
         make_folder(path.parent)
-        temporary = path.parent / f".{secrets.token_hex(6)}.part"
+        temporary = temporary_in(path.parent)
         try:
             self._objects.fetch(name, temporary)
             with temporary.open("rb") as file:
                 if sha256 is not None and hashlib.file_digest(file, "sha256").hexdigest() != sha256:
                     return
-            _flush(temporary)
+            flush_file(temporary)
             put_in_place(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -467,7 +470,7 @@ class Mirror:
             MachineError: it is not.
         """
         data = (self._ledger / str(name)).read_bytes()
-        if hashlib.sha256(data).hexdigest()[: len(name.checksum)] != name.checksum:
+        if not name.fits(data):
             raise MachineError(f"{self._ledger / str(name)} is not as it was written: the disk is not to be trusted")
         return data
 
@@ -486,7 +489,7 @@ class Mirror:
     def _note_head(self) -> None:
         """Note the newest segment, as the ledger does on a disk: it may lag, and never leads."""
         if self._newest is not None:
-            self._objects.write(HEAD, f"{self._newest}\n{self._newest}\n".encode())
+            self._objects.write(f"ledger/{HEAD}", head_of(self._newest))
 
 
 def mirror_of(folder: Path, *, keep_videos: bool = True) -> Mirror | None:
@@ -516,7 +519,7 @@ def refresh(folder: Path, address: str) -> None:
     try:
         attach(folder, address)
         make_folder(folder / "ledger")
-        with contextlib.suppress(BlockingIOError), hold_lock(folder / "ledger" / "_lock", ""):
+        with contextlib.suppress(BlockingIOError), hold_lock(folder / "ledger" / LOCK, ""):
             mirror._first(lambda: mirror._meet(push=False))
     except OSError as error:
         raise MachineError(f"{folder} cannot be written: {error.strerror}. Nothing was sent.") from None
@@ -560,16 +563,3 @@ def _is_alive(pid: object) -> bool:
     except OSError:
         return True
     return True
-
-
-def _who(holder: dict[str, object]) -> str:
-    return f"process {holder.get('pid')} on {holder.get('host')} has held it since {holder.get('since')}"
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    fsync_folder(path.parent)

@@ -192,12 +192,12 @@ def test_what_stands_under_the_temporary_name_is_never_opened(
 
 def test_only_temporary_files_are_swept_away(tmp_path: Path) -> None:
     """Leftovers go, everything else stays, and a folder that is not there has none."""
-    descriptor, leftover = open_temporary(tmp_path, "head-")
+    descriptor, leftover = open_temporary(tmp_path)
     write_all(descriptor, b"half")
     os.close(descriptor)
     for name in ("video.mp4", "x.part", ".hidden", "_lock"):
         (tmp_path / name).touch()
-    assert leftover.name.startswith(".head-")
+    assert leftover.name.startswith(".")
     assert remove_leftovers(tmp_path) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "_lock", "video.mp4", "x.part"]
     assert remove_leftovers(tmp_path / "missing") == 0

@@ -28,6 +28,7 @@ from ledger_doubles import (
     write_ledger,
 )
 
+from pipeline.kernel import files
 from pipeline.kernel.errors import MachineError, RunDirectoryError
 from pipeline.ledger import encoding, reading, segments
 from pipeline.ledger.encoding import GENESIS, SCHEMA, Content, encode, encode_content, link, table_of
@@ -171,7 +172,7 @@ def test_even_under_a_matching_checksum_damage_ends_in_a_sentence(folder: Path) 
     for position in range(0, len(whole), 3):
         damaged = bytearray(whole)
         damaged[position] ^= 1 << position % 8
-        name = SegmentName(1, 4, segments.hashlib.sha256(damaged).hexdigest()[:32])
+        name = SegmentName.of(1, 4, bytes(damaged))
         renamed = folder / str(name)
         renamed.write_bytes(damaged)
         try:
@@ -215,7 +216,7 @@ def put_in_place(path: Path, table: pa.Table) -> Path:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
     data = sink.getvalue().to_pybytes()
-    forged = path.parent / str(SegmentName(1, 1, segments.hashlib.sha256(data).hexdigest()[:32]))
+    forged = path.parent / str(SegmentName.of(1, 1, data))
     forged.write_bytes(data)
     return forged
 
@@ -545,7 +546,7 @@ def test_a_merge_whose_bytes_went_astray_deletes_nothing(folder: Path, monkeypat
     events = five_segments(folder)
     before = contents(folder)
     real = os.write
-    monkeypatch.setattr(segments, "write_all", lambda descriptor, data: real(descriptor, data[:-100]))
+    monkeypatch.setattr(files, "write_all", lambda descriptor, data: real(descriptor, data[:-100]))
     with pytest.raises(OSError, match="did not keep its bytes"):
         merge_segments(folder, list_segments(folder)[0])
     monkeypatch.undo()

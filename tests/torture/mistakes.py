@@ -64,7 +64,15 @@ MISTAKES = (
     ),
     Mistake(
         "no flush of the segment",
-        (("pipeline/ledger/segments.py", "            os.fsync(descriptor)\n", ""),),
+        (
+            (
+                "pipeline/ledger/segments.py",
+                "    write_file(folder / str(name), data)\n",
+                '    (folder / f".{name}.part").write_bytes(data)\n'
+                '    os.replace(folder / f".{name}.part", folder / str(name))\n'
+                "    fsync_folder(folder)\n",
+            ),
+        ),
         POWER,
     ),
     Mistake(
@@ -214,7 +222,7 @@ MISTAKES = (
         (
             (
                 "pipeline/ledger/segments.py",
-                "    if hashlib.sha256(data).hexdigest()[:32] != name.checksum:\n",
+                "    if not name.fits(data):\n",
                 "    if False:\n",
             ),
         ),

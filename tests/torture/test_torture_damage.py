@@ -6,7 +6,6 @@ replaced unnoticed only together with it: no file of the folder remembers them t
 
 from __future__ import annotations
 
-import hashlib
 import os
 import random
 import shutil
@@ -214,7 +213,7 @@ Meddling = tuple[str, str, tuple[str, ...]]
 def renumbered(path: Path, name: SegmentName, data: bytes) -> Path:
     """Put `data` into the place of `path`, under the range of `name` and a checksum that fits."""
     path.unlink()
-    other = path.with_name(str(SegmentName(name.first, name.last, hashlib.sha256(data).hexdigest()[:32])))
+    other = path.with_name(str(SegmentName.of(name.first, name.last, data)))
     other.write_bytes(data)
     return other
 

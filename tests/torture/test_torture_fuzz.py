@@ -6,7 +6,6 @@ most a second of the processor, and now and then it is looked at how much memory
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import re
@@ -557,7 +556,7 @@ def test_segments(tmp_path: Path, new_score: Callable[[str], Score]) -> None:
     @hunt(400)
     @given(st.one_of(tables(), st.sampled_from(SCHEMA.names).map(holed), mangled(WHOLE), st.binary(max_size=64)))
     def read(data: bytes) -> None:
-        path = folder / str(SegmentName(1, 3, hashlib.sha256(data).hexdigest()[:32]))
+        path = folder / str(SegmentName.of(1, 3, data))
         path.write_bytes(data)
         try:
             state = bounded(score, lambda: state_of(folder))

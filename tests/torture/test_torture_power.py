@@ -117,7 +117,7 @@ def _rule_of(path: Path, is_folder: bool) -> str:
 
 
 def _write_in_place(folder: Path, events: Any, data: bytes) -> segments.SegmentName:
-    name = segments.SegmentName(events[0].seq, events[-1].seq, hashlib.sha256(data).hexdigest()[:32])
+    name = segments.SegmentName.of(events[0].seq, events[-1].seq, data)
     descriptor = os.open(folder / str(name), os.O_WRONLY | os.O_CREAT, 0o644)
     files.write_all(descriptor, data)
     os.fsync(descriptor)
