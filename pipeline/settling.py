@@ -27,7 +27,8 @@ from pipeline.ledger.fold import State
 from pipeline.ledger.job import JobRecord, JobState
 from pipeline.ledger.reading import read_events
 from pipeline.ledger.store import open_ledger
-from pipeline.mirror.mirror import ENDS, mirror_of
+from pipeline.mirror.mirror import mirror_of
+from pipeline.mirror.run_files import ENDS
 from pipeline.provider.values import fingerprint, valid_request_id
 from pipeline.report.entries import load_keys
 from pipeline.runner.continuity import check_provider
@@ -112,7 +113,7 @@ async def reconcile(folder: Path, config: Config, *, key: str, clock: Clock | No
             await ledger.close()
     rewrite_report(folder, clock)
     if mirror is not None:
-        mirror.publish(ENDS)
+        mirror.files.publish(ENDS)
     return found
 
 
@@ -231,7 +232,7 @@ async def _resolve(folder: Path, named: str, request_id: str | None, note: str |
             await ledger.close()
     rewrite_report(folder, clock)
     if mirror is not None:
-        mirror.publish(ENDS)
+        mirror.files.publish(ENDS)
     billed = request_id is not None
     return Resolution(record.job_id, record.attempt, billed, request_id, record.quote_microusd, by)
 

@@ -123,7 +123,7 @@ class RunDirectory:
         from pipeline.mirror.mirror import mirror_of
 
         if (mirror := mirror_of(self.folder)) is not None:
-            mirror.bring_back(state.in_state(JobState.STORED))
+            mirror.files.bring_back(state.in_state(JobState.STORED))
 
 
 def open_run(directory: Path | str) -> RunDirectory:

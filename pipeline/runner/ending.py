@@ -24,7 +24,8 @@ from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import State
 from pipeline.ledger.job import JobState
 from pipeline.manifest import Campaign
-from pipeline.mirror.mirror import ENDS, Mirror
+from pipeline.mirror.mirror import Mirror
+from pipeline.mirror.run_files import ENDS
 from pipeline.provider.secrecy import Eraser
 from pipeline.report.summary import summarise
 from pipeline.runner import reporting
@@ -121,7 +122,7 @@ def _is_told(state: State) -> bool:
 async def publish(mirror: Mirror, result: RunResult) -> RunResult:
     """Bring the reports to the storage, once they are written."""
     try:
-        await asyncio.to_thread(mirror.publish, ENDS)
+        await asyncio.to_thread(mirror.files.publish, ENDS)
     except MachineError as error:
         code = gravest([result.exit_code, StopReason.MACHINE.exit_code])
         return dataclasses.replace(

@@ -165,7 +165,7 @@ async def open_context(
     """All that an engine works with, open for the block; `images` are a campaign's, for those who submit."""
     fetch = config.fetch_settings(allow_loopback=provider.is_loopback)
     media = config.media_settings()
-    deliver = mirror.deliver if mirror is not None else None
+    deliver = mirror.files.deliver if mirror is not None else None
     async with contextlib.AsyncExitStack() as stack:
         try:
             opened = stack.enter_async_context(collector_for(fetch, media, folder, provider.connect, deliver))

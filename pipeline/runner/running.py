@@ -27,7 +27,8 @@ from pipeline.ledger.job import JobState
 from pipeline.ledger.reading import Reader
 from pipeline.ledger.store import open_ledger
 from pipeline.manifest import Campaign
-from pipeline.mirror.mirror import ROWS, mirror_of
+from pipeline.mirror.mirror import mirror_of
+from pipeline.mirror.run_files import ROWS
 from pipeline.provider.replies import Refused
 from pipeline.report.entries import Lines
 from pipeline.runner import reporting
@@ -129,7 +130,7 @@ async def run(
             noted = noted_rows(ledger.state)
             lines, mark = prepare_folder(folder, campaign, config, untidy=untidy, noted=noted)
             if mirror is not None:
-                await asyncio.to_thread(mirror.publish, ROWS)
+                await asyncio.to_thread(mirror.files.publish, ROWS)
             async with open_provider(config, folder, key, clock, stage=stage) as provider:
                 with log_to(folder / "run.log", provider.key, webhook) as run_log:
                     listener = told(run_log.event, assignment.watcher.event)

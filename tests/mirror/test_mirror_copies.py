@@ -26,7 +26,8 @@ from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.reading import read_events
 from pipeline.ledger.segments import SegmentName, choose
 from pipeline.ledger.store import Ledger, open_ledger
-from pipeline.mirror import mirror
+from pipeline.mirror import holder
+from pipeline.mirror.copies import Copies
 from pipeline.mirror.decide import Hold, Way, hold_of, way_by_events, way_by_names
 from pipeline.mirror.mirror import Mirror, mirror_of, refresh
 from pipeline.mirror.places import attach, local_folder
@@ -95,8 +96,8 @@ def test_a_process_is_alive_where_it_is() -> None:
     """Our own number was another's, who has died; of what has no number nobody knows."""
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     with child:
-        assert mirror._is_alive(child.pid)
-    assert not any(map(mirror._is_alive, (child.pid, os.getpid(), None, "7", 0, -1)))
+        assert holder._is_alive(child.pid)
+    assert not any(map(holder._is_alive, (child.pid, os.getpid(), None, "7", 0, -1)))
 
 
 @pytest.mark.parametrize("address", ["s3://", "s3://films/../x", "s3://films//x", "s3://films/.hidden"])
@@ -160,9 +161,9 @@ async def test_who_was_taken_over_records_nothing_more(
     """It slept for too long, and looks before its next segment counts."""
     with open_ledger(tmp_path / "one/ledger", follower=(sleeper := held(tmp_path / "one"))) as ledger:
         await ledger.record(account("a"))
-        monkeypatch.setattr(mirror, "STALE_S", 0.0)
+        monkeypatch.setattr(holder, "STALE_S", 0.0)
         await asyncio.to_thread(lambda: asyncio.run(note(tmp_path / "two", "b")))
-        sleeper._sure_until_s = 0.0
+        sleeper._holder._sure_until_s = 0.0
         with pytest.raises(MachineError, match="was taken over"):
             await ledger.record(account("c"))
     refresh(tmp_path / "seen", NIGHT)
@@ -199,7 +200,7 @@ async def test_only_what_was_brought_in_its_turn_is_followed_when_it_is_merged(f
     before = contents(files)
     with open_ledger(tmp_path / "one/ledger") as apart:
         await apart.record(account("b"))
-    follower._tidy()
+    follower._copies.tidy()
     assert contents(files) == before
 
 
@@ -228,9 +229,9 @@ async def test_who_leaves_takes_nobody_elses_place_away(
     real, stack = Objects.swap, contextlib.ExitStack()
 
     def swap(objects: Objects, name: str, data: bytes, may_go: Callable[[bytes], bool]) -> bool:
-        if objects is leaver._objects and b"has_left" in data:
+        if objects is leaver._storage.objects and b"has_left" in data:
             with monkeypatch.context() as patch:
-                patch.setattr(mirror, "STALE_S", 0.0)
+                patch.setattr(holder, "STALE_S", 0.0)
                 stack.enter_context(open_ledger(tmp_path / "b/ledger", follower=held(tmp_path / "b")))
         return real(objects, name, data, may_go)
 
@@ -251,13 +252,13 @@ async def test_a_segment_that_comes_too_late_takes_the_place_of_none(
     real, stack = Objects.write, contextlib.ExitStack()
 
     def write(objects: Objects, name: str, data: bytes) -> None:
-        if objects is sleeper._objects and name.startswith("ledger/0") and len(texts(tmp_path / "one")) > 1:
+        if objects is sleeper._storage.objects and name.startswith("ledger/0") and len(texts(tmp_path / "one")) > 1:
             monkeypatch.setattr(Objects, "write", real)
             with monkeypatch.context() as patch:
-                patch.setattr(mirror, "STALE_S", 0.0)
+                patch.setattr(holder, "STALE_S", 0.0)
                 other = stack.enter_context(open_ledger(tmp_path / "two/ledger", follower=held(tmp_path / "two")))
                 asyncio.run(others(other))
-            sleeper._sure_until_s = 0.0
+            sleeper._holder._sure_until_s = 0.0
         real(objects, name, data)
 
     async def others(ledger: Ledger) -> None:
@@ -270,13 +271,13 @@ async def test_a_segment_that_comes_too_late_takes_the_place_of_none(
     with open_ledger(tmp_path / "one/ledger", follower=(sleeper := held(tmp_path / "one"))) as ledger:
         await ledger.record(account("a"))
         if sweeper != "the one that slept":
-            monkeypatch.setattr(sleeper, "_take_back", lambda _: None)
+            monkeypatch.setattr(sleeper._copies, "_take_back", lambda _: None)
         monkeypatch.setattr(Objects, "write", write)
         with pytest.raises(MachineError, match="was taken over"):
             await ledger.record(*[account(f"late-{number}") for number in range(late)])
     with stack:
         if sweeper == "the one that took over":
-            (follower,) = [each for each in mirrors if each._folder.name == "two"]
+            (follower,) = [each for each in mirrors if each._copies._folder.name == "two"]
             follower.settle()
     refresh(tmp_path / "seen", NIGHT)
     assert texts(tmp_path / "seen") == ["a", *(f"two-{number}" for number in range(acknowledged))]
@@ -334,7 +335,7 @@ async def test_segments_that_were_merged_here_give_way_to_those_that_another_mac
     merged_apart(one, *((2, 3) if ours == "other borders" else (1, 2)), compress=ours != "other bytes")
     if dies:
         with monkeypatch.context() as patch:
-            patch.setattr(Mirror, "_keep_only", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            patch.setattr(Copies, "_keep_only", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
             with pytest.raises(KeyboardInterrupt):
                 await note(tmp_path / "one", "e")
     for text in "ef":

@@ -14,7 +14,7 @@ from support import campaign, check_books, check_liability, check_nothing_bought
 from worlds import end_of, fork
 
 from pipeline.kernel.errors import RunDirectoryError
-from pipeline.mirror import mirror
+from pipeline.mirror import holder
 from pipeline.mirror.mirror import refresh
 from pipeline.runner.choice import run_folder
 from pipeline.sandbox import Sandbox
@@ -40,7 +40,7 @@ async def test_another_machine_goes_on_where_one_has_died(
         config = machine(tmp_path / "other", provider.url)
         with pytest.raises(RunDirectoryError, match=r"is in use: process \d+ .* run again when it has given none for"):
             await run_at(config, made)
-        monkeypatch.setattr(mirror, "STALE_S", 0.0)
+        monkeypatch.setattr(holder, "STALE_S", 0.0)
         results = [await run_at(config, made)]
         while results[-1].exit_code != 0:
             assert len(results) < 10, results[-1].summary

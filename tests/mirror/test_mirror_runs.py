@@ -11,7 +11,7 @@ import pytest
 from bucket import NIGHT, contents, machine, run_at
 from support import campaign, check_books, check_videos, quick_provider, run_once
 
-from pipeline.mirror import mirror
+from pipeline.mirror import holder
 from pipeline.runner.choice import run_folder
 from pipeline.runner.watching import LiveRun, Watcher
 from pipeline.sandbox import Sandbox
@@ -83,7 +83,7 @@ async def test_whoever_takes_the_place_of_a_silent_machine_says_so(
         def started(self, live: LiveRun) -> None:
             opened.append(live)
 
-    monkeypatch.setattr(mirror, "STALE_S", 0.0)
+    monkeypatch.setattr(holder, "STALE_S", 0.0)
     made = campaign(tmp_path, 1)
     async with Sandbox(quick_provider()) as provider:
         config = machine(tmp_path / "two", provider.url)

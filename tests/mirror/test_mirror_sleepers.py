@@ -17,7 +17,7 @@ from pipeline.kernel.errors import MachineError, RunDirectoryError
 from pipeline.kernel.objects import Objects
 from pipeline.ledger.segments import SegmentName
 from pipeline.ledger.store import open_ledger
-from pipeline.mirror import mirror
+from pipeline.mirror import copies, holder
 from pipeline.mirror.mirror import refresh
 from pipeline.mirror.places import attach
 
@@ -35,7 +35,7 @@ def successor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             await ledger.record(account(text))
 
         with monkeypatch.context() as patch:
-            patch.setattr(mirror, "STALE_S", 0.0)
+            patch.setattr(holder, "STALE_S", 0.0)
             patch.setattr("pipeline.ledger.store.MERGE_ABOVE", 64)
             asyncio.run(go_on())
 
@@ -50,7 +50,7 @@ async def test_a_sweep_that_was_slept_through_removes_nothing_of_the_successors(
     real, slept = Objects.names, list[str]()
 
     def names(objects: Objects, below: str = "") -> set[str]:
-        if objects is sleeper._objects and not slept:
+        if objects is sleeper._storage.objects and not slept:
             slept.append(below)
             successor("b")
         return real(objects, below)
@@ -75,7 +75,7 @@ async def test_a_merge_that_comes_too_late_takes_nothing_away(
     def sleep_and_do(objects: Objects, name: str, *data: bytes) -> None:
         segment = SegmentName.parse(name.removeprefix("ledger/"))
         is_due = segment is not None and (step == "remove" or segment.first != segment.last)
-        if objects is sleeper._objects and is_due and not slept:
+        if objects is sleeper._storage.objects and is_due and not slept:
             slept.append(name)
             successor("e")
         real(objects, name, *data)
@@ -87,7 +87,7 @@ async def test_a_merge_that_comes_too_late_takes_nothing_away(
         # The successor works in a loop of its own.
         await asyncio.to_thread(asyncio.run, ledger.close())
     assert slept
-    (two,) = [each for each in mirrors if each._folder.name == "two"]
+    (two,) = [each for each in mirrors if each._copies._folder.name == "two"]
     await asyncio.to_thread(two.settle)
     refresh(tmp_path / "seen", NIGHT)
     assert texts(tmp_path / "seen") == [*"abcde"]
@@ -153,7 +153,7 @@ async def test_a_death_between_two_placements_is_mended_by_the_next_opening(
     await note(tmp_path / "two", "g")
     merged_apart(one, 1, 2)
     merged_apart(one, 3, 4)
-    real, done = mirror.put_in_place, list[Path]()
+    real, done = copies.put_in_place, list[Path]()
 
     def put_in_place(temporary: Path, final: Path) -> None:
         if len(done) == placed:
@@ -162,7 +162,7 @@ async def test_a_death_between_two_placements_is_mended_by_the_next_opening(
         real(temporary, final)
 
     with monkeypatch.context() as patch:
-        patch.setattr(mirror, "put_in_place", put_in_place)
+        patch.setattr(copies, "put_in_place", put_in_place)
         with pytest.raises(KeyboardInterrupt):
             await note(tmp_path / "one", "h")
     await note(tmp_path / "one", "h")
