@@ -354,9 +354,9 @@ MAY_HAVE_RUN = frozenset({ErrorClass.SERVER_ERROR, ErrorClass.GENERATION_FAILED,
 """Refusals by a provider that may have accepted the request first."""
 
 
-def fold(events: Iterable[Event], state: State | None = None) -> State:
-    """The state after `events`, in the order of their `seq`, without gaps. They follow what is in `state`, if given."""
-    state = State() if state is None else state
+def fold(events: Iterable[Event]) -> State:
+    """The state after `events`, in the order of their `seq` from 1, without gaps."""
+    state = State()
     for event in events:
         state.apply(event)
     return state

@@ -47,18 +47,6 @@ def _in_batches(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
         yield pa.concat_tables(gathered)
 
 
-def read_state(folder: Path) -> State:
-    """What the ledger in `folder` says, read beside a live writer without disturbing it.
-
-    Raises:
-        RunDirectoryError: there is no ledger, or it is damaged.
-        ImpossibleMoveError: it contradicts itself.
-    """
-    reader = Reader(folder)
-    reader.read()
-    return reader.state
-
-
 def read_events(folder: Path) -> list[Event]:
     """All events of the ledger in `folder`, read beside a live writer without disturbing it.
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pipeline.ledger.encoding import GENESIS, encode, encode_merged, link, table_of
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import State, fold
+from pipeline.ledger.reading import Reader
 from pipeline.ledger.segments import SegmentName, write_segment
 from pipeline.ledger.store import GATHER_S, open_ledger
 
@@ -108,6 +109,13 @@ def write_ledger(folder: Path, groups: Iterable[Sequence[Event]], clock: HandClo
 
     asyncio.run(write())
     return recorded
+
+
+def read_state(folder: Path) -> State:
+    """What the ledger in `folder` says, as a reader finds it that has never seen it."""
+    reader = Reader(folder)
+    reader.read()
+    return reader.state
 
 
 def segment_paths(folder: Path) -> list[Path]:

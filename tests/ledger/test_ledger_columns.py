@@ -24,6 +24,7 @@ from ledger_doubles import (
     forge,
     life,
     numbered,
+    read_state,
     segment_paths,
     write_ledger,
 )
@@ -37,7 +38,7 @@ from pipeline.ledger.events import SAID_BILLED, Event, EventKind
 from pipeline.ledger.fold import State, fold
 from pipeline.ledger.job import JobRecord, JobState
 from pipeline.ledger.merge import merge_segments
-from pipeline.ledger.reading import read_events, read_state
+from pipeline.ledger.reading import read_events
 from pipeline.ledger.records import COLUMNS
 from pipeline.ledger.segments import list_segments
 from pipeline.ledger.store import open_ledger
@@ -246,13 +247,13 @@ def test_a_large_ledger_is_read_while_it_is_folded(
         return real(*asked, **options)
 
     monkeypatch.setattr(segments, "open_segment", note)
-    assert reading.read_state(folder) == fold(written)
+    assert read_state(folder) == fold(written)
     assert len(readers) == 1
     assert (threading.get_ident() in readers) is not is_large
     newest = segment_paths(folder)[-1]
     newest.write_bytes(newest.read_bytes()[:-1])
     with pytest.raises(RunDirectoryError, match="is damaged"):
-        reading.read_state(folder)
+        read_state(folder)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
 
 
@@ -309,7 +310,7 @@ def test_a_large_segment_with_other_columns_is_refused_as_a_small_one_is(
     segments.write_segment(folder, events, data)
     for many in (0, 100):
         monkeypatch.setattr(segments, "MANY", many)
-        for read in (lambda: reading.read_state(folder), lambda: reading.read_events(folder)):
+        for read in (lambda: read_state(folder), lambda: reading.read_events(folder)):
             with pytest.raises(RunDirectoryError, match="cannot be read"):
                 read()
 

@@ -23,6 +23,7 @@ from ledger_doubles import (
     life,
     numbered,
     packed,
+    read_state,
     segment_names,
     segment_paths,
     write_ledger,
@@ -35,7 +36,7 @@ from pipeline.ledger.encoding import GENESIS, SCHEMA, Content, encode, encode_co
 from pipeline.ledger.events import COLUMNS, Event, EventKind
 from pipeline.ledger.fold import fold
 from pipeline.ledger.merge import _Group, merge_segments
-from pipeline.ledger.reading import read_events, read_state
+from pipeline.ledger.reading import read_events
 from pipeline.ledger.segments import SegmentName, ends_of, list_segments, read_segments, remove_segments, write_segment
 from pipeline.ledger.store import open_ledger
 
