@@ -7,11 +7,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from yarl import URL
-
 from pipeline.config.settings import Config
 from pipeline.kernel.errors import InputError
-from pipeline.provider.settings import is_loopback
+from pipeline.provider.settings import host_of, is_loopback
 
 _WEBHOOK = re.compile(r"https?://[!-~]{1,2000}")
 _KEY = re.compile(r"[!-~]{8,200}")
@@ -61,15 +59,8 @@ def read_webhook(config: Config, environment: Mapping[str, str] | None = None) -
 
 
 def _is_webhook(url: str, *, loopback_allowed: bool) -> bool:
-    try:
-        parts = URL(url)
-        return bool(
-            _WEBHOOK.fullmatch(url)
-            and parts.host
-            and (parts.scheme == "https" or (loopback_allowed and is_loopback(url)))
-        )
-    except ValueError:
-        return False
+    may_be_sent_to = url.startswith("https:") or (loopback_allowed and is_loopback(url))
+    return bool(_WEBHOOK.fullmatch(url) and host_of(url) and may_be_sent_to)
 
 
 def _from_dotenv(name: str) -> str | None:

@@ -34,11 +34,19 @@ class ProviderSettings:
 
 def is_loopback(url: str) -> bool:
     """Whether a URL points at this machine by a literal loopback address or `localhost`."""
+    host = host_of(url) or ""
     try:
-        host = URL(url).host or ""
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def host_of(url: str) -> str | None:
+    """The host that a URL names; None where it names none, or cannot be read."""
+    try:
+        return URL(url).host
+    except (ValueError, IndexError):  # yarl raises an IndexError for brackets before an empty host: `http://4[]@`
+        return None
 
 
 def check_origin(url: str, *, loopback_allowed: bool) -> None:

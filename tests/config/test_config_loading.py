@@ -250,6 +250,7 @@ def test_a_live_run_must_say_its_cap(load: Load) -> None:
         "https://api.segmind.com\\\\@evil.example",
         "ftp://api.segmind.com",
         "api.segmind.com",
+        "http://4[]@",
     ],
 )
 @pytest.mark.parametrize("name", ["base_url", "storage_url", "history_url"])
@@ -402,6 +403,7 @@ def test_a_webhook_is_read_from_the_environment_or_the_env_file(
     "url",
     [
         *("", "secretpath", "ftp://hooks.example.com/secretpath", "https:///secretpath", "https://[secretpath"),
+        "https://secretpath[]@",
         *("http://hooks.example.com/secretpath", LOCAL_HOOK, f"{HOOK} x", f"{HOOK}\n", f"{HOOK}\u00e9"),
         f"{HOOK}{'x' * 3_000}",
     ],

@@ -122,7 +122,7 @@ def test_a_rehearsal_does_not_open_http_to_the_world() -> None:
         )
 
 
-@pytest.mark.parametrize("url", ["https://[::1", "https://a:b:c", "\x00", "https://127.0.0.1:99999"])
+@pytest.mark.parametrize("url", ["https://[::1", "http://4[]@", "https://a:b:c", "\x00", "https://127.0.0.1:99999"])
 def test_a_malformed_base_is_a_mistake_of_the_user(url: str) -> None:
     """What no URL parser can read ends in a sentence, not in a traceback."""
     assert not is_loopback(url)
