@@ -156,17 +156,12 @@ class Config(Section):
 
     def _refused_origins(self) -> Iterator[tuple[str, str]]:
         """The addresses that the key must not travel to."""
-        try:
-            loopback = is_loopback(self.provider.base_url)
-        except ValueError:
-            loopback = False
+        loopback = is_loopback(self.provider.base_url)
         for name in ("base_url", "storage_url", "history_url"):
             try:
                 check_origin(getattr(self.provider, name).rstrip("/"), loopback_allowed=loopback)
             except InputError as error:
                 yield f"provider.{name}", str(error)
-            except ValueError:
-                yield f"provider.{name}", "is not a URL like https://api.segmind.com"
 
 
 def _next_time_of_day(now: datetime, until: str) -> datetime:
