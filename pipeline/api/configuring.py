@@ -5,13 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypedDict
 
 if TYPE_CHECKING:
     from pipeline.config import Config
 
 AnyConfig: TypeAlias = "Config | Mapping[str, object] | Path | str | None"
 """A configuration, keys and values of one, its file, or none but the defaults and `./kling-batch.yaml`."""
+
+
+class AskedOfConfig(TypedDict, total=False):
+    """What `load_config` can be told besides the configuration; see there."""
+
+    settings: Iterable[str]
+    budget_usd: Decimal | int | str | None
+    requests_per_minute: float | str | None
+    max_in_flight: int | str | None
+    run_for: str | None
+    until: str | None
+    canary: int | str | None
 
 
 def load_config(

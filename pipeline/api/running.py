@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Unpack
 
-from pipeline.api.configuring import AnyConfig, key_of, load_config
+from pipeline.api.configuring import AnyConfig, AskedOfConfig, key_of, load_config
 from pipeline.api.loops import in_own_loop, is_in_loop
 from pipeline.api.reading import AnyManifest, load_manifest
 from pipeline.kernel.errors import InputError, MachineError
@@ -36,16 +35,10 @@ MOST_SIGMA = 3
 """Beyond this spread, hardly a generation takes as long as any other, and a night is no likeness of one."""
 
 
-class Asked(TypedDict, total=False):
+class Asked(AskedOfConfig, total=False):
     """What `prepare` can be asked besides manifest and configuration; see there."""
 
     out: Path | str | None
-    budget_usd: Decimal | int | str | None
-    requests_per_minute: float | str | None
-    max_in_flight: int | str | None
-    run_for: str | None
-    until: str | None
-    canary: int | str | None
     canary_approve: bool
     limit: int | None
     ids: Iterable[str] | None
@@ -238,24 +231,19 @@ def prepare(
     config: AnyConfig = None,
     *,
     out: Path | str | None = None,
-    budget_usd: Decimal | int | str | None = None,
-    requests_per_minute: float | str | None = None,
-    max_in_flight: int | str | None = None,
-    run_for: str | None = None,
-    until: str | None = None,
-    canary: int | str | None = None,
     canary_approve: bool = False,
     limit: int | None = None,
     ids: Iterable[str] | None = None,
     part: str | None = None,
     order: str | None = None,
     retry_failed: bool | Iterable[str] = False,
+    **said: Unpack[AskedOfConfig],
 ) -> Prepared:
     """Bring a manifest, a configuration and a run directory together and check all of it. Nothing is sent or written.
 
     Args:
         manifest: its file, or what `load_manifest` made of it.
-        config: a file, keys and values, or a configuration; with what else is said of it as in `load_config`.
+        config: a file, keys and values, or a configuration.
         out: the run directory; `outputs/<name>` without it.
         canary_approve: stop when the canary is passed: a person decides about the rest.
         limit: start at most so many jobs.
@@ -263,6 +251,7 @@ def prepare(
         part: only one part of the manifest, like `"2/5"`, in a run directory of its own.
         order: in which order jobs start: `balanced`, `file` or `cheapest`; the manifest's own without it.
         retry_failed: try failed jobs anew: True for all, or the names of error classes.
+        said: what else is said of the configuration, by name, as `load_config` takes it: `budget_usd` and the like.
 
     Raises:
         ManifestError: every mistake in the manifest.
@@ -270,22 +259,10 @@ def prepare(
         RunDirectoryError: the directory is damaged, or belongs to another provider.
     """
     from pipeline.looking.view import read_ledger
-    from pipeline.manifest import Campaign
-    from pipeline.manifest.parts import parse_part, part_of
     from pipeline.runner.choice import RunOptions, run_address, run_folder
-    from pipeline.runner.continuity import check_folder, check_ids, check_part, check_provider
 
-    wanted = None if part is None else parse_part(part)
-    said = load_config(
-        config,
-        budget_usd=budget_usd,
-        requests_per_minute=requests_per_minute,
-        max_in_flight=max_in_flight,
-        run_for=run_for,
-        until=until,
-        canary=canary,
-    )
-    if canary_approve and not said.canary.jobs:
+    used = load_config(config, **said)
+    if canary_approve and not used.canary.jobs:
         raise InputError("--canary-approve needs a canary: say --canary N. Nothing was sent.")
     options = RunOptions(
         limit=_limit(limit),
@@ -294,26 +271,43 @@ def prepare(
         order=_order(order),
         canary_approve=canary_approve,
     )
-    campaign = manifest if isinstance(manifest, Campaign) else load_manifest(manifest)
-    if wanted is not None:
-        campaign = part_of(campaign, wanted)
-    if out is not None and not str(out):
-        # As of an empty shell variable: it would be the folder that the command is called in.
-        advice = "leave it out for outputs/<name>, or say -o . for this one"
-        raise InputError(f"-o names no folder; {advice}. Nothing was sent.")
-    place = None if out is None else Path(out)
-    folder, address = run_folder(said, campaign, place), run_address(said, campaign, place)
+    campaign, place = _campaign(manifest, part), _place(out)
+    folder, address = run_folder(used, campaign, place), run_address(used, campaign, place)
     if address is not None:
         from pipeline.mirror.mirror import refresh
 
         refresh(folder, address)
     known = read_ledger(folder)
-    state = known.state
+    _check_directory(folder, campaign, used, known.state)
+    return Prepared(campaign, used, folder, options, known.state, address, known)
+
+
+def _campaign(manifest: AnyManifest, part: str | None) -> Campaign:
+    """The manifest as it was read, or the part of it that is asked for."""
+    from pipeline.manifest import Campaign
+    from pipeline.manifest.parts import parse_part, part_of
+
+    wanted = None if part is None else parse_part(part)
+    campaign = manifest if isinstance(manifest, Campaign) else load_manifest(manifest)
+    return campaign if wanted is None else part_of(campaign, wanted)
+
+
+def _place(out: Path | str | None) -> Path | None:
+    """The run directory that is asked for. An empty name is refused: it would be the current folder."""
+    if out is not None and not str(out):
+        advice = "leave it out for outputs/<name>, or say -o . for this one"
+        raise InputError(f"-o names no folder; {advice}. Nothing was sent.")
+    return None if out is None else Path(out)
+
+
+def _check_directory(folder: Path, campaign: Campaign, config: Config, state: State) -> None:
+    """Refuse a run directory that is another campaign's, provider's or part's."""
+    from pipeline.runner.continuity import check_folder, check_ids, check_part, check_provider
+
     check_folder(folder, campaign)
-    check_provider(state, said, folder)
+    check_provider(state, config, folder)
     check_part(folder, campaign, state)
     check_ids(folder, campaign, state)
-    return Prepared(campaign, said, folder, options, state, address, known)
 
 
 def _attach(folder: Path, address: str) -> None:

@@ -1,9 +1,9 @@
-"""Options that several verbs share, and how they become a configuration."""
+"""Options that several verbs share, each named as the Python interface names what it sets."""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
@@ -14,11 +14,32 @@ from pipeline import api
 if TYPE_CHECKING:
     from pipeline.api import Prepared
     from pipeline.api.running import Asked
-    from pipeline.api.types import Config
 
 MANY_ENTRIES = 100_000
 
+T = TypeVar("T")
 Verb = TypeVar("Verb", bound=Callable[..., Any])
+
+
+def comma_separated(
+    example: str, without: T
+) -> Callable[[click.Context, click.Parameter, str | None], frozenset[str] | T]:
+    """The callback of an option that takes names separated by commas; `without` is its value where it is not given."""
+
+    def split(_ctx: click.Context, option: click.Parameter, text: str | None) -> frozenset[str] | T:
+        from pipeline.kernel.errors import InputError
+
+        if text is None:
+            return without
+        parts = frozenset(part.strip() for part in text.split(",") if part.strip())
+        if not parts:
+            # An empty shell variable must never widen a run to everything.
+            flag = option.opts[0]
+            raise InputError(f"{flag}: names nothing; write it like {flag} {example}")
+        return parts
+
+    return split
+
 
 manifest = click.argument(
     "manifest", type=Path, metavar="MANIFEST", help="The manifest: YAML, CSV, JSONL, Parquet, or a .txt of prompts."
@@ -29,10 +50,10 @@ config_file = click.option(
 )
 out = click.option("-o", "--out", metavar="DIR", help="The run directory, or its address; outputs/<name> without it.")
 budget = click.option("--budget-usd", metavar="N", help="The cap in dollars, over the directory's whole life.")
-rpm = click.option("--rpm", metavar="N", help="Calls a minute that the provider allows.")
+rpm = click.option("--rpm", "requests_per_minute", metavar="N", help="Calls a minute that the provider allows.")
 max_in_flight = click.option("-j", "--max-in-flight", metavar="N", help="Generations at once.")
 run_for = click.option(
-    "--for", "after", metavar="TIME", help="Start nothing that would not be done after so long: 8h, 90m."
+    "--for", "run_for", metavar="TIME", help="Start nothing that would not be done after so long: 8h, 90m."
 )
 until = click.option("--until", metavar="HH:MM", help="Start nothing that would not be done by this time: 06:30.")
 limit = click.option(
@@ -41,7 +62,9 @@ limit = click.option(
 canary = click.option(
     "--canary", metavar="N", help="So many jobs first; the rest only if they are stored and cost what was quoted."
 )
-ids = click.option("--ids", metavar="A,B", help="Only these rows or jobs, by id.")
+ids = click.option(
+    "--ids", metavar="A,B", callback=comma_separated("hero,closing", None), help="Only these rows or jobs, by id."
+)
 part = click.option(
     "--part", metavar="K/N", help="Only part K of N, by a hash of each job: one run directory and key for each part."
 )
@@ -50,9 +73,9 @@ order = click.option(
     metavar="ORDER",
     help="In which order jobs start: balanced (over rows and variants evenly), file or cheapest.",
 )
-setting = click.option(
+settings = click.option(
     "--set",
-    "setting",
+    "settings",
     multiple=True,
     metavar="KEY=VALUE",
     help="Any key of the config: --set limits.max_in_flight=10. Repeatable.",
@@ -67,33 +90,9 @@ def of_a_run(verb: Verb) -> Verb:
     return verb
 
 
-def make_config(
-    file: Path | None,
-    setting: Sequence[str],
-    *,
-    budget_usd: str | None = None,
-    rpm: str | None = None,
-    max_in_flight: str | None = None,
-    after: str | None = None,
-    until: str | None = None,
-    canary: str | None = None,
-) -> Config:
-    """The configuration from file, environment and flags."""
-    return api.load_config(
-        file,
-        settings=setting,
-        budget_usd=budget_usd,
-        requests_per_minute=rpm,
-        max_in_flight=max_in_flight,
-        run_for=after,
-        until=until,
-        canary=canary,
-    )
-
-
 def prepare(
     manifest: Path,
-    config: Config,
+    config: Path | None,
     *,
     json: bool,
     one_line: bool = False,
@@ -128,21 +127,22 @@ def prepare(
     return prepared
 
 
-def split_ids(text: str | None) -> frozenset[str] | None:
-    """The ids of `--ids`; None without it."""
-    return None if text is None else _split("--ids", text, "hero,closing")
+def check_target(flag: str, path: Path, what: str, *, made_of: Iterable[Path | None]) -> None:
+    """Refuse a file that cannot be written, or that the command itself reads, before any work is done for it.
 
+    Args:
+        flag: the option that names the file.
+        what: the thing that is to be written there.
+        made_of: the files that the command reads.
 
-def split_classes(text: str | None) -> frozenset[str] | bool:
-    """The error classes of `--retry-failed`; False without it."""
-    return False if text is None else _split("--retry-failed", text, "all")
-
-
-def _split(flag: str, text: str, example: str) -> frozenset[str]:
+    Raises:
+        InputError: its folder is not there, it is a folder, or it is one of those files.
+    """
     from pipeline.kernel.errors import InputError
 
-    parts = frozenset(part.strip() for part in text.split(",") if part.strip())
-    if not parts:
-        # An empty shell variable must never widen a run to everything.
-        raise InputError(f"{flag}: names nothing; write it like {flag} {example}")
-    return parts
+    if not path.parent.is_dir():
+        raise InputError(f"{flag}: there is no folder {path.parent}")
+    if path.is_dir():
+        raise InputError(f"{flag}: {path} is a folder")
+    if path.exists() and any(source.exists() and path.samefile(source) for source in made_of if source):
+        raise InputError(f"{flag}: {path} is what {what} is made of; name another file")

@@ -1,20 +1,17 @@
-"""How a plan looks: what a person reads before saying yes, and the same for scripts."""
+"""How a plan looks: what a person reads before saying yes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from datetime import tzinfo
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pipeline.cli.screen import SANDBOX_NOTE, about, count, dollars, places_json, printable, shortened, table
+from pipeline.cli.screen import SANDBOX_NOTE, about, count, dollars, local_hour, printable, shortened, table
 
 if TYPE_CHECKING:
-    from pipeline.api.types import Axis, AxisValue, Change, Difference, Entry, Plan, PriceLine, Scalar, Trial
-    from pipeline.kernel.errors import Mistake
+    from pipeline.api import Prepared
+    from pipeline.api.types import AxisValue, Change, Difference, Entry, Plan, PriceLine, Scalar, Trial
 
 AXES_SHOWN = 6
 VALUES_SHOWN = 12
-VALUES_IN_JSON = 1_000
 HELD_SHOWN = 3
 CANARIES_SHOWN = 3
 VALUE_WIDTH = 30
@@ -24,6 +21,25 @@ HOUR_FROM_S = 120.0
 """From which expected time on the hour of its end is told."""
 
 RIGHT = frozenset({1, 2, 3, 4})
+
+
+def screen_of(
+    prepared: Prepared, plan: Plan, changes: Difference | None, canary: Trial | None, *, whole: bool = False
+) -> str:
+    """The plan of what was prepared, as it looks now; see `plan_screen`."""
+    from pipeline.kernel.clock import SystemClock
+
+    return plan_screen(
+        prepared.campaign.name,
+        plan,
+        str(prepared.folder),
+        live=prepared.config.is_live,
+        now_us=SystemClock().now_us(),
+        changes=changes,
+        canary=canary,
+        whole=whole,
+        address=prepared.address,
+    )
 
 
 def plan_screen(
@@ -36,7 +52,6 @@ def plan_screen(
     changes: Difference | None = None,
     canary: Trial | None = None,
     whole: bool = False,
-    zone: tzinfo | None = None,
     address: str | None = None,
 ) -> str:
     """The plan as a person reads it before saying yes.
@@ -46,7 +61,6 @@ def plan_screen(
         now_us: the present, microseconds since 1970.
         canary: the jobs that go first.
         whole: with what the values of the axes come to, and what the cap stops.
-        zone: of the hours shown; the machine's own without it.
         address: where in object storage the run directory is; None where it is on the disk alone.
     """
     lines = [] if live else [SANDBOX_NOTE]
@@ -61,7 +75,7 @@ def plan_screen(
     )
     lines += _allowance(plan, whole=whole)
     lines += _canary(plan, canary) if canary else []
-    lines += _time(plan, now_us, zone)
+    lines += _time(plan, now_us)
     return "\n".join(lines)
 
 
@@ -200,30 +214,27 @@ def _label(entry: Entry) -> tuple[str, str]:
     return f"{entry.row_id}-{entry.job.replicate}", f"({shortened(axes, AXES_WIDTH)})" if axes else ""
 
 
-def _time(plan: Plan, now_us: int, zone: tzinfo | None) -> list[str]:
+def _time(plan: Plan, now_us: int) -> list[str]:
     """How long it takes, when that is, and what the deadline leaves of it."""
     if not plan.allowed:
         return []
     line = f"Expected time at these limits: {about(plan.expected_s)}"
     if plan.expected_s >= HOUR_FROM_S:
-        line += f": done about {_hour(plan.expected_s, now_us, zone)} if started now"
+        line += f": done about {_hour(plan.expected_s, now_us)} if started now"
     lines = [f"{line}."]
     if plan.in_time is not None and plan.time_left_s is not None:
         some = f"about {plan.in_time:,} of {count(plan.allowed, 'job')}" if plan.in_time else "not even one job"
         enough = "the job" if plan.allowed == 1 else f"all {plan.allowed:,} jobs"
         what = enough if plan.in_time == plan.allowed else some
-        lines.append(f"The deadline, {_hour(plan.time_left_s, now_us, zone)}, leaves time for {what}.")
+        lines.append(f"The deadline, {_hour(plan.time_left_s, now_us)}, leaves time for {what}.")
     return lines
 
 
-def _hour(seconds: float, now_us: int, zone: tzinfo | None) -> str:
+def _hour(seconds: float, now_us: int) -> str:
     """The local time of day after so many seconds, with its day if that is not today."""
     from pipeline.kernel.clock import to_datetime
 
-    now = to_datetime(now_us).astimezone(zone)
-    then = to_datetime(now_us + int(seconds * 1e6)).astimezone(zone)
-    days = (then.date() - now.date()).days
-    return f"{then:%H:%M}" + (f" on {then:%a %d %b}" if days > 1 else " tomorrow" if days else "")
+    return local_hour(to_datetime(now_us + int(seconds * 1e6)), to_datetime(now_us))
 
 
 def credits_line(plan: Plan, credits_microusd: int) -> str:
@@ -235,129 +246,3 @@ def credits_line(plan: Plan, credits_microusd: int) -> str:
     if short > 0:
         return f"{held}, {dollars(short)} short of {dollars(plan.allowed_cost)} for {what}."
     return f"{held}, enough for {what}."
-
-
-def plan_json(
-    name: str,
-    plan: Plan,
-    folder: str,
-    *,
-    live: bool,
-    order: str,
-    warnings: Iterable[Mistake],
-    changes: Difference | None = None,
-    canary: Trial | None = None,
-    credits_microusd: int | None = None,
-    address: str | None = None,
-) -> dict[str, Any]:
-    """The plan for scripts. Money as text with exact cents."""
-    from pipeline.kernel.usd import format_usd
-
-    return {
-        "name": name,
-        "run_directory": folder,
-        "address": address,
-        "live": live,
-        "order": order,
-        "rows": plan.rows,
-        "jobs": plan.jobs,
-        "duplicates": plan.duplicates,
-        "changes": None if changes is None else _changes_json(changes),
-        "by_duration": [
-            {
-                "duration_s": int(line.price_key),
-                "price_usd": format_usd(line.price),
-                "listed_usd": format_usd(line.listed),
-                "jobs": line.jobs,
-                "to_do": line.to_do,
-                "cost_usd": format_usd(line.cost),
-            }
-            for line in plan.lines
-        ],
-        "by_axis": [_axis_json(axis) for axis in plan.axes],
-        "stored": plan.stored,
-        "failed": plan.failed,
-        "in_doubt": plan.in_doubt,
-        "running": plan.running,
-        "unfetched": plan.unfetched,
-        "to_do": len(plan.to_do),
-        "cost_usd": format_usd(plan.cost),
-        "cap_usd": format_usd(plan.cap),
-        "committed_usd": format_usd(plan.committed),
-        "free_usd": format_usd(plan.free),
-        "allowed": plan.allowed,
-        "allowed_cost_usd": format_usd(plan.allowed_cost),
-        "held_by_limit": plan.held_by_limit,
-        "held_by_cap": plan.held_by_cap,
-        "not_allowed": [
-            _held_json(plan, entry, "cap" if place < plan.held_by_cap else "limit")
-            for place, entry in enumerate(plan.held)
-        ],
-        "canary": None if canary is None else _canary_json(plan, canary),
-        "expected_s": round(plan.expected_s, 1),
-        "in_time": plan.in_time,
-        "credits_usd": None if credits_microusd is None else format_usd(credits_microusd),
-        "warnings": places_json(warnings),
-    }
-
-
-def _axis_json(axis: Axis) -> dict[str, Any]:
-    from pipeline.kernel.usd import format_usd
-
-    return {
-        "axis": _plain(axis.name),
-        "values": [
-            {"value": _plain(value.value), "jobs": value.jobs, "to_do": value.to_do, "cost_usd": format_usd(value.cost)}
-            for value in axis.values[:VALUES_IN_JSON]
-        ],
-        "more": max(0, len(axis.values) - VALUES_IN_JSON),
-    }
-
-
-def _canary_json(plan: Plan, canary: Trial) -> dict[str, Any]:
-    from pipeline.kernel.usd import format_usd
-
-    return {
-        "passed": canary.is_passed,
-        "job_ids": [*(record.job_id for record in canary.proven), *canary.under_way]
-        + [job.job_id for job in canary.to_start],
-        "cost_usd": format_usd(sum(plan.price_of(job) for job in canary.to_start)),
-    }
-
-
-def _held_json(plan: Plan, entry: Entry, held_by: str) -> dict[str, Any]:
-    from pipeline.kernel.usd import format_usd
-
-    return {
-        "row": entry.row,
-        "id": entry.row_id,
-        "replicate": entry.job.replicate,
-        "job_id": entry.job.job_id,
-        "axes": {str(_plain(name)): _plain(value) for name, value in entry.axes.items()},
-        "price_usd": format_usd(plan.price_of(entry.job)),
-        "held_by": held_by,
-    }
-
-
-def _plain(value: Scalar) -> Scalar:
-    """A value as JSON for scripts can hold it: half a character becomes a whole one, a number beyond 64 bits text."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
-    return str(value) if isinstance(value, int) and abs(value) >= 2**63 else value
-
-
-def _changes_json(changes: Difference) -> Mapping[str, Any]:
-    from pipeline.kernel.usd import format_usd
-
-    return {
-        name: {
-            "rows": change.rows,
-            "jobs": change.jobs,
-            "to_do": change.to_do,
-            "cost_usd": format_usd(change.cost),
-            "videos": change.videos,
-            "on_their_way": change.on_their_way,
-            "spent_usd": format_usd(change.spent),
-        }
-        for name, change in (("added", changes.added), ("changed", changes.changed), ("removed", changes.removed))
-    }

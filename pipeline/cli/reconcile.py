@@ -22,16 +22,16 @@ SHOWN = 12
 @click.command()
 @options.run_directory
 @click.option("-c", "--config", type=Path, metavar="FILE", help="The config file; the run directory's own without it.")
-@options.setting
+@options.settings
 @options.json
-def reconcile(directory: Path, config: Path | None, setting: tuple[str, ...], json: bool) -> None:
+def reconcile(directory: Path, config: Path | None, settings: tuple[str, ...], json: bool) -> None:
     """Hold the ledger against the provider's history. Settles what is in doubt; submits nothing, and costs nothing.
 
     Example: kling-batch reconcile outputs/quickstart
     """
     import asyncio
 
-    used = api.config_of(directory, config, setting)
+    used = api.config_of(directory, config, settings)
     found = asyncio.run(api.reconcile(directory, used))
     if json:
         say_json(_as_json(found))

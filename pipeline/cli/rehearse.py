@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
 from pipeline.cli import INTERRUPTED, options
 from pipeline.cli.rehearse_screen import night_screen
 from pipeline.cli.screen import printable, say, say_json
+
+if TYPE_CHECKING:
+    from pipeline.api.running import Asked
 
 
 @click.command()
@@ -27,28 +31,19 @@ from pipeline.cli.screen import printable, say, say_json
 )
 @click.option("--sigma", default=0.3, metavar="N", help="Spread of the generation times; 0.3 is the usual.")
 @click.option("--svg", type=Path, metavar="FILE", help="Draw the night to an .svg file.")
-@options.setting
+@options.settings
 @options.json
 def rehearse(
     manifest: Path,
     config: Path | None,
-    out: str | None,
-    budget_usd: str | None,
-    rpm: str | None,
-    max_in_flight: str | None,
-    limit: int | None,
-    ids: str | None,
-    part: str | None,
-    order: str | None,
-    after: str | None,
-    until: str | None,
+    *,
     fault: tuple[str, ...],
     seed: int,
     mean_s: float | None,
     sigma: float,
     svg: Path | None,
-    setting: tuple[str, ...],
     json: bool,
+    **asked: Unpack[Asked],
 ) -> None:
     """Play a whole run in seconds: no request leaves, no money moves.
 
@@ -59,12 +54,10 @@ def rehearse(
     """
     from pipeline.cli.progress import Played
 
-    _check_target(svg, manifest, config)
-    settings = options.make_config(
-        config, setting, budget_usd=budget_usd, rpm=rpm, max_in_flight=max_in_flight, after=after, until=until
-    )
-    only, faults = options.split_ids(ids), _faults(fault)
-    prepared = options.prepare(manifest, settings, json=json, out=out, limit=limit, part=part, ids=only, order=order)
+    if svg is not None:
+        _check_drawing(svg, manifest, config)
+    faults = _faults(fault)
+    prepared = options.prepare(manifest, config, json=json, **asked)
     campaign, watcher = prepared.campaign, Played(shown=not json)
     night = prepared.rehearse(faults=faults, seed=seed, mean_s=mean_s, sigma=sigma, watcher=watcher)
     if svg is not None:
@@ -91,17 +84,10 @@ def _faults(fault: tuple[str, ...]) -> dict[str, float]:
         raise InputError(str(error)) from None
 
 
-def _check_target(path: Path | None, manifest: Path, config: Path | None) -> None:
+def _check_drawing(path: Path, manifest: Path, config: Path | None) -> None:
     """Refuse a file that cannot be drawn to, or must not be, before the night is played for it."""
     from pipeline.kernel.errors import InputError
 
-    if path is None:
-        return
     if path.suffix.lower() != ".svg":
         raise InputError(f"--svg: {path} does not end in .svg")
-    if not path.parent.is_dir():
-        raise InputError(f"--svg: there is no folder {path.parent}")
-    if path.is_dir():
-        raise InputError(f"--svg: {path} is a folder")
-    if path.exists() and any(other.exists() and path.samefile(other) for other in (manifest, config) if other):
-        raise InputError(f"--svg: {path} is what the rehearsal is made of; name another file")
+    options.check_target("--svg", path, "the rehearsal", made_of=(manifest, config))

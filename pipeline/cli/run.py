@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
 from pipeline.cli import options
-from pipeline.cli.plan_screen import plan_screen
+from pipeline.cli.plan_screen import screen_of
 from pipeline.cli.screen import (
     bill_screen,
     count,
@@ -29,6 +30,7 @@ from pipeline.kernel.usd import MicroUsd
 
 if TYPE_CHECKING:
     from pipeline.api import Prepared
+    from pipeline.api.running import Asked
     from pipeline.api.types import Config, Difference, Plan, RunResult, Trial
 
 OWN_SCREEN_FLAGS = {"--yes", "--json", "--no-progress"}
@@ -62,6 +64,7 @@ class RunCommand(click.Command):
 @click.option(
     RETRY_FLAG,
     metavar="[CLASS,…]",
+    callback=options.comma_separated("all", False),
     help="Try failed jobs anew: all, or those of some error classes, like generation_failed.",
 )
 @options.run_for
@@ -71,95 +74,74 @@ class RunCommand(click.Command):
 @click.option("--yes", is_flag=True, help="Do not ask before a live run.")
 @click.option("--json", is_flag=True, help="Print JSON for scripts: each event on a line, the summary on the last.")
 @click.option("--no-progress", is_flag=True, help="Show no progress; with --json, the summary alone.")
-@options.setting
+@options.settings
 def run(
-    manifest: Path,
-    config: Path | None,
-    out: str | None,
-    budget_usd: str | None,
-    rpm: str | None,
-    max_in_flight: str | None,
-    limit: int | None,
-    ids: str | None,
-    part: str | None,
-    order: str | None,
-    retry_failed: str | None,
-    after: str | None,
-    until: str | None,
-    canary: str | None,
-    canary_approve: bool,
-    yes: bool,
-    json: bool,
-    no_progress: bool,
-    setting: tuple[str, ...],
+    manifest: Path, config: Path | None, *, yes: bool, json: bool, no_progress: bool, **asked: Unpack[Asked]
 ) -> None:
     """Make what the manifest asks for. Always resumes: what is there already costs nothing again.
 
     Example: kling-batch run campaign.csv -c configs/live.yaml --budget-usd 50
     """
+    shown = not no_progress
+    prepared = options.prepare(manifest, config, json=json, one_line=True, shown=shown, **asked)
+    secrets = prepared.secrets()
+    with working(f"Looking at {prepared.folder}", shown=shown):
+        made = prepared.plan()
+    is_shown = json or _show_plan(prepared, made)
+    _ask_before_spending(prepared.config, yes=yes, json=json, anything=made.may_spend, is_shown=is_shown)
+    if json:
+        result = _run_for_scripts(prepared, secrets, events=shown)
+    else:
+        result = _run_for_people(prepared, manifest, shown=shown)
+    raise click.exceptions.Exit(result.exit_code)
+
+
+def _show_plan(prepared: Prepared, made: Plan) -> bool:
+    """Show what will be done; whether anybody could be shown it."""
+    for warning in prepared.campaign.warnings:
+        say_if_possible(f"Warning: {printable(str(warning))}")
+    is_shown = say_if_possible(screen_of(prepared, made, _changes(prepared), prepared.canary()))
+    say_if_possible()
+    return is_shown
+
+
+def _run_for_scripts(prepared: Prepared, secrets: Sequence[str], *, events: bool) -> RunResult:
+    """Run with each event on a line of JSON, and the summary on the last."""
     import asyncio
 
     from pipeline.cli.lines import EventLines
-    from pipeline.cli.progress import Progress
-    from pipeline.kernel.clock import SystemClock
 
-    settings = options.make_config(
-        config,
-        setting,
-        budget_usd=budget_usd,
-        rpm=rpm,
-        max_in_flight=max_in_flight,
-        after=after,
-        until=until,
-        canary=canary,
-    )
-    prepared = options.prepare(
-        manifest,
-        settings,
-        json=json,
-        one_line=True,
-        shown=not no_progress,
-        out=out,
-        limit=limit,
-        part=part,
-        ids=options.split_ids(ids),
-        order=order,
-        retry_failed=options.split_classes(retry_failed),
-        canary_approve=canary_approve,
-    )
-    key, webhook = prepared.secrets()
-    campaign, folder = prepared.campaign, str(prepared.folder)
-    with working(f"Looking at {folder}", shown=not no_progress):
-        made = prepared.plan()
-    is_shown = True
-    if not json:
-        for warning in campaign.warnings:
-            say_if_possible(f"Warning: {printable(str(warning))}")
-        changes, now_us, live = _changes(prepared), SystemClock().now_us(), settings.is_live
-        tried = prepared.canary()
-        address = prepared.address
-        is_shown = say_if_possible(
-            plan_screen(
-                campaign.name, made, folder, live=live, changes=changes, canary=tried, now_us=now_us, address=address
-            )
-        )
-        say_if_possible()
-    _ask_before_spending(settings, yes=yes, json=json, anything=made.may_spend, is_shown=is_shown)
+    with EventLines(*secrets, events=events) as lines:
+        result = asyncio.run(prepared.run(lines))
+        lines.summary(result.summary)
+    return result
 
-    def go(prepared: Prepared) -> RunResult:
-        with Progress(shown=not no_progress) as progress:
-            return asyncio.run(prepared.run(progress))
 
-    if json:
-        with EventLines(key, webhook, events=not no_progress) as lines:
-            result = asyncio.run(prepared.run(lines))
-            lines.summary(result.summary)
-        raise click.exceptions.Exit(result.exit_code)
-    result = go(prepared)
+def _run_for_people(prepared: Prepared, manifest: Path, *, shown: bool) -> RunResult:
+    """Run with its progress on the screen, go on after a canary that a person approves, and say how it ended."""
+    result = _run_with_progress(prepared, shown=shown)
     awaited = prepared.after_canary(result)
-    if awaited is not None and sys.stdin.isatty() and _approved(folder, awaited.canary(), awaited.plan()):
+    if awaited is not None and sys.stdin.isatty() and _approved(str(prepared.folder), awaited.canary(), awaited.plan()):
         prepared, awaited = awaited, None
-        result = go(prepared)
+        result = _run_with_progress(prepared, shown=shown)
+    _show_end(result)
+    needed = _cap_needed(prepared, result)
+    again = _again(manifest, keep_budget=needed is None, keep_approval=awaited is None)
+    say_if_possible(next_command(result.summary, str(prepared.folder), again, needed))
+    return result
+
+
+def _run_with_progress(prepared: Prepared, *, shown: bool) -> RunResult:
+    import asyncio
+
+    from pipeline.cli.progress import Progress
+
+    with Progress(shown=shown) as progress:
+        return asyncio.run(prepared.run(progress))
+
+
+def _show_end(result: RunResult) -> None:
+    """Say how the run ended: its summary, the sandbox's bill, what is in doubt, and what stopped it."""
     say_if_possible(summary_screen(result.summary))
     say_if_possible()
     if result.sandbox_bill is not None:
@@ -168,13 +150,14 @@ def run(
         say_if_possible(doubt)
     if result.message:
         say_if_possible(f"Stopped: {sentence(result.message)}")
-    needed = None
-    if result.summary.get("stopped_by") == "cap":
-        left = prepared.again().plan()
-        needed = MicroUsd(left.committed + left.cost)
-    again = _again(manifest, keep_budget=needed is None, keep_approval=awaited is None)
-    say_if_possible(next_command(result.summary, folder, again, needed))
-    raise click.exceptions.Exit(result.exit_code)
+
+
+def _cap_needed(prepared: Prepared, result: RunResult) -> MicroUsd | None:
+    """The cap that would cover all that is left, where the cap has stopped the run."""
+    if result.summary.get("stopped_by") != "cap":
+        return None
+    left = prepared.again().plan()
+    return MicroUsd(left.committed + left.cost)
 
 
 def _changes(prepared: Prepared) -> Difference | None:

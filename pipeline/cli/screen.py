@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -178,6 +179,13 @@ def table(rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset(),
 def about(seconds: float) -> str:
     """A guess at a duration: about 7 min, less than 1 s."""
     return duration(seconds) if seconds < 1 else f"about {duration(seconds)}"
+
+
+def local_hour(at: datetime, now: datetime) -> str:
+    """The time of day at `at` on this machine's clock, with its day where that is not today."""
+    moment = at.astimezone()
+    days = (moment.date() - now.astimezone().date()).days
+    return f"{moment:%H:%M}" + ("" if days == 0 else " tomorrow" if days == 1 else f" on {moment:%a %d %b}")
 
 
 def summary_screen(summary: Mapping[str, Any], width: int = 80) -> str:

@@ -36,15 +36,15 @@ EMPTY, HOME, REST_OF_LINE, REST_OF_SCREEN = "\x1b[2J", "\x1b[H", "\x1b[K", "\x1b
     help="A run directory, like outputs/quickstart; without one, all runs are listed.",
 )
 @options.config_file
-@options.setting
+@options.settings
 @options.json
 @click.option("--watch", is_flag=True, help="Show it again every two seconds, until Ctrl-C.")
-def status(directory: Path | None, config: Path | None, setting: tuple[str, ...], json: bool, watch: bool) -> None:
+def status(directory: Path | None, config: Path | None, settings: tuple[str, ...], json: bool, watch: bool) -> None:
     """Show how a run directory stands, beside a live run or at rest. Jobs, money, pace, what expires, what went wrong.
 
     Example: kling-batch status outputs/quickstart --watch
     """
-    look = Directory(directory) if directory is not None else AllRuns(_output_folder(config, setting), json=json)
+    look = Directory(directory) if directory is not None else AllRuns(_output_folder(config, settings), json=json)
     if watch:
         _watch(look, json=json)
         return
@@ -89,8 +89,8 @@ class AllRuns:
         return list_screen(self.facts(), width)
 
 
-def _output_folder(config: Path | None, setting: tuple[str, ...]) -> Path:
-    return runs_folder(options.make_config(config, setting))
+def _output_folder(config: Path | None, settings: tuple[str, ...]) -> Path:
+    return runs_folder(api.load_config(config, settings=settings))
 
 
 def _watch(look: Directory | AllRuns, *, json: bool) -> None:

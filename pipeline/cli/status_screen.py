@@ -12,6 +12,7 @@ from pipeline.cli.screen import (
     about,
     count,
     doubts,
+    local_hour,
     printable,
     sentence,
     shortened,
@@ -110,7 +111,8 @@ def _rate(rate: Mapping[str, Any]) -> str:
 def _left(facts: Mapping[str, Any]) -> str:
     if facts["eta_s"] is None:
         return "waiting for the account's history" if facts["in_doubt"] else "not known"
-    return f"{about(facts['eta_s'])}, until {_clock(facts['eta_at'], facts['at'])}"
+    until = local_hour(datetime.fromisoformat(facts["eta_at"]), datetime.fromisoformat(facts["at"]))
+    return f"{about(facts['eta_s'])}, until {until}"
 
 
 def _unsettled(facts: Mapping[str, Any], width: int) -> list[str]:
@@ -234,10 +236,3 @@ def _ago(at: str | None, now: str) -> str:
 
 def _seconds(since: str, now: str) -> float:
     return max(0.0, (datetime.fromisoformat(now) - datetime.fromisoformat(since)).total_seconds())
-
-
-def _clock(at: str, now: str) -> str:
-    """The local time of day, with the day where it is not today."""
-    moment, today = datetime.fromisoformat(at).astimezone(), datetime.fromisoformat(now).astimezone().date()
-    days = (moment.date() - today).days
-    return f"{moment:%H:%M}" + ("" if days == 0 else " tomorrow" if days == 1 else f" on {moment:%d %B}")

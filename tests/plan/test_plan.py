@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from pipeline.cli.plan_screen import credits_line, plan_json, plan_screen
+from pipeline.cli.plan_json import plan_json
+from pipeline.cli.plan_screen import credits_line, plan_screen
 from pipeline.forecast import Plan, make_plan
 from pipeline.jobs import Job, make_job
 from pipeline.kernel.usd import MicroUsd
@@ -202,6 +204,17 @@ EVENING_US = 1_780_354_800_000_000
 """2026-06-01, 23:00 in UTC."""
 
 
+@pytest.fixture
+def _in_utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This machine's clock shows UTC."""
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", "UTC")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("_in_utc")
 @pytest.mark.parametrize(
     ("some", "left_s", "told"),
     [
@@ -216,7 +229,7 @@ EVENING_US = 1_780_354_800_000_000
 def test_the_hour_is_said(some: int, left_s: float | None, told: str) -> None:
     """When it would be done, in local time, and how much the deadline leaves time for."""
     made = plan([job(f"job {n}") for n in range(some)], cap=10**12, time_left_s=left_s)
-    assert told in plan_screen("n", made, "o", live=True, now_us=EVENING_US, zone=UTC) + "\n"
+    assert told in plan_screen("n", made, "o", live=True, now_us=EVENING_US) + "\n"
 
 
 def test_what_there_is_already_comes_with_what_becomes_of_it() -> None:
