@@ -295,8 +295,8 @@ def _campaign(manifest: AnyManifest, part: str | None) -> Campaign:
 def _place(out: Path | str | None) -> Path | None:
     """The run directory that is asked for. An empty name is refused: it would be the current folder."""
     if out is not None and not str(out):
-        advice = "leave it out for outputs/<name>, or say -o . for this one"
-        raise InputError(f"-o names no folder; {advice}. Nothing was sent.")
+        advice = "(an unset shell variable?); leave it out for outputs/<name>, or use -o . for the current folder"
+        raise InputError(f"-o is empty {advice}. Nothing was sent.")
     return None if out is None else Path(out)
 
 

@@ -44,7 +44,7 @@ def status_screen(directory: str, facts: Mapping[str, Any], width: int) -> list[
     lines = [SANDBOX_NOTE] if facts["provider"] == "sandbox" else []
     lines += [*wrap(f"{printable(directory)}: {_state(facts)}", width), ""]
     if facts["state"] == NOT_BEGUN:
-        return [*lines, *wrap("No run has said here that it begins: nothing was sent, and nothing is owed.", width)]
+        return [*lines, *wrap("No run has started in this directory: nothing was sent, and nothing is owed.", width)]
     lines += summary_screen(_counted(facts), width).split("\n")
     blocks = (
         _going(facts, width),

@@ -30,6 +30,9 @@ def kling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     return call
 
 
+FOR_HERE = "leave it out for outputs/<name>, or use -o . for the current folder"
+
+
 @pytest.mark.parametrize("verb", ["plan", "rehearse"])
 @pytest.mark.parametrize(
     ("out", "said"),
@@ -40,7 +43,7 @@ def kling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         ("//", "// is the root of the disk: name a folder for the run (-o)"),
         ("loop", "loop is a link that leads nowhere: name another run directory (-o)"),
         ("nowhere/below", "nowhere is a link that leads nowhere: name another run directory (-o)"),
-        ("", "-o names no folder; leave it out for outputs/<name>, or say -o . for this one"),
+        ("", f"-o is empty (an unset shell variable?); {FOR_HERE}"),
     ],
 )
 def test_what_can_be_no_run_directory_is_refused(kling: Command, verb: str, out: str, said: str) -> None:

@@ -335,7 +335,7 @@ def test_all_runs_the_newest_first(command: Command, tmp_path: Path, night: Path
     ]  # fmt: skip
     assert told["runs"][2]["error"].startswith("the ledger is damaged")
     assert command("status", "outputs/new").out == (
-        "outputs/new: not begun\n\nNo run has said here that it begins: nothing was sent, and nothing is owed.\n"
+        "outputs/new: not begun\n\nNo run has started in this directory: nothing was sent, and nothing is owed.\n"
     )
 
 
