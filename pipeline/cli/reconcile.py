@@ -14,7 +14,7 @@ from pipeline.cli.screen import SANDBOX_NOTE, count, dollars, printable, say, sa
 from pipeline.kernel.clock import duration
 
 if TYPE_CHECKING:
-    from pipeline.api.types import Comparison, Reconciliation, Settled, UnknownCharge
+    from pipeline.api.types import Comparison, JobRecord, Reconciliation, Settled, UnknownCharge
 
 SHOWN = 12
 
@@ -42,75 +42,85 @@ def reconcile(directory: Path, config: Path | None, settings: tuple[str, ...], j
 
 def _as_json(found: Reconciliation) -> dict[str, Any]:
     """The findings for scripts. Money as text with exact cents, times as ISO 8601 in UTC."""
+    return {
+        "run_directory": str(found.folder),
+        "settled": [_settled_json(each) for each in found.settled],
+        "in_doubt": [_doubted_json(record, found.why_in_doubt[record.attempt_name]) for record in found.left],
+        "to_collect": found.to_collect,
+        **({} if found.comparison is None else _comparison_json(found.comparison)),
+        "exit_code": found.exit_code,
+        "message": found.message or None,
+    }
+
+
+def _settled_json(each: Settled) -> dict[str, Any]:
+    from pipeline.kernel.usd import format_usd
+
+    return {
+        "job_id": each.job_id,
+        "attempt": each.attempt,
+        "became": each.state.name.lower(),
+        "request_id": each.request_id,
+        "cost_usd": format_usd(each.cost_microusd),
+        "evidence": each.evidence,
+    }
+
+
+def _doubted_json(record: JobRecord, why: str) -> dict[str, Any]:
+    from pipeline.kernel.usd import format_usd
+
+    return {
+        "job_id": record.job_id,
+        "attempt": record.attempt,
+        "quote_usd": format_usd(record.quote_microusd),
+        "error": record.error,
+        "why": why or None,
+    }
+
+
+def _comparison_json(held: Comparison) -> dict[str, Any]:
     from pipeline.kernel.clock import iso
     from pipeline.kernel.usd import format_usd
 
-    held = found.comparison
-    listed: dict[str, Any] = {}
-    if held is not None:
-        listed = {
-            "from": iso(held.from_us),
-            "to": iso(held.to_us),
-            "listed": held.listed,
-            "agreed": held.agreed,
-            "agreed_usd": format_usd(held.agreed_microusd),
-            "unknown_charges": [
-                {
-                    "request_id": charge.request_id,
-                    "at": iso(charge.at_us),
-                    "cost_usd": format_usd(charge.cost_microusd),
-                    "same_request_as": charge.same_request_as,
-                    "prompt": charge.prompt,
-                    "url": charge.url,
-                }
-                for charge in held.unknown
-            ],
-            "different_amounts": [
-                {
-                    "job_id": each.job_id,
-                    "request_id": each.request_id,
-                    "ledger_usd": format_usd(each.ledger_microusd),
-                    "history_usd": format_usd(each.history_microusd),
-                }
-                for each in held.different
-            ],
-            "unlisted": [
-                {
-                    "job_id": each.job_id,
-                    "attempt": each.attempt,
-                    "request_id": each.request_id,
-                    "age_s": round(each.age_s, 1),
-                }
-                for each in held.unlisted
-            ],
-        }
     return {
-        "run_directory": str(found.folder),
-        "settled": [
+        "from": iso(held.from_us),
+        "to": iso(held.to_us),
+        "listed": held.listed,
+        "agreed": held.agreed,
+        "agreed_usd": format_usd(held.agreed_microusd),
+        "unknown_charges": [_charge_json(charge) for charge in held.unknown],
+        "different_amounts": [
+            {
+                "job_id": each.job_id,
+                "request_id": each.request_id,
+                "ledger_usd": format_usd(each.ledger_microusd),
+                "history_usd": format_usd(each.history_microusd),
+            }
+            for each in held.different
+        ],
+        "unlisted": [
             {
                 "job_id": each.job_id,
                 "attempt": each.attempt,
-                "became": each.state.name.lower(),
                 "request_id": each.request_id,
-                "cost_usd": format_usd(each.cost_microusd),
-                "evidence": each.evidence,
+                "age_s": round(each.age_s, 1),
             }
-            for each in found.settled
+            for each in held.unlisted
         ],
-        "in_doubt": [
-            {
-                "job_id": record.job_id,
-                "attempt": record.attempt,
-                "quote_usd": format_usd(record.quote_microusd),
-                "error": record.error,
-                "why": found.why_in_doubt[record.attempt_name] or None,
-            }
-            for record in found.left
-        ],
-        "to_collect": found.to_collect,
-        **listed,
-        "exit_code": found.exit_code,
-        "message": found.message or None,
+    }
+
+
+def _charge_json(charge: UnknownCharge) -> dict[str, Any]:
+    from pipeline.kernel.clock import iso
+    from pipeline.kernel.usd import format_usd
+
+    return {
+        "request_id": charge.request_id,
+        "at": iso(charge.at_us),
+        "cost_usd": format_usd(charge.cost_microusd),
+        "same_request_as": charge.same_request_as,
+        "prompt": charge.prompt,
+        "url": charge.url,
     }
 
 
