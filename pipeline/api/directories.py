@@ -239,5 +239,5 @@ def _size(shard_bytes: int, form: str) -> int:
     if form != "webdataset":
         raise InputError("--shard-size: only --format webdataset has shards")
     if not SMALLEST_SHARD <= shard_bytes <= LARGEST_SHARD:
-        raise InputError(f"--shard-size: {shard_bytes} is no size from 1KB to 10TB")
+        raise InputError(f"--shard-size: {shard_bytes} bytes is no size from 1KB to 10TB; write it like 1GB or 500MB")
     return shard_bytes

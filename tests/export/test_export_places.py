@@ -435,6 +435,9 @@ def test_the_command_tells_people_and_scripts(
     for wrong, why in (
         (["--format", "zip"], "no format 'zip'"),
         (["--format", "webdataset", "--shard-size", "big"], "no size"),
+        (["--format", "webdataset", "--shard-size", "2i"], "'2i' is no size; write it like"),
+        (["--format", "webdataset", "--shard-size", "1"], "1 bytes is no size from 1KB to 10TB"),
+        (["--format", "webdataset", "--shard-size", "11 TB"], "11000000000000 bytes is no size from 1KB to 10TB"),
         (["--format", "csv", "--shard-size", "1GB"], "only --format webdataset"),
         (["--format", "csv", "--to", "ice://bucket/x"], "of a kind that is not known"),
     ):
