@@ -281,11 +281,17 @@ def _is_ours(path: Path) -> bool:
 
 
 def _listed(path: Path) -> set[str]:
-    """The names in a list of ours, of checksums or not; what cannot be one of our files is not among them."""
+    """The names in `SHA256SUMS` or `_incomplete`; what cannot be one of our files is not among them."""
     try:
         text = (read_regular_file(path, _MAX_LIST) or b"").decode("utf-8", "replace")
     except OSError:
         return set()
-    # `sha256sum --binary` has a star before a name.
-    names = (line.rpartition("  ")[2].rpartition(" *")[2] for line in text.split("\n"))
+    names = read_sums(text) if path.name == SUMS else text.split("\n")
     return {name for name in names if _OURS.fullmatch(name)}
+
+
+def read_sums(text: str) -> dict[str, str]:
+    """The checksums in the text of `SHA256SUMS`, by name."""
+    # Two spaces stand before a name, or a space and a star where `sha256sum --binary` has written the line.
+    lines = (re.split(" [ *]", line, maxsplit=1) for line in text.split("\n"))
+    return {line[1]: line[0] for line in lines if len(line) == 2 and line[1]}

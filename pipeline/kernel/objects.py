@@ -37,7 +37,7 @@ class UnknownStorage(Exception):  # noqa: N818 - as above: whoever asks says it 
     """An address of no kind that can be used here; says what is missing."""
 
 
-def open_storage(url: str) -> tuple[Any, str]:
+def _open_storage(url: str) -> tuple[Any, str]:
     """The storage of an address, as `fsspec` has it, and the path in it. Nothing is asked yet.
 
     Raises:
@@ -63,7 +63,7 @@ class Objects:
     def __init__(self, url: str) -> None:
         """Raises `UnknownStorage`. Nothing is asked yet."""
         self.url = url.rstrip("/")
-        self._files, self._root = open_storage(self.url)
+        self._files, self._root = _open_storage(self.url)
         self._is_s3 = self.url.startswith("s3:")
 
     def names(self, below: str = "") -> set[str]:
@@ -81,6 +81,10 @@ class Objects:
         except FileNotFoundError:
             return None
         return data
+
+    def size(self, name: str) -> int:
+        """The bytes of an object, which must be there."""
+        return int(self._files.info(self._at(name))["size"])
 
     def fetch(self, name: str, path: Path) -> None:
         """Write an object to `path`, which is not checked against anything yet."""
@@ -133,7 +137,7 @@ class Objects:
         at = self._at(name)
         more = {"Metadata": {"sha256": sha256}} if sha256 and self._is_s3 else {}
         self._files.put_file(str(path), at, **more)
-        check_object(self._files, path, at, self._files.info(at))
+        _check_object(self._files, path, at, self._files.info(at))
 
     def remove(self, name: str) -> None:
         """Delete an object, if it is there."""
@@ -152,7 +156,7 @@ class Objects:
         return f"{self._root}/{name}"
 
 
-def check_object(files: Any, path: Path, at: str, info: dict[str, Any]) -> None:
+def _check_object(files: Any, path: Path, at: str, info: dict[str, Any]) -> None:
     """Hold an object against its file: by the storage's own checksum where it has one, else by reading it back.
 
     Raises:

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from object_store import Server, empty_bucket, s3_server
 
-from pipeline.dataset.remote import TRIES, Store
+from pipeline.dataset.remote import Store
 from pipeline.dataset.write import Asked, Exported, export_to_store
 from pipeline.kernel.clock import SystemClock
 from pipeline.kernel.errors import InputError, MachineError
 from pipeline.kernel.files import hold_folder
-from pipeline.kernel.objects import BrokenUpload, check_object
+from pipeline.kernel.objects import BrokenUpload, Objects
 from pipeline.looking.view import look
 
 BUCKET = "s3://films-of-lamps"
@@ -79,8 +79,8 @@ def test_a_refreshed_export_sends_only_what_is_new(send: Send, files: Any, monke
     send(f"{BUCKET}/clips", "hf")
     first = contents(files, f"{BUCKET}/clips")
     sent: list[str] = []
-    real = Store._put_once
-    monkeypatch.setattr(Store, "_put_once", lambda store, path, at: (sent.append(path.name), real(store, path, at))[1])
+    real = Objects.put
+    monkeypatch.setattr(Objects, "put", lambda objects, path, name: (sent.append(name), real(objects, path, name))[1])
     send(f"{BUCKET}/clips", "hf")
     assert sent == ["SHA256SUMS", "_export.json"]
     assert contents(files, f"{BUCKET}/clips") == first
@@ -92,20 +92,20 @@ def test_an_upload_that_goes_wrong_is_found_and_made_again(
     send: Send, files: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A byte that changed on its way, of an object of the right size."""
-    real = Store._put_once
+    real = Objects.put
     spoilt: list[str] = []
 
-    def put(store: Store, path: Path, at: str) -> None:
-        if path.suffix == ".mp4" and path.name not in spoilt:
-            spoilt.append(path.name)
-            data = bytearray(path.read_bytes())
-            data[len(data) // 2] ^= 1
-            store._files.pipe_file(at, bytes(data))
-            check_object(store._files, path, at, store._files.info(at))
-            return
-        real(store, path, at)
+    def put(objects: Objects, path: Path, name: str) -> None:
+        if path.suffix != ".mp4" or name in spoilt:
+            return real(objects, path, name)
+        spoilt.append(name)
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        with monkeypatch.context() as patch:
+            patch.setattr(objects._files, "put_file", lambda _path, at: objects._files.pipe_file(at, bytes(data)))
+            return real(objects, path, name)
 
-    monkeypatch.setattr(Store, "_put_once", put)
+    monkeypatch.setattr(Objects, "put", put)
     done = send(f"{BUCKET}/clips")
     assert len(spoilt) == done.clips
     there = contents(files, f"{BUCKET}/clips")
@@ -121,9 +121,10 @@ def test_a_large_object_that_breaks_off_in_the_middle_is_not_there(
     large = tmp_path / "large.tar"
     large.write_bytes(os.urandom(1024) * 1024 * 12)
     store = Store(f"{BUCKET}/clips")
-    store._files.put_file = functools.partial(store._files.put_file, chunksize=5 * 2**20)
+    storage = store._objects._files
+    storage.put_file = functools.partial(storage.put_file, chunksize=5 * 2**20)
     parts: list[int] = []
-    real = type(store._files)._call_s3
+    real = type(storage)._call_s3
 
     async def break_off(self: Any, method: str, *args: Any, **kwargs: Any) -> Any:
         if method == "upload_part":
@@ -132,10 +133,10 @@ def test_a_large_object_that_breaks_off_in_the_middle_is_not_there(
                 raise OSError("the connection broke")
         return await real(self, method, *args, **kwargs)
 
-    monkeypatch.setattr(type(store._files), "_call_s3", break_off)
+    monkeypatch.setattr(type(storage), "_call_s3", break_off)
     with pytest.raises(MachineError, match="could not be written"):
         store._put(tmp_path, "large.tar")
-    monkeypatch.setattr(type(store._files), "_call_s3", real)
+    monkeypatch.setattr(type(storage), "_call_s3", real)
     assert 2 in parts
     assert contents(files, f"{BUCKET}/clips") == {}
     store._put(tmp_path, "large.tar")
@@ -145,20 +146,23 @@ def test_a_large_object_that_breaks_off_in_the_middle_is_not_there(
 def test_storage_that_refuses_for_good_leaves_no_marker_and_is_gone_on_with(
     send: Send, files: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Each object is tried four times, with a longer wait after each; what is sent by then is not sent again."""
     tried: list[str] = []
-    real = Store._put_once
+    waits_s: list[float] = []
+    real = Objects.put
 
-    def refuse(store: Store, path: Path, at: str) -> None:
-        if path.name == "README.md":
-            tried.append(at)
+    def refuse(objects: Objects, path: Path, name: str) -> None:
+        if name == "README.md":
+            tried.append(name)
             raise PermissionError
-        real(store, path, at)
+        real(objects, path, name)
 
+    monkeypatch.setattr("time.sleep", waits_s.append)
     with monkeypatch.context() as patch:
-        patch.setattr(Store, "_put_once", refuse)
+        patch.setattr(Objects, "put", refuse)
         with pytest.raises(MachineError, match=r"access was refused\). It is not whole; export again"):
             send(f"{BUCKET}/clips")
-    assert len(tried) == TRIES
+    assert (len(tried), waits_s) == (4, [0.5, 1.0, 2.0])
     names = contents(files, f"{BUCKET}/clips").keys()
     assert ("_incomplete" in names, "_export.json" in names) == (True, False)
     send(f"{BUCKET}/clips")
@@ -184,33 +188,30 @@ def test_an_address_that_needs_another_package_says_which(send: Send, monkeypatc
         send(f"{BUCKET}/clips")
 
 
-def test_storage_without_checksums_of_its_own_is_read_back(send: Send) -> None:
+def test_storage_without_checksums_of_its_own_is_read_back(send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
     """Any other kind of storage that fsspec knows; what is read differs where it was spoilt."""
-    import fsspec
-
     done = send("memory://clips")
-    assert fsspec.filesystem("memory").exists("/clips/_export.json")
-    store = Store("memory://clips")
-    path = Path(__file__)
-    store._files.pipe_file("/clips/other", path.read_bytes()[::-1])
+    objects, path = Objects("memory://clips"), Path(__file__)
+    assert (done.clips > 0, "_export.json" in objects.names()) == (True, True)
+    spoilt = path.read_bytes()[::-1]
+    monkeypatch.setattr(objects._files, "put_file", lambda _path, at: objects._files.pipe_file(at, spoilt))
     with pytest.raises(BrokenUpload):
-        check_object(store._files, path, "/clips/other", store._files.info("/clips/other"))
-    assert done.clips > 0
+        objects.put(path, "other")
 
 
 def test_an_export_that_died_leaves_no_strays_when_it_is_made_again(
     send: Send, files: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has sent videos and no list of them; the next one is of another kind and has other names."""
-    real = Store._put_once
+    real = Objects.put
 
-    def die(store: Store, path: Path, at: str) -> None:
-        if path.name == "SHA256SUMS":
+    def die(objects: Objects, path: Path, name: str) -> None:
+        if name == "SHA256SUMS":
             raise KeyboardInterrupt
-        real(store, path, at)
+        real(objects, path, name)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Store, "_put_once", die)
+        patch.setattr(Objects, "put", die)
         with pytest.raises(KeyboardInterrupt):
             send(f"{BUCKET}/clips", "hf")
         with pytest.raises(KeyboardInterrupt):  # and once more, of a kind that has none of those names
@@ -225,17 +226,17 @@ def test_after_an_export_that_died_no_checksum_of_before_is_trusted(
     send: Send, files: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has replaced a file by one of the same length, and not yet the list, which still says what was there."""
-    real = Store._put_once
+    real = Objects.put
 
-    def die(store: Store, path: Path, at: str) -> None:
-        if path.name == "SHA256SUMS":
+    def die(objects: Objects, path: Path, name: str) -> None:
+        if name == "SHA256SUMS":
             raise KeyboardInterrupt
-        real(store, path, at)
+        real(objects, path, name)
 
     send(f"{BUCKET}/clips", "csv", license="mit")
     first = contents(files, f"{BUCKET}/clips")
     with monkeypatch.context() as patch:
-        patch.setattr(Store, "_put_once", die)
+        patch.setattr(Objects, "put", die)
         with pytest.raises(KeyboardInterrupt):
             send(f"{BUCKET}/clips", "csv", license="bsd")
     assert len(contents(files, f"{BUCKET}/clips")["README.md"]) == len(first["README.md"])
