@@ -30,7 +30,7 @@ _CHUNK = 2**20
 
 
 class BrokenUpload(Exception):  # noqa: N818 - an outcome, which is tried again
-    """An object is not what was sent."""
+    """An object differs from what was uploaded."""
 
 
 class UnknownStorage(Exception):  # noqa: N818 - as above: whoever asks says it in words of their own
@@ -218,7 +218,7 @@ def patiently(
 
 
 _PLAINLY = {
-    "BrokenUpload": "an object is not what was sent",
+    "BrokenUpload": "an object differs from what was uploaded",
     "NoCredentialsError": "no credentials in the environment",
     "PartialCredentialsError": "the credentials in the environment are not complete",
     "EndpointConnectionError": "it could not be reached",

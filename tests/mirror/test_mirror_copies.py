@@ -436,7 +436,7 @@ async def test_a_run_whose_storage_goes_away_stops_and_goes_on_later(
             patch.setattr(Objects, "write", fail)
             stopped = await run_at(config, made)
         assert stopped.exit_code == 6
-        assert "could not be written (an object is not what was sent)" in stopped.message
+        assert "could not be written (an object differs from what was uploaded)" in stopped.message
         refresh(tmp_path / "seen", NIGHT)
         check_liability(tmp_path / "seen", provider.requests())
         while (done := await run_at(config, made)).exit_code != 0:
