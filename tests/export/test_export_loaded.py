@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+import webdataset as wds
 from export_rows import HOSTILE, Export
 from PIL import Image
 
@@ -24,9 +25,10 @@ def datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf-home"))
-    module = pytest.importorskip("datasets")
-    module.disable_progress_bars()
-    return module
+    import datasets  # reads its settings from the environment as it is loaded
+
+    datasets.disable_progress_bars()
+    return datasets
 
 
 def test_hugging_face_loads_the_folder(exported: Export, datasets: Any, tmp_path: Path) -> None:
@@ -68,7 +70,6 @@ def test_every_variable_has_a_column_of_its_own_in_a_folder_for_hugging_face() -
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # the library closes no archive that it has read
 def test_webdataset_loads_the_shards(exported: Export) -> None:
     """Every clip under one key with its video, poster, text and facts, also where its id has dots; none is cut."""
-    wds = pytest.importorskip("webdataset")
     done = exported("webdataset", shard_bytes=20_000)
     shards = sorted(done.path.glob("clips-*.tar"))
     assert len(shards) == done.shards > 1
