@@ -7,9 +7,10 @@ import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from pipeline.dataset.clips import Clip
+from pipeline.kernel.address import names_below
 from pipeline.kernel.files import open_file_below, read_file_below, write_all
 
 MAX_POSTER = 8 * 2**20
@@ -61,8 +62,8 @@ def open_source(folder: Path, clip: Clip) -> Iterator[Source]:
     Raises:
         NotAsStored: it is not there, is none, or has another size.
     """
-    names = PurePosixPath(clip.path or "").parts
-    if not names or names[0] == "/" or ".." in names:
+    names = names_below(clip.path)
+    if names is None:
         raise NotAsStored("has no name inside the run directory")
     try:
         descriptor = open_file_below(folder, names)
@@ -81,8 +82,8 @@ def open_source(folder: Path, clip: Clip) -> Iterator[Source]:
 
 def read_poster(folder: Path, clip: Clip) -> bytes | None:
     """The poster of a stored job; None if there is none that can be read. It is an extra, so nothing fails for it."""
-    names = PurePosixPath(clip.poster or "").parts
-    if not names or names[0] == "/" or ".." in names:
+    names = names_below(clip.poster)
+    if names is None:
         return None
     try:
         return read_file_below(folder, names, MAX_POSTER)

@@ -22,6 +22,7 @@ from pipeline.dataset.place import Place, open_place
 from pipeline.dataset.remote import Store
 from pipeline.dataset.shards import Shards
 from pipeline.dataset.sources import NotAsStored, open_source, read_poster
+from pipeline.kernel.address import is_loopback_host
 from pipeline.kernel.errors import InputError, MachineError
 from pipeline.kernel.files import hold_folder
 from pipeline.kernel.usd import format_usd
@@ -262,7 +263,7 @@ def _is_sandbox(state: State) -> bool:
     """Whether the videos were drawn by a sandbox: the embedded one, or one that was served on this machine."""
     facts = state.runs[-1].facts if state.runs else {}
     host = urlsplit(str(facts.get("base_url", ""))).hostname
-    return facts.get("provider") == "sandbox" or host in ("127.0.0.1", "::1", "localhost")
+    return facts.get("provider") == "sandbox" or is_loopback_host(host or "")
 
 
 def _into_folder(folder: Path, place: Place, clips: Iterable[Clip], under: str) -> list[LeftOut]:

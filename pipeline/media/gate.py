@@ -12,6 +12,7 @@ import re
 import socket
 from typing import Any
 
+from pipeline.kernel.address import is_loopback_host, parse_ip
 from pipeline.media.results import safe_text
 from pipeline.media.settings import FetchSettings
 
@@ -26,8 +27,6 @@ _URL = re.compile(
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*", re.ASCII)
-
-IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 # Ranges that `is_global` lets through and that lead, or once led, into somebody's own network.
 _NEVER = tuple(
@@ -57,7 +56,7 @@ def check_url(url: str, settings: FetchSettings) -> str | None:
     port = None if match["port"] is None else int(match["port"])
     if port is not None and not 0 < port < 65_536:
         return "its URL has no valid port"
-    if settings.allow_loopback and _is_loopback_host(host):
+    if settings.allow_loopback and is_loopback_host(host.strip("[]")):
         return None
     if match["scheme"].lower() != "https":
         return "its URL is not https"
@@ -85,16 +84,9 @@ def _matches(labels: list[str], pattern: list[str]) -> bool:
     return len(labels) > len(rest) and labels[len(labels) - len(rest) :] == rest
 
 
-def _is_loopback_host(host: str) -> bool:
-    if host == "localhost":
-        return True
-    address = _parse(host.strip("[]"))
-    return address is not None and address.is_loopback
-
-
 def check_address(text: str, *, allow_loopback: bool) -> str | None:
     """Why no connection may be made to the address `text`; None when it may."""
-    address = _parse(text)
+    address = parse_ip(text)
     if address is None:
         return "its host has no proper address"
     if address.is_loopback:
@@ -104,16 +96,6 @@ def check_address(text: str, *, allow_loopback: bool) -> str | None:
     if any(address.version == network.version and address in network for network in _NEVER):
         return "its host's address leads into a private network"
     return None
-
-
-def _parse(text: str) -> IPAddress | None:
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return None
-    # An IPv4 address in IPv6 clothes is judged as what it is.
-    mapped = getattr(address, "ipv4_mapped", None)
-    return mapped if mapped is not None else address
 
 
 class AddressRefused(OSError):  # noqa: N818 - reads as what happened

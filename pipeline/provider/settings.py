@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from dataclasses import dataclass
 
 from yarl import URL
 
+from pipeline.kernel.address import is_loopback_host
 from pipeline.kernel.errors import InputError
 
 _ORIGIN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z.-]+)(:[0-9]{1,5})?/?")
@@ -34,11 +34,7 @@ class ProviderSettings:
 
 def is_loopback(url: str) -> bool:
     """Whether a URL points at this machine by a literal loopback address or `localhost`."""
-    host = host_of(url) or ""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return is_loopback_host(host_of(url) or "")
 
 
 def host_of(url: str) -> str | None:

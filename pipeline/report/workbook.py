@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import xlsxwriter
@@ -18,6 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from xlsxwriter.format import Format
 from xlsxwriter.worksheet import Worksheet
 
+from pipeline.kernel.address import names_below
 from pipeline.kernel.clock import EPOCH, to_datetime
 from pipeline.kernel.files import discard, make_folder, open_temporary, put_in_place, read_file_below
 from pipeline.ledger.fold import State
@@ -233,15 +234,15 @@ def _fitting(text: str) -> str:
 
 def _link(video: str | None) -> str | None:
     """Where a video is, from the folder of the workbook; None without one, and for a name that nobody here gives."""
-    if not video or not _PLAIN_PATH.fullmatch(video) or ".." in PurePosixPath(video).parts:
+    if not video or not _PLAIN_PATH.fullmatch(video) or names_below(video) is None:
         return None
     return f"external:../{video}"
 
 
 def _picture(folder: Path, poster: str | None) -> bytes | None:
     """A poster in the size of a cell, as JPEG; None without one that can be read."""
-    names = PurePosixPath(poster or "").parts
-    if not names or names[0] == "/" or ".." in names:
+    names = names_below(poster)
+    if names is None:
         return None
     with contextlib.suppress(OSError, UnidentifiedImageError, ValueError), warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the line below decides
