@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import NamedTuple, Self, TypeVar
 
 from pipeline.media.fetch import Connect, Fetcher, Meter, network_errors
 from pipeline.media.landing import Deliver, Landing
@@ -18,6 +20,14 @@ T = TypeVar("T")
 
 BATCH = 2**20
 """Bytes gathered before a thread is asked to write them: a small clip costs one hop, a large one few."""
+
+
+class _Body(NamedTuple):
+    """A body that begins to arrive: its bytes, how many were announced, and the status that came before them."""
+
+    chunks: AsyncIterable[bytes]
+    content_length: int | None
+    http_status: int | None
 
 
 class Collector:
@@ -61,17 +71,7 @@ class Collector:
         Raises:
             MachineError: this machine's disk failed; nothing is left behind.
         """
-        status: int | None = None
-        with Landing(video, poster, expectation, self._level, self._deliver) as landing:
-            try:
-                with network_errors(self._settings):
-                    async with asyncio.timeout(self._settings.download_s), self._fetcher.open(url) as response:
-                        status = response.status
-                        meter = Meter(self._settings, response.content_length)
-                        rest = await self._receive(response.content.iter_any(), meter, landing)
-            except FetchFailed as failure:
-                return failure.as_trouble(status)
-            return await self._in_thread(landing, lambda: landing.finish(rest, status))
+        return await self._store(self._fetched(url), video, poster, expectation)
 
     async def keep(
         self,
@@ -86,12 +86,25 @@ class Collector:
         Raises:
             MachineError: this machine's disk failed; nothing is left behind.
         """
-        status = None  # the caller has it
+        body = _Body(chunks, content_length, None)  # the caller has its status
+        return await self._store(contextlib.nullcontext(body), video, poster, expectation)
+
+    @contextlib.asynccontextmanager
+    async def _fetched(self, url: str) -> AsyncIterator[_Body]:
+        async with self._fetcher.open(url) as response:
+            yield _Body(response.content.iter_any(), response.content_length, response.status)
+
+    async def _store(
+        self, opening: AbstractAsyncContextManager[_Body], video: Path, poster: Path, expectation: Expectation
+    ) -> Clip | Trouble:
+        """Open a body, receive all of it within `download_s`, and store what came."""
+        status: int | None = None
         with Landing(video, poster, expectation, self._level, self._deliver) as landing:
             try:
                 with network_errors(self._settings):
-                    async with asyncio.timeout(self._settings.download_s):
-                        rest = await self._receive(chunks, Meter(self._settings, content_length), landing)
+                    async with asyncio.timeout(self._settings.download_s), opening as body:
+                        status = body.http_status
+                        rest = await self._receive(body.chunks, Meter(self._settings, body.content_length), landing)
             except FetchFailed as failure:
                 return failure.as_trouble(status)
             return await self._in_thread(landing, lambda: landing.finish(rest, status))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from pipeline.kernel.errors import MachineError
-from pipeline.kernel.files import open_temporary, put_in_place, write_all, write_file
+from pipeline.kernel.files import discard, open_temporary, put_in_place, write_all, write_file
 from pipeline.media.results import Clip, Damaged, Expectation, Trouble, bad_file
 from pipeline.media.settings import VerifyLevel
 from pipeline.media.verify import Finding, differences, examine
@@ -132,13 +132,12 @@ class Landing:
             os.close(descriptor)
 
     def _discard(self) -> None:
-        # A disk that cannot even remove a file has been reported already; the next run sweeps up.
+        # The file is thrown away, so an error of its close does not matter.
         with contextlib.suppress(OSError):
             self._close()
         temporary, self._temporary = self._temporary, None
         if temporary is not None:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
+            discard(temporary)
 
 
 @contextlib.contextmanager
