@@ -18,6 +18,7 @@ import distributed  # noqa: F401 - its settings are there once it is loaded
 import pytest
 from dask import config as dask_config
 from media_doubles import LOCAL, TINY, RawServer, ok
+from support import worker_pids
 
 from pipeline.kernel.errors import ErrorClass, InputError, MachineError
 from pipeline.media import Clip, Collector, MediaSettings, Trouble, collector_for
@@ -202,11 +203,9 @@ async def test_dead_workers_of_its_own_are_replaced_and_a_deadly_download_ends(
     monkeypatch.setitem(dask_config.config["distributed"]["scheduler"], "allowed-failures", 1)  # 3 is the default
     server.answers["/a"] = ok(tiny)
     async with ClusterCollector(LOCAL, dask(workers=1), tmp_path, 4) as collector:
-        cluster = collector.local
-        assert cluster is not None
 
         async def deadly(writer: asyncio.StreamWriter) -> None:
-            for pid in cluster.pids:
+            for pid in worker_pids():
                 os.kill(pid, signal.SIGKILL)
 
         server.answers["/deadly"] = deadly
@@ -216,7 +215,7 @@ async def test_dead_workers_of_its_own_are_replaced_and_a_deadly_download_ends(
             assert (outcome.error_class, outcome.http_status) == (ErrorClass.FETCH_FAILED, None)
             assert "died" in outcome.message
             assert isinstance(await collect(collector, server.url("/a"), tmp_path, "a"), Clip)
-        pids = cluster.pids
+        pids = worker_pids()
         assert len([request for request in server.requests if "/deadly" in request]) == 2
     assert names(tmp_path) == ["a.jpg", "a.mp4"]
     for pid in pids:
@@ -245,15 +244,15 @@ async def test_workers_are_out_of_reach_of_the_terminal_and_of_secrets(
     """A session of its own, an environment without the key, loopback alone, no talk without a certificate."""
     monkeypatch.setenv("SEGMIND_API_KEY", "SG_0123456789abcdef")
     async with ClusterCollector(LOCAL, dask(workers=1), tmp_path, 4) as collector:
-        assert collector.local is not None
-        (pid,) = collector.local.pids
+        (pid,) = worker_pids()
         assert os.getsid(pid) == pid != os.getsid(0)
         process = Path(f"/proc/{pid}")
         assert b"SG_0123456789abcdef" not in (process / "environ").read_bytes()
         assert b"BEGIN" not in (process / "cmdline").read_bytes()
         for each in (pid, os.getpid()):
             assert listening(each) <= {"0100007F"}
-        address = collector.local.address
+        assert collector._local is not None
+        address = collector._local.address
         assert address.startswith("tls://127.0.0.1:")
         with pytest.raises(InputError, match="no Dask scheduler answers"):
             await clusters._connect(address.replace("tls:", "tcp:"), None)

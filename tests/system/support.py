@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -190,3 +191,17 @@ def check_videos(folder: Path, accepted: list[dict[str, Any]]) -> None:
 
 
 Check = Callable[[Path, Mapping[str, Any]], None]
+
+
+def worker_pids() -> list[int]:
+    """The workers of a Dask cluster that this process has started and that live, in the order of their pids."""
+    return sorted(int(path.parent.name) for path in Path("/proc").glob("[0-9]*/stat") if _is_own_worker(path))
+
+
+def _is_own_worker(stat: Path) -> bool:
+    try:
+        parent = stat.read_text().rsplit(")", 1)[1].split()[1]
+        command = stat.with_name("cmdline").read_bytes()  # empty, once the process is dead
+    except OSError:
+        return False
+    return int(parent) == os.getpid() and b"pipeline.media.cluster.worker" in command

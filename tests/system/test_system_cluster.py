@@ -25,6 +25,7 @@ from support import (
     fast_config,
     quick_provider,
     run_once,
+    worker_pids,
 )
 
 from pipeline.kernel.errors import InputError
@@ -111,9 +112,11 @@ def files(folder: Path) -> dict[str, bytes]:
 
 async def test_a_run_whose_workers_are_killed_ends_as_a_local_one(tmp_path: Path) -> None:
     """Each worker is killed once in the middle: results, videos and posters are equal to the byte, and paid once."""
+    workers: list[int] = []
 
-    def kill(place: int) -> Callable[[Any], None]:
-        return lambda collector: os.kill(collector.local.pids[place], signal.SIGKILL)
+    def kill_another(_collector: Any) -> None:
+        workers.extend(() if workers else worker_pids())
+        os.kill(workers.pop(0), signal.SIGKILL)
 
     made = campaign(tmp_path, 12)
     async with Sandbox(quick_provider()) as provider:
@@ -122,7 +125,7 @@ async def test_a_run_whose_workers_are_killed_ends_as_a_local_one(tmp_path: Path
         shutil.copytree(tmp_path / "dask", tmp_path / "local")
         for kind, changes, watcher in (
             ("local", {"media__verify": "frames"}, None),
-            ("dask", DASK, AtStored({2: kill(0), 3: kill(-1)})),
+            ("dask", DASK, AtStored({2: kill_another, 3: kill_another})),
         ):
             config = fast_config(provider.url, **changes)
             result = await run_once(made, config, tmp_path / kind, watcher=watcher)

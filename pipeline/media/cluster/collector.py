@@ -86,11 +86,6 @@ class ClusterCollector(Collector):
     ) -> None:
         await self._stack.__aexit__(kind, error, trace)
 
-    @property
-    def local(self) -> LocalCluster | None:
-        """The cluster of this run; None where another one is used."""
-        return self._local
-
     async def collect(self, url: str, video: Path, poster: Path, expectation: Expectation) -> Clip | Trouble:
         """As `Collector.collect`.
 

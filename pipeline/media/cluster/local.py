@@ -42,7 +42,6 @@ class LocalCluster:
         self._workers = workers
         self._downloads = downloads
         self._restarts_left = RESTARTS
-        self._processes: dict[int, asyncio.subprocess.Process] = {}
         self._keepers: list[asyncio.Task[None]] = []
         self._stack = contextlib.AsyncExitStack()
         self.address = ""
@@ -85,11 +84,6 @@ class LocalCluster:
         """Whether no worker is left and none will come."""
         return all(keeper.done() for keeper in self._keepers)
 
-    @property
-    def pids(self) -> list[int]:
-        """The processes of the workers that live."""
-        return [process.pid for process in self._processes.values() if process.returncode is None]
-
     async def _keep(self, number: int) -> None:
         """Start a worker, and another whenever it dies."""
         while True:
@@ -117,7 +111,6 @@ class LocalCluster:
             start_new_session=True,
             env=_environment(),
         )
-        self._processes[number] = process
         told = {
             "address": self.address,
             "name": f"{number}-{process.pid}",
