@@ -84,10 +84,10 @@ def total(column: Any) -> Any:
     return pc.sum(column).as_py() or 0
 
 
-def shown(text: str, most: int = MAX_SHOWN) -> str:
+def shown(text: str) -> str:
     """Somebody's text as Markdown shows it: on one line, and nothing in it is markup, a link or HTML."""
     line = " ".join(_UNPRINTABLE.sub(" ", text).split())
-    cut = line if len(line) <= most else f"{line[: most - 1].rstrip()}…"
+    cut = line if len(line) <= MAX_SHOWN else f"{line[: MAX_SHOWN - 1].rstrip()}…"
     return _MARKUP.sub(lambda found: f"&#{ord(found[0][0])};{found[0][1:]}", cut)
 
 

@@ -1,22 +1,23 @@
 """The provider's rate limit: a strict sliding window."""
 
 from collections import deque
+from typing import Final
+
+_SPAN_S: Final = 60.0
 
 
 class RateWindow:
-    """Counts calls in a sliding window of `span_s` seconds; refused calls do not use up the limit."""
+    """Counts calls in any 60 seconds; refused calls do not use up the limit."""
 
-    def __init__(self, limit: int | None, span_s: float = 60.0) -> None:
+    def __init__(self, limit: int | None) -> None:
         self._limit = limit
-        self._span_s = span_s
         self._admitted: deque[float] = deque()
         self._seen: deque[float] = deque()
         self.most_seen = 0  # calls in the busiest window, the refused ones included
-        self.refused = 0
 
     def call(self, now: float) -> float | None:
         """Count one call at `now`; None when it is let in, else the instant from which one more fits."""
-        horizon = now - self._span_s
+        horizon = now - _SPAN_S
         seen = self._seen
         seen.append(now)
         while seen[0] <= horizon:
@@ -29,8 +30,7 @@ class RateWindow:
         while admitted and admitted[0] <= horizon:
             admitted.popleft()
         if len(admitted) >= self._limit:
-            self.refused += 1
-            return admitted[0] + self._span_s
+            return admitted[0] + _SPAN_S
         admitted.append(now)
         return None
 

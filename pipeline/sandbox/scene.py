@@ -19,7 +19,6 @@ from pipeline.sandbox.mp4 import SIZES, Planes
 from pipeline.sandbox.params import shape_of
 
 Rgb = tuple[int, int, int]
-_PERIOD_S: Final = 5.0
 _LUMA_LIMITED: Final = [round(16 + value * 219 / 255) for value in range(256)]
 _CHROMA_LIMITED: Final = [round(128 + (value - 128) * 224 / 255) for value in range(256)]
 
