@@ -1,4 +1,4 @@
-"""The sandbox as a process of its own: started, killed, started again."""
+"""The sandbox as a process of its own, `kling-batch sandbox`: started, killed, started again."""
 
 import json
 import os
@@ -18,11 +18,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Served:
-    """One `python -m pipeline.sandbox`."""
+    """One `kling-batch sandbox`."""
 
     def __init__(self, *flags: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "pipeline.sandbox", *flags],
+            [sys.executable, "-m", "pipeline", "sandbox", *flags],
             stdout=subprocess.PIPE,
             text=True,
             cwd=ROOT,
@@ -82,7 +82,7 @@ def until(check: Any) -> Any:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_prints_its_url_and_ends_on_a_signal(serve: Any, number: int) -> None:
     """One line with the URL comes first, and a polite signal ends the process with 0."""
-    served = serve("--clips", "tiny", "--mean-s", "0")
+    served = serve("--clips", "tiny")
     assert served.url.startswith("http://127.0.0.1:")
     assert served.ask("/v1/get-user-credits")["credits"] == 1_000_000
     assert served.end(number) == 0
@@ -102,7 +102,7 @@ def test_a_killed_sandbox_goes_on_where_it_was(serve: Any, tmp_path: Path) -> No
 
 def test_no_drawing_process_outlives_a_killed_sandbox(serve: Any, tmp_path: Path) -> None:
     """The process that draws ends by itself when its sandbox is killed."""
-    served = serve("--clips", "own", "--mean-s", "1", "--state-dir", str(tmp_path))
+    served = serve("--clips", "own", "--time-scale", "500", "--state-dir", str(tmp_path))
     served.ask("/v2/kling-2", {"prompt": "x"})
     (child,) = until(served.children)
     served.end()
@@ -119,7 +119,7 @@ def test_no_drawing_process_outlives_a_killed_sandbox(serve: Any, tmp_path: Path
 
 def test_a_drawing_process_that_dies_is_replaced(serve: Any) -> None:
     """Killing the drawer costs a moment, not a video."""
-    served = serve("--clips", "own", "--mean-s", "0")
+    served = serve("--clips", "own", "--time-scale", "500")
     first = served.ask("/v2/kling-2", {"prompt": "x"})["request_id"]
     (child,) = until(served.children)
     os.kill(child, signal.SIGKILL)
