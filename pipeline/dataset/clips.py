@@ -48,7 +48,7 @@ COLUMNS = {
 _STEM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-class Clip(NamedTuple):
+class ExportedClip(NamedTuple):
     """A stored video that is to be exported: the first row that asked for it, and the stem of its file there."""
 
     id: str
@@ -61,7 +61,7 @@ class Clip(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Clips(Iterable[Clip]):
+class Clips(Iterable[ExportedClip]):
     """The clips of an export, by columns: as objects, with all that is said of them, a million take five gigabytes."""
 
     lines: Lines
@@ -73,12 +73,12 @@ class Clips(Iterable[Clip]):
     def __len__(self) -> int:
         return len(self.stems)
 
-    def __iter__(self) -> Iterator[Clip]:
+    def __iter__(self) -> Iterator[ExportedClip]:
         for first in range(0, len(self), LINES_AT_ONCE):
             keys = self.lines.part(first).keys
             facts = self.facts.slice(first, LINES_AT_ONCE)
-            columns = (facts[name].to_pylist() for name in Clip._fields[3:])
-            yield from map(Clip, keys.ids, keys.job_ids, self.stems[first : first + LINES_AT_ONCE], *columns)
+            columns = (facts[name].to_pylist() for name in ExportedClip._fields[3:])
+            yield from map(ExportedClip, keys.ids, keys.job_ids, self.stems[first : first + LINES_AT_ONCE], *columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ def parse_conditions(texts: Iterable[str]) -> Conditions:
     return wanted
 
 
-def choose(lines: Sequence[Line], state: State, where: Conditions, *, dots: bool = True) -> Choice:
+def choose_clips(lines: Sequence[Line], state: State, where: Conditions, *, dots: bool = True) -> Choice:
     """The clips for which `where` is true, each once, in the order of the manifest.
 
     Args:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.dataset.clips import Clip
+from pipeline.dataset.clips import ExportedClip
 from pipeline.kernel.address import names_below
 from pipeline.kernel.files import open_file_below, read_file_below, write_all
 
@@ -56,7 +56,7 @@ def _read(descriptor: int, most: int) -> bytes:
 
 
 @contextlib.contextmanager
-def open_source(folder: Path, clip: Clip) -> Iterator[Source]:
+def open_source(folder: Path, clip: ExportedClip) -> Iterator[Source]:
     """Open the video of a stored job in its run directory.
 
     Raises:
@@ -80,7 +80,7 @@ def open_source(folder: Path, clip: Clip) -> Iterator[Source]:
         os.close(descriptor)
 
 
-def read_poster(folder: Path, clip: Clip) -> bytes | None:
+def read_poster(folder: Path, clip: ExportedClip) -> bytes | None:
     """The poster of a stored job; None if there is none that can be read. It is an extra, so nothing fails for it."""
     names = names_below(clip.poster)
     if names is None:

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from pipeline.dataset import rows as described
 from pipeline.dataset.card import NO_LICENSE, Facts, LeftOut, card, total
-from pipeline.dataset.clips import Choice, Clip, Clips, choose, parse_conditions, table_of
+from pipeline.dataset.clips import Choice, Clips, ExportedClip, choose_clips, parse_conditions, table_of
 from pipeline.dataset.place import Place, open_place
 from pipeline.dataset.remote import Store
 from pipeline.dataset.shards import Shards
@@ -130,7 +130,7 @@ def export(folder: Path, lines: Sequence[Line], state: State, to: Path, asked: A
     """
     _check(asked)
     conditions = parse_conditions(asked.where)
-    choice = choose(lines, state, conditions, dots=asked.format != "webdataset")
+    choice = choose_clips(lines, state, conditions, dots=asked.format != "webdataset")
     if not choice.clips:
         which = "for which every --where is true" if conditions and choice.passed_over else "in it yet"
         raise InputError(f"{folder} has no stored video {which}. Nothing was exported.")
@@ -190,7 +190,7 @@ def _check(asked: Asked) -> None:
         )
 
 
-def _names(clips: Iterable[Clip], form: str) -> list[str]:
+def _names(clips: Iterable[ExportedClip], form: str) -> list[str]:
     """The files that an export is going to write; shards, whose number shows as they are filled, are claimed then."""
     if form == "webdataset":
         return ["README.md"]
@@ -266,7 +266,7 @@ def _is_sandbox(state: State) -> bool:
     return facts.get("provider") == "sandbox" or is_loopback_host(host or "")
 
 
-def _into_folder(folder: Path, place: Place, clips: Iterable[Clip], under: str) -> list[LeftOut]:
+def _into_folder(folder: Path, place: Place, clips: Iterable[ExportedClip], under: str) -> list[LeftOut]:
     left_out = []
     for clip in clips:
         try:
@@ -278,7 +278,7 @@ def _into_folder(folder: Path, place: Place, clips: Iterable[Clip], under: str) 
 
 
 def _into_shards(
-    folder: Path, place: Place, clips: Iterable[Clip], rows: Iterable[Mapping[str, Any]], limit: int
+    folder: Path, place: Place, clips: Iterable[ExportedClip], rows: Iterable[Mapping[str, Any]], limit: int
 ) -> tuple[list[LeftOut], int]:
     """Returns what was left out, and the number of archives."""
     left_out = []
@@ -297,5 +297,5 @@ def _into_shards(
         return left_out, shards.number
 
 
-def _left_out(clip: Clip, difference: NotAsStored) -> LeftOut:
+def _left_out(clip: ExportedClip, difference: NotAsStored) -> LeftOut:
     return LeftOut(clip.id, clip.job_id, clip.path or "", str(difference))

@@ -18,7 +18,7 @@ from export_rows import HOSTILE, Export
 from pipeline.cli import main
 from pipeline.dataset import clips
 from pipeline.dataset.card import Facts, card, shown
-from pipeline.dataset.clips import choose, table_of
+from pipeline.dataset.clips import choose_clips, table_of
 from pipeline.dataset.place import BEGUN, MARKER, Place
 from pipeline.dataset.write import FORMATS
 from pipeline.kernel.clock import iso
@@ -296,7 +296,7 @@ def test_names_that_are_one_on_some_disks_are_told_apart() -> None:
     state = State()
     state.jobs.update({f"k{n}": JobRecord(f"k{n}", JobState.STORED, path=path) for n, path in enumerate(paths)})
     lines = [Line(n, "row", 1, f"k{n}", "kling-2", {"prompt": "a lamp"}, {}) for n, _ in enumerate(paths)]
-    assert [clip.stem for clip in choose(lines, state, {}).clips] == ["A-1", "k1", "k2", "k3"]
+    assert [clip.stem for clip in choose_clips(lines, state, {}).clips] == ["A-1", "k1", "k2", "k3"]
 
 
 @pytest.mark.parametrize("at_once", [1, 3, 2**14])
@@ -318,7 +318,7 @@ def test_what_is_said_of_a_clip_is_its_rows_and_its_records(at_once: int, monkey
     lines = [
         Line(n, f"r{n}", n + 1, job, "kling-2", {"prompt": f"p{n}", **own}, own) for n, (job, own) in enumerate(asked)
     ]
-    chosen = choose(lines, state, {})
+    chosen = choose_clips(lines, state, {})
     table = table_of(chosen.clips, "videos/")
     rows = {row["job_id"]: row for row in table.to_pylist()}
     assert [(row["job_id"], row["id"], row["replicate"], row["prompt"]) for row in rows.values()] == [
