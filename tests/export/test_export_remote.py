@@ -65,6 +65,7 @@ def contents(files: Any, root: str) -> dict[str, bytes]:
 def test_what_is_in_the_bucket_is_what_an_export_to_a_folder_has(
     send: Send, files: Any, exported: Any, tmp_path: Path, form: str, films: Path
 ) -> None:
+    """The same names and bytes, marker and checksums included; nothing stays behind in the run directory."""
     there = send(f"{BUCKET}/deep/{form}", form)
     here = exported(form)
     folder = tmp_path / form
@@ -171,6 +172,7 @@ def test_storage_that_refuses_for_good_leaves_no_marker_and_is_gone_on_with(
 
 
 def test_what_is_not_ours_is_not_touched(send: Send, files: Any) -> None:
+    """A folder of objects that no export has made is refused, by the name of one of them."""
     files.pipe_file(f"{BUCKET}/theirs/thesis.txt", b"years of work")
     with pytest.raises(InputError, match=r"no export of kling-batch: it has 'thesis.txt'"):
         send(f"{BUCKET}/theirs")
@@ -178,11 +180,13 @@ def test_what_is_not_ours_is_not_touched(send: Send, files: Any) -> None:
 
 
 def test_a_bucket_that_is_not_there_is_said_before_anything_is_sent(send: Send) -> None:
+    """The listing of what is not there looks like an empty folder: the first write is what tells."""
     with pytest.raises(InputError, match=r"cannot be used: there is no such bucket. Nothing was exported"):
         send("s3://no-such-bucket-of-ours/clips")
 
 
 def test_an_address_that_needs_another_package_says_which(send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command that installs it is in the refusal."""
     monkeypatch.setitem(sys.modules, "fsspec.core", None)
     with pytest.raises(InputError, match=r"pip install 'kling-batch\[s3\]'"):
         send(f"{BUCKET}/clips")
@@ -267,6 +271,7 @@ def test_an_object_of_somebody_else_is_not_written_over(send: Send, files: Any) 
 def test_what_is_missing_is_said_in_plain_words(
     send: Send, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, setting: dict[str, str | None], reason: str
 ) -> None:
+    """A storage that nobody reaches, and an environment without credentials; nothing is sent."""
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
         monkeypatch.setenv(name, str(tmp_path / "none"))
@@ -277,6 +282,7 @@ def test_what_is_missing_is_said_in_plain_words(
 
 
 def test_what_a_killed_export_has_staged_is_swept_and_what_another_works_in_is_not(send: Send, films: Path) -> None:
+    """The next export removes a folder that nobody holds, and its own at its end."""
     left, held = films / ".export-left", films / ".export-held"
     for folder in (left, held):
         (folder / "export").mkdir(parents=True)

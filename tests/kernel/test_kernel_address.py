@@ -20,11 +20,13 @@ from pipeline.kernel.address import address_of, is_address, is_loopback_host, na
     ],
 )
 def test_an_address_is_known_also_where_a_path_has_eaten_a_slash(written: Path | str, means: str) -> None:
+    """It comes back with its scheme in lower case, two slashes behind it, and none at the end."""
     assert address_of(written) == means
 
 
 @pytest.mark.parametrize("path", ["outputs", "/tmp/s3:/x", "./s3:/x", "C:/films", "s3:films", "", "a b:/c", "1s:/x"])
 def test_a_path_is_no_address(path: str) -> None:
+    """Also with a colon in it: of a drive of Windows, of a folder's name, or behind what can be no scheme."""
     assert not is_address(path)
 
 

@@ -42,6 +42,7 @@ def test_the_next_part_is_made_while_one_is_used() -> None:
 
 
 def test_no_more_than_one_is_made_ahead() -> None:
+    """At most one part more than were taken is ever made."""
     made = []
 
     def parts() -> Iterator[int]:
@@ -58,6 +59,8 @@ def test_no_more_than_one_is_made_ahead() -> None:
 
 
 def test_a_failure_comes_where_its_part_would_have_come() -> None:
+    """The parts before it come first."""
+
     def parts() -> Iterator[int]:
         yield 1
         yield 2
@@ -70,5 +73,6 @@ def test_a_failure_comes_where_its_part_would_have_come() -> None:
 
 
 def test_of_nothing_nothing_comes() -> None:
+    """An iterator without a part ends at once."""
     with one_ahead(iter(())) as ahead:
         assert list(ahead) == []
