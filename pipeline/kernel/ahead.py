@@ -1,4 +1,4 @@
-"""One step ahead: what comes next is got ready in a thread, while its user is busy with what is there."""
+"""Reading one part ahead: a thread makes the next part while its user works on this one."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ T = TypeVar("T")
 
 @contextlib.contextmanager
 def one_ahead(parts: Iterator[T]) -> Iterator[Iterator[T]]:
-    """The same parts in their order, none of which may be None. From the first on, one more is always on its way.
+    """The same parts in their order, none of which may be None. While one is used, the next one is being made.
 
-    It pays where a part is read by what leaves the interpreter to others, as Arrow does. What goes wrong in getting a
-    part is raised where that part would have come. The end of the block waits for the one that is on its way.
+    This pays where the making of a part releases the interpreter's lock, as reading by Arrow does. An error in making a
+    part is raised where that part would have come. The end of the block waits for the part that is being made.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="ahead") as thread:
 

@@ -16,7 +16,7 @@ DAY_US = 86_400_000_000
 """A day in microseconds."""
 
 _GROWS = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-"""Linux stops its plain monotonic clock in a suspend; the provider's hour goes on."""
+"""Linux stops its plain monotonic clock while the machine is suspended; the provider forgets a request all the same."""
 
 
 class Clock(Protocol):
@@ -45,7 +45,7 @@ class SystemClock:
         return time.clock_gettime(_GROWS)
 
     async def sleep(self, seconds: float) -> None:
-        import asyncio  # whoever only asks what time it is waits for no event loop to be loaded
+        import asyncio  # here, so that a program that only asks for the time need not load it
 
         await asyncio.sleep(max(0.0, seconds))
 

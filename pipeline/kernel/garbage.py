@@ -7,22 +7,25 @@ import gc
 from collections.abc import Iterator
 
 MANY = 100_000
-"""So many objects are worth it to be spared a look."""
+"""From this many new objects on, skipping their first collection pays."""
 
 
 @contextlib.contextmanager
 def no_garbage_collector() -> Iterator[None]:
-    """A million objects are made and none is dropped: looking for garbage among them takes as long as making them."""
+    """Collect nothing in the block, which makes many objects and drops none.
+
+    Looking for garbage among a million of them takes as long as making them.
+    """
     was_on = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if was_on:
-            # They are counted also while nobody looks.
+            # Allocations are counted even while the collector is disabled.
             if gc.get_count()[0] > MANY and not gc.get_freeze_count():
-                # By this they are old at once: the first look at a million young ones takes more than a second. It puts
-                # off every other look as well, so it is not for a few.
+                # These two move all objects to the oldest generation at once: the first collection of a million young
+                # objects would take over a second. It also delays every other collection, so it is done only for many.
                 gc.freeze()
                 gc.unfreeze()
             gc.enable()
@@ -30,7 +33,7 @@ def no_garbage_collector() -> Iterator[None]:
 
 @contextlib.contextmanager
 def calm_garbage_collector() -> Iterator[None]:
-    """Thousands of live coroutines make frequent collections dear: measured, 1.5 times the throughput."""
+    """Collect less often in the block. Beside thousands of live coroutines that gives 1.5 times the throughput."""
     before = gc.get_threshold()
     gc.set_threshold(50_000, 50, 100)
     try:
@@ -40,7 +43,7 @@ def calm_garbage_collector() -> Iterator[None]:
 
 
 def give_back_memory() -> None:
-    """Give the system what the allocator keeps of memory that was much needed once: up to half of all that it has."""
+    """Return to the system what Arrow's allocator keeps after a peak: up to half of the process's memory."""
     import pyarrow as pa
 
     pa.default_memory_pool().release_unused()

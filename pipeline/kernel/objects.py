@@ -1,4 +1,4 @@
-"""The one door to object storage: whole objects under an address, each held against what was sent.
+"""The one door to object storage: whole objects under an address, each compared with what was sent.
 
 An object is there whole or not at all. `fsspec`, which knows the kinds of storage, is loaded here and nowhere else.
 """
@@ -33,8 +33,8 @@ class BrokenUpload(Exception):  # noqa: N818 - an outcome, which is tried again
     """An object differs from what was uploaded."""
 
 
-class UnknownStorage(Exception):  # noqa: N818 - as above: whoever asks says it in words of their own
-    """An address of no kind that can be used here; says what is missing."""
+class UnknownStorage(Exception):  # noqa: N818 - as above: each caller says it in its own words
+    """The kind of storage that an address names cannot be used here; the message says what is missing."""
 
 
 def _open_storage(url: str) -> tuple[Any, str]:
@@ -48,7 +48,7 @@ def _open_storage(url: str) -> tuple[Any, str]:
     try:
         from fsspec.core import url_to_fs
 
-        # What another has written in the meantime must be seen.
+        # No caches: what another process has written in the meantime must be seen.
         files, root = url_to_fs(url, use_listings_cache=False, skip_instance_cache=True, **options)
     except ImportError:
         raise UnknownStorage("needs more packages: pip install 'kling-batch[s3]' for s3://, gcsfs for gs://") from None
@@ -91,7 +91,7 @@ class Objects:
         self._files.get_file(self._at(name), str(path))
 
     def write(self, name: str, data: bytes) -> None:
-        """Make or replace an object, and hold it against `data`."""
+        """Make or replace an object, and compare it with `data`."""
         at = self._at(name)
         self._files.pipe_file(at, data)
         info = self._files.info(at)
@@ -100,7 +100,7 @@ class Objects:
             raise BrokenUpload
 
     def swap(self, name: str, data: bytes, may_go: Callable[[bytes], bool]) -> bool:
-        """Replace an object if `may_go` says so of what is there; returns whether it is ours now.
+        """Replace an object if `may_go` says yes to its content; returns whether the object is ours now.
 
         Where the storage does not know conditions, another's write in the same instant may be lost.
         """
@@ -111,9 +111,9 @@ class Objects:
                 return False
             self._files.pipe_file(at, data, **({"IfMatch": tag} if self._is_s3 and tag else {}))
         except FileNotFoundError:
-            return False  # who has taken it over may be gone again by now
+            return False  # somebody has taken it over, and removed it since
         except OSError as error:
-            if error.errno != errno.EINVAL:  # which is how a condition that does not hold arrives
+            if error.errno != errno.EINVAL:  # as which a condition that does not hold arrives
                 raise
             return False
         return bool(self._files.cat_file(at) == data)
@@ -121,7 +121,7 @@ class Objects:
     def create(self, name: str, data: bytes) -> bool:
         """Make an object if there is none; returns whether it is ours.
 
-        Where the storage does not know that condition, two who do this in the same instant may both be told so.
+        Where the storage knows no such condition, two who do this at the same time may both be told that it is theirs.
         """
         at = self._at(name)
         if self._files.exists(at):
@@ -133,7 +133,7 @@ class Objects:
         return bool(self._files.cat_file(at) == data)
 
     def put(self, path: Path, name: str, sha256: str | None = None) -> None:
-        """Make or replace an object from a file, and hold it against it. S3 keeps the hash beside it."""
+        """Make or replace an object from a file, and compare the two. S3 keeps `sha256` beside the object."""
         at = self._at(name)
         more = {"Metadata": {"sha256": sha256}} if sha256 and self._is_s3 else {}
         self._files.put_file(str(path), at, **more)
@@ -145,7 +145,10 @@ class Objects:
             self._files.rm_file(self._at(name))
 
     def age_s(self, name: str, probe: str) -> float:
-        """How long ago an object was written, by the storage's own clock; an object `probe` comes and goes."""
+        """How long ago an object was written, by the storage's own clock.
+
+        An object `probe` is written to learn what time it is there, and removed again.
+        """
         written = self._files.modified(self._at(name))
         self._files.pipe_file(self._at(probe), b"now")
         now = self._files.modified(self._at(probe))
@@ -157,7 +160,7 @@ class Objects:
 
 
 def _check_object(files: Any, path: Path, at: str, info: dict[str, Any]) -> None:
-    """Hold an object against its file: by the storage's own checksum where it has one, else by reading it back.
+    """Compare an object with its file: by the storage's own checksum where it has one, else by reading it back.
 
     Raises:
         BrokenUpload: they differ.
@@ -167,7 +170,7 @@ def _check_object(files: Any, path: Path, at: str, info: dict[str, Any]) -> None
     with path.open("rb") as file:
         if hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest() == _tag(info):
             return
-        # Where objects are encrypted it is not that of their content: only reading tells.
+        # The checksum of an encrypted object is not that of its content: then the object is read back.
         file.seek(0)
         with files.open(at, "rb") as back:
             while chunk := file.read(_CHUNK):
@@ -176,7 +179,7 @@ def _check_object(files: Any, path: Path, at: str, info: dict[str, Any]) -> None
 
 
 def _tag(info: dict[str, Any]) -> str:
-    """The checksum that the storage has made of an object; empty where it has none, or one of parts."""
+    """The storage's own MD5 of an object; empty where it has none, or only one of an upload in parts."""
     said = str(info.get("ETag", "")).strip('"')
     return said if _MD5.fullmatch(said) else ""
 
@@ -192,12 +195,12 @@ def patiently(
     """Do `work`, again and again while it fails, with longer and longer waits, until this took `patience_s`.
 
     Args:
-        give_up: what the last failure is to be told as.
+        give_up: makes the error to raise of the last failure.
         checkpoint: raises when nobody waits for the work any more; looked at before each try.
         now_s: the present, in seconds of a clock that nobody sets.
 
     Raises:
-        KlingBatchError: that, or what the work itself has raised of this kind, at once.
+        KlingBatchError: the one of `give_up`, or one that the work itself raises, which is not tried again.
     """
     lost_s, wait_s = 0.0, FIRST_WAIT_S
     while True:
@@ -208,7 +211,7 @@ def patiently(
         except KlingBatchError:
             raise  # decided already
         except Exception as error:  # each kind of storage has errors of its own
-            # A storage that hangs takes a minute for each refusal: that counts as the waits do.
+            # A storage that hangs may take a minute for each try: that time counts as the waits do.
             lost_s += now_s() - began_s
             if lost_s >= patience_s:
                 raise give_up(error) from None
@@ -225,11 +228,11 @@ _PLAINLY = {
     "ConnectTimeoutError": "it could not be reached",
     "ClientConnectorError": "it could not be reached",
 }
-"""Strangers' errors by name: their packages need not be installed."""
+"""Other packages' errors, by name: those packages need not be installed."""
 
 
 def reason_of(error: Exception) -> str:
-    """What was wrong, in few words; never a stranger's text, which may hold an address with a signature."""
+    """What was wrong, in few words; never another package's text, which may hold an address with a signature."""
     if said := _PLAINLY.get(type(error).__name__):
         return said
     match error:

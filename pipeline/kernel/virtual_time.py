@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 SMALLEST_STEP_S = 1e-6
-"""What a turn of the loop takes at least: a timer that is due by a rounding error must not spin for ever."""
+"""The least that a turn of the loop takes: a timer that is due but for a rounding error must not spin for ever."""
 
 TURNS_BETWEEN_LOOKS = 64
-"""So many turns of a loop without threads pass between two looks at what comes from outside."""
+"""A loop without threads asks the system for events once in this many turns."""
 
 STARTED_US = 1_800_000_000_000_000
 """What the wall clock shows when a virtual loop begins."""
@@ -39,7 +39,7 @@ class _JumpingSelector(selectors.DefaultSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """See the module. Without `threads`, what is meant for a thread is done at once and by the loop itself."""
+    """See the module. Without `threads`, work that is meant for a thread is done at once, by the loop itself."""
 
     def __init__(self, *, threads: bool = True) -> None:
         self._threads = threads
