@@ -1,4 +1,4 @@
-"""The card of a data set: what it is, in words and numbers, as Hugging Face shows it. Every text is somebody else's."""
+"""The card of a data set: what it is, in words and numbers, as Hugging Face shows it. No text in it may be markup."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from pipeline.dataset.clips import COLUMNS
 from pipeline.kernel.usd import format_usd
 
 pc: Any = pyarrow.compute
-"""Its types do not say what it takes beside arrays."""
+"""Its type stubs do not say what it takes besides arrays."""
 
 NO_LICENSE = "other"
-"""What Hugging Face calls a licence that is none of its list."""
+"""Hugging Face's word for a licence that is not in its list."""
 
 MOST_VALUES = 12
-"""An axis with more values is no axis: it is told by their number."""
+"""Of a column with more values than this, only the number of them is shown."""
 MOST_WORDS = 12
 MOST_LEFT_OUT = 50
 MAX_SHOWN = 80
@@ -47,7 +47,7 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a card tells beside the rows. Money in micro-dollars."""
+    """What a card says besides the rows. Money in micro-dollars."""
 
     name: str
     license: str

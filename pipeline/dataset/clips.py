@@ -23,7 +23,7 @@ from pipeline.report.columns import iso_texts, mapped, typed, unless_zero, value
 from pipeline.report.entries import LINES_AT_ONCE, Line, Lines, as_lines
 
 pc: Any = pyarrow.compute
-"""Its types do not say what it takes beside arrays."""
+"""Its type stubs do not say what it takes besides arrays."""
 
 MAX_STEM = 90
 """Characters of a file's stem: with its ending it fits the plain header of a tar archive, 100 bytes."""
@@ -62,7 +62,7 @@ class ExportedClip(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Clips(Iterable[ExportedClip]):
-    """The clips of an export, by columns: as objects, with all that is said of them, a million take five gigabytes."""
+    """The clips of an export, kept in columns: a million of them as objects would take five gigabytes."""
 
     lines: Lines
     """The first line that asks for each."""
@@ -93,14 +93,14 @@ class Choice:
 
 
 Conditions = Mapping[str, Sequence[str]]
-"""A column to the values of which its cell must be one."""
+"""For each column the values that are wanted: its cell must be one of them."""
 
 
 def parse_conditions(texts: Iterable[str]) -> Conditions:
     """Conditions as they are given, `column=value` each.
 
     Raises:
-        InputError: one is none.
+        InputError: one is not of this form.
     """
     wanted: dict[str, list[str]] = {}
     for text in texts:
@@ -133,7 +133,7 @@ def choose_clips(lines: Sequence[Line], state: State, where: Conditions, *, dots
     stands = state.states_of(list(first))
     stored = [job_id for job_id, stand in zip(first, stands, strict=True) if stand is JobState.STORED]
     facts = state.jobs.columns(_FACTS, stored)
-    # Where all are exported, as they mostly are, a second copy of a million lines would say the same.
+    # Mostly all lines are exported. Then they are used as they are: a copy of a million would only take memory.
     asked = known if len(stored) == len(known) else known.take([first[job_id] for job_id in stored])
     return Choice(
         clips=Clips(asked, facts, _stems(stored, facts["path"], dots=dots)),
@@ -153,7 +153,7 @@ def _are_wanted(lines: Lines, state: State, where: Conditions) -> Iterable[bool]
     if not where:
         return itertools.repeat(True, len(lines))
     columns = tables.results_by_columns(lines, state)
-    # The model stands in no column of the results, since there is one; yet who asks for it may have it.
+    # The results have no column for the model, because there is only one; a condition may name it all the same.
     columns["model"] = lines.column("model")
     cells = [values_of(columns[name]) for name in where]
     return [
@@ -175,7 +175,7 @@ def _check_columns(where: Conditions, known: Collection[str]) -> None:
 
 
 def _is_equal(column: str, cell: object, text: str) -> bool:
-    """Whether a cell is what a person wrote: numbers by their value, tags one by one, nothing as an empty text."""
+    """Whether a cell is what a person wrote: numbers by value, tags one by one; an empty cell equals an empty text."""
     if cell is None:
         return not text
     if isinstance(cell, bool):
@@ -189,13 +189,13 @@ def _is_equal(column: str, cell: object, text: str) -> bool:
 
 
 def _stems(job_ids: Iterable[str], paths: pa.ChunkedArray[Any], *, dots: bool) -> list[str]:
-    """The stems that the videos have in the run directory, each made good and its own."""
+    """The stems that the videos have in the run directory; the job id where one cannot be used or is taken."""
     stems: list[str] = []
     taken: set[str] = set()
     for job_id, path in zip(job_ids, paths.to_pylist(), strict=True):
         stem = PurePosixPath(path or "").stem
         if not dots:
-            # What reads tar archives takes everything behind the first dot for the ending.
+            # A reader of the archives takes everything behind the first dot for the ending.
             stem = stem.replace(".", "_")
         # Names that differ in nothing but case are one file on some disks.
         if len(stem) > MAX_STEM or not _STEM.fullmatch(stem) or stem.lower() in taken:
@@ -206,7 +206,7 @@ def _stems(job_ids: Iterable[str], paths: pa.ChunkedArray[Any], *, dots: bool) -
 
 
 def table_of(clips: Clips, lead: str) -> pa.Table:
-    """What is said of each clip; every column is of one type, so that every reader finds the same one.
+    """The table of the clips. Each column has one type, so that every reader finds the same one.
 
     Args:
         lead: what the path of each video begins with.

@@ -47,7 +47,7 @@ _FIRST_LINE = "An export of kling-batch that is not finished; export again. It m
 _OURS = re.compile(
     r"(videos|train)/[A-Za-z0-9][A-Za-z0-9._-]*|clips-[0-9]{6}\.tar|clips\.(csv|parquet)|README\.md|SHA256SUMS"
 )
-"""Whatever a list says, nothing but such a file is ever deleted."""
+"""Only files with such names are ever deleted, whatever a list says."""
 
 _SHARD = re.compile(r"clips-[0-9]{6}\.tar")
 
@@ -58,7 +58,7 @@ _MAX_LIST = 2**28
 _NO_LINK = frozenset(
     {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 )
-"""What says that there can be no hard link, and nothing of the disk's health."""
+"""Errors that say that there can be no hard link, and nothing of the disk's health."""
 
 
 @dataclass(slots=True)
@@ -73,7 +73,7 @@ class Place:
     copied: int = 0
 
     def claim(self, name: str) -> None:
-        """Say durably that a file may be ours, of which the list of `_begin` has nothing.
+        """Note durably that a file may be ours which is not in the list of `_begin`.
 
         Raises:
             InputError: it is somebody else's.
@@ -81,7 +81,7 @@ class Place:
         """
         if name in self.theirs:
             raise not_ours(self.path / name, "The export is not whole")
-        # Appended, for there may be many; half a line is the name of no file of ours.
+        # Appended, because there may be many. A line that a crash has cut short is no name of ours.
         descriptor = os.open(self.path / BEGUN, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             write_all(descriptor, f"{name}\n".encode())
@@ -104,13 +104,13 @@ class Place:
             temporary = _copy(source, final.parent)
             self.copied += 1
         os.replace(temporary, final)
-        discard(temporary)  # between two links to one file, a renaming does nothing
+        discard(temporary)  # it is still there where both names were links to one file: then os.replace does nothing
         self.sums[name] = source.sha256
 
     def _link(self, source: Source, folder: Path) -> Path | None:
         """A hard link to a video that was read and is as stored; None if there can be none."""
         if self.copied and not self.linked:
-            return None  # the first one told
+            return None  # the first video could not be linked, so none will be
         temporary = temporary_in(folder)
         try:
             os.link(source.path, temporary, follow_symlinks=False)
@@ -121,7 +121,7 @@ class Place:
         try:
             if not os.path.samestat(os.lstat(temporary), os.fstat(source.descriptor)):
                 discard(temporary)
-                return None  # another file has its name by now; what is open is what is copied
+                return None  # another file has its name by now: the one that is open is copied
             source.read_through()
         except BaseException:
             discard(temporary)
@@ -172,7 +172,8 @@ def open_place(path: Path, folder: str | None, names: Iterable[str], most_shards
     Args:
         folder: the one of `FOLDERS` that the export needs.
         names: the files that it is going to write; what it may write besides, it has to claim.
-        most_shards: about so many shards may be among these: a file of such a name is refused before anything is done.
+        most_shards: about how many shards may be written. If a foreign file has the name of one of the first
+            `most_shards` shards, the export is refused before it starts.
 
     Raises:
         InputError: it is a file, it holds what is not ours, one of its files is not ours and has such a name, or
@@ -235,18 +236,18 @@ def _begin(path: Path, names: Iterable[str], most_shards: int) -> frozenset[str]
 
 
 def _is_shard(name: str, most: int) -> bool:
-    """Whether it is the name of one of the first shards."""
+    """Whether it is the name of one of the first `most` shards."""
     return _SHARD.fullmatch(name) is not None and int(name[6:12]) < most
 
 
 def _found(path: Path) -> frozenset[str]:
-    """What is in the folder and in those that an export may have, by the names of the lists."""
+    """What is in the folder and in its `FOLDERS`, named as the lists name it."""
     below = [f"{name}/{each}" for name in FOLDERS if (path / name).is_dir() for each in os.listdir(path / name)]
     return frozenset([*os.listdir(path), *below])
 
 
 def not_ours(path: Path | str, outcome: str) -> InputError:
-    """What is said where an export needs the name of a file that is somebody else's."""
+    """The error of an export that needs the name of somebody else's file."""
     return InputError(
         f"{path} is your own: no export has written it. This one needs its name, so move it away or name another "
         f"folder. {outcome}."
@@ -257,13 +258,13 @@ def _strange(path: Path) -> str | None:
     """The name of something in the folder, where the folder is not ours; None where it is, or is empty."""
     if _is_ours(path):
         return None
-    # Who died before the first sign was written has left its temporary file.
+    # An export that died before it wrote its first sign has left a temporary file.
     found = (each.name for each in path.iterdir() if not _TEMPORARY.fullmatch(each.name))
     return min(found, default=None)
 
 
 def _sweep(folder: Path) -> None:
-    """Delete what an export that died was writing: names that nobody else gives."""
+    """Delete the temporary files of exports that died; nobody else gives such names."""
     if folder.is_dir():
         for each in folder.iterdir():
             if _TEMPORARY.fullmatch(each.name):

@@ -1,4 +1,4 @@
-"""What is said of the clips, in the formats that data sets have for it."""
+"""The table of the clips in the formats of data sets: CSV, Parquet, JSON and Hugging Face's `metadata.jsonl`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ def _columns_of(table: pa.Table) -> dict[str, Column]:
 
 def as_metadata(table: pa.Table) -> bytes:
     """The `metadata.jsonl` of a Hugging Face folder of videos; the videos lie beside it."""
-    # It is read in pieces of some 10 MB, each of which must tell the same types: a piece of nothing but null does not.
+    # `datasets` reads this file in pieces of some 10 MB and takes the types from each. In a piece where it is null
+    # throughout, a column of texts would have no type: so empty texts stand for null.
     columns = _columns_of(table).items()
     filled = pa.table({name: column.fill_null("") if _has_texts(column) else column for name, column in columns})
     names = _hugging_face_names(table.column_names)
@@ -50,7 +51,10 @@ def _has_texts(column: pa.ChunkedArray[Any]) -> bool:
 
 
 def _hugging_face_names(columns: Sequence[str]) -> dict[str, str]:
-    """What each column is called there, the video's first: a name that ends as its own is taken for one of a video."""
+    """What each column is called there, the video's first.
+
+    Any name that ends as the video's own, `file_name`, would be taken for another video's, so it gets a `_`.
+    """
     names, taken = {"video": "file_name"}, set(columns)
     for column in columns:
         name = column

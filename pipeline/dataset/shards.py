@@ -22,7 +22,7 @@ def shard_name(number: int) -> str:
 
 
 def _header(name: str, size: int) -> bytes:
-    """The header of a member: the same bytes whoever writes it, and whenever."""
+    """The header of a member: the same bytes for every user and at every time."""
     member = tarfile.TarInfo(name)
     member.size, member.mode = size, 0o644
     return member.tobuf(tarfile.GNU_FORMAT)
@@ -33,7 +33,7 @@ def _padding(size: int) -> bytes:
 
 
 class Shards:
-    """Writes archives of at most `limit` bytes, or of one clip that is larger. Use it in a `with` block."""
+    """Writes archives of at most `limit` bytes; a larger clip has one of its own. Use it in a `with` block."""
 
     def __init__(self, place: Place, limit: int) -> None:
         self.number = 0
@@ -74,7 +74,7 @@ class Shards:
         self._place.copied += 1
 
     def _append(self, name: str, data: bytes | None, source: Source) -> None:
-        """One member: `data`, or the video without."""
+        """Append one member: `data`, or the video where that is None."""
         assert self._descriptor is not None
         size = source.bytes if data is None else len(data)
         write_all(self._descriptor, _header(name, size))

@@ -1,4 +1,4 @@
-"""The videos as they leave the run directory: each is read once, and held against what the ledger says of it."""
+"""The videos as they leave the run directory: each is read once, and checked against what the ledger says of it."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def open_source(folder: Path, clip: ExportedClip) -> Iterator[Source]:
     """Open the video of a stored job in its run directory.
 
     Raises:
-        NotAsStored: it is not there, is none, or has another size.
+        NotAsStored: it is not there, is not a regular file, or has another size.
     """
     names = names_below(clip.path)
     if names is None:
@@ -81,7 +81,7 @@ def open_source(folder: Path, clip: ExportedClip) -> Iterator[Source]:
 
 
 def read_poster(folder: Path, clip: ExportedClip) -> bytes | None:
-    """The poster of a stored job; None if there is none that can be read. It is an extra, so nothing fails for it."""
+    """The poster of a stored job; None if none can be read. It is an extra, so no export fails for it."""
     names = names_below(clip.poster)
     if names is None:
         return None

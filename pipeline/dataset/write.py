@@ -1,4 +1,4 @@
-"""An export from beginning to end: choose, verify and place each clip, describe them, and commit."""
+"""An export from beginning to end: choose, verify and place the clips, describe them, and commit."""
 
 from __future__ import annotations
 
@@ -34,10 +34,13 @@ FORMATS = ("hf", "webdataset", "csv", "parquet")
 DEFAULT_SHARD_BYTES = 10**9
 
 SOME_LEFT_OUT = 1
-"""The exit code where the export is whole, but for videos that are not as they were stored."""
+"""The exit code of an export that has left out videos because they are not as they were stored."""
 
 _FOLDER = {"hf": "train", "csv": "videos", "parquet": "videos"}
-"""Where the videos of a format lie; `train`, for a name with `test` in it is a test's split elsewhere."""
+"""Where the videos of a format lie.
+
+Outside of `train`, Hugging Face would take a video with `test` in its name for one of the test split.
+"""
 
 _TABLE: dict[str, tuple[str, Callable[..., bytes]]] = {
     "hf": ("train/metadata.jsonl", described.as_metadata),
@@ -69,7 +72,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What came of it. Money in micro-dollars."""
+    """What an export has written. Money in micro-dollars."""
 
     path: Path | str
     """The folder, or its address in object storage."""
@@ -100,7 +103,7 @@ class Exported:
         }
 
     def facts(self) -> dict[str, Any]:
-        """What is the same wherever and however often it is exported: the content of the marker."""
+        """What does not depend on where or how often it is exported: the content of the marker."""
         return {
             "format": self.format,
             "clips": self.clips,
@@ -162,15 +165,15 @@ def export_to_store(folder: Path, lines: Sequence[Line], state: State, to: str, 
 
 @contextlib.contextmanager
 def _staging(folder: Path) -> Iterator[Path]:
-    """A folder of our own in the run directory, gone at the end; what a killed export has left there goes first."""
+    """A folder of our own in the run directory, removed at the end; those of killed exports are removed first."""
     try:
         for left in folder.glob(f"{_STAGING}*"):
-            # Only what nobody works in. It may be gone meanwhile, by another who sweeps.
+            # Only folders that nobody holds. Another export may be removing the same one.
             with contextlib.suppress(OSError), hold_folder(left):
                 shutil.rmtree(left)
         with contextlib.ExitStack() as stack:
             made = None
-            while made is None or not made.is_dir():  # another who sweeps may come between the making and the holding
+            while made is None or not made.is_dir():  # another export may have removed it before it was held
                 made = Path(tempfile.mkdtemp(prefix=_STAGING, dir=folder))
                 with contextlib.suppress(BlockingIOError, FileNotFoundError):
                     stack.enter_context(hold_folder(made))
@@ -191,16 +194,16 @@ def _check(asked: Asked) -> None:
 
 
 def _names(clips: Iterable[ExportedClip], form: str) -> list[str]:
-    """The files that an export is going to write; shards, whose number shows as they are filled, are claimed then."""
+    """The files that an export will write, but for shards: their number is not known yet, so they are claimed later."""
     if form == "webdataset":
         return ["README.md"]
     return ["README.md", _TABLE[form][0], *(f"{_FOLDER[form]}/{clip.stem}.mp4" for clip in clips)]
 
 
 def _most_shards(clips: Clips, asked: Asked) -> int:
-    """About how many shards there may be: any two that follow each other have more than one can take.
+    """About how many shards there may be: any two that follow each other hold more than one can take.
 
-    By the videos alone. What stands beside them may make some more, which are claimed as they come.
+    This counts the videos alone. What stands beside them may need some more shards, which are claimed as they come.
     """
     if asked.format != "webdataset":
         return 0
@@ -208,7 +211,7 @@ def _most_shards(clips: Clips, asked: Asked) -> int:
 
 
 def _fill(folder: Path, place: Place, choice: Choice, state: State, asked: Asked) -> Exported:
-    # A path counts from where the table is.
+    # Paths in the table are relative to its folder.
     table = table_of(choice.clips, "videos/" if _FOLDER.get(asked.format) == "videos" else "")
     shards = 0
     if asked.format == "webdataset":
