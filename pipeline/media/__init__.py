@@ -42,10 +42,10 @@ def collector_for(
     connect: Connect | None = None,
     deliver: Deliver | None = None,
 ) -> Collector:
-    """Who collects the videos of the run directory `folder`; an async context manager.
+    """The collector for the run directory `folder`, an async context manager.
 
-    `deliver` brings each video where it must be besides, and works in this process. Connections that `connect` makes
-    are of this process, and so is then the collector, whatever is asked for.
+    `deliver` brings each video to a second place, and works in this process. The connections that `connect` makes exist
+    in this process alone: with it the collector works here, whatever `media.executor` says.
     """
     if media.executor == "dask" and connect is None:
         from pipeline.media.cluster.collector import ClusterCollector

@@ -34,9 +34,8 @@ class Collector:
     """Downloads, verifies and stores videos. An async context manager; use it within one event loop.
 
     Each call makes one try and returns a `Clip` or a `Trouble`. It may be cancelled at any time: then the thread that
-    works for it is waited for, and either the whole file has its final name or nothing of it is left. `connect` makes
-    other connections than those of the network: then no address is looked at, as none is connected to. `deliver` brings
-    each video where it must be besides.
+    works for it is waited for, and either the whole file has its final name or nothing of it is left. Connections that
+    `connect` makes are not of the network, so no address is checked. `deliver` brings each video to a second place.
     """
 
     def __init__(
@@ -130,7 +129,7 @@ class Collector:
         """Run `work` in the pool; if cancelled, tell the thread and wait until it has let go of the file."""
         future = asyncio.get_running_loop().run_in_executor(self._pool, work)
         try:
-            await asyncio.wait([future])  # which leaves it alone when it is cancelled itself
+            await asyncio.wait([future])  # which does not cancel the future when it is cancelled itself
         except asyncio.CancelledError:
             landing.abandon()
             await until_done(future)

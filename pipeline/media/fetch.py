@@ -119,7 +119,7 @@ def refuse_head(status: int, content_encoding: str | None) -> None:
 
 
 class Meter:
-    """Holds a body against its bounds, piece by piece. Plain arithmetic; whoever reads tells it how long it waited."""
+    """Checks a body against its bounds, piece by piece. Plain arithmetic: its user says how long it waited."""
 
     def __init__(self, settings: FetchSettings, content_length: int | None) -> None:
         """Raises `FetchFailed` if the length announced is beyond the bounds already."""

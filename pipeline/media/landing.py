@@ -23,10 +23,10 @@ class Abandoned(Exception):  # noqa: N818 - an outcome inside this package, neve
 
 
 Deliver = Callable[[Path, Path | None, str, Callable[[], None]], None]
-"""Brings a video that has its final name, and its poster, to where both must also be before they count.
+"""Brings a video that has its final name, and its poster, to a second place, without which they do not count.
 
-Given besides: the video's SHA-256, and what is called between two tries and raises when nobody waits any more. Blocks;
-raises `MachineError` if it cannot.
+The other arguments are the video's SHA-256 and a checkpoint, which is called between two tries and raises when nobody
+waits any more. Blocks; raises `MachineError` if it cannot.
 """
 
 
@@ -126,7 +126,7 @@ class Landing:
             raise Abandoned
 
     def _close(self) -> None:
-        # Forgotten before it is closed: even a close that reports an error has closed.
+        # Forgotten before it is closed: even a close that raises has closed it.
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
@@ -142,7 +142,7 @@ class Landing:
 
 @contextlib.contextmanager
 def _disk(verb: str, path: Path) -> Iterator[None]:
-    """What the disk refuses is this machine's failure, in one sentence."""
+    """Within the block, an error of the disk becomes a `MachineError` of one sentence."""
     try:
         yield
     except OSError as error:

@@ -54,8 +54,7 @@ def probe(path: Path, *, every_frame: bool, checkpoint: Callable[[], None]) -> P
         OSError: this machine cannot read the file.
     """
     try:
-        # The prefix keeps a colon in a path from being read as a protocol.
-        # Metadata that is no UTF-8 is no damage.
+        # The prefix keeps a colon in a path from being read as a protocol. Metadata that is not UTF-8 is no damage.
         with av.open(f"file:{path.absolute()}", format="mp4", metadata_errors="replace") as container:
             return _probe(container, every_frame=every_frame, checkpoint=checkpoint)
     except av.FFmpegError as error:
@@ -100,14 +99,14 @@ def set_up(decoder: VideoCodecContext | None) -> None:
     if decoder is None:
         raise Damaged("its codec is unknown")
     decoder.options = _DECODER
-    # The pool has the threads; a decoder with threads of its own would also report errors late.
+    # The pool has threads enough, and a decoder with threads of its own reports errors late.
     decoder.thread_count = 1
 
 
 def _decode(packet: Packet[Any], first: VideoFrame | None) -> VideoFrame | None:
     """Decode `packet`; returns the very first picture, which is `first` once there is one."""
     for frame in packet.decode():
-        # The decoder paints over a hole and says so here; asking it to stop at errors instead finds no more.
+        # The decoder paints over a hole and marks the picture. Its option to stop at errors finds no more than that.
         if frame.is_corrupt:
             raise Damaged("one of its pictures does not decode")
         first = first or frame

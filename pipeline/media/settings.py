@@ -42,4 +42,4 @@ class MediaSettings:
     executor: Executor = "local"
     """`local`: threads of this process; `dask`: the workers of a Dask cluster."""
     scheduler: str | None = None
-    """Where that cluster's scheduler is; None for a cluster on this machine, for this run."""
+    """The address of that cluster's scheduler; None starts a cluster on this machine for this run."""

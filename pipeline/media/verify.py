@@ -20,7 +20,7 @@ DURATION_TOLERANCE_S = 0.3
 WANTED_CODEC = "h264"
 
 READ_AT_ONCE = 2**17
-"""So much of a file's beginning is read in one go: of a small clip all, of most others all that is looked at."""
+"""Bytes of a file's beginning that are read in one go: all of a small clip, all that is looked at of most others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def differences(finding: Finding, expectation: Expectation) -> str | None:
 
 
 def _duration_difference(found: float | None, asked: float) -> str | None:
-    # A hair on top, so that exactly 0.3 s is within whatever binary fractions make of it.
+    # A little more, because binary fractions may make slightly more of exactly 0.3 s.
     if found is None or abs(found - asked) <= DURATION_TOLERANCE_S + 1e-6:
         return None
     return f"{found:.1f} s instead of {asked:g} s"

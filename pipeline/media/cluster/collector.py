@@ -24,10 +24,10 @@ CONNECT_S = 10.0
 """Longest wait for the scheduler when a run begins, in seconds."""
 
 START_S = 60.0
-"""Longest wait for the first worker then, and for the workers' answers."""
+"""Longest wait for the first worker then, and for the workers' answers, in seconds."""
 
 NO_WORKER_S = 60.0
-"""For so long a run goes on without any worker: one that died may be replaced."""
+"""How long a run goes on without any worker, in seconds: one that died may be replaced."""
 
 LOOK_S = 1.0
 """How often a waiting download looks whether the cluster is still there."""
@@ -109,7 +109,7 @@ class ClusterCollector(Collector):
     async def _ask(self, order: Order) -> Clip | Trouble | Failed:
         """Have a worker do it. The scheduler gives it to another when that one dies, within bounds."""
         self._check_cluster()
-        # Never the same task as another: an outcome is not to be remembered.
+        # Each has a key of its own: the cluster must not answer with the outcome of an earlier try.
         future = self._client.submit(download, order, key=f"download-{secrets.token_hex(12)}", pure=False)
         waiting = asyncio.ensure_future(_outcome(future))
         try:
@@ -126,7 +126,7 @@ class ClusterCollector(Collector):
         now_s = asyncio.get_running_loop().time()
         if self._client.status != "running":
             raise _gone()
-        # The number, not the list: what the client keeps up to date has an empty list.
+        # The number, not the list of workers: the client keeps only the number up to date.
         if self._client.scheduler_info().get("n_workers"):
             self._alone_since_s = None
         elif self._alone_since_s is None:
@@ -135,7 +135,7 @@ class ClusterCollector(Collector):
             raise MachineError("the Dask cluster has no worker any more; what is paid is collected by the next run")
 
     async def _adopt(self, clip: Clip, video: Path, poster: Path) -> Clip:
-        """Give what a worker made its final names, and deliver it; if cancelled, what is under way is waited for."""
+        """Give a worker's files their final names and deliver them; if cancelled, wait for the step under way."""
         forsaken = threading.Event()
 
         def checkpoint() -> None:
@@ -157,7 +157,7 @@ class ClusterCollector(Collector):
             raise
 
     async def _meet_workers(self) -> None:
-        """Wait for the first worker, and see that all that are there can do what they will be asked.
+        """Wait for the first worker, and check that each one that is there can run kling-batch and sees the folder.
 
         Raises:
             InputError: there is none, or one of them cannot.
@@ -186,9 +186,9 @@ class ClusterCollector(Collector):
                 )
 
     def _sweep(self) -> None:
-        """Remove what dead or forsaken workers have left; nobody else writes there while this run holds its lock."""
+        """Remove what dead or abandoned workers have left; nobody else writes there while this run holds its lock."""
         for folder in self._used:
-            with contextlib.suppress(OSError):  # the next run sweeps, too
+            with contextlib.suppress(OSError):  # the next run does this, too
                 remove_leftovers(folder)
 
 
@@ -233,7 +233,7 @@ async def _outcome(future: Any) -> Clip | Trouble | Failed:
     except KilledWorker:
         message = "the workers that downloaded it died, one after the other"
         return Trouble(ErrorClass.FETCH_FAILED, None, message)
-    except (CancelledError, OSError):  # no task raises: it is the connection that did
+    except (CancelledError, OSError):  # no task raises these: the connection is lost
         raise _gone() from None
     except asyncio.CancelledError:
         if future.cancelled():

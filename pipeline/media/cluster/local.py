@@ -22,7 +22,7 @@ from pipeline.kernel.errors import InputError
 from pipeline.media.cluster.worker import LOOPBACK, SETTINGS
 
 RESTARTS = 32
-"""So many dead workers of one run are replaced."""
+"""How many dead workers of one run are replaced."""
 
 CLOSE_S = 5.0
 """Longest wait for the scheduler to close, in seconds."""
@@ -125,7 +125,7 @@ class LocalCluster:
             },
         }
         assert process.stdin is not None
-        with contextlib.suppress(OSError):  # it may have died already, which is seen by whoever waits for it
+        with contextlib.suppress(OSError):  # it may have died already, which `_keep` sees
             process.stdin.write(json.dumps(told).encode() + b"\n")
             await process.stdin.drain()
         return process
@@ -152,6 +152,6 @@ async def _close(scheduler: Any) -> None:
 
 
 def silence() -> None:
-    """`distributed` writes to the screen of itself what we say in our own words, and its log can show a task's URL."""
+    """Switch off the log of `distributed`: we say the same in our own words, and it can show a task's URL."""
     for name in ("distributed", *(name for name in logging.root.manager.loggerDict if name.startswith("distributed."))):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)

@@ -1,7 +1,7 @@
 """A worker process on this machine: `python -m pipeline.media.cluster.worker`, as `local` starts it.
 
-It is told by a line of JSON on its standard input where the scheduler is and how to prove itself, so that no secret is
-seen among the arguments of processes. When that input ends, whoever started it is no more, and it ends at once.
+A line of JSON on its standard input says where the scheduler is and has the certificate, so that no secret shows among
+the arguments of processes. When that input ends, the process that started the worker is dead, and it ends at once.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def main() -> None:
 def _end_with_input() -> None:
     while sys.stdin.buffer.read(1024):
         pass
-    os._exit(0)  # its files are temporary, and whatever holds them is done by another
+    os._exit(0)  # its files are temporary, and what it was doing is done again by the next run
 
 
 async def _work(told: dict[str, Any]) -> None:
