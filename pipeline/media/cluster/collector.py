@@ -241,7 +241,8 @@ async def _outcome(future: Any) -> Clip | Trouble | Failed:
         raise
     except Exception as error:
         raise MachineError(
-            f"a worker of the Dask cluster failed with {type(error).__name__}; has it the same version?"
+            f"a worker of the Dask cluster failed with {type(error).__name__}: "
+            "install the same version of kling-batch there"
         ) from None
     return outcome
 
@@ -257,13 +258,18 @@ def _absolute(path: Path) -> Path:
 def _put_in_place(clip: Clip, video: Path, poster: Path) -> Clip:
     try:
         if clip.path.stat().st_size != clip.bytes:
-            raise MachineError(f"{video}: a worker wrote {clip.bytes} bytes, and others are seen here")
+            raise MachineError(
+                f"{video}: a worker wrote {clip.bytes} bytes, but the file on this machine has another size. "
+                "Do all machines share this folder?"
+            )
         # The poster goes first: the video's name is the sign that nothing is left to do.
         if clip.poster is not None:
             put_in_place(clip.poster, poster)
         put_in_place(clip.path, video)
     except FileNotFoundError:
-        raise MachineError(f"{video}: a worker wrote it where it is not seen: do all share this folder?") from None
+        raise MachineError(
+            f"{video}: a worker wrote it, but it is not on this machine. Do all machines share this folder?"
+        ) from None
     except OSError as error:
         raise MachineError(f"cannot write {video}: {error.strerror or type(error).__name__}") from error
     return under_final_names(clip, video, poster)
