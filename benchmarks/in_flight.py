@@ -2,8 +2,8 @@
 
 The memory of the process is read when the run is open and nothing is sent, and again when all jobs wait. Each number of
 jobs has a process of its own, against a provider in another. The first jobs fill what is bounded, such as what the
-ledger keeps to merge: what one more takes is told by two numbers of them. What the process has also depends on what
-the allocator keeps; `--objects` counts what Python has given out and not got back, with all garbage collected.
+ledger keeps to merge, so what one more job takes is the difference between two numbers of jobs. The memory of a process
+includes what the allocator keeps; `--objects` counts the living objects of Python alone, after a garbage collection.
 
     python -m benchmarks.in_flight --jobs 100,1000,3000
     python -m benchmarks.in_flight --jobs 1000,3000 --objects
@@ -113,7 +113,7 @@ async def _fill(url: str, folder: Path, jobs: int, memory_kib: Callable[[], int]
 
 
 def _traced_kib() -> int:
-    """What Python's objects take made since this was first asked; then it is the little that tracing takes."""
+    """What the Python objects take that were made since the first call, which returns the little that tracing takes."""
     if not tracemalloc.is_tracing():
         tracemalloc.start()
     gc.collect()

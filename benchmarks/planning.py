@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from benchmarks.commands import Costs, measure_command
 
 YAML_SHARE = 10
-"""YAML is measured with so many times fewer rows: who has a million has a table."""
+"""YAML is measured with this many times fewer rows: a million rows come as a table."""
 
 PROMPT = "a stoneware mug on a windowsill, rain running down the glass, slow push in, take"
 

@@ -28,7 +28,7 @@ from pipeline.manifest import load_manifest
 COMMIT = 2_000
 """Events that are recorded at once."""
 FEW_ROWS = 1_000
-"""So many and fewer take little more than a start, which is worth measuring often."""
+"""Up to so many rows a command takes little more than its start, which is short enough to be measured often."""
 RUNS_OF_FEW = 9
 
 

@@ -1,8 +1,8 @@
 """How fast this machine is at this moment, beside the machine that the goals are for.
 
 Virtual machines drift: the same work takes twice as long an hour later. These are small pieces of well-known work, of
-Python, of Arrow and of hashing, whose times on the other machine are known. What a benchmark says of seconds means
-little without them. Like pieces, not the same code: the ratio says how an hour is, not more.
+Python, of Arrow and of hashing, whose times on the other machine are known. The seconds of a benchmark mean little
+without them. The work is alike, but not the same code: the ratio says how fast this hour is, and no more.
 
     python -m benchmarks.yardsticks
 """

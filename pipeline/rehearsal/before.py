@@ -1,8 +1,7 @@
 """What a rehearsal begins with: a copy of what the run directory holds, and a provider that knows what it was sent.
 
-The provider of the rehearsal has never heard of what was really submitted. So it is told: what runs ends after a time
-that is drawn like the others, what is paid is ready, and what is in doubt has arrived, which is the dearest that it can
-come to.
+The provider of the rehearsal knows nothing of what was really submitted, so it is told: a job that runs ends after a
+time that is drawn like the others, a paid one is ready, and one in doubt was accepted, which costs the most.
 """
 
 from __future__ import annotations
@@ -27,10 +26,10 @@ from pipeline.ledger.segments import write_segment
 from pipeline.report.entries import FILE as ENTRIES
 
 KNOWN = (JobState.RESERVED, JobState.IN_DOUBT, JobState.SUBMITTED, JobState.POSTED)
-"""Where a job stands that the provider may have heard of."""
+"""The states of a job that the provider may know."""
 
 FINISHED_S = 86_400.0
-"""What is paid was accepted so long ago."""
+"""How long ago a paid job was accepted, as the rehearsal has it."""
 
 ON_ITS_WAY_S = 0.1
 """How long a submission was on its way."""
@@ -39,7 +38,7 @@ ON_ITS_WAY_S = 0.1
 def copy_run(real: Path, stage: Path) -> State:
     """Begin the run directory `stage` with what `real` holds, if it holds anything; returns what its ledger says.
 
-    It is read beside a run that may be going on. Where the paid videos really are is left out: the provider of the
+    A run may be going on in `real` meanwhile. The URLs of paid videos are left out, so that the provider of the
     rehearsal is asked for them.
 
     Raises:
@@ -67,13 +66,13 @@ def _names_video(event: Event) -> bool:
 def known_to_provider(
     state: State, now_us: int, draw_s: Callable[[], float], rng: random.Random
 ) -> list[dict[str, Any]]:
-    """What the ledger's provider has accepted and not done with, in the words of a sandbox's journal."""
+    """What the real provider has accepted, surely or perhaps, and not ended: as records of a sandbox's journal."""
     records = sorted(state.in_state(*KNOWN), key=lambda record: record.reserved_seq)
     return [_accepted(number, record, now_us, draw_s(), rng) for number, record in enumerate(records)]
 
 
 def _accepted(number: int, record: JobRecord, now_us: int, takes_s: float, rng: random.Random) -> dict[str, Any]:
-    # By the provider's clock, and a moment after the intent: an older row of the history is never taken for it.
+    # By the provider's clock, and a moment after the intent: a row that is older than the intent never matches it.
     accepted_s = (record.submitted_us or record.began_us) / 1e6 + ON_ITS_WAY_S
     if record.state is JobState.POSTED:
         accepted_s, takes_s = now_us / 1e6 - FINISHED_S, 0.0

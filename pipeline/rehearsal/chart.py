@@ -18,7 +18,7 @@ MOST_TICKS = 8
 VALUE_TICKS = 4
 HEADROOM = 1.08
 NEAR = 3.0
-"""A bound is drawn if it is no more than so many times the largest value."""
+"""A bound is drawn only if it is at most this many times the largest value."""
 
 NAME_LENGTH = 40
 MOST_POINTS = 360
@@ -132,7 +132,7 @@ def thinned(samples: Sequence[Sample]) -> list[Sample]:
 
 
 def ticks(most: float, wanted: int) -> list[float]:
-    """Round numbers from 0 up to `most`, about so many: 1, 2 or 5 times a power of ten apart, and whole."""
+    """About `wanted` round numbers from 0 up to `most`: 1, 2 or 5 times a power of ten apart, and whole."""
     rough = most / wanted
     power = 10.0 ** math.floor(math.log10(rough))
     step = max(1.0, next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough))

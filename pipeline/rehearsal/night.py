@@ -31,13 +31,13 @@ from pipeline.runner.running import run
 from pipeline.runner.watching import LiveRun, Watcher
 
 MEMORY_DISK = Path("/dev/shm")  # noqa: S108 - a rehearsal's own folder in it has a fresh name
-"""Where there is such a disk, nothing waits for one."""
+"""A disk in memory: where there is one, a rehearsal waits for no other."""
 
 ENOUGH_BYTES = 2**30
 """More than a rehearsal writes: its ledger, its report, and the few tiny videos that are not yet thrown away."""
 
 SAMPLES = 480
-"""At most twice as many points of the series are kept while it goes on."""
+"""The series has at most twice as many points."""
 
 FIRST_INTERVAL_S = 5.0
 
@@ -98,7 +98,7 @@ class Night:
     troubles: Mapping[str, int]
     """By error class, how often it was met."""
     stopped_s: float | None
-    """When it was decided that nothing new starts; None if nothing but the end of the work did."""
+    """When it was decided that nothing new starts; None if nothing but the end of the work stopped it."""
     last_start_s: float | None
     """When the last attempt began; None if there was none."""
     samples: tuple[Sample, ...]
@@ -167,7 +167,7 @@ def rehearse(
     """
     config, scenario = _on_stage(config), _with_mean(scenario, config)
     if started_us is None:
-        # A whole second, and none that is past: what is in the directory was before it.
+        # The next whole second, because all that is in the directory must have been before it.
         started_us = (SystemClock().now_us() // 1_000_000 + 1) * 1_000_000
     with tempfile.TemporaryDirectory(prefix="kling-rehearsal-", dir=roomy_folder()) as name:
         stage = Path(name) / campaign.name
@@ -183,7 +183,7 @@ def roomy_folder() -> Path | None:
 
 
 def _on_stage(config: Config) -> Config:
-    """The configuration without what only matters where videos are real, and at the provider's real pace."""
+    """The configuration of a rehearsal: at the provider's real pace, and with the least check, as no video is real."""
     return config.model_copy(
         update={
             "provider": config.provider.model_copy(update={"time_scale": 1.0}),
@@ -252,7 +252,7 @@ class Recorder(Watcher):
         self._ended_s = 0.0
 
     def join(self, provider: Any) -> Any:
-        """The connectors to the provider of this rehearsal."""
+        """What makes connectors to the provider of this rehearsal."""
         self._provider = provider
 
         def connect(**how: Any) -> MemoryConnector:
@@ -270,7 +270,7 @@ class Recorder(Watcher):
         self._watcher.started(live)
 
     async def _sample(self) -> None:
-        """Look at even distances; when there are too many, keep every other one and look half as often."""
+        """Take samples at even distances; when there are too many, keep every other one and take half as many."""
         interval_s = FIRST_INTERVAL_S
         while True:
             self._look()
@@ -314,7 +314,7 @@ class Recorder(Watcher):
         self._watcher.ended()
 
     def _calls(self, counted: Mapping[str, int]) -> dict[str, int]:
-        """What the client has counted, and the downloads, which are no calls of its."""
+        """The calls that the client has counted, and the downloads, which it does not count."""
         first = {name: counted.get(name, 0) for name in ("submit", "poll", "result")}
         return {
             **first,
@@ -323,7 +323,7 @@ class Recorder(Watcher):
         }
 
     def night(self, scenario: Scenario, result: RunResult, before: State) -> Night:
-        """What was written down."""
+        """The night as it was written down."""
         assert self._live is not None
         context = self._live.context
         return Night(

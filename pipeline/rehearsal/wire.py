@@ -15,7 +15,7 @@ import aiohttp
 from aiohttp.client_proto import ResponseHandler
 
 PEER = ("127.0.0.1", 0)
-"""What each end takes the other for."""
+"""The address that each end sees as the other's."""
 
 END = None
 """What comes behind the last bytes."""
