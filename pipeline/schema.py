@@ -14,7 +14,7 @@ import orjson
 from pipeline.config import Config, dump_config
 from pipeline.kernel import strict_yaml
 from pipeline.manifest.campaign import ORDERS
-from pipeline.manifest.expand import MAX_COUNT, MAX_PRIORITY
+from pipeline.manifest.row_settings import MAX_COUNT, MAX_PRIORITY
 from pipeline.models import DEFAULT_MODEL, MODELS, find_model
 from pipeline.models.kling_2 import DURATIONS, FRAME_SIZES, MAX_TEXT
 

@@ -19,6 +19,7 @@ from pipeline.kernel.errors import ManifestError
 from pipeline.manifest import load_manifest
 from pipeline.manifest.batches import Batch, of_table
 from pipeline.manifest.document import Row
+from pipeline.manifest.sizes import Sizes
 
 BATCHES = importlib.import_module("pipeline.manifest.batches")
 EXPAND = importlib.import_module("pipeline.manifest.expand")
@@ -195,13 +196,13 @@ def test_mistakes_of_columns_are_told_row_by_row(
 def test_rows_of_parquet_stand_together_wherever_its_parts_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of them, in their order, in batches that are full but for the last."""
     sizes: list[int] = []
-    foresee = EXPAND._Expansion.foresee
+    foresee = Sizes.foresee
 
     def seen(self: Any, batch: Batch) -> None:
         sizes.append(len(batch))
         foresee(self, batch)
 
-    monkeypatch.setattr(EXPAND._Expansion, "foresee", seen)
+    monkeypatch.setattr(Sizes, "foresee", seen)
     prompts = [f"mug {number}" for number in range(4_100)]
     pq.write_table(pa.table({"prompt": prompts}), tmp_path / "m.parquet", row_group_size=700)
     entries = load_manifest(tmp_path / "m.parquet").entries

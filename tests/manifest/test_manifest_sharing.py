@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 
 from pipeline.jobs import Kind, canonical_json, ids_of, job_id
 from pipeline.kernel.errors import ManifestError
-from pipeline.manifest import load_manifest
+from pipeline.manifest import load_manifest, sizes
 from pipeline.manifest.document import shown
+from pipeline.manifest.requests import Requests
+from pipeline.manifest.row_ids import RowIds
 from pipeline.manifest.sharing import MAX_KNOWN
 
 EXPAND = importlib.import_module("pipeline.manifest.expand")
@@ -222,7 +224,7 @@ def test_nothing_of_the_reading_stays_until_somebody_looks_for_garbage(load: Loa
         campaign = load(
             "id,prompt\n" + "".join(f"r{number},mug {number}\n" for number in range(9)) + "a,mug 1\n", "m.csv"
         )
-        kept = [found for found in gc.get_objects() if isinstance(found, EXPAND._Expansion)]
+        kept = [found for found in gc.get_objects() if isinstance(found, EXPAND._Expansion | Requests | RowIds)]
     finally:
         gc.enable()
     assert (len(campaign.entries), len(campaign.warnings), kept) == (10, 1, [])
@@ -265,22 +267,22 @@ def test_what_is_too_much_is_so_in_batches_too(load: Load, fail: Fail, monkeypat
     monkeypatch.setattr(EXPAND, "BATCH_ROWS", 2)
     rows = "".join(f"- prompt: mug {number}\n" for number in range(10))
     swept = "- {prompt: '{{ n }}', matrix: {n: [1, 2, 3]}}\n"
-    monkeypatch.setattr(EXPAND, "MAX_ENTRIES", 13)
+    monkeypatch.setattr(sizes, "MAX_ENTRIES", 13)
     assert len(load(rows + swept).entries) == 13
-    monkeypatch.setattr(EXPAND, "MAX_ENTRIES", 12)
+    monkeypatch.setattr(sizes, "MAX_ENTRIES", 12)
     assert "more than 12 videos" in fail(rows + swept)[-1].message
-    monkeypatch.setattr(EXPAND, "MAX_ENTRIES", 100)
-    monkeypatch.setattr(EXPAND, "MAX_PROMPT_TEXT", 50)
+    monkeypatch.setattr(sizes, "MAX_ENTRIES", 100)
+    monkeypatch.setattr(sizes, "MAX_PROMPT_TEXT", 50)
     assert len(load(rows).entries) == 10
-    monkeypatch.setattr(EXPAND, "MAX_PROMPT_TEXT", 49)
+    monkeypatch.setattr(sizes, "MAX_PROMPT_TEXT", 49)
     assert "more than 49 characters" in fail(rows)[-1].message
     # Beside one that asks for what another has asked for, too.
     rows += "- prompt: mug 10\n- prompt: mug 0\n" + swept
-    monkeypatch.setattr(EXPAND, "MAX_PROMPT_TEXT", 64)
+    monkeypatch.setattr(sizes, "MAX_PROMPT_TEXT", 64)
     assert len(load(rows).entries) == 15
-    monkeypatch.setattr(EXPAND, "MAX_PROMPT_TEXT", 63)
+    monkeypatch.setattr(sizes, "MAX_PROMPT_TEXT", 63)
     assert "more than 63 characters" in fail(rows)[-1].message
-    monkeypatch.setattr(EXPAND, "MAX_ENTRIES", 14)
+    monkeypatch.setattr(sizes, "MAX_ENTRIES", 14)
     assert "more than 14 videos" in fail(rows)[-1].message
 
 

@@ -9,8 +9,8 @@ from both_say import Ask, schema_says
 
 from pipeline.config import Config
 from pipeline.manifest.document import RESERVED
-from pipeline.manifest.expand import _ID
 from pipeline.manifest.read_yaml import TOP_KEYS
+from pipeline.manifest.row_ids import ID
 from pipeline.models import DEFAULT_MODEL, find_model
 from pipeline.schema import NAME, config_schema, manifest_schema
 
@@ -269,4 +269,4 @@ def test_the_words_of_a_row_are_the_codes() -> None:
         known = MANIFEST["definitions"][name]["properties"]
         assert {word for word, schema in known.items() if schema} == set(PARAMETERS)
         assert {word for word, schema in known.items() if not schema} == {*RESERVED, "tags"}
-    assert NAME["pattern"] == f"^{_ID.pattern}$"
+    assert NAME["pattern"] == f"^{ID.pattern}$"
