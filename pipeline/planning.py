@@ -12,7 +12,7 @@ from pipeline.kernel.files import write_file
 from pipeline.ledger.fold import State
 from pipeline.manifest import Campaign
 from pipeline.manifest.campaign import job_ids_of
-from pipeline.report.entries import are_of, has_entries, load_keys
+from pipeline.report.jobs_file import are_of, has_entries, load_keys
 from pipeline.runner.choice import RunOptions, chosen_entries, price_of
 
 

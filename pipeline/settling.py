@@ -30,7 +30,7 @@ from pipeline.ledger.store import open_ledger
 from pipeline.mirror.mirror import mirror_of
 from pipeline.mirror.run_files import ENDS
 from pipeline.provider.values import fingerprint, valid_request_id
-from pipeline.report.entries import load_keys
+from pipeline.report.jobs_file import load_keys
 from pipeline.runner.continuity import check_provider
 from pipeline.runner.opening import log_to, open_context, open_provider, signals_to
 from pipeline.runner.reporting import rewrite_report

@@ -20,7 +20,7 @@ from pipeline.ledger.fold import State
 from pipeline.ledger.job import JobState
 from pipeline.report import tables
 from pipeline.report.columns import iso_texts, mapped, typed, unless_zero, values_of
-from pipeline.report.entries import LINES_AT_ONCE, Line, Lines, as_lines
+from pipeline.report.lines import LINES_AT_ONCE, Line, Lines, as_lines
 
 pc: Any = pyarrow.compute
 """Its type stubs do not say what it takes besides arrays."""

@@ -27,7 +27,7 @@ from pipeline.kernel.errors import InputError, MachineError
 from pipeline.kernel.files import hold_folder
 from pipeline.kernel.usd import format_usd
 from pipeline.ledger.fold import State
-from pipeline.report.entries import Line
+from pipeline.report.lines import Line
 
 FORMATS = ("hf", "webdataset", "csv", "parquet")
 

@@ -23,7 +23,8 @@ from pipeline.ledger.lock import lock_holder
 from pipeline.ledger.reading import Reader
 from pipeline.looking.estimate import Work, ends_per_s, left_s
 from pipeline.looking.moments import Moments
-from pipeline.report.entries import Keys, Lines, has_entries, load_keys, load_lines
+from pipeline.report.jobs_file import has_entries, load_keys, load_lines
+from pipeline.report.lines import Keys, Lines
 from pipeline.report.summary import summarise
 from pipeline.report.tables import status_word
 

@@ -23,7 +23,7 @@ from pipeline.ledger.fold import State, fold
 from pipeline.ledger.job import JobRecord, JobState
 from pipeline.ledger.reading import read_events
 from pipeline.ledger.segments import write_segment
-from pipeline.report.entries import FILE as ENTRIES
+from pipeline.report.jobs_format import FILE as JOBS_FILE
 
 KNOWN = (JobState.RESERVED, JobState.IN_DOUBT, JobState.SUBMITTED, JobState.POSTED)
 """The states of a job that the provider may know."""
@@ -52,8 +52,8 @@ def copy_run(real: Path, stage: Path) -> State:
             here = [event._replace(url=None) if _names_video(event) else event for event in events]
             data = encode(here, GENESIS, link(GENESIS, here))
             write_segment(stage / "ledger", here, data)
-        if (real / ENTRIES).is_file():
-            shutil.copyfile(real / ENTRIES, stage / ENTRIES)
+        if (real / JOBS_FILE).is_file():
+            shutil.copyfile(real / JOBS_FILE, stage / JOBS_FILE)
     except OSError as error:
         raise MachineError(f"{real} cannot be copied for the rehearsal: {error.strerror}") from None
     return fold(events)

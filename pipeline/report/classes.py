@@ -9,7 +9,7 @@ from pipeline.kernel.errors import ERROR_CLASSES, Charge
 from pipeline.kernel.usd import format_usd
 from pipeline.ledger.fold import State
 from pipeline.ledger.job import JobState
-from pipeline.report.entries import Key, Line
+from pipeline.report.lines import Key, Line
 from pipeline.report.tables import errors
 
 FILE = "errors-by-class.csv"

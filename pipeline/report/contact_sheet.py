@@ -18,7 +18,7 @@ from pipeline.ledger.fold import State
 from pipeline.ledger.job import JobRecord, JobState
 from pipeline.media.frames import spread_frames
 from pipeline.media.results import Damaged
-from pipeline.report.entries import Line
+from pipeline.report.lines import Line
 
 FRAMES = 4
 STRIPS_A_ROW = 2

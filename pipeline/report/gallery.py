@@ -32,7 +32,7 @@ from pipeline.ledger.records import Found, array_of
 from pipeline.models import find_model
 from pipeline.report.charts import generation_times, money_over_time
 from pipeline.report.columns import values_of
-from pipeline.report.entries import Line, Lines, as_lines
+from pipeline.report.lines import Line, Lines, as_lines
 from pipeline.report.tables import are_first, status_word
 
 MOST_LINES = 20_000

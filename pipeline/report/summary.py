@@ -15,7 +15,7 @@ from pipeline.kernel.files import read_regular_file, write_file
 from pipeline.kernel.usd import format_usd
 from pipeline.ledger.fold import State
 from pipeline.report.classes import errors_by_class
-from pipeline.report.entries import Key, Line, keys_of
+from pipeline.report.lines import Key, Line, keys_of
 from pipeline.report.tables import status_word, why_in_doubt
 
 FILE = "summary.json"

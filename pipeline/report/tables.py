@@ -19,7 +19,7 @@ from pipeline.ledger.job import JobRecord, JobState
 from pipeline.ledger.records import Found
 from pipeline.models import find_model
 from pipeline.report.columns import Column, iso_texts, joined, mapped, typed, unless_zero, values_of
-from pipeline.report.entries import LINES_AT_ONCE, Key, Line, Lines, as_lines, keys_of
+from pipeline.report.lines import LINES_AT_ONCE, Key, Line, Lines, as_lines, keys_of
 
 pc: Any = pyarrow.compute
 """Its types do not say what it takes beside arrays."""

@@ -23,7 +23,7 @@ from pipeline.kernel.clock import EPOCH, to_datetime
 from pipeline.kernel.files import discard, make_folder, open_temporary, put_in_place, read_file_below
 from pipeline.ledger.fold import State
 from pipeline.report import classes, tables
-from pipeline.report.entries import Line
+from pipeline.report.lines import Line
 
 FILE = "results.xlsx"
 

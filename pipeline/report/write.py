@@ -20,8 +20,8 @@ from pipeline.kernel.garbage import give_back_memory
 from pipeline.ledger.fold import State
 from pipeline.report import classes, tables
 from pipeline.report.columns import Table, by_columns, csv_bytes, csv_head, csv_lines, for_pandas
-from pipeline.report.entries import LINES_AT_ONCE, Line
 from pipeline.report.gallery import gallery_page
+from pipeline.report.lines import LINES_AT_ONCE, Line
 from pipeline.report.summary import write_summary
 
 

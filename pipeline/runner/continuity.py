@@ -23,7 +23,8 @@ from pipeline.ledger.reading import read_events
 from pipeline.manifest import Campaign
 from pipeline.manifest.campaign import job_ids_of, jobs_of
 from pipeline.mirror.places import mirrored
-from pipeline.report.entries import Line, load_lines
+from pipeline.report.jobs_file import load_lines
+from pipeline.report.lines import Line
 from pipeline.report.summary import FILE, FILES, read_summary
 
 NAMED = 5

@@ -30,7 +30,9 @@ from pipeline.media import Collector, collector_for
 from pipeline.mirror.mirror import Mirror
 from pipeline.provider.client import Client
 from pipeline.provider.settings import ProviderSettings
-from pipeline.report.entries import Lines, kept_sha256, lines_of, mark_of, mark_with
+from pipeline.report.campaign_lines import lines_of, mark_of, mark_with
+from pipeline.report.jobs_file import kept_sha256, save_lines
+from pipeline.report.lines import Lines
 from pipeline.runlog import RunLog
 from pipeline.runner.choice import price_of
 
@@ -98,7 +100,7 @@ def prepare_folder(
         # The rows are written and compared only if they may have changed: for a million, that takes seconds.
         sha256 = kept_sha256(folder) if noted is not None else None
         if sha256 is None or mark_with(mark, sha256) != noted:
-            sha256 = lines.save(folder)
+            sha256 = save_lines(lines, folder)
         lines.keys.sha256 = sha256
         keep_file(folder / f"manifest{campaign.source.suffix.lower()}", campaign.source.read_bytes())
         keep_file(folder / "config.yaml", dump_config(config).encode())

@@ -15,7 +15,8 @@ from pipeline.kernel.files import LOCK_PAUSE_S, hold_folder
 from pipeline.kernel.garbage import no_garbage_collector
 from pipeline.ledger.fold import State
 from pipeline.looking.view import Look, look
-from pipeline.report.entries import Line, load_lines
+from pipeline.report.jobs_file import load_lines
+from pipeline.report.lines import Line
 from pipeline.report.summary import is_complete, read_summary, says_the_same, write_summary
 
 LONGEST_WAIT_S = 10.0

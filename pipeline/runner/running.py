@@ -30,7 +30,7 @@ from pipeline.manifest import Campaign
 from pipeline.mirror.mirror import mirror_of
 from pipeline.mirror.run_files import ROWS
 from pipeline.provider.replies import Refused
-from pipeline.report.entries import Lines
+from pipeline.report.lines import Lines
 from pipeline.runner import reporting
 from pipeline.runner.choice import RunOptions, choose, may_come_back, may_start, not_stored, trial_of
 from pipeline.runner.continuity import (

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pipeline.engine.context import Listener, RunContext
 from pipeline.ledger.events import Event
 from pipeline.ledger.job import JobState
-from pipeline.report.entries import Lines
+from pipeline.report.lines import Lines
 from pipeline.report.summary import summarise
 
 T = TypeVar("T")

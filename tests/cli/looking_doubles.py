@@ -16,7 +16,8 @@ from pipeline.ledger.encoding import GENESIS, encode, link
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.segments import write_segment
 from pipeline.manifest import load_manifest
-from pipeline.report.entries import lines_of
+from pipeline.report.campaign_lines import lines_of
+from pipeline.report.jobs_file import save_lines
 
 NOW_US = 1_790_000_000_000_000
 QUOTE = 1_750_000
@@ -52,7 +53,7 @@ class Story:
         manifest.write_text("id,prompt\n" + "".join(f"scene-{number},film {number}\n" for number in range(self.jobs)))
         self.entries = load_manifest(manifest).entries
         manifest.unlink()
-        lines_of(self.entries).save(self.folder)
+        save_lines(lines_of(self.entries), self.folder)
 
     def run(self, ago_s: float, kind: str = "run_started", **facts: Any) -> None:
         said = {**LIMITS, "jobs": self.jobs, "to_start": self.jobs, **facts} if kind == "run_started" else facts

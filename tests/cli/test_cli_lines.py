@@ -15,7 +15,7 @@ from conftest import FAST, Command
 from pipeline.cli import lines
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.reading import read_events
-from pipeline.report.entries import Keys
+from pipeline.report.lines import Keys
 from pipeline.runner.watching import LiveRun
 
 KEY = "SG_0123456789abcdef"

@@ -30,8 +30,10 @@ from pipeline.kernel.errors import MachineError
 from pipeline.ledger.store import Ledger
 from pipeline.looking import view
 from pipeline.manifest import load_manifest, sharing
-from pipeline.report import entries, write
-from pipeline.report.entries import Keys
+from pipeline.report import campaign_lines, write
+from pipeline.report.campaign_lines import lines_of
+from pipeline.report.jobs_file import load_lines, save_lines
+from pipeline.report.lines import Keys
 from pipeline.runner import reporting, running
 from pipeline.runner.reporting import rewrite_report
 from pipeline.runner.watching import LiveRun
@@ -120,8 +122,8 @@ def test_rows_that_are_kept_already_are_not_made_again(
 ) -> None:
     """Not even to be compared: that takes seconds for a million. A file that is not what was written is mended."""
     kept, made = Path("outputs/m/jobs.parquet"), []
-    real = entries._part_of
-    monkeypatch.setattr(entries, "_part_of", lambda *given: (made.append(1), real(*given))[1])
+    real = campaign_lines._part_of
+    monkeypatch.setattr(campaign_lines, "_part_of", lambda *given: (made.append(1), real(*given))[1])
 
     def makes_rows(*arguments: str) -> bool:
         before = len(made)
@@ -157,7 +159,7 @@ def test_rows_that_a_run_kept_and_died_are_new_to_the_next(
             patch.setattr(running, "noted_rows", lambda _: None)
         command("run", manifest, *FAST)
         Path(manifest).write_text(Path(manifest).read_text().replace("cozy", "wild"))
-        entries.lines_of(load_manifest(Path(manifest)).entries).save(Path("outputs/m"))
+        save_lines(lines_of(load_manifest(Path(manifest)).entries), Path("outputs/m"))
         assert command("run", manifest, *FAST).code == 0
     assert "wild" in Path("outputs/m/report/results.csv").read_text()
 
@@ -487,10 +489,10 @@ def test_a_report_counts_the_rows_that_it_shows(
     """Not those that a run has kept while it was being made."""
     command("run", manifest, *FAST)
     before = json.loads(Path("outputs/m/report/summary.json").read_bytes())
-    kept, real = entries.load_lines(Path("outputs/m")), view.load_keys
+    kept, real = load_lines(Path("outputs/m")), view.load_keys
 
     def of_others(folder: Path) -> Keys:
-        entries.lines_of(load_manifest(Path(manifest)).entries[:1]).save(folder)
+        save_lines(lines_of(load_manifest(Path(manifest)).entries[:1]), folder)
         return real(folder)
 
     with monkeypatch.context() as patch:

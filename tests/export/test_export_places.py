@@ -25,8 +25,7 @@ from pipeline.kernel.clock import iso
 from pipeline.kernel.errors import InputError, MachineError
 from pipeline.ledger.fold import State
 from pipeline.ledger.job import JobRecord, JobState
-from pipeline.report import entries
-from pipeline.report.entries import Line
+from pipeline.report.lines import Line
 
 NOON_US = 1_750_000_000_000_000
 
@@ -303,7 +302,7 @@ def test_names_that_are_one_on_some_disks_are_told_apart() -> None:
 def test_what_is_said_of_a_clip_is_its_rows_and_its_records(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing instead of a size that nobody knows, a reason only where there is one, a shared job's first row."""
     monkeypatch.setattr(clips, "LINES_AT_ONCE", at_once)
-    monkeypatch.setattr(entries, "LINES_AT_ONCE", at_once)
+    monkeypatch.setattr("pipeline.report.lines.LINES_AT_ONCE", at_once)
     stored = {"path": "videos/a.mp4", "poster": "posters/a.jpg", "sha256": "f" * 64, "bytes": 7, "error": "6 s"}
     records = [
         JobRecord("k0", JobState.STORED, cost_microusd=1_750_000, ended_us=NOON_US, width=1280, height=720, **stored),

@@ -11,8 +11,8 @@ from typing import Any
 from report_doubles import LIVES, event, life, line, run_event, state_of
 
 from pipeline.ledger.fold import State
-from pipeline.report.entries import Line
 from pipeline.report.gallery import gallery_page
+from pipeline.report.lines import Line
 from pipeline.report.summary import summarise
 from pipeline.report.tables import errors
 

@@ -15,7 +15,7 @@ from pipeline.ledger.events import EventKind
 from pipeline.ledger.fold import State
 from pipeline.manifest import Entry
 from pipeline.models import find_model
-from pipeline.report.entries import Key, Line
+from pipeline.report.lines import Key, Line
 
 
 def asked(*rows: tuple[str, Job]) -> list[Entry]:

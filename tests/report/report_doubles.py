@@ -6,7 +6,7 @@ from typing import Any
 
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import State, fold
-from pipeline.report.entries import Line
+from pipeline.report.lines import Line
 
 NOON_US = 1_750_000_000_000_000
 QUOTE = 1_750_000

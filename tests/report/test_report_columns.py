@@ -23,10 +23,11 @@ from pipeline.kernel.errors import RunDirectoryError
 from pipeline.kernel.usd import format_usd
 from pipeline.ledger.fold import State
 from pipeline.ledger.job import JobRecord, JobState
-from pipeline.report import entries, gallery, tables
+from pipeline.report import gallery, tables
 from pipeline.report import write as report_files
 from pipeline.report.columns import column_of, for_pandas, in_pandas, joined, parquet_bytes, typed, values_of
-from pipeline.report.entries import Line, Lines, as_lines, load_keys, load_lines
+from pipeline.report.jobs_file import load_keys, load_lines, save_lines
+from pipeline.report.lines import Line, Lines, as_lines
 from pipeline.report.summary import summarise
 from pipeline.report.write import _write_results, write_report
 
@@ -52,7 +53,7 @@ NAMES = ("prompt", "duration", "mood", "seed", "nobody's")
 @pytest.mark.parametrize("seed", range(40))
 def test_what_rows_ask_for_is_the_same_by_columns(seed: int, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the values are, however many rows share them, and wherever one part of the rows ends."""
-    monkeypatch.setattr(entries, "LINES_AT_ONCE", at_once)
+    monkeypatch.setattr("pipeline.report.lines.LINES_AT_ONCE", at_once)
     rng = random.Random(seed)
     values = rng.sample(VALUES, rng.randint(1, 4))
     lines = as_lines([_line(rng, number, values) for number in range(rng.randint(0, 30))])
@@ -78,8 +79,8 @@ def test_a_report_is_the_same_however_many_lines_are_written_together(
         state.jobs[line.job_id] = JobRecord(line.job_id, stands, 1, cost_microusd=number, width=rng.choice([0, 9]))
     written = []
     for at_once in (2**16, 1, 4):
-        for module in (entries, tables):
-            monkeypatch.setattr(module, "LINES_AT_ONCE", at_once)
+        for module in ("lines", "tables"):
+            monkeypatch.setattr(f"pipeline.report.{module}.LINES_AT_ONCE", at_once)
         _write_results(tmp_path, tables.results_in_parts(lines, state))
         written.append(((tmp_path / "results.csv").read_bytes(), pq.read_table(tmp_path / "results.parquet")))
     assert {path.name for path in tmp_path.iterdir()} == {"results.csv", "results.parquet"}
@@ -95,7 +96,7 @@ def test_a_report_is_the_same_however_many_lines_are_written_together(
 def test_no_list_is_made_of_all_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a million they take a sixth of a gigabyte: what a page holds becomes a list, and nothing else does."""
     lines = as_lines([Line(number, "x", 1, f"k1-{number}", "kling-2", {"prompt": "a"}, {}) for number in range(9)])
-    lines.save(tmp_path)
+    save_lines(lines, tmp_path)
     state = State()
     for line in lines:
         state.jobs[line.job_id] = JobRecord(line.job_id, JobState.STORED, 1)
@@ -105,7 +106,7 @@ def test_no_list_is_made_of_all_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         listed.append(len(column))
         return values_of(column)
 
-    monkeypatch.setattr(entries, "values_of", counted)
+    monkeypatch.setattr("pipeline.report.lines.values_of", counted)
     monkeypatch.setattr(gallery, "MOST_LINES", 4)
     summary = summarise(load_keys(tmp_path), state, cap_microusd=0, live=False)
     write_report(tmp_path, load_lines(tmp_path), state, summary)
@@ -215,7 +216,7 @@ def _with_type(value: object) -> tuple[type, object]:
 @pytest.mark.parametrize("name", ["settings", "variables"])
 def test_rows_that_are_no_rows_are_refused_in_either_way(text: str, name: str) -> None:
     """A directory whose rows cannot be read says so, and nothing is made up for them."""
-    whole = as_lines([Line(1, "x", 1, "k1-1", "kling-2", {"prompt": "a"}, {})])._table
+    whole = as_lines([Line(1, "x", 1, "k1-1", "kling-2", {"prompt": "a"}, {})]).table
     broken = Lines(whole.set_column(whole.column_names.index(name), name, pa.array([text])))
     with pytest.raises(RunDirectoryError):
         broken.asked(NAMES)
@@ -227,7 +228,7 @@ def test_rows_that_are_no_rows_are_refused_in_either_way(text: str, name: str) -
 @pytest.mark.parametrize("text", ['{"a":[1]}', '{"a":{}}'])
 def test_values_that_no_cell_can_have_are_refused_by_who_makes_cells(text: str, name: str) -> None:
     """Who wants to know what a row had asked for is told: what is paid must be known again whatever else is there."""
-    whole = as_lines([Line(1, "x", 1, "k1-1", "kling-2", {"prompt": "a"}, {})])._table
+    whole = as_lines([Line(1, "x", 1, "k1-1", "kling-2", {"prompt": "a"}, {})]).table
     strange = Lines(whole.set_column(whole.column_names.index(name), name, pa.array([text])))
     with pytest.raises(RunDirectoryError):
         strange.asked(NAMES)

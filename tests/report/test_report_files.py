@@ -29,17 +29,11 @@ from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import State
 from pipeline.manifest import Entry
 from pipeline.report import columns
+from pipeline.report.campaign_lines import lines_of, mark_of, mark_with
 from pipeline.report.columns import column_of, csv_bytes, harmless
-from pipeline.report.entries import (
-    _FORM,
-    Line,
-    kept_sha256,
-    lines_of,
-    load_keys,
-    load_lines,
-    mark_of,
-    mark_with,
-)
+from pipeline.report.jobs_file import kept_sha256, load_keys, load_lines, save_lines
+from pipeline.report.jobs_format import VERSION
+from pipeline.report.lines import Line
 from pipeline.report.summary import summarise
 from pipeline.report.write import write_report
 from pipeline.runlog import RunLog
@@ -183,7 +177,7 @@ def test_rows_are_kept_as_they_were(tmp_path: Path) -> None:
     """The run directory's own copy of the rows gives back variables of any size and kind."""
     variables = {"huge": 10**30, "half": "a\ud800", "none": None, "yes": True, "text": "東京"}
     entry = Entry(3, "x", make_job("kling-2", {"prompt": "p"}, 2, "x"), variables, 0)
-    lines_of([entry]).save(tmp_path)
+    save_lines(lines_of([entry]), tmp_path)
     (kept,) = load_lines(tmp_path)
     assert (kept.row, kept.id, kept.replicate, kept.variables) == (3, "x", 2, variables)
 
@@ -218,16 +212,16 @@ def test_the_mark_of_rows_is_another_where_anything_that_is_kept_is(tmp_path: Pa
     assert len({mark_of(entries) for entries in several}) == len(several)
     kept = set()
     for entries in several:
-        lines_of(entries).save(tmp_path)
+        save_lines(lines_of(entries), tmp_path)
         kept.add((tmp_path / "jobs.parquet").read_bytes())
     assert len(kept) == len(several), "what is kept is another each time"
     assert mark_of([one_entry(), one_entry(row=4)]) == mark_of([one_entry(), one_entry(row=4)])
 
 
 def test_what_is_kept_of_the_same_rows_changes_together_with_their_mark() -> None:
-    """Else a directory would keep what an older version made of them. When this fails, `_FORM` is to be raised."""
+    """Else a directory would keep what an older version made of them. When this fails, `VERSION` is to be raised."""
     lines = lines_of([one_entry(variables={"v": True, "w": "東京"}, prompt='"p"')])
-    assert (_FORM, lines._table.to_pylist()) == (
+    assert (VERSION, lines.table.to_pylist()) == (
         2,
         [
             {
@@ -258,7 +252,7 @@ def test_the_mark_of_what_is_kept_is_of_the_file_as_well(tmp_path: Path) -> None
     """A file that was damaged has another mark than the one that was noted; a link, or what is no file, has none."""
     path, mark = tmp_path / "jobs.parquet", mark_of([one_entry()])
     assert kept_sha256(tmp_path) is None
-    sha256, data = lines_of([one_entry()]).save(tmp_path), path.read_bytes()
+    sha256, data = save_lines(lines_of([one_entry()]), tmp_path), path.read_bytes()
     assert kept_sha256(tmp_path) == load_lines(tmp_path).keys.sha256 == load_keys(tmp_path).sha256 == sha256
     assert load_lines(tmp_path, only=["elsewhere"]).keys.sha256 is None
     noted = mark_with(mark, sha256)
@@ -336,9 +330,9 @@ async def test_the_log_writes_the_events_of_a_commit_together(tmp_path: Path, mo
 def test_rows_are_read_without_threads(tmp_path: Path) -> None:
     """A short command that ends while Arrow's threads are still being started would be aborted at its exit."""
     job = make_job("kling-2", {"prompt": "p"}, 1, "x")
-    lines_of([Entry(row, "x", job, {}, 0) for row in range(1_000)]).save(tmp_path)
+    save_lines(lines_of([Entry(row, "x", job, {}, 0) for row in range(1_000)]), tmp_path)
     code = (
-        "import os, sys, pathlib; from pipeline.report.entries import load_keys, load_lines\n"
+        "import os, sys, pathlib; from pipeline.report.jobs_file import load_keys, load_lines\n"
         "count = lambda: len(os.listdir('/proc/self/task'))\n"
         "before, folder = count(), pathlib.Path(sys.argv[1])\n"
         f"assert len(load_keys(folder)) == len(load_lines(folder, only=['{job.job_id}'])) == len(load_lines(folder))\n"
@@ -447,7 +441,7 @@ def test_the_lines_of_jobs_that_share_a_kind_keep_the_parameters_of_each(tmp_pat
     shared, none = {"mood": "calm"}, {}
     variables = [(shared, none, {"mood": row})[row % 3] for row, _ in enumerate(jobs)]
     entries = [Entry(row, "x", job, mine, 0) for row, (job, mine) in enumerate(zip(jobs, variables, strict=True))]
-    lines_of(entries).save(tmp_path)
+    save_lines(lines_of(entries), tmp_path)
     assert [each.params for each in load_lines(tmp_path)] == [job.params for job in jobs]
     assert [list(each.params) for each in load_lines(tmp_path)] == [list(job.params) for job in jobs]
     assert [each.variables for each in load_lines(tmp_path)] == variables
@@ -455,13 +449,14 @@ def test_the_lines_of_jobs_that_share_a_kind_keep_the_parameters_of_each(tmp_pat
 
 def test_rows_that_an_older_version_kept_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The prompt stood among the parameters then; what a line asks for is the same, and the next run keeps it anew."""
-    monkeypatch.setattr("pipeline.report.entries.LINES_AT_ONCE", 3)
+    for module in ("campaign_lines", "jobs_file", "lines"):
+        monkeypatch.setattr(f"pipeline.report.{module}.LINES_AT_ONCE", 3)
     entries = [one_entry(prompt=text, variables={"n": n}) for n, text in enumerate(['say "hi"', "東京", "a\nb", "\\"])]
     new = lines_of(entries)
     params = pa.array([orjson.dumps(dict(line.params)).decode() for line in new])
-    old = new._table.drop_columns(["prompt", "settings"]).add_column(6, "params", params)
+    old = new.table.drop_columns(["prompt", "settings"]).add_column(6, "params", params)
     pq.write_table(old, tmp_path / "jobs.parquet")
-    assert load_lines(tmp_path)._table.equals(new._table)
+    assert load_lines(tmp_path).table.equals(new.table)
     assert list(load_keys(tmp_path)) == list(new.keys)
     for broken in ("[]", "{"):
         pq.write_table(old.set_column(6, "params", pa.array([broken] * 4)), tmp_path / "jobs.parquet")
@@ -469,16 +464,16 @@ def test_rows_that_an_older_version_kept_are_read(tmp_path: Path, monkeypatch: p
             load_lines(tmp_path)
     pq.write_table(old.slice(0, 0), tmp_path / "jobs.parquet")
     assert list(load_lines(tmp_path)) == []
-    new.save(tmp_path)
+    save_lines(new, tmp_path)
     kept = (tmp_path / "jobs.parquet").stat()
-    load_lines(tmp_path).save(tmp_path)
+    save_lines(load_lines(tmp_path), tmp_path)
     assert (tmp_path / "jobs.parquet").stat() == kept, "what is read is kept as the same"
 
 
 @pytest.mark.parametrize("name", ["id", "prompt", "settings", "params"])
 def test_a_text_of_which_the_disk_has_lost_a_bit_is_not_shown(name: str, tmp_path: Path) -> None:
     """Nor does anybody crash over it: neither in a file of today nor in one of an older version."""
-    whole = lines_of([one_entry(prompt="x")])._table
+    whole = lines_of([one_entry(prompt="x")]).table
     old = whole.drop_columns(["prompt", "settings"]).append_column("params", pa.array(['{"prompt":"x"}']))
     table, broken = old if name == "params" else whole, b'{"prompt":"\xff"}'
     bounds = pa.py_buffer(b"".join(at.to_bytes(4, "little") for at in (0, len(broken))))
@@ -492,7 +487,7 @@ def test_a_text_of_which_the_disk_has_lost_a_bit_is_not_shown(name: str, tmp_pat
 @pytest.mark.parametrize("again", ["id", "prompt", "settings", "params"])
 def test_a_column_that_is_there_twice_is_none_of_a_run_directorys(again: str, tmp_path: Path) -> None:
     """Also where it stands beside the one of an older version that it is made of."""
-    whole = lines_of([one_entry(prompt="x")])._table
+    whole = lines_of([one_entry(prompt="x")]).table
     old = whole.drop_columns(["prompt", "settings"]).append_column("params", pa.array(['{"prompt":"x"}']))
     pq.write_table(old.append_column(again, pa.array(["{}"])), tmp_path / "jobs.parquet")
     with pytest.raises(RunDirectoryError, match=r"it has (no|more than one) column"):
@@ -502,7 +497,7 @@ def test_a_column_that_is_there_twice_is_none_of_a_run_directorys(again: str, tm
 @pytest.mark.parametrize("name", ["kling-3", "", "x" * 1000])
 def test_a_model_that_this_version_does_not_know_is_named(name: str, tmp_path: Path) -> None:
     """A later version may have kept it: who shows its rows is told in a sentence, who looks for what is paid not."""
-    whole = lines_of([one_entry(), one_entry()])._table
+    whole = lines_of([one_entry(), one_entry()]).table
     strange = whole.set_column(whole.column_names.index("model"), "model", pa.array(["kling-2", name]))
     pq.write_table(strange, tmp_path / "jobs.parquet")
     with pytest.raises(RunDirectoryError, match=rf"\(this version knows no model '{name[:60]}'\)"):
@@ -514,7 +509,7 @@ def test_a_model_that_this_version_does_not_know_is_named(name: str, tmp_path: P
 @pytest.mark.parametrize("prompt", [r'"a\ud800"', "null", "5"])
 def test_a_prompt_of_an_older_version_that_is_no_proper_text_is_read(prompt: str, tmp_path: Path) -> None:
     """Only where it can be read at all: a text that nests without end is refused."""
-    whole = lines_of([one_entry(prompt="x")])._table.drop_columns(["prompt", "settings"])
+    whole = lines_of([one_entry(prompt="x")]).table.drop_columns(["prompt", "settings"])
     text = f'{{"duration":5,"prompt":{prompt}}}'
     pq.write_table(whole.append_column("params", pa.array([text])), tmp_path / "jobs.parquet")
     assert [dict(each.params) for each in load_lines(tmp_path)] == [json.loads(text)]

@@ -19,7 +19,7 @@ from pipeline.kernel.errors import ErrorClass
 from pipeline.ledger.fold import State
 from pipeline.report import workbook
 from pipeline.report.classes import NOTHING_TO_DO, errors_by_class
-from pipeline.report.entries import Line
+from pipeline.report.lines import Line
 from pipeline.report.summary import summarise
 from pipeline.report.workbook import write_workbook
 from pipeline.report.write import mark_utf8, write_report
