@@ -14,6 +14,7 @@ import orjson
 from pipeline.config import Config, dump_config
 from pipeline.kernel import strict_yaml
 from pipeline.manifest.campaign import ORDERS
+from pipeline.manifest.row_ids import ID, ID_RULE
 from pipeline.manifest.row_settings import MAX_COUNT, MAX_PRIORITY
 from pipeline.models import DEFAULT_MODEL, MODELS, find_model
 from pipeline.models.kling_2 import DURATIONS, FRAME_SIZES, MAX_TEXT
@@ -25,8 +26,8 @@ Schema = dict[str, Any]
 NAME: Schema = {
     "type": ["string", "number"],
     "minimum": 0,
-    "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
-    "patternErrorMessage": "1 to 64 letters, digits, dots, dashes or underscores, the first a letter or digit",
+    "pattern": f"^{ID.pattern}$",
+    "patternErrorMessage": ID_RULE,
 }
 """The rule of ids and of a campaign's name."""
 

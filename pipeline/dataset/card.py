@@ -15,6 +15,7 @@ import yaml
 
 from pipeline.dataset.clips import COLUMNS
 from pipeline.kernel.usd import format_usd
+from pipeline.models.values import spelled
 
 pc: Any = pyarrow.compute
 """Its type stubs do not say what it takes besides arrays."""
@@ -168,9 +169,7 @@ def _axes(clips: pa.Table) -> Iterable[str]:
 
 
 def _value(value: object) -> str:
-    if value is None:
-        return "none"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return "none" if value is None else spelled(value)
 
 
 def _counted(values: Iterable[str]) -> str:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from pipeline.manifest.document import NO_SWEEP, Row
 from pipeline.manifest.rows import Rows
 from pipeline.manifest.sizes import Sizes
-from pipeline.manifest.sweep import Sweep, combinations, contradicts, shown, unmatched
+from pipeline.manifest.sweep import Sweep, combinations, contradicts, unmatched
 from pipeline.models.base import Scalar
+from pipeline.models.values import spelled
 
 MAX_SHAPES = 1_000
 """Forms of the top sweep that are remembered, as rows have changed it."""
@@ -75,7 +76,7 @@ class Combining:
         walked = tuple(each for each in row.sweep.zips if not shared.axes.keys().isdisjoint(each))
         said = added & {*pinned, *row.sweep.names()} - shared.axes.keys()
         key = (
-            tuple((name, shown(value)) for name, value in pinned.items()),
+            tuple((name, spelled(value)) for name, value in pinned.items()),
             frozenset(said),
             tuple(replaced.items()),
             tuple(tuple(each.items()) for each in walked),

@@ -6,13 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pipeline.manifest.sweep import Sweep, shown
+from pipeline.manifest.sweep import Sweep
 from pipeline.models.base import Scalar
+from pipeline.models.values import spelled
 
 if TYPE_CHECKING:
     from pipeline.manifest.batches import Batches
-
-__all__ = ["NO_SWEEP", "Block", "Document", "Row", "as_written", "from_text", "shown"]
 
 RESERVED = ("id", "count", "priority", "model", "tags")
 """Names in a row that are neither a parameter nor a variable."""
@@ -115,7 +114,7 @@ def as_written(value: Scalar, text: str) -> Scalar:
 
     A price of 0.50 stays "0.50" in a prompt, 007 stays "007", in every format alike: the same work, the same ids.
     """
-    return value if text == shown(value) and len(text) <= MAX_NUMBER else text
+    return value if text == spelled(value) and len(text) <= MAX_NUMBER else text
 
 
 def as_given(texts: Iterable[str]) -> Sequence[str | None]:

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from pipeline.models.base import Scalar
+from pipeline.models.values import spelled
 
 Axes = Mapping[str, tuple[Scalar, ...]]
 Combination = Mapping[str, Scalar]
@@ -23,11 +24,6 @@ MAX_WORK = 2_000_000
 """Combinations times the entries of `include` and `exclude`, over all rows: seconds of looking."""
 
 _NO_AXES: Mapping[str, Any] = MappingProxyType({})
-
-
-def shown(value: Scalar) -> str:
-    """A value as templates print it: truth values in YAML's and JSON's spelling."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,4 +119,4 @@ def contradicts(combination: Combination, entry: Combination, free: Container[st
 
 def _same(one: Scalar, other: Scalar) -> bool:
     """Whether two values are written alike: 5 and "5" are, as everywhere in a manifest."""
-    return one is other or shown(one) == shown(other)
+    return one is other or spelled(one) == spelled(other)

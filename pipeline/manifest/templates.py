@@ -13,9 +13,9 @@ import re
 from collections.abc import Callable, Container, Mapping
 from typing import TYPE_CHECKING, Any
 
-from pipeline.manifest.document import shown
 from pipeline.manifest.mistakes import near_miss
 from pipeline.models.base import Scalar
+from pipeline.models.values import spelled
 
 if TYPE_CHECKING:
     import jinja2
@@ -286,11 +286,11 @@ def _shown(value: Any) -> str:
         if str(value) == "":
             return ""
         raise BadTemplateError(f"a {type(value).__name__} cannot be printed; a text or number can")
-    return _short(shown(value))
+    return _short(spelled(value))
 
 
 def _as_text(value: Any) -> Any:
-    return shown(value) if isinstance(value, int | float) else value
+    return spelled(value) if isinstance(value, int | float) else value
 
 
 def _short(text: str) -> str:

@@ -1,4 +1,7 @@
-"""Values as tables hold them: `5`, `5.0`, `"5"` and `" 5 "` are one number, `true` is none; an image is its hash."""
+"""Values as manifests and tables hold them: how they are spelled, and the number or the image that one stands for.
+
+`5`, `5.0`, `"5"` and `" 5 "` are one number, and `true` is none. An image is known by the hash of its bytes.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,11 @@ import re
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}(\.0{0,18})?")
 _IMAGE_HASH = re.compile(r"sha256:[0-9a-f]{64}")
 _NUMBER = re.compile(r"[+-]?([0-9]{1,40}(\.[0-9]{0,40})?|\.[0-9]{1,40})([eE][+-]?[0-9]{1,3})?")
+
+
+def spelled(value: object) -> str:
+    """A value in the manifest's spelling, as templates print it: truth values as YAML and JSON write them."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def whole_number(value: object) -> int | None:

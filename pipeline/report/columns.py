@@ -19,6 +19,8 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet as pq
 
+from pipeline.models.values import spelled
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -181,11 +183,8 @@ def _of_one_type(column: Column) -> Any:
     if set(map(type, column)) - {type(None)} == {int, float}:
         with contextlib.suppress(OverflowError):
             return pa.array([value if value is None else float(value) for value in column], pa.float64())
-    return pa.array([value if value is None else _text(value) for value in column], pa.string())
-
-
-def _text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value).encode("utf-8", "replace").decode()
+    texts = [value if value is None else spelled(value).encode("utf-8", "replace").decode() for value in column]
+    return pa.array(texts, pa.string())
 
 
 # --- CSV ---

@@ -30,6 +30,7 @@ from pipeline.ledger.fold import State
 from pipeline.ledger.job import JobRecord, JobState
 from pipeline.ledger.records import Found, array_of
 from pipeline.models import find_model
+from pipeline.models.values import spelled
 from pipeline.report.charts import generation_times, money_over_time
 from pipeline.report.columns import values_of
 from pipeline.report.lines import Line, Lines, as_lines
@@ -365,7 +366,7 @@ def _plain(value: Any) -> Any:
 
 def _clean(value: Any, length: int) -> str:
     """A value as text that is fit for UTF-8 and cannot turn the writing around it; shortened, it ends in `…`."""
-    text = str(value).lower() if isinstance(value, bool) else str(value)
+    text = spelled(value)
     if len(text) > length:
         text = f"{text[: length - 1]}…"
     if text.isascii() and text.isprintable():

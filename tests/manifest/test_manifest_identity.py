@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from pipeline.jobs import Job
 from pipeline.manifest import Campaign, load_manifest
-from pipeline.manifest.document import shown
+from pipeline.models.values import spelled
 
 GOLDEN = """
 name: golden
@@ -100,7 +100,7 @@ def as_csv(rows: list[dict[str, object]]) -> str:
     writer.writerow(columns)
     for row in rows:
         values = [row.get(name, "") for name in columns]
-        writer.writerow([str(value).lower() if isinstance(value, bool) else value for value in values])
+        writer.writerow([spelled(value) if isinstance(value, bool) else value for value in values])
     return out.getvalue()
 
 
@@ -119,7 +119,7 @@ def as_parquet(rows: list[dict[str, object]]) -> bytes:
         values = [row.get(name) for row in rows]
         large = any(isinstance(value, int) and abs(value) >= 2**63 for value in values)
         if large or len({type(value) for value in values if value is not None}) > 1:
-            values = [None if value is None else shown(value) for value in values]
+            values = [None if value is None else spelled(value) for value in values]
         columns[name] = values
     sink = io.BytesIO()
     pq.write_table(pa.table(columns), sink)
@@ -136,8 +136,8 @@ def test_the_same_work_has_the_same_ids_in_every_format(rows: list[dict[str, obj
         assert [(e.job.job_id, e.row, e.row_id) for e in other.entries] == [
             (e.job.job_id, e.row, e.row_id) for e in yaml_one.entries
         ]
-        assert [{k: shown(v) for k, v in e.variables.items()} for e in other.entries] == [
-            {k: shown(v) for k, v in e.variables.items()} for e in yaml_one.entries
+        assert [{k: spelled(v) for k, v in e.variables.items()} for e in other.entries] == [
+            {k: spelled(v) for k, v in e.variables.items()} for e in yaml_one.entries
         ]
 
 

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from pipeline.jobs import Kind, canonical_json, ids_of, job_id
 from pipeline.kernel.errors import ManifestError
 from pipeline.manifest import load_manifest, sizes
-from pipeline.manifest.document import shown
 from pipeline.manifest.requests import Requests
 from pipeline.manifest.row_ids import RowIds
 from pipeline.manifest.sharing import MAX_KNOWN
+from pipeline.models.values import spelled
 
 EXPAND = importlib.import_module("pipeline.manifest.expand")
 """The module: in its package, the name is the function's."""
@@ -64,7 +64,7 @@ def test_values_that_are_equal_and_do_not_look_it_are_not_taken_for_each_other(l
     values = [1, True, 1.0, 0, False, 0.0, -0.0, 0.0, "1", "true"]
     rows = ({"prompt": "{{ n }} of it", "n": value} for value in values)
     entries = load(lines(*rows), "m.jsonl").entries
-    assert [entry.job.prompt for entry in entries] == [f"{shown(value)} of it" for value in values]
+    assert [entry.job.prompt for entry in entries] == [f"{spelled(value)} of it" for value in values]
 
 
 def test_equal_values_of_two_types_in_one_batch_are_two(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,9 +10,8 @@ from both_say import Ask, schema_says
 from pipeline.config import Config
 from pipeline.manifest.document import RESERVED
 from pipeline.manifest.read_yaml import TOP_KEYS
-from pipeline.manifest.row_ids import ID
 from pipeline.models import DEFAULT_MODEL, find_model
-from pipeline.schema import NAME, config_schema, manifest_schema
+from pipeline.schema import config_schema, manifest_schema
 
 PARAMETERS = find_model(DEFAULT_MODEL).parameters
 ROWS = "rows: [{prompt: a lamp}]"
@@ -269,4 +268,3 @@ def test_the_words_of_a_row_are_the_codes() -> None:
         known = MANIFEST["definitions"][name]["properties"]
         assert {word for word, schema in known.items() if schema} == set(PARAMETERS)
         assert {word for word, schema in known.items() if not schema} == {*RESERVED, "tags"}
-    assert NAME["pattern"] == f"^{ID.pattern}$"
