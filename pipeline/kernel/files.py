@@ -68,7 +68,8 @@ def make_folder(folder: Path) -> None:
 
 def _make_folder(folder: Path) -> None:
     if folder.is_dir():
-        # Whoever made it may have died before its name was durable. Its parent may not be ours to read: then it is old.
+        # A process may have made this folder and died before its name was durable, so its parent is flushed. If we may
+        # not read the parent, the folder is not ours, and old enough.
         with contextlib.suppress(PermissionError):
             fsync_folder(folder.parent)
         return
@@ -124,7 +125,7 @@ def open_file_below(folder: Path, names: Sequence[str]) -> int:
                 raise OSError(errno.ELOOP, f"{'/'.join(names[: depth + 1])} is a link", str(path))
             is_last = depth == len(names) - 1
             if is_last and not stat.S_ISDIR(mode):
-                _require_regular(mode, path)  # before it is opened: some devices do things when they are
+                _require_regular(mode, path)  # before it is opened: some devices act when they are opened
             below = os.open(name, _READ | os.O_NOFOLLOW | (0 if is_last else os.O_DIRECTORY), dir_fd=at)
             os.close(at)
             at = below
@@ -198,7 +199,7 @@ def write_file(path: Path, data: bytes | memoryview) -> None:
 
 
 def keep_file(path: Path, data: bytes) -> None:
-    """Have `path` hold `data`, as `write_file`. Where it does already, it is left alone: a look takes no flush."""
+    """Have `path` hold `data`, as `write_file`. If it does already, it is left alone: to compare needs no flush."""
     with contextlib.suppress(OSError):
         if not path.is_symlink() and _holds(path, data):
             return
@@ -215,13 +216,13 @@ def _holds(path: Path, data: bytes) -> bool:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Callable[[bytes | memoryview], None]]:
-    """What writes a file in parts for the block; it has its name, durably, once the block has ended well."""
+    """What writes a file in parts, for the block. The file has its name, durably, once the block has ended well."""
     descriptor, temporary = open_temporary(path.parent)
     is_open = True
 
     def write(data: bytes | memoryview) -> None:
         if not is_open:
-            # The number is another file's by then: a segment's of the ledger, or the provider's socket.
+            # By now the descriptor's number may be another file's: a segment of the ledger, or the provider's socket.
             raise ValueError("the file is closed")
         write_all(descriptor, data)
 
@@ -246,7 +247,7 @@ def discard(temporary: Path) -> None:
 
 def remove_leftovers(folder: Path) -> int:
     """Delete temporary files that a process which died has left in `folder`; returns how many."""
-    # By names alone, and the rarer half of them first: beside a million videos, anything more takes seconds.
+    # By names alone, and the prefix first, which is rare: beside a million videos, anything more takes seconds.
     names = [name for name in os.listdir(folder) if name[0] == TEMPORARY_PREFIX] if folder.is_dir() else []
     left = [name for name in names if name.endswith(TEMPORARY_SUFFIX)]
     for name in left:

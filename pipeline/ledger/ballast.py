@@ -22,14 +22,14 @@ _NAME = "_ballast"
 
 
 def take_ballast(folder: Path) -> None:
-    """Hold the room, if it is not held already; a disk that has none to hold is found full soon enough."""
+    """Hold the room, unless it is held already. A disk that has too little is no error: a commit will find it full."""
     path = folder / _NAME
     try:
         if path.exists() and path.stat().st_size >= BALLAST_BYTES:
             return
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         try:
-            # Random, so that no file system stores it in less room than it is to hold. What it says need not last.
+            # Random, so that no file system stores it in less room than it is to hold. It need not be durable.
             write_all(descriptor, os.urandom(BALLAST_BYTES))
         finally:
             os.close(descriptor)

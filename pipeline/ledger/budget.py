@@ -29,7 +29,7 @@ class Books:
     above_quotes: int = 0
     """How much of `posted` the provider has charged beyond what was quoted."""
     charged_above: dict[str | None, int] = field(default_factory=dict)
-    """By price key: the highest charge seen above a quote. None has those of which the price key is not known."""
+    """By price key: the highest charge seen above a quote. Under None: charges of which the price key is not known."""
 
     @property
     def committed(self) -> MicroUsd:
@@ -43,8 +43,8 @@ class Books:
     def quote(self, price: int, price_key: str | None = None) -> MicroUsd:
         """The most that a job of list price `price` may cost, as far as this account's charges have shown.
 
-        It never falls. What is charged for short videos says nothing of long ones; what is not known to be of either
-        says it of both.
+        The quote never falls. A charge above a quote counts for jobs of the same price key only, since short videos say
+        nothing of long ones. A charge whose price key is not known counts for all jobs.
 
         Args:
             price_key: which price holds for the job; without it, any charge above a quote counts.

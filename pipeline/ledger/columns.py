@@ -1,10 +1,10 @@
-"""The fold of many events at once, by columns: the state that one event after the other makes, in a tenth of the time.
+"""Folding many events at once, by columns: the same state as folding them one by one, in a tenth of the time.
 
-Most jobs have a plain life: reserved, submitted, posted and stored at the first try, without any trouble. What their
-events say can be checked and added up for all of them together. Every other event goes through `State.apply`, at its
-place in the order, as in a live run, but as if there were no plain lives: they join the state at the end, and only if
-no job and no request is there twice. No event may follow on a plain life, so that is all that could contradict one.
-A test holds both ways of folding equal, in what they say and in what they refuse.
+Most jobs have a plain life: reserved, submitted, posted and stored at the first try, without any trouble. The events of
+all plain lives are checked and added up together. Every other event goes through `State.apply`, at its place in the
+order, as in a live run, while the state does not know the plain lives yet: these join it at the end, and only if no job
+id and no request id is there twice. Nothing may follow `stored`, so a plain life can only be contradicted by a second
+use of its job id or request id. A test holds both ways of folding equal, in what they say and in what they refuse.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pipeline.ledger.job import Account, JobRecord, JobState
 from pipeline.ledger.records import Numbers, Rows, are_null, array_of, numbers_of, texts_of, values_of
 
 FEW = 1_000
-"""Fewer events than this are quicker taken one by one."""
+"""Fewer events than this are folded one by one, which is quicker then."""
 
 _PLAIN_LIFE = (EventKind.RESERVED, EventKind.SUBMITTED, EventKind.POSTED, EventKind.STORED)
 _RESERVED, _SUBMITTED, _POSTED, _STORED = range(len(_PLAIN_LIFE))
@@ -36,8 +36,8 @@ def fold_tables(state: State, tables: Iterable[pa.Table]) -> None:
     """Take in the events of tables with the ledger's columns, in their order; they follow what is in `state`.
 
     Raises:
-        ImpossibleMoveError: they cannot be true, or contradict the state, which is of no use then. Folded one by one,
-            they say which is the first, and why.
+        ImpossibleMoveError: they cannot be true, or contradict the state, which is of no use then. Fold them by
+            `fold_singly` to learn which event is the first that cannot be true, and why.
     """
     lives: list[Rows] = []
     for table in tables:
@@ -48,7 +48,7 @@ def fold_tables(state: State, tables: Iterable[pa.Table]) -> None:
 
 
 def _check_once(state: State, lives: Sequence[Rows]) -> None:
-    """Refuse plain lives of which a job or a request is there twice, or known already."""
+    """Refuse plain lives if a job id or a request id is there twice among them, or is known already."""
     settled = state.jobs.has_rows()
     for name, known, beside in (
         ("job_id", state.jobs, [record.job_id for record in state.jobs.unsettled()]),
@@ -61,7 +61,7 @@ def _check_once(state: State, lives: Sequence[Rows]) -> None:
 
 
 def fold_singly(state: State, tables: Iterable[pa.Table]) -> None:
-    """The same, one event after the other.
+    """The same as `fold_tables`, one event after the other.
 
     Raises:
         ImpossibleMoveError: as `State.apply`.
@@ -75,7 +75,7 @@ def _fold_table(state: State, table: pa.Table, lives: list[Rows]) -> None:
     """Take in the events of a table, all but the plain lives, which join the others in `lives`."""
     whole = table.combine_chunks()
     events = _Columns(whole)
-    # More text than one array can hold stays in several.
+    # A column with more text than one array can hold stays in several.
     if len(table) < FEW or any(column.num_chunks != 1 for column in whole.columns) or not events.follow(state.last_seq):
         fold_singly(state, [table])
         return
@@ -88,9 +88,9 @@ def _fold_table(state: State, table: pa.Table, lives: list[Rows]) -> None:
 
 
 def _fold_beside(state: State, events: _Columns, lives: Numbers, others: Numbers) -> list[_Look]:
-    """Apply the `others` one by one, each to the books as they stood then, and add up the plain lives.
+    """Apply the `others` one by one, each to the books as they stood then, and add the money of the plain lives.
 
-    Returns when the account was looked at, and what was known of it from then on.
+    Returns the looks at the account: what was known of it from which event on.
     """
     quotes = events.numbers("quote_microusd")[lives[:, _RESERVED]]
     costs = events.numbers("cost_microusd")[lives[:, _POSTED]]
@@ -114,7 +114,7 @@ def _fold_beside(state: State, events: _Columns, lives: Numbers, others: Numbers
 
 
 class _Look(NamedTuple):
-    """A look at the account: with which event, how far the clocks were apart then, and what the account held."""
+    """A look at the account: its event, how far the provider's clock was ahead of ours, and what the account held."""
 
     seq: int
     skew_us: int
@@ -122,7 +122,7 @@ class _Look(NamedTuple):
 
 
 def _rows_of(state: State, events: _Columns, lives: Numbers, looks: Sequence[_Look]) -> Rows:
-    """The plain lives as rows, counted in the state."""
+    """Make rows of the plain lives, and count them in the state."""
     seqs = events.numbers("seq")[lives[:, _RESERVED]]
     facts = events.facts(lives, np.searchsorted([look.seq for look in looks], seqs) - 1)
     state.counts[JobState.STORED] += len(lives)
@@ -144,7 +144,7 @@ def shelve(state: State) -> None:
     make = _maker([_Look(0, skew_us, account) for skew_us, account in numbers])
     rows = Rows(pa.table(columns), make, _SAME)
     state.jobs.shelve(rows)
-    # After it: whoever looks on in a thread finds each of them in one place at least.
+    # Only now: whoever reads in another thread finds each request id in one place at least.
     state.request_ids.leave_to_rows(values_of(rows.texts("request_id")))
 
 
@@ -176,17 +176,17 @@ class _Columns:
         return bool((self.numbers("seq") == np.arange(seq + 1, seq + 1 + len(self.table))).all())
 
     def numbers(self, name: str) -> Numbers:
-        """A column of whole numbers. By its memory: Arrow's own way loads pandas."""
+        """A column of whole numbers."""
         return numbers_of(self._column(name))
 
     def sums(self, rows: Numbers, amounts: Numbers) -> Numbers:
-        """What the amounts in these rows add up to before each row, and after the last."""
+        """The sum of the `amounts` in these rows before each row of the table, and after the last."""
         each = np.zeros(len(self.table) + 1, dtype=np.int64)
         each[rows + 1] = amounts
         return np.cumsum(each)
 
     def plain_lives(self) -> Numbers:
-        """All jobs that begin and end here and went well at once, earlier ones first."""
+        """The lives of all jobs that begin and end in this table without trouble, in the order in which they began."""
         codes, names = _encode(self._column("job_id"))
         counts = np.bincount(codes, minlength=len(names))
         firsts = np.cumsum(counts) - counts
@@ -245,14 +245,14 @@ _FACTS = {
     "error": ("detail", _STORED),
     "http_status": ("http_status", _STORED),
 }
-"""What a plain life leaves behind: what a record calls it, the column, and the event that says it."""
+"""The facts of a plain life: the field of a record, and from which column of which event it comes."""
 
 _SAME = {"state": JobState.STORED.name, "attempt": 1, "error_class": None}
 """What all plain lives have in common."""
 
 
 def _maker(looks: Sequence[_Look]) -> Callable[..., JobRecord]:
-    """What makes a record of the values of `_FACTS` and the number of the look at the account before it."""
+    """What makes a record from the values of `_FACTS` and the number of the last look at the account before it."""
 
     def make(
         job_id: str,
@@ -315,8 +315,9 @@ def _maker(looks: Sequence[_Look]) -> Callable[..., JobRecord]:
 def _encode(column: pa.Array[Any]) -> tuple[Numbers, pa.Array[Any]]:
     """A number for each value, null included, and the value of each number.
 
-    Where a column is a dictionary already, a value may have two numbers: a life seems not to be a plain one then, or
-    one of two plain ones, which are found when all are held against each other.
+    Where a column is a dictionary already, a value may have two numbers. Then a job's events may be split over two
+    numbers: either they no longer look like a plain life and are folded one by one, or they look like two plain lives,
+    and `_check_once` refuses those.
     """
     if isinstance(column, pa.DictionaryArray):
         codes = numbers_of(column.indices.fill_null(len(column.dictionary)))
@@ -326,5 +327,5 @@ def _encode(column: pa.Array[Any]) -> tuple[Numbers, pa.Array[Any]]:
 
 
 def _is_name(column: pa.Array[Any]) -> npt.NDArray[np.bool_]:
-    """Whether each text is there and not empty."""
+    """For each text whether it is there and not empty."""
     return (numbers_of(pc.binary_length(cast(pa.StringArray, column))) > 0) & ~are_null(column)

@@ -16,8 +16,9 @@ _ODD = 0x9E3779B97F4A7C15
 def are_distinct(texts: pa.ChunkedArray[Any]) -> bool:
     """Whether no text is there twice. None may be null.
 
-    Ids are of one length, as a rule. Then each is a few whole numbers, and a number made of these is sorted in a fifth
-    of the time that a table of all texts takes: where those numbers differ, so do the texts. Else the table tells.
+    Ids usually have one length. Then each is packed into a few whole numbers, and these are mixed into one number. To
+    sort those takes a fifth of the time of a hash table of all texts; if they all differ, the texts do, too. Otherwise
+    the hash table decides.
     """
     chunks = [chunk for chunk in texts.chunks if len(chunk)]
     lengths = {length for chunk in chunks for length in np.unique(np.diff(_ends(chunk))).tolist()}

@@ -27,9 +27,9 @@ _TYPES = {
 }
 SCHEMA = pa.schema([pa.field(name, _TYPES[kind]) for name, kind in COLUMNS.items()])
 _REPEATED: Any = [name for name in COLUMNS if name not in {"seq", "at", "request", "url", "path", "poster", "sha256"}]
-"""Columns in which the same is said again and again. With a dictionary the others would be larger, and slower."""
+"""Columns whose values repeat: a merged segment has dictionaries of them. The others would be larger so, and slower."""
 _NUMBERED = ["job_id", "event", "request_id", "error_class", "model"]
-"""Columns of texts that whoever reads many events wants as numbers of different texts, as the file has them."""
+"""Columns of texts that are read as dictionaries, each text once and a number for each row, where events are many."""
 _NUMBERED_SCHEMA = pa.schema(
     [field.with_type(pa.dictionary(pa.int32(), field.type)) if field.name in _NUMBERED else field for field in SCHEMA]
 )
@@ -39,16 +39,16 @@ _FEW_VALUES = frozenset({"event", "error_class", "model"})
 _NEVER_NULL = tuple(name for name, kind in COLUMNS.items() if name == "event" or kind not in ("string", "double"))
 _METADATA_KEY = b"kling-batch.chain"
 UNREADABLE = (pa.ArrowException, KeyError, ValueError, TypeError, OSError)
-"""All that reading a file's bytes as a segment can raise."""
+"""Everything that reading a file's bytes as a segment can raise."""
 ROWS_PER_GROUP = 2**16
-"""Events in a row group of a merged segment: whoever asks for one job passes over the groups that do not have it."""
+"""Events in a row group of a merged segment: a query for one job skips the groups that do not have it."""
 
 GENESIS = "0" * 64
 """What the first segment links to."""
 
 
 def link(before: str, events: Sequence[Event]) -> str:
-    """The chain's hash after `events`, when it was `before` in front of them."""
+    """The chain's hash after `events`; `before` is its hash ahead of them."""
     return hashlib.sha256(before.encode() + orjson.dumps(list(map(_in_columns, events)))).hexdigest()
 
 
@@ -94,7 +94,7 @@ def _encode(
     """Tables of one schema, with `rows` rows together, each in row groups of its own."""
     before, after = ends
     chain = orjson.dumps({"version": 1, "before": before, "after": after})
-    # As large as a group has rows: by itself it would be made for a million jobs, and take a megabyte.
+    # Made for the rows of a group: by default it is made for a million jobs, and takes a megabyte.
     bloom = {"job_id": {"ndv": min(rows, ROWS_PER_GROUP), "fpp": 0.01}}
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(
@@ -108,7 +108,7 @@ def _encode(
     ) as writer:
         for table in tables:
             writer.write_table(table, row_group_size=ROWS_PER_GROUP)
-            del table  # it must not be there beside the next
+            del table  # so that it is freed before the next one is made
     return sink.getvalue().to_pybytes()
 
 
@@ -136,7 +136,7 @@ def open_encoded(data: bytes, *, numbered: bool = False) -> tuple[pq.ParquetFile
     Raises:
         Exception: they are none of a segment's; one of `UNREADABLE`.
     """
-    # Neither page checksums nor threads that read ahead: it is in memory, and proven whole.
+    # Neither page checksums nor threads that read ahead: the bytes are in memory, and proven whole.
     file = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False)
     if numbered:
         if not file.schema_arrow.equals(SCHEMA):
@@ -181,7 +181,7 @@ def decode(table: pa.Table) -> list[Event]:
 
 
 def _values(column: pa.ChunkedArray[Any]) -> list[Any]:
-    """A column's values. Most of them are whole numbers, or nothing at all: both are quick."""
+    """A column's values; quick for whole numbers, and for a column that is empty, as most are."""
     if column.null_count == len(column):
         return [None] * len(column)
     if pa.types.is_timestamp(column.type):
@@ -192,14 +192,14 @@ def _values(column: pa.ChunkedArray[Any]) -> list[Any]:
 
 
 def _shared(column: pa.ChunkedArray[Any]) -> list[Any]:
-    """A column's values where few are different: each stands in memory once."""
+    """A column's values where few are different: equal ones are one object in memory."""
     encoded = column.combine_chunks().dictionary_encode(null_encoding="encode")
     values = encoded.dictionary.to_pylist()
     return [values[index] for index in whole_numbers(encoded.indices)]
 
 
 def whole_numbers(array: pa.Array[Any]) -> list[int]:
-    """The values of an array without nulls, by its memory: Arrow's own way loads pandas."""
+    """The values of an array without nulls, read from its memory: Arrow's own conversion loads pandas."""
     data = array.buffers()[1]
     if data is None:
         return []

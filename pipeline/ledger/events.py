@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 
 class EventKind(StrEnum):
-    """What happened. The order of the words is the order of a good life."""
+    """What happened, in the order of a run in which all goes well."""
 
     RUN_STARTED = "run_started"
     ACCOUNT = "account"
@@ -71,7 +71,7 @@ class Event(NamedTuple):
 
 
 SAID_BILLED = "said that it was billed"
-"""Stands in the `detail` of `submitted` where a person, and not the provider, has named the request."""
+"""In the `detail` of `submitted`: a person, and not the provider, has named the request."""
 
 
 COLUMNS: dict[str, str] = {
@@ -114,7 +114,7 @@ def stamped(event: Event, seq: int, at_us: int) -> Event:
 
 
 def _mended(event: Event) -> Event:
-    """Half a character, from somebody's JSON, becomes a question mark."""
+    """Half of a surrogate pair, which JSON can hold and UTF-8 cannot, becomes a question mark."""
     changed: dict[str, Any] = {}
     for name, text in zip(_TEXTS, _texts(event), strict=True):
         if text is not None and not text.isascii():

@@ -43,9 +43,9 @@ MOVES: dict[tuple[JobState | None, EventKind], JobState] = {
 
 @dataclass(frozen=True, slots=True)
 class Unnamed:
-    """An attempt that may have run and failed, by an answer that did not say under which name.
+    """An attempt that may have run and failed, where the answer did not say its request id.
 
-    The history may list it as a failed row that belongs to nobody. `began_us` is by the provider's clock.
+    The history may list it as a failed row that no attempt owns. `began_us` is by the provider's clock.
     """
 
     request: str
@@ -62,7 +62,7 @@ class RunRecord:
     outcome: dict[str, Any] = field(default_factory=dict)
     started_seq: int = 0
     was_idle: bool = False
-    """Whether its end followed upon its beginning: nothing happened in between."""
+    """Whether nothing was recorded between its start and its end."""
 
 
 @dataclass(slots=True)
@@ -74,13 +74,13 @@ class State:
     request_ids: RequestIds = field(init=False)
     runs: list[RunRecord] = field(default_factory=list)
     counts: Counter[JobState] = field(default_factory=Counter)
-    """How many jobs stand where."""
+    """How many jobs are in each state."""
     troubles: list[Event] = field(default_factory=list)
     """Every event that carries an error class, in order, with its attempt's request id: what errors.csv is made of."""
     tried_again_us: dict[tuple[str, int], int] = field(default_factory=dict)
     """When each attempt after the first of its job began, by job and number."""
     unnamed: list[Unnamed] = field(default_factory=list)
-    """The attempts that failed without a name, in order."""
+    """The attempts that may have run and failed without a known request id, in order."""
     largest_bytes: int = 0
     """The size of the largest video that was ever stored."""
     account: Account | None = None
@@ -143,7 +143,7 @@ class State:
         known = self.jobs.get(event.job_id)
         after = self._check_move(known, event)
         record = known or JobRecord(event.job_id)
-        # Each of these asks the books first: what they refuse has changed nothing.
+        # Each of these moves its money first: if the books refuse that, nothing has changed yet.
         _TAKE_IN[event.event](self, record, event)
         if known is None:
             self.jobs[event.job_id] = record
@@ -152,15 +152,15 @@ class State:
         record.state = after
         self.counts[after] += 1
         if event.error_class is not None:
-            # The event does not say the name of its attempt, and the record forgets it with the next one.
+            # The event does not hold the request id of its attempt, and the record forgets it with the next attempt.
             self.troubles.append(event._replace(request_id=record.request_id))
 
     def _check_move(self, record: JobRecord | None, event: Event) -> JobState:
         before = record.state if record else None
         after = MOVES.get((before, event.event))
         if after is None:
-            name = before.name.lower() if before else "planned"
-            raise ImpossibleMoveError(f"event {event.seq}: {event.event} of {event.job_id}, which is {name}")
+            stands = f"is {before.name.lower()}" if before else "has no attempt yet"
+            raise ImpossibleMoveError(f"event {event.seq} says `{event.event}` for job {event.job_id}, which {stands}")
         latest = record.attempt if record else 0
         expected = latest + 1 if event.event is EventKind.RESERVED else latest
         if event.attempt != expected:
@@ -170,7 +170,7 @@ class State:
         return after
 
     def _check_request_id(self, record: JobRecord | None, event: Event) -> None:
-        """An attempt has one request id for life, save one that only a person gave; and a request id one attempt."""
+        """An attempt keeps its request id for life, unless only a person gave it. No other attempt may have it."""
         mine = record.request_id if record else None
         owner = self.request_ids.get(event.request_id or "")
         if not event.request_id or (owner is not None and mine != event.request_id):
@@ -184,7 +184,7 @@ class State:
         return (record for record in among if record.state in states)
 
     def states_of(self, job_ids: Collection[str] | Texts) -> list[JobState | None]:
-        """Where each of these jobs stands, as `state_of`, without a call for each."""
+        """The state of each of these jobs, as `state_of` tells it, looked up together."""
         found = self.jobs.find(job_ids)
         states: list[JobState | None] = found.of_rows(JobState.STORED)
         for place, record in found.beside_rows():
@@ -192,7 +192,7 @@ class State:
         return states
 
     def count(self, job_ids: Collection[str] | Texts) -> Counter[JobState | None]:
-        """How many of these jobs stand where; None are those before their first attempt."""
+        """How many of these jobs are in each state; None counts those before their first attempt."""
         found = self.jobs.find(job_ids)
         others = found[found.of_no_row()].records()
         counts = Counter(None if record is None else record.state for record in others)
@@ -200,7 +200,7 @@ class State:
         return counts
 
     def state_of(self, job_id: str) -> JobState | None:
-        """Where a job stands, without a record being made; None before its first attempt."""
+        """The state of a job, without a record being made; None before its first attempt."""
         record = self.jobs.unsettled_record(job_id)
         if record is not None:
             return record.state
@@ -250,7 +250,7 @@ def _submitted(state: State, record: JobRecord, event: Event) -> None:
     if event.request_id is not None:  # always: the move was checked
         state.request_ids.note(event.request_id, record.job_id)
     record.request_id = event.request_id
-    # What doubt delayed was submitted when its money was reserved: its age, and so its expiry, count from there.
+    # An attempt in doubt was submitted when its money was reserved: its age, and so its expiry, count from there.
     accepted_us = record.reserved_us if record.state is JobState.IN_DOUBT else event.at_us
     if record.submitted_us is None:
         record.submitted_us = accepted_us
@@ -277,14 +277,14 @@ def _voided(state: State, record: JobRecord, event: Event) -> None:
 
 
 def _take_back_name(state: State, record: JobRecord) -> None:
-    """A person's word was wrong: the request may be another attempt's."""
+    """Forget a request id that a person has named wrongly: the request may be another attempt's."""
     if record.request_id is not None:
         state.request_ids.take_back(record.request_id)
     record.request_id, record.is_named_by_hand = None, False
 
 
 def _posted(state: State, record: JobRecord, event: Event) -> None:
-    # Asked only where it counts: most are charged what was quoted.
+    # The price key is looked up only where it counts: most are charged what was quoted.
     is_above = event.cost_microusd > record.quote_microusd
     state.books.post(record.quote_microusd, event.cost_microusd, _price_key(record) if is_above else None)
     record.cost_microusd = event.cost_microusd
@@ -297,7 +297,7 @@ def _posted(state: State, record: JobRecord, event: Event) -> None:
 
 
 def _price_key(record: JobRecord) -> str | None:
-    """Which price holds for a job, by the body that was sent; None where that does not say."""
+    """Which price holds for a job, by the body that was sent; None where the body does not tell."""
     model = MODELS.get(record.model or "")
     try:
         return model.price_key(orjson.loads(record.request or "")) if model is not None else None
@@ -314,7 +314,7 @@ def _fetch_failed(_state: State, record: JobRecord, event: Event) -> None:
 def _stored(state: State, record: JobRecord, event: Event) -> None:
     state.largest_bytes = max(state.largest_bytes, event.bytes)
     record.path, record.poster, record.sha256 = event.path, event.poster, event.sha256
-    # Nobody asks again for what is here: a million of these texts are much memory.
+    # Nobody needs these two once the video is here, and a million of them take much memory.
     record.request = record.url = None
     record.bytes, record.duration_s = event.bytes, event.duration_s
     record.width, record.height = event.width, event.height
@@ -329,7 +329,7 @@ def _failed(_state: State, record: JobRecord, event: Event) -> None:
 
 def _retry_granted(_state: State, record: JobRecord, _event: Event) -> None:
     record.counted_failures = 0
-    # What it failed of no longer decides: the person who grants the retry knows better.
+    # Why it failed no longer decides anything: the person who grants the retry knows better.
     record.error_class = record.error = None
 
 

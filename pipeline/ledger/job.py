@@ -20,16 +20,16 @@ class JobState(Enum):
     VOIDED = "the attempt was certainly not billed; another may follow"
     FAILED = "given up for good, unless a person grants another try"
 
-    # A member is equal to itself alone; the hash of an enumeration's own is several times slower.
+    # A member is equal to itself alone, so its identity will do; an enumeration's own hash is several times slower.
     __hash__ = object.__hash__
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What the account held at one moment, beside what the ledger knew of its charges then. Micro-dollars.
+    """What the account held at one moment, and what the ledger knew of its charges then. Micro-dollars.
 
-    `held` is what was reserved, and `doubted` what was in doubt: the provider may or may not have taken it off the
-    balance already, and for what was in doubt perhaps never will.
+    `held` is the money that was reserved, and `doubted` the money in doubt. The provider may or may not have taken
+    either off the balance already, and may never take what was in doubt.
     """
 
     balance: int
@@ -44,9 +44,9 @@ class JobRecord:
 
     Money in micro-dollars, times in microseconds since 1970. `counted_failures` are those that count against
     `retry.max_attempts` since the last grant; `fetch_failures` those of the latest attempt. `reserved_seq` is the event
-    that the latest attempt began with, `first_reserved_seq` that of the first one, `skew_us` how far the provider's
-    clock was ahead of ours at the latest, and `account` the last look at the account before it. `first_began_us` is
-    when the first attempt began, by the provider's clock as far as it was known then.
+    that the latest attempt began with, and `first_reserved_seq` that of the first one. `skew_us` is how far the
+    provider's clock was ahead of ours, as known when the latest attempt began, and `account` the last look at the
+    account before it. `first_began_us` is when the first attempt began, by the provider's clock as known then.
     """
 
     job_id: str
@@ -58,7 +58,7 @@ class JobRecord:
     request: str | None = None
     request_id: str | None = None
     is_named_by_hand: bool = False
-    """Whether its request id is a person's word alone, which the provider has not confirmed: it may be mistyped."""
+    """Whether only a person gave its request id, which the provider has not confirmed: it may be mistyped."""
     error_class: str | None = None
     error: str | None = None
     http_status: int = 0

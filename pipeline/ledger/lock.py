@@ -18,11 +18,11 @@ from pipeline.kernel.files import is_held, read_regular_file
 LOCK = "_lock"
 
 _LONGEST = 2**16
-"""Bytes of a name in a lock."""
+"""The most bytes that a name in a lock may have."""
 
 
 def name_of_this_process(now_us: int) -> bytes:
-    """What this process writes into a lock that it takes now; no two takings write the same."""
+    """What this process writes into a lock that it takes now; something else each time."""
     holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": iso(now_us), "token": secrets.token_hex(8)}
     return orjson.dumps(holder)
 

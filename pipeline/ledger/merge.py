@@ -17,7 +17,7 @@ from pipeline.ledger.encoding import SCHEMA, Content, encode_merged, in_groups
 from pipeline.ledger.segments import SegmentName
 
 COMPARED_AT_ONCE = 2**13
-"""So many rows of a merged segment are held against those of the old ones together."""
+"""How many rows of a merged segment are compared with those of the old ones at a time."""
 
 
 def merge_segments(
@@ -33,7 +33,7 @@ def merge_segments(
     ones go only when the merged one was read back and holds what they hold.
 
     Args:
-        sealed: whether newer segments follow: then another may be written meanwhile, and the head names one of those.
+        sealed: whether newer segments follow. Then more may be written meanwhile, and the head stays with those.
         known: what some of them hold, as this process has written it: reading them back costs as much as all the rest.
     """
     group = _Group(folder, names, known or {})
@@ -44,7 +44,8 @@ def merge_segments(
         if not group.is_in(merged):
             raise segments.damage(folder, str(merged), "is not what was written")
     except _OldDamageError:
-        # It was whole a moment ago, when it was merged: what stands for it by now may be all that is left.
+        # An old segment was whole when the merged one was made of it, and is damaged now. The merged one stays: it may
+        # be the only good copy.
         raise
     except RunDirectoryError as damage:
         segments.remove_segments(folder, [merged] if merged not in names else [])
@@ -73,12 +74,12 @@ class _Group:
         return before, last.after if last else segments.ends_of(self.folder, self.names[-1])[1]
 
     def encode(self) -> bytes:
-        """The bytes of a segment that stands for them."""
+        """The bytes of the segment that will stand for them."""
         rows = self.names[-1].last - self.names[0].first + 1
         return encode_merged(self._tables(), rows, *self.ends)
 
     def is_in(self, name: SegmentName) -> bool:
-        """Whether a segment holds what they hold, in the same place."""
+        """Whether a segment holds the same events, in the same place of the chain."""
         file, *ends = segments.open_segment(self.folder, name)
         merged = segments.parts_of(self.folder, name, file, COMPARED_AT_ONCE)
         pairs = itertools.zip_longest(*(in_groups(each, COMPARED_AT_ONCE) for each in (merged, self._tables())))
@@ -86,7 +87,7 @@ class _Group:
         return are_same and (*ends,) == self.ends
 
     def _tables(self) -> Iterator[pa.Table]:
-        """The events of each; they must follow each other."""
+        """The events of each, checked: they must follow each other."""
         reached = None
         try:
             for name in self.names:

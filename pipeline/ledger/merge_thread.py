@@ -15,7 +15,7 @@ from pipeline.ledger.segments import SegmentName
 from pipeline.ledger.tiers import Tiers
 
 KNOWN_BYTES = 16 * 2**20
-"""So much of what was written is kept in memory until it is merged; what is beyond it is read again."""
+"""Up to so much of what was written is kept in memory until it is merged; the rest is read again."""
 
 SPARE_BYTES = 64 * 2**20
 """What must be free beside a merge: tidiness never takes the room that a commit or a video needs."""
@@ -31,15 +31,15 @@ class Merging:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger-merge")
         self._tiers: Tiers | None = Tiers()
         self._known: dict[SegmentName, Content] = {}
-        """What segments hold that were written here and are not merged yet."""
+        """The contents of segments that were written here and are not merged yet."""
         self._known_bytes = 0
         self._under_way: tuple[Sequence[SegmentName], Future[SegmentName]] | None = None
 
     def note(self, newest: SegmentName, content: Content) -> None:
         """A segment with this content has become durable: begin a merge if one is due.
 
-        Trouble ends the merges and nothing else.
-        What a merge that failed has read is still there, and the next opening says what is wrong.
+        Trouble ends the merges and nothing else: the segments of a merge that failed are still there, and the next
+        opening says what is wrong with them.
         """
         if self._tiers is None:
             return
@@ -64,7 +64,7 @@ class Merging:
             self._known_bytes += content.table.nbytes
 
     def _forget(self, group: Sequence[SegmentName]) -> dict[SegmentName, Content]:
-        """What is known of a group, which is not kept here any longer."""
+        """What is known of a group; it is no longer kept here."""
         known = {name: self._known.pop(name) for name in group if name in self._known}
         self._known_bytes -= sum(content.table.nbytes for content in known.values())
         return known
@@ -77,7 +77,7 @@ class Merging:
             raise OSError(errno.ENOSPC, "no room to spare for a merge")
         merged = merge_segments(self._folder, group, sealed=True, known=known)
         if merged.last - merged.first > ROWS_PER_GROUP:
-            # A run may go on for hours beside the memory that a merge needs for a second.
+            # A merge needs much memory for a second, and the run may go on for hours.
             give_back_memory()
         return merged
 

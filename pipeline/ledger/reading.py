@@ -1,4 +1,4 @@
-"""Reading a ledger: checked and folded, by who has its lock, or beside a live writer without disturbing it."""
+"""Reading a ledger, checked and folded: by the holder of its lock, or beside a live writer without disturbing it."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ _MOMENTS = pa.schema([SCHEMA.field("at"), pa.field("event", _KINDS), SCHEMA.fiel
 
 
 def _in_batches(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """The same events, some ten thousand at a time: all of them would take more room, and few more time."""
+    """The same events in tables of up to `FOLDED_AT_ONCE`: larger ones take more memory, smaller ones more time."""
     gathered: list[pa.Table] = []
     for table in tables:
-        # A large segment's texts are dictionaries of its own: to join them takes as long as to make them.
+        # Texts of a large segment are dictionaries of its own: to join those of two takes as long as to make them.
         if gathered and (sum(map(len, gathered), len(table)) > FOLDED_AT_ONCE or table.schema != gathered[0].schema):
             yield pa.concat_tables(gathered)
             gathered = []
@@ -79,7 +79,8 @@ def _beside_a_writer(folder: Path, read: Callable[[list[SegmentName], list[Segme
         except FileNotFoundError:
             continue  # a merge replaced segments between the listing and the reading
         except RunDirectoryError as error:
-            # A listing beside a writer is not of one instant and may miss a name: only a quiet folder is believed.
+            # A listing beside a writer is not of one instant and may miss a name, so damage is believed only where the
+            # folder did not change meanwhile.
             if names == sorted(os.listdir(folder)):
                 raise
             damage = error
@@ -93,7 +94,7 @@ def _moments_of(table: pa.Table) -> pa.Table:
 
 
 def _noting_moments(tables: Iterable[pa.Table], moments: list[pa.Table]) -> Iterator[pa.Table]:
-    """The same tables; the moments of each join the others."""
+    """The same tables, while the moments of each are added to `moments`."""
     for table in tables:
         moments.append(_moments_of(table))
         yield table
@@ -102,8 +103,8 @@ def _noting_moments(tables: Iterable[pa.Table], moments: list[pa.Table]) -> Iter
 class Reader:
     """Reads a ledger again and again beside a live writer: what was read and checked once is not read again.
 
-    `state` is what its events say. `moments` are the columns `at`, `event` and `error_class` of all of them, if it is
-    told that somebody needs these.
+    `state` is what its events say. `moments` are the columns `at`, `event` and `error_class` of all events, if somebody
+    asked for them.
     """
 
     def __init__(self, folder: Path, *, moments: bool = False) -> None:
@@ -119,7 +120,7 @@ class Reader:
         """Where the chain stood after the last event of each segment that was read."""
 
     def read(self) -> None:
-        """Take in what was recorded since.
+        """Take in what was recorded since the last time.
 
         Raises:
             RunDirectoryError: there is no ledger, or it is damaged.
@@ -141,7 +142,7 @@ class Reader:
         while known < len(kept) and self._is_known(kept[known]):
             known += 1
         if (kept[known - 1].last if known else 0) != self.state.last_seq:
-            # A merge goes over the end of what was read.
+            # A merged segment holds events that were read and others that were not.
             self._forget()
             known = 0
         if not known:
@@ -149,7 +150,7 @@ class Reader:
         try:
             self._fold(kept, known, fold_tables)
         except ImpossibleMoveError:
-            # As whoever opens it is told: which event is the first that cannot be true.
+            # Once more, one by one: the error then names the first event that cannot be true.
             self._forget()
             self._fold(kept, 0, fold_singly)
         self._names = set(kept)
@@ -157,7 +158,7 @@ class Reader:
     def _fold(
         self, kept: Sequence[SegmentName], known: int, take_in: Callable[[State, Iterable[pa.Table]], None]
     ) -> None:
-        """Take in what follows on the first `known` segments."""
+        """Take in the segments after the first `known` ones."""
         begun = self.state.last_seq
         points = {last: self._points[last] for last in (0, *(name.last for name in kept[:known]))}
         moments = [self.moments]
@@ -168,13 +169,13 @@ class Reader:
         self.moments = pa.concat_tables(moments)
         self._points = points
         if are_many:
-            # After few it would take longer than they did.
+            # After few events this would take longer than they did.
             give_back_memory()
 
     def _is_known(self, name: SegmentName) -> bool:
-        """Whether what a segment holds was read: itself, or as the segments that a merge has put together in it."""
+        """Whether the events of a segment were read: from itself, or from the segments that were merged into it."""
         if name in self._names:
             return True
         ends = self._points.get(name.first - 1), self._points.get(name.last)
-        # The chain goes over all events. By its range alone it may be of another ledger, which a copy has put here.
+        # Equal hashes of the chain mean equal events. An equal range does not: it may be a file of another ledger.
         return None not in ends and segments.ends_of(self._folder, name) == ends

@@ -1,7 +1,7 @@
-"""The jobs of a state by their ids, where most of them are stored for good: rows of tables, until somebody asks.
+"""The jobs of a state by their ids: most of them, stored for good, as rows of tables, and the others as records.
 
 A million records as objects take two gigabytes, and seconds to make. A stored job never changes again, so its row says
-all about it: a record is made of it when somebody asks.
+all about it, and a record is made of the row when somebody asks.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ import pyarrow.compute
 from pipeline.ledger.job import JobRecord
 
 pc: Any = pyarrow.compute
-"""Its types do not say what it takes beside arrays."""
+"""Without its types, which do not know what it takes beside arrays."""
 
 Numbers = npt.NDArray[np.int64]
 Texts: TypeAlias = "pa.ChunkedArray[Any]"
 T = TypeVar("T")
 
 ASKED_SINGLY = 2_000
-"""After so many questions about single rows of a table, all of its values are taken out at once."""
+"""After so many questions about single rows of a table, all of its values are converted at once."""
 
 
 COLUMNS: dict[str, pa.DataType] = {
@@ -50,14 +50,14 @@ COLUMNS: dict[str, pa.DataType] = {
     "queue_s": pa.float64(),
     "inference_s": pa.float64(),
 }
-"""What many records are asked for at once: fields of `JobRecord`, and the type of each. A state is its name."""
+"""The fields of `JobRecord` that can be asked of many jobs at once, and the type of each. A state is its name."""
 
 
 class Rows:
-    """Rows that are the facts of one record each; `make` makes the record of them.
+    """A table with one row for each of many jobs; `make` makes the record of a row.
 
-    The columns of `table` are in the order of what `make` takes, and named as the record has them; `same` are facts
-    that all of them have.
+    The columns of `table` are in the order of the parameters of `make`, and have the names of the record's fields;
+    `same` are the facts that are the same for all rows.
     """
 
     def __init__(self, table: pa.Table, make: Callable[..., JobRecord], same: Mapping[str, Any]) -> None:
@@ -76,7 +76,7 @@ class Rows:
 
     @property
     def first_reserved_seqs(self) -> Numbers:
-        """The event that each life began with."""
+        """The number of the event that each life began with."""
         return np.concatenate([numbers_of(chunk) for chunk in self.table["reserved_seq"].chunks])
 
     def record(self, row: int) -> JobRecord:
@@ -93,7 +93,7 @@ class Rows:
         return map(self._make, *(column.to_pylist() for column in _take(self.table, rows).columns))
 
     def submitted(self, from_us: int, to_us: int) -> Iterator[tuple[int, str]]:
-        """The rows that were submitted in a time, both ends in, each with its request id."""
+        """The rows that were submitted between two times, both ends in, each with its request id."""
         times_us = np.concatenate([numbers_of(chunk) for chunk in self.table["submitted_us"].chunks])
         rows = np.flatnonzero((times_us >= from_us) & (times_us <= to_us))
         return zip(rows.tolist(), values_of(self.table["request_id"].take(array_of(rows))), strict=True)
@@ -110,13 +110,14 @@ class Rows:
 
 _NOWHERE = -1
 _FIRST_RECORD = -2
-"""The number of the first job that is a record, where rows have numbers from zero; the next one's is one less."""
+"""Rows are numbered 0, 1, 2, …; jobs that are records are numbered -2, -3, -4, …."""
 
 
 class _Kept(NamedTuple):
-    """All jobs at one moment, each as a record or as a row. It is replaced as a whole, since others look on in threads.
+    """All jobs at one moment, each as a record or as a row. It is replaced as a whole, since other threads read it.
 
-    `firsts` are the numbers of the first row of each table, counted over all tables, and of the one after the last.
+    Rows are numbered over all tables. `firsts` has the number of each table's first row, and at its end the number of
+    all rows.
     """
 
     records: dict[str, JobRecord]
@@ -130,7 +131,7 @@ class _Kept(NamedTuple):
         return _Kept(self.records, (*self.tables, *more), (*self.firsts[:-1], *firsts))
 
     def place(self, number: int) -> tuple[Rows, int]:
-        """The table that has a row, and which row of it that is."""
+        """The table that has the row of this number, and its place in there."""
         at = bisect_right(self.firsts, number) - 1
         return self.tables[at], number - self.firsts[at]
 
@@ -145,7 +146,7 @@ class _Kept(NamedTuple):
         return str(table.table[column][row])
 
     def by_table(self, numbers: Numbers) -> Iterator[tuple[Rows, Numbers, Numbers]]:
-        """The tables that have the rows with these numbers: of each, which rows, and where in `numbers` these are."""
+        """The rows of these numbers, by table: the table, which of its rows, and the places of those in `numbers`."""
         tables = np.searchsorted(self.firsts, numbers, side="right") - 1
         order = np.argsort(tables, kind="stable")
         touched, firsts = np.unique(tables[order], return_index=True)
@@ -172,7 +173,7 @@ class Found:
     """Where each of many jobs is kept, in the order in which they were asked for."""
 
     numbers: Numbers
-    """The number of its row; or of the record that it is; or that there is neither."""
+    """Of each job: the number of its row, from 0, or `_FIRST_RECORD` minus its place in `_records`, or `_NOWHERE`."""
     _records: Sequence[JobRecord]
     _kept: _Kept
 
@@ -184,7 +185,7 @@ class Found:
         return Found(self.numbers[places], self._records, self._kept)
 
     def of_no_row(self) -> Numbers:
-        """Which of them, by their places from 0, were not found stored after a life without any trouble."""
+        """Which of them, by their places from 0, are no rows."""
         return np.flatnonzero(self.numbers < 0)
 
     def of_rows(self, value: T) -> list[T | None]:
@@ -210,7 +211,7 @@ class Found:
         return found
 
     def columns(self, names: Sequence[str]) -> pa.Table:
-        """Some of `COLUMNS` without a record being made: a row for each job, of nulls where there is none."""
+        """Some of `COLUMNS`, with a row for each job; of nulls for a job that is not known. No row becomes a record."""
         beside, held = self.of_no_row(), np.flatnonzero(self.numbers >= 0)
         records = self[beside].records()
         others = pa.Table.from_arrays([_column(records, name) for name in names], names=list(names))
@@ -228,7 +229,7 @@ class Found:
 
 
 class _Hashed(NamedTuple):
-    """The hashes of the texts of some tables, in order, and the number of the row that each is of."""
+    """The hashes of the texts of the first `tables` tables, sorted, and for each the number of its row."""
 
     tables: int
     hashes: Numbers
@@ -236,9 +237,10 @@ class _Hashed(NamedTuple):
 
 
 class _Index:
-    """Finds the row that has a text in one column. It is made, and gone on with, when somebody asks: most never do.
+    """Finds the row that has a text in one column.
 
-    It takes 16 bytes a row, where a dictionary of the texts takes 130. Texts may have the same hash: the row tells.
+    It is built, and extended, when somebody asks: most never do. It takes 16 bytes a row, where a dictionary of the
+    texts takes 130. Two texts may have the same hash, so the text in the row is compared.
     """
 
     def __init__(self, column: str) -> None:
@@ -248,19 +250,19 @@ class _Index:
     def find(self, text: str, kept: _Kept) -> int | None:
         """The number of the row, if there is one."""
         found = self.take_in(kept)
-        # Not by numpy: it would let other threads go first at each question.
+        # `bisect`, not `np.searchsorted`: numpy releases the GIL, and other threads would go first at each look-up.
         hashes, wanted = found.hashes.data, hash(text)
         for at in range(bisect_left(hashes, wanted), len(hashes)):
             if hashes[at] != wanted:
                 break
             number = int(found.numbers[at])
-            # Another thread may have taken in more than the rows that are looked at here.
+            # Another thread may have taken in more rows than `kept` has.
             if number < kept.firsts[-1] and kept.text(self._column, number) == text:
                 return number
         return None
 
     def take_in(self, kept: _Kept) -> _Hashed:
-        """Have it know all rows that there are. Returns what knows them: others may do this at once, with less."""
+        """Take in all rows of `kept`. Use what is returned: another thread may do this at once, with fewer rows."""
         known = self._hashed
         if known.tables >= len(kept.tables):
             return known
@@ -282,22 +284,22 @@ class Records(MutableMapping[str, JobRecord]):
         self._by_id, self._by_request = _Index("job_id"), _Index("request_id")
 
     def take_in(self, tables: Sequence[Rows]) -> None:
-        """Take in jobs that are stored, none of which is here: of each, the row with its facts."""
+        """Take in rows of stored jobs, none of which is here yet."""
         self._kept = self._kept.with_tables(tables)
 
     def shelve(self, rows: Rows) -> None:
-        """Keep jobs that are here as rows from now on."""
+        """Keep jobs that are records as rows from now on."""
         gone = set(values_of(rows.texts("job_id")))
         left = {job_id: record for job_id, record in self._kept.records.items() if job_id not in gone}
         self._kept = self._kept._replace(records=left).with_tables([rows])
 
     def get_ready(self) -> None:
-        """Make now what finds a row by its ids: a million take most of a second, whoever asks first."""
+        """Build now what finds a row by its ids: a million take most of a second, which the first to ask would wait."""
         for index in (self._by_id, self._by_request):
             index.take_in(self._kept)
 
     def unsettled(self) -> Iterator[JobRecord]:
-        """The records that are objects: all but those of jobs that were found stored."""
+        """The jobs that are records: all but those that are rows, which are stored."""
         return iter(list(self._kept.records.values()))
 
     def has_rows(self) -> bool:
@@ -305,7 +307,7 @@ class Records(MutableMapping[str, JobRecord]):
         return self._kept.firsts[-1] > 0
 
     def unsettled_record(self, job_id: str) -> JobRecord | None:
-        """The record of a job that is an object."""
+        """The record of a job that is not a row; None if it is one, or is not known."""
         return self._kept.records.get(job_id)
 
     def texts(self, column: str) -> Texts:
@@ -313,7 +315,10 @@ class Records(MutableMapping[str, JobRecord]):
         return texts_of(table.texts(column) for table in self._kept.tables)
 
     def submitted(self, from_us: int, to_us: int, beside: Container[str]) -> Iterator[JobRecord]:
-        """The jobs whose latest attempt was submitted in a time, by our clock, under a name that is not in `beside`."""
+        """The jobs whose latest attempt was submitted between two times of our clock.
+
+        Those without a request id are left out, and those with one that is in `beside`.
+        """
         kept = self._kept
         for record in list(kept.records.values()):
             is_named = record.request_id is not None and record.request_id not in beside
@@ -325,7 +330,7 @@ class Records(MutableMapping[str, JobRecord]):
                     yield table.record(row)
 
     def owner_of(self, request_id: str) -> str | None:
-        """The job that is a row with this request id."""
+        """The job that is a row with this request id; None if no row has it."""
         kept = self._kept
         number = self._by_request.find(request_id, kept)
         return None if number is None else kept.text("job_id", number)
@@ -350,9 +355,9 @@ class Records(MutableMapping[str, JobRecord]):
         return job_id in kept.records or (isinstance(job_id, str) and self._by_id.find(job_id, kept) is not None)
 
     def find(self, job_ids: Collection[str] | Texts | None = None) -> Found:
-        """Where these jobs are kept; all of them, in their order, where none are named."""
+        """Where these jobs are kept; without `job_ids`, where all jobs are, in their order."""
         if job_ids is not None and not len(self):
-            # Of a million jobs to plan, no text need be copied to see that.
+            # Nothing is known: the ids of a million planned jobs need not be copied to see that.
             return Found(np.full(len(job_ids), _NOWHERE), (), self._kept)
         ids, all_jobs = self._kept.in_order()
         if job_ids is None:
@@ -374,7 +379,7 @@ class Records(MutableMapping[str, JobRecord]):
         return cast("list[JobRecord]", all_jobs[others].records())
 
     def are(self, job_ids: Iterable[str] | Texts) -> bool:
-        """Whether these are all the jobs, in their order: most often true of a finished run, and seen at a glance."""
+        """Whether these are all the jobs, in their order, as they mostly are after a finished run. Quick to see."""
         return bool(texts_of([job_ids]).equals(self._kept.in_order()[0]))
 
     def columns(self, names: Sequence[str], job_ids: Collection[str] | None = None) -> pa.Table:
@@ -405,25 +410,25 @@ class RequestIds(Mapping[str, str]):
         self._jobs = jobs
         self._taken_back: set[str] = set()
         self._noted: dict[str, str] = {}
-        """All but those of jobs that were found stored after a life without any trouble, whose rows have them."""
+        """Every request id that is not in a row; while `shelve` runs, an id may be in both."""
 
     def note(self, request_id: str, job_id: str) -> None:
-        """Keep in mind whose it is."""
+        """Note whose it is."""
         self._noted[request_id] = job_id
 
     def take_back(self, request_id: str) -> None:
-        """It belongs to nobody any more: a person had named it, and knows better now."""
+        """It belongs to nobody any more: a person had named it wrongly."""
         del self._noted[request_id]
         self._taken_back.add(request_id)
 
     def leave_to_rows(self, request_ids: Iterable[str]) -> None:
-        """Keep these in mind no longer: rows have them by now."""
+        """Forget these: rows have them by now."""
         for request_id in request_ids:
             self._noted.pop(request_id, None)
 
     @property
     def noted(self) -> Collection[str]:
-        """Those that no row has, or not only a row, also if only for a time."""
+        """Request ids that are not in rows, or not only there, and those that were taken back."""
         return self._noted.keys() | self._taken_back
 
     def get(self, request_id: str, default: Any = None) -> Any:
@@ -458,7 +463,7 @@ def _all_the_same(value: object, name: str, count: int) -> pa.Array[Any]:
 
 
 def _take(table: pa.Table, numbers: Numbers) -> pa.Table:
-    """Rows of a table by their numbers; a stretch of them as it is."""
+    """Rows of a table by their numbers; without a copy where these follow each other."""
     first = int(numbers[0])
     if (numbers == np.arange(first, first + len(numbers))).all():
         return table.slice(first, len(numbers))
@@ -483,7 +488,7 @@ def values_of(texts: Texts) -> list[str]:
 
 
 def numbers_of(column: pa.Array[Any]) -> Numbers:
-    """The values of a column of whole numbers or times without nulls. By its memory: Arrow's own way loads pandas."""
+    """The values of a column of whole numbers or times without nulls; from its memory: Arrow's own way loads pandas."""
     width: npt.DTypeLike = np.int64 if column.type.bit_width == 64 else np.int32
     data = column.buffers()[1]
     if data is None:

@@ -40,7 +40,7 @@ HEAD = "_head"
 """In a ledger's folder: the name of its newest segment."""
 
 MANY = 2**12
-"""More events than one commit has, so that the segment was merged: its texts stand there once, with numbers."""
+"""No commit has more events, so a larger segment was merged: its file has each text once, and numbers of texts."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -53,6 +53,7 @@ class SegmentName:
 
     @classmethod
     def parse(cls, name: str) -> SegmentName | None:
+        """A file's name as a segment's; None if it is not one."""
         match = _NAME.fullmatch(name)
         return cls(int(match[1]), int(match[2]), match[3]) if match else None
 
@@ -139,7 +140,7 @@ def list_segments(folder: Path) -> tuple[list[SegmentName], list[SegmentName]]:
         noted = f"{HEAD} names it as the newest"
         if head.last >= expected:
             raise damage(folder, str(head), f"is missing, and events with it: {noted}")
-        # A merge may leave the head behind, but what it makes never has the range of what it replaces.
+        # After a merge the head may name a segment that is gone; but no merged one has the range of what it replaces.
         if any((name.first, name.last) == (head.first, head.last) for name in names):
             raise damage(folder, str(head), f"is missing, and another is in its place: {noted}")
     return kept, replaced
@@ -168,7 +169,7 @@ def _read_head(folder: Path) -> SegmentName | None:
 
 
 def _read_file(folder: Path, name: str) -> bytes:
-    """The bytes of a file. What is none is refused unread: a FIFO would be waited for without end.
+    """The bytes of a file. What is no regular file is refused unread: opening a FIFO would wait without end.
 
     Raises:
         RunDirectoryError: a folder, a device or a link to nothing stands there.
@@ -208,12 +209,12 @@ def read_segments(folder: Path, names: Iterable[SegmentName]) -> list[Event]:
 def read_tables(folder: Path, names: Iterable[SegmentName], reached: str, points: dict[int, str]) -> Iterator[pa.Table]:
     """Read and check segments in order, the events of each as a table, or as several.
 
-    Its columns are those of `SCHEMA`, but that some of a large segment's texts may be dictionaries. These are as the
-    file has them: a text may be there twice, or stand for no row.
+    The columns are those of `SCHEMA`, but that some texts of a large segment are dictionaries, as the file has them:
+    there a text may occur twice, or belong to no row.
 
     Args:
         reached: where the chain stands before the first.
-        points: told where it stands after the last event of each.
+        points: gets where it stands after the last event of each segment, by that event's number.
 
     Raises:
         RunDirectoryError: one is damaged or does not fit the chain.
@@ -246,7 +247,7 @@ def check_segments(folder: Path, names: Iterable[SegmentName]) -> None:
 
 
 def ends_of(folder: Path, name: SegmentName) -> tuple[str, str]:
-    """Where the chain stands before and after a segment, whose bytes are held against its name.
+    """Where the chain stands before and after a segment. Its bytes are held against its name.
 
     Raises:
         RunDirectoryError: it is damaged.
@@ -257,7 +258,7 @@ def ends_of(folder: Path, name: SegmentName) -> tuple[str, str]:
 
 
 def parts_of(folder: Path, name: SegmentName, file: pq.ParquetFile, rows: int) -> Iterator[pa.Table]:
-    """The checked events of a segment, so many at a time: a large one need not be in memory as a whole."""
+    """The checked events of a segment, `rows` at a time: a large one need not be in memory as a whole."""
     try:
         for batch in file.iter_batches(rows, use_threads=False):
             table = pa.Table.from_batches([batch]).replace_schema_metadata(None)
@@ -268,7 +269,7 @@ def parts_of(folder: Path, name: SegmentName, file: pq.ParquetFile, rows: int) -
 
 
 def check_replaced(folder: Path, kept: Sequence[SegmentName], replaced: Iterable[SegmentName]) -> None:
-    """Hold segments that a merged one stands for against it: each must have the very same events.
+    """Hold segments against the merged one that stands for them: each must have the very same events.
 
     Raises:
         RunDirectoryError: one is damaged, or contradicts it.
@@ -286,11 +287,13 @@ def check_replaced(folder: Path, kept: Sequence[SegmentName], replaced: Iterable
 
 
 def not_next(folder: Path, name: SegmentName) -> RunDirectoryError:
+    """The error of a segment that breaks the chain."""
     what = "does not continue the segment before it: one was swapped or is foreign"
     return damage(folder, str(name), what)
 
 
 def other_events(folder: Path, name: SegmentName) -> RunDirectoryError:
+    """The error of a segment whose name does not tell its events."""
     return damage(folder, str(name), "does not hold the events that its name says")
 
 
@@ -334,6 +337,7 @@ def open_segment(folder: Path, name: SegmentName, *, numbered: bool = False) -> 
 
 
 def damage(folder: Path, name: str, what: str) -> RunDirectoryError:
+    """The error of a damaged ledger: which file, and `what` it is or does."""
     return RunDirectoryError(
         f"the ledger is damaged: {folder / name} {what}. Nothing was sent. "
         "Restore the folder from a copy; never delete single segments."

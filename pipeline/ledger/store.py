@@ -32,23 +32,23 @@ MERGE_ABOVE = 64
 """More segments than this are merged into one when the ledger is opened or closed."""
 
 GATHER_S = 0.02
-"""How long a commit that follows right upon another waits for company. The first of a calm moment never waits."""
+"""How long a commit that follows right upon another waits for more events. One after a pause never waits."""
 
 UNHURRIED = 2_000
-"""So many events share a segment of a ledger that need not be durable."""
+"""How many events share a segment of a ledger that need not be durable."""
 
 SHELVED_AT_ONCE = 4_096
-"""So many jobs that a run has stored become rows together."""
+"""How many jobs that a run has stored become rows together."""
 
 
 class Follower(Protocol):
-    """Who keeps another copy of a ledger. All of it blocks; what it raises ends the opening, or fails the commit."""
+    """Keeps another copy of a ledger. Every call blocks; what it raises ends the opening, or fails the commit."""
 
     def open(self) -> None:
         """The lock is held, and nothing is read yet: the folder may still be changed."""
 
     def follow(self, name: SegmentName) -> None:
-        """A segment is durable here. When this returns it is so in the copy, and its events may be acted upon."""
+        """A segment is durable here. When this returns, it is durable in the copy, and its events may be acted upon."""
 
     def settle(self) -> None:
         """The last segment was written, and the folder is tidy."""
@@ -80,12 +80,12 @@ class Ledger:
         self._reached = reached
         self._pending: list[Event] = []
         self._waiting: list[asyncio.Future[None]] = []
-        """Who waits for what is pending to be durable."""
+        """Those who wait for the pending events to be durable."""
         self._committing: asyncio.Task[None] | None = None
         self._failure: MachineError | None = None
         self._is_short = False
         self._shelved = state.counts[JobState.STORED]
-        """How many jobs were stored when such were last made rows."""
+        """How many jobs were stored when stored ones last became rows."""
         # One thread of its own: a hung DNS look-up in the shared pool must never hold up a commit.
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._merging = Merging(folder, self._check_still_ours)
@@ -103,9 +103,8 @@ class Ledger:
     async def record(self, *events: Event) -> list[Event]:
         """Record events in one commit; when this returns, they survive a power loss. Returns them as recorded.
 
-        In a ledger that need not be durable they are written later, many together.
-
-        They are applied to `state` at once, before the first suspension: whoever looks next sees them.
+        They are applied to `state` at once, before the first suspension: whoever looks next sees them. In a ledger that
+        need not be durable they are written later, many together.
 
         Raises:
             ImpossibleMoveError: the events contradict the state.
@@ -124,7 +123,7 @@ class Ledger:
             # Also when a later event is impossible: what the state has taken in must reach the disk.
             durable = self._begin_commit() if recorded and self._is_due else None
         if not self._is_durable:
-            # Others have their turn here as well, as they have while a disk is busy.
+            # Other tasks have their turn here, as they have while a disk is busy.
             await asyncio.sleep(0)
         elif durable is not None:
             await durable
@@ -135,7 +134,7 @@ class Ledger:
         return self._is_durable or len(self._pending) >= UNHURRIED
 
     def _begin_commit(self) -> asyncio.Future[None]:
-        """Have what is pending written; the future, which is the caller's own, is done when it is durable."""
+        """Have the pending events written. The future is the caller's own, and is done when they are durable."""
         loop = asyncio.get_running_loop()
         durable: asyncio.Future[None] = loop.create_future()
         self._waiting.append(durable)
@@ -144,7 +143,7 @@ class Ledger:
         return durable
 
     async def _commit(self) -> None:
-        """Write what is pending, group after group, until nothing is."""
+        """Write the pending events, group after group, until none are left."""
         loop = asyncio.get_running_loop()
         busy = False
         try:
@@ -163,18 +162,18 @@ class Ledger:
                         raise
                     return
                 for each in waiting:
-                    if not each.done():  # who was cancelled has left
+                    if not each.done():  # a cancelled one waits no more
                         each.set_result(None)
                 self._shelve()
         finally:
             self._committing = None
 
     def _shelve(self) -> None:
-        """Have what is stored take less room, once it has come to much."""
+        """Have stored jobs take less memory, once there are many new ones."""
         stored = self.state.counts[JobState.STORED]
         if stored - self._shelved >= SHELVED_AT_ONCE:
             self._shelved = stored
-            # What waits for the next commit must not wait for ever because there was no room to tidy up.
+            # If this fails, for want of memory, the commits must go on: others wait for them.
             with contextlib.suppress(Exception):
                 shelve(self.state)
 
@@ -190,7 +189,7 @@ class Ledger:
                 raise
             self._is_short = True
             name = segments.write_segment(self._folder, batch, data)
-        # Once more: who has written its name over ours since may have read the folder without this segment.
+        # Once more: a process that has taken over meanwhile may have read the folder without this segment.
         self._check_still_ours()
         if self._follower is not None:
             self._follower.follow(name)
@@ -198,10 +197,10 @@ class Ledger:
         self._merging.note(name, content)
 
     def _check_still_ours(self) -> None:
-        """A second line behind the lock: whoever gets past it, where locks do not work, writes its name over ours.
+        """A second line behind the lock: a process that gets past it, where locks do not work, overwrites our name.
 
-        It does so before it reads the folder. So what was written while our name still stood, it has read; and what
-        was not, is never acknowledged.
+        It does so before it reads the folder. So every segment written while our name was still in `_lock` is one that
+        it has read; a segment written later fails this check and is never acknowledged.
         """
         lock = self._folder / LOCK
         if lock.read_bytes() != self._holder:
@@ -220,7 +219,7 @@ class Ledger:
         for each in (*waiting, *self._waiting):
             if not each.done():
                 each.set_exception(self._failure)
-                each.exception()  # retrieved here, so that a waiter that is gone makes no noise
+                each.exception()  # retrieved, so that asyncio does not complain where the waiter is gone
 
     async def close(self) -> None:
         """Let every commit finish, and leave few segments behind."""
@@ -239,8 +238,8 @@ class Ledger:
         try:
             _tidy(self._folder)
         except RunDirectoryError:
-            # All is recorded: what has gone bad meanwhile is told by the next opening, and undoes no end of a run. But
-            # no copy may follow it: what is good there may be all that is left.
+            # A segment has gone bad. All is recorded, so the run ends well, and the next opening tells of it. But no
+            # copy may follow this ledger: what is good there may be all that is left.
             return
         if self._follower is not None:
             self._follower.settle()
@@ -266,7 +265,7 @@ def _tidy(folder: Path) -> None:
 
 
 def _groups(names: Sequence[SegmentName]) -> list[list[SegmentName]]:
-    """Segments that follow each other, in groups not too large for one merge, without those that stay alone."""
+    """Segments that follow each other, in groups that are not too large for one merge. Groups of one are left out."""
     groups: list[list[SegmentName]] = []
     for name in names:
         if groups and name.last - groups[-1][0].first < LARGE:
@@ -291,8 +290,8 @@ def open_ledger(
 
     Args:
         durable: whether each event must survive whatever happens; False for a rehearsal, whose ledger is thrown away.
-        follower: who keeps another copy of it.
-        known: who has read and checked it a moment ago: only what is new since is read, and its state is taken over.
+        follower: keeps another copy of it.
+        known: a reader that has read and checked it a moment ago: only what is new is read, into its state.
 
     Raises:
         RunDirectoryError: another process holds it, or it is damaged; says who, or which file.

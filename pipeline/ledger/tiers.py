@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from pipeline.ledger.segments import SegmentName
 
 FAN = 64
-"""So many segments of a tier become one of the next."""
+"""How many segments of a tier become one of the next."""
 
 LARGE = 2**17
-"""The most events that a merge puts together: it takes a second or less then, beside a run that goes on. Ten million
-jobs are then some three hundred such segments."""
+"""The most events that a merge puts together, so that it takes a second or less beside a run that goes on. A ledger of
+ten million jobs has some three hundred such segments."""
 
 
 class Tiers:
@@ -29,7 +29,7 @@ class Tiers:
         self._tiers[0].append(name)
 
     def due(self) -> Sequence[SegmentName]:
-        """Segments that follow each other and are to be merged now; none if nothing is. Never the newest of all."""
+        """Segments that follow each other and are to be merged now, if any; never the newest of all."""
         for tier, names in enumerate(self._tiers):
             while len(names) > FAN or (tier and len(names) == FAN):
                 group = [name for name in names[:FAN] if name.last - names[0].first < LARGE] or names[:1]

@@ -164,7 +164,10 @@ class Copies:
         """
         data = (self._ledger / str(name)).read_bytes()
         if not name.fits(data):
-            raise MachineError(f"{self._ledger / str(name)} is not as it was written: the disk is not to be trusted")
+            raise MachineError(
+                f"{self._ledger / str(name)} does not match the checksum in its name any more: this machine's disk is "
+                "faulty. Nothing more was sent."
+            )
         return data
 
     def _here(self, there: list[SegmentName]) -> list[SegmentName]:

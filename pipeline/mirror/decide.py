@@ -18,20 +18,20 @@ class Way(Enum):
     PULL = auto()
     """The one in the storage: the disk gets what it lacks."""
     COMPARE = auto()
-    """The names do not tell, since one of them was merged: their events must be compared."""
+    """The names do not tell, since one copy was merged: the events must be compared."""
     APART = auto()
     """Neither: both have events that the other has not."""
 
 
 def way_by_names(here: Collection[SegmentName], there: Collection[SegmentName]) -> Way:
-    """Which goes on from which, as far as the names of their segments tell: each names what it holds by a checksum."""
+    """Which copy goes on from the other, as far as names of segments tell: each has a checksum of what it holds."""
     if set(there) <= set(here):
         return Way.PUSH
     return Way.PULL if set(here) <= set(there) else Way.COMPARE
 
 
 def way_by_events(here: Sequence[Event], there: Sequence[Event]) -> Way:
-    """Which goes on from which, by all that they hold."""
+    """Which copy goes on from the other, by all their events."""
     common = min(len(here), len(there))
     if here[:common] != there[:common]:
         return Way.APART
@@ -39,21 +39,22 @@ def way_by_events(here: Sequence[Event], there: Sequence[Event]) -> Way:
 
 
 class Hold(Enum):
-    """How a holder's name in the storage is to be taken."""
+    """What a holder's name in the storage means."""
 
     FREE = auto()
-    """Whose name it is has given the place up."""
+    """The holder has given the place up."""
     OURS = auto()
-    """It was left by a process that has died: it worked in our folder, and is not on this machine any more."""
+    """The holder was a process of this machine that worked in our folder, and it has died."""
     STALE = auto()
     """Its process has given no sign for too long."""
     HELD = auto()
+    """The place is taken."""
 
 
 def hold_of(
     holder: Mapping[str, Any], ours: Mapping[str, Any], age_s: float, stale_s: float, is_alive: Callable[[Any], bool]
 ) -> Hold:
-    """What a holder's name means to who has the lock of a local folder and would write `ours`.
+    """What a holder's name means to a process that has the lock of its local folder and would write `ours`.
 
     Args:
         age_s: since its last sign.

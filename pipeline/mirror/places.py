@@ -14,10 +14,10 @@ from pipeline.kernel.errors import InputError, MachineError, RunDirectoryError
 from pipeline.kernel.files import make_folder, read_regular_file, write_file
 
 FILE = ".mirror.json"
-"""In a run directory: the address that it is mirrored to."""
+"""In a run directory: the address that it is mirrored to, and the name of this folder."""
 
 _LONGEST = 2**16
-"""Bytes of that file."""
+"""The most bytes that this file may have."""
 
 _PART = re.compile(r"[A-Za-z0-9_+=,@%-][A-Za-z0-9._+=,@% -]*")
 
@@ -67,7 +67,7 @@ def mirrored(folder: Path) -> Mirrored | None:
 
 
 def attach(folder: Path, address: str) -> Mirrored:
-    """Make `folder`, if it is not there, the local state of the run directory at `address`, for life.
+    """Have `folder`, which is made if missing, be the local state of the run directory at `address` from now on.
 
     Raises:
         RunDirectoryError: it is that of another address.

@@ -268,7 +268,7 @@ def test_what_is_folded_by_columns_can_be_gone_on_with(folder: Path, monkeypatch
             assert rows_of(ledger.state) == {1: 0, 5: 3, 100: 9}[at_once]
             assert ledger.state == fold(written)
             again = event("stored", "job-3")._replace(seq=ledger.state.last_seq + 1)
-            with pytest.raises(ImpossibleMoveError, match="stored of job-3, which is stored"):
+            with pytest.raises(ImpossibleMoveError, match="says `stored` for job job-3, which is stored"):
                 ledger.state.apply(again)
 
 
