@@ -453,9 +453,8 @@ def _order(order: str | None) -> str | None:
 
 def _error_classes(retry_failed: bool | Iterable[str]) -> frozenset[str] | None:
     """The error classes to try anew: None for none of them, empty for all."""
-    import difflib
-
     from pipeline.kernel.errors import ERROR_CLASSES, Reaction
+    from pipeline.kernel.suggestion import suggestion
 
     if isinstance(retry_failed, bool):
         return frozenset() if retry_failed else None
@@ -466,8 +465,7 @@ def _error_classes(retry_failed: bool | Iterable[str]) -> frozenset[str] | None:
         raise InputError("--retry-failed: names nothing; write it like --retry-failed all")
     given_up = (Reaction.RETRY_COUNTED, Reaction.FAIL_ROW)
     for name in sorted(wanted - ERROR_CLASSES.keys())[:1]:
-        near = difflib.get_close_matches(name, ERROR_CLASSES, n=1)
         final = [each.label for each in ERROR_CLASSES.values() if each.reaction in given_up]
-        advice = f"did you mean {near[0]}?" if near else f"known: all, {', '.join(final)}"
+        advice = suggestion(name, ERROR_CLASSES, otherwise=f"known: all, {', '.join(final)}")
         raise InputError(f"--retry-failed: there is no error class {name[:40]!r}; {advice}")
     return wanted

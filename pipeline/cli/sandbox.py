@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,12 +85,12 @@ def parse_fault(text: str) -> tuple[str, float]:
     Raises:
         ValueError: there is no such fault, or no rate.
     """
+    from pipeline.kernel.suggestion import suggestion
     from pipeline.sandbox import FAULTS
 
     name, _, rate = text.partition("=")
     if name not in FAULTS:
-        near = difflib.get_close_matches(name, FAULTS, n=1)
-        advice = f"did you mean {near[0]}?" if near else "--list-faults names them"
+        advice = suggestion(name, FAULTS, otherwise="--list-faults names them")
         raise ValueError(f"--fault {text}: there is no such fault; {advice}")
     try:
         return name, float(rate or "1")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from pipeline.config.settings import Config
 from pipeline.kernel import strict_yaml
 from pipeline.kernel.errors import Mistake
+from pipeline.kernel.suggestion import suggestion
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,5 +91,4 @@ def suggest(path: tuple[str, ...]) -> str:
     else:
         section: Any = fields[path[0]].annotation
         known = list(section.model_fields)
-    near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.6)
-    return f"; did you mean `{near[0]}`?" if near else f"; known: {', '.join(known)}"
+    return f"; {suggestion(path[-1], known, quote='`')}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import re
 from collections import Counter
@@ -15,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from pipeline.kernel.errors import InputError
+from pipeline.kernel.suggestion import suggestion
 from pipeline.kernel.usd import format_usd
 from pipeline.ledger.fold import State
 from pipeline.ledger.job import JobState
@@ -169,8 +169,8 @@ def _is_one_of(column: str, cell: object, texts: Sequence[str]) -> bool:
 def _check_columns(where: Conditions, known: Collection[str]) -> None:
     for column in where:
         if column not in known:
-            near = difflib.get_close_matches(column, known, n=1)
-            advice = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))[:300]}"
+            names = sorted(known)
+            advice = suggestion(column, names, quote="'", otherwise=f"known: {', '.join(names)[:300]}")
             raise InputError(f"--where: the results have no column {column[:60]!r}; {advice}")
 
 

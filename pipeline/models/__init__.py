@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-
+from pipeline.kernel.suggestion import suggestion
 from pipeline.models.base import Model, Problem
 from pipeline.models.kling_2 import KLING_2
 
@@ -21,6 +20,4 @@ def find_model(name: str) -> Model:
     """
     if name in MODELS:
         return MODELS[name]
-    near = difflib.get_close_matches(name.casefold(), MODELS, n=1, cutoff=0.5)
-    advice = f"did you mean {near[0]}?" if near else f"known: {', '.join(MODELS)}"
-    raise ValueError(f"there is no model {name[:60]!r}; {advice}")
+    raise ValueError(f"there is no model {name[:60]!r}; {suggestion(name, MODELS)}")
