@@ -10,7 +10,7 @@ import contextlib
 import functools
 import getpass
 import socket
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,12 +21,13 @@ from pipeline.engine.reconcile import Comparison, compare
 from pipeline.engine.recovery import LAST_RUN_ENDED, doubt_what_was_reserved
 from pipeline.engine.stopping import LeavingError, Stopping, StopReason, gravest
 from pipeline.kernel.clock import Clock, SystemClock
-from pipeline.kernel.errors import ErrorClass, InputError, RunDirectoryError
+from pipeline.kernel.errors import ErrorClass, InputError
 from pipeline.ledger.events import SAID_BILLED, EventKind
 from pipeline.ledger.fold import State
 from pipeline.ledger.job import JobRecord, JobState
 from pipeline.ledger.reading import read_events
-from pipeline.ledger.store import open_ledger
+from pipeline.ledger.store import Ledger, open_ledger
+from pipeline.looking.view import require_ledger
 from pipeline.mirror.mirror import mirror_of
 from pipeline.mirror.run_files import ENDS
 from pipeline.provider.values import fingerprint, valid_request_id
@@ -92,29 +93,35 @@ async def reconcile(folder: Path, config: Config, *, key: str, clock: Clock | No
         MachineError: the disk refused.
     """
     clock = clock or SystemClock()
-    _require_ledger(folder)
     asked = {
         print_: event.job_id or ""
-        for event in reversed(read_events(folder / "ledger"))
+        for event in reversed(read_events(require_ledger(folder)))
         if event.request and (print_ := fingerprint(event.request)) is not None
     }
+    async with _ledger_held(folder, clock) as ledger:
+        check_provider(ledger.state, config, folder)
+        async with open_provider(config, folder, key, clock) as provider:
+            with log_to(folder / "run.log", provider.key) as run_log:
+                async with open_context(config, folder, ledger, provider, clock, run_log.event, Stopping()) as context:
+                    found = await _look(context, asked)
+    return found
+
+
+@contextlib.asynccontextmanager
+async def _ledger_held(folder: Path, clock: Clock) -> AsyncIterator[Ledger]:
+    """The ledger, to be written to under the directory's lock; then the report and the copy in object storage follow.
+
+    After an exception neither is touched: the ledger alone has what was recorded.
+    """
     mirror = mirror_of(folder)
     with open_ledger(folder / "ledger", clock, follower=mirror) as ledger:
         try:
-            check_provider(ledger.state, config, folder)
-            async with open_provider(config, folder, key, clock) as provider:
-                with log_to(folder / "run.log", provider.key) as run_log:
-                    stopping = Stopping()
-                    async with open_context(
-                        config, folder, ledger, provider, clock, run_log.event, stopping
-                    ) as context:
-                        found = await _look(context, asked)
+            yield ledger
         finally:
             await ledger.close()
     rewrite_report(folder, clock)
     if mirror is not None:
         mirror.files.publish(ENDS)
-    return found
 
 
 async def _look(run: RunContext, asked: dict[bytes, str]) -> Reconciliation:
@@ -189,9 +196,7 @@ class Resolution:
     by: str
 
 
-def resolve(
-    folder: Path, named: str, *, request_id: str | None, note: str | None = None, clock: Clock | None = None
-) -> Resolution:
+def resolve(folder: Path, named: str, *, request_id: str | None, note: str | None = None) -> Resolution:
     """Record a person's word on an attempt in doubt, with the time and who said it.
 
     Args:
@@ -203,36 +208,28 @@ def resolve(
         InputError: no such attempt is in doubt, or the request belongs to another. Nothing was recorded.
         MachineError: the disk refused.
     """
-    clock = clock or SystemClock()
-    _require_ledger(folder)
+    require_ledger(folder)
     if request_id is not None and valid_request_id(request_id) is None:
         raise InputError(f"--billed: {request_id[:70]!r} is no request id: 8 to 64 letters, digits, `-` and `_`")
-    return asyncio.run(_resolve(folder, named, request_id, note, clock))
+    return asyncio.run(_resolve(folder, named, request_id, note, SystemClock()))
 
 
 async def _resolve(folder: Path, named: str, request_id: str | None, note: str | None, clock: Clock) -> Resolution:
-    mirror = mirror_of(folder)
-    with open_ledger(folder / "ledger", clock, follower=mirror) as ledger:
-        try:
-            record = attempt_named(ledger.state, folder, named)
-            if request_id is not None and request_id != record.request_id:
-                _require_possible(ledger.state, record, request_id)
-            by = f"{_user()} on {socket.gethostname()}"
-            said = f"{by} {SAID_BILLED if request_id else 'said that it was not billed'}"
-            detail = f"{said}: {note}" if note else said
-            if record.state is JobState.RESERVED:
-                interrupted = ErrorClass.INTERRUPTED.label
-                await ledger.record(record.event(EventKind.IN_DOUBT, error_class=interrupted, detail=LAST_RUN_ENDED))
-            if request_id is not None:
-                event = record.event(EventKind.SUBMITTED, request_id=request_id, detail=detail)
-            else:
-                event = record.event(EventKind.VOIDED, error_class=ErrorClass.NOT_BILLED.label, detail=detail)
-            await ledger.record(event)
-        finally:
-            await ledger.close()
-    rewrite_report(folder, clock)
-    if mirror is not None:
-        mirror.files.publish(ENDS)
+    by = f"{_user()} on {socket.gethostname()}"
+    said = f"{by} {SAID_BILLED if request_id else 'said that it was not billed'}"
+    detail = f"{said}: {note}" if note else said
+    async with _ledger_held(folder, clock) as ledger:
+        record = attempt_named(ledger.state, folder, named)
+        if request_id is not None and request_id != record.request_id:
+            _require_possible(ledger.state, record, request_id)
+        if record.state is JobState.RESERVED:
+            interrupted = ErrorClass.INTERRUPTED.label
+            await ledger.record(record.event(EventKind.IN_DOUBT, error_class=interrupted, detail=LAST_RUN_ENDED))
+        if request_id is not None:
+            event = record.event(EventKind.SUBMITTED, request_id=request_id, detail=detail)
+        else:
+            event = record.event(EventKind.VOIDED, error_class=ErrorClass.NOT_BILLED.label, detail=detail)
+        await ledger.record(event)
     billed = request_id is not None
     return Resolution(record.job_id, record.attempt, billed, request_id, record.quote_microusd, by)
 
@@ -281,8 +278,3 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return "a person without a name"
-
-
-def _require_ledger(folder: Path) -> None:
-    if not (folder / "ledger").is_dir():
-        raise RunDirectoryError(f"{folder} is not a run directory: it has no ledger")

@@ -10,7 +10,7 @@ from pipeline.api.configuring import AnyConfig, config_of, key_of, load_config
 from pipeline.api.loops import in_own_loop
 from pipeline.api.places import folder_of, runs_folder
 from pipeline.kernel.address import address_of
-from pipeline.kernel.errors import InputError, RunDirectoryError
+from pipeline.kernel.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -132,9 +132,10 @@ def open_run(directory: Path | str) -> RunDirectory:
     Raises:
         RunDirectoryError: it is none.
     """
+    from pipeline.looking.view import require_ledger
+
     folder = folder_of(directory)
-    if not (folder / "ledger").is_dir():
-        raise RunDirectoryError(f"{folder} is not a run directory: it has no ledger")
+    require_ledger(folder)
     return RunDirectory(folder)
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pipeline.engine.expiry import expires_us, file_expires_us, record_expires_us
 from pipeline.engine.polling import Durations
@@ -27,8 +27,6 @@ from pipeline.report.jobs_file import has_entries, load_keys, load_lines
 from pipeline.report.lines import Keys, Lines
 from pipeline.report.summary import summarise
 from pipeline.report.tables import status_word
-
-T = TypeVar("T")
 
 IN_FLIGHT = (JobState.RESERVED, JobState.SUBMITTED)
 UNSETTLED = (JobState.RESERVED, JobState.SUBMITTED, JobState.POSTED, JobState.IN_DOUBT)
@@ -51,13 +49,25 @@ def read_ledger(folder: Path) -> Reader:
     ledger = folder / "ledger"
     reader = Reader(ledger)
     if ledger.is_dir():
-        _read(ledger, lambda _ledger: reader.read())
+        _read(ledger, reader)
     return reader
 
 
-def _read(ledger: Path, read: Callable[[Path], T]) -> T:
+def require_ledger(folder: Path) -> Path:
+    """The folder of a run directory's ledger.
+
+    Raises:
+        RunDirectoryError: there is none, so it is no run directory.
+    """
+    ledger = folder / "ledger"
+    if not ledger.is_dir():
+        raise RunDirectoryError(f"{folder} is not a run directory: it has no ledger")
+    return ledger
+
+
+def _read(ledger: Path, reader: Reader) -> None:
     try:
-        return read(ledger)
+        reader.read()
     except ImpossibleMoveError as error:
         raise RunDirectoryError(f"the ledger in {ledger} contradicts itself: {error}") from None
     except OSError as error:
@@ -326,9 +336,7 @@ def look(folder: Path, now_us: int, before: Look | None = None) -> Look:
         RunDirectoryError: it is none, or it is damaged.
         MachineError: the disk refused.
     """
-    ledger = folder / "ledger"
-    if not ledger.is_dir():
-        raise RunDirectoryError(f"{folder} is not a run directory: it has no ledger")
+    ledger = require_ledger(folder)
     try:
         names = tuple(sorted(os.listdir(ledger)))
     except OSError as error:
@@ -337,7 +345,7 @@ def look(folder: Path, now_us: int, before: Look | None = None) -> Look:
     if before is not None and names == before.names:
         return dataclasses.replace(before, holder=holder, now_us=now_us)
     reader = before.reader if before is not None else Reader(ledger, moments=True)
-    _read(ledger, lambda _ledger: reader.read())
+    _read(ledger, reader)
     state = reader.state
     # A run that died before its first event may not have kept its rows yet.
     keys = load_keys(folder) if state.last_seq or has_entries(folder) else Keys([], [], [])
