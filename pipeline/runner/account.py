@@ -8,14 +8,14 @@ import tempfile
 from pathlib import Path
 
 from pipeline.config import Config
-from pipeline.kernel.clock import Clock, SystemClock
+from pipeline.kernel.clock import SystemClock
 from pipeline.kernel.errors import ErrorClass, InputError, MachineError, Reaction
 from pipeline.kernel.usd import MicroUsd
 from pipeline.provider.replies import Refused
 from pipeline.runner.opening import SANDBOX_FOLDER, open_provider
 
 
-async def ask_credits(config: Config, folder: Path, key: str, clock: Clock | None = None) -> MicroUsd:
+async def ask_credits(config: Config, folder: Path, key: str) -> MicroUsd:
     """What the account holds: one free call, and proof that the key is good. The run directory stays untouched.
 
     Raises:
@@ -24,7 +24,7 @@ async def ask_credits(config: Config, folder: Path, key: str, clock: Clock | Non
     """
     with tempfile.TemporaryDirectory() as name:
         _copy_sandbox_memory(folder, Path(name))
-        async with open_provider(config, Path(name), key, clock or SystemClock(), looking=True) as provider:
+        async with open_provider(config, Path(name), key, SystemClock(), looking=True) as provider:
             reply = await provider.client.credits()
     if isinstance(reply, int):
         return reply

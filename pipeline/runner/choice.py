@@ -12,7 +12,7 @@ from pipeline.engine.retry import wants_retry
 from pipeline.forecast import Plan, make_plan
 from pipeline.jobs import Job
 from pipeline.kernel.address import address_of
-from pipeline.kernel.clock import Clock, SystemClock, to_datetime
+from pipeline.kernel.clock import SystemClock, to_datetime
 from pipeline.kernel.errors import InputError
 from pipeline.kernel.usd import MicroUsd
 from pipeline.ledger.fold import State
@@ -57,17 +57,16 @@ def plan_run(
     campaign: Campaign,
     config: Config,
     state: State,
-    options: RunOptions | None = None,
-    clock: Clock | None = None,
+    options: RunOptions,
     *,
-    live: bool = False,
+    live: bool,
 ) -> Plan:
     """What a run would do, given what the ledger says.
 
     Args:
         live: whether a run holds the directory now.
     """
-    options, now_us, price = options or RunOptions(), (clock or SystemClock()).now_us(), price_of(config)
+    now_us, price = SystemClock().now_us(), price_of(config)
     deadline_us = config.deadline_us(to_datetime(now_us).astimezone())
     tried = trial_of(campaign, config, state, options)
     return make_plan(

@@ -73,6 +73,7 @@ def test_a_plan_is_the_same_from_a_path_and_from_what_was_read() -> None:
     assert pipeline.plan("m.csv", FAST) == pipeline.plan(campaign, load_config(FAST))
     one = pipeline.plan(campaign, FAST, ids=["two"], budget_usd="3.50")
     assert (one.rows, one.cost, one.allowed, one.free) == (1, 3_500_000, 1, 3_500_000)
+    assert pipeline.plan(campaign, FAST, settings=["budget.cap_usd=2"]).allowed == 1
     assert sorted(os.listdir()) == ["m.csv"]
 
 
