@@ -101,7 +101,8 @@ def canonical_json(value: object) -> bytes:
 
 def job_id(model: str, params: Mapping[str, Scalar], replicate: int) -> str:
     """The id of a generation: `k1-` and 24 hex digits of the hash of model, normalised parameters and replicate."""
-    return ids_of(_kind(model, params, replicate))(str(params["prompt"]))
+    kind = Kind(model, {name: value for name, value in params.items() if name != "prompt"}, replicate)
+    return ids_of(kind)(str(params["prompt"]))
 
 
 def ids_of(kind: Kind) -> Callable[[str], str]:
@@ -126,13 +127,3 @@ def ids_of(kind: Kind) -> Callable[[str], str]:
 def is_of_this_scheme(identity: str) -> bool:
     """Whether an id was made as this version makes them."""
     return identity.startswith(f"k{ID_VERSION}-")
-
-
-def make_job(model: str, params: Mapping[str, Scalar], replicate: int, label: str) -> Job:
-    """The job for normalised parameters."""
-    kind, prompt = _kind(model, params, replicate), str(params["prompt"])
-    return Job(ids_of(kind)(prompt), prompt, kind, label)
-
-
-def _kind(model: str, params: Mapping[str, Scalar], replicate: int) -> Kind:
-    return Kind(model, {name: value for name, value in params.items() if name != "prompt"}, replicate)

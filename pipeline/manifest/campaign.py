@@ -226,16 +226,6 @@ class Campaign:
     part: str = ""
 
     @property
-    def rows(self) -> int:
-        """How many rows were written."""
-        return len({entry.row for entry in self.entries})
-
-    @property
     def jobs(self) -> tuple[Job, ...]:
         """Every job once, in order of first mention."""
         return tuple({job.job_id: job for job in jobs_of(self.entries)}.values())
-
-    @property
-    def duplicates(self) -> int:
-        """How many entries share the job of an earlier one."""
-        return len(self.entries) - len({job.job_id for job in jobs_of(self.entries)})

@@ -38,10 +38,8 @@ class LocalImage:
 
     path: Path
     sha256: str
-    kind: str
     width: int
     height: int
-    bytes: int
 
     @property
     def hashed(self) -> str:
@@ -96,8 +94,8 @@ def local_image(written: str, folder: Path) -> LocalImage:
         raise ValueError(f"{shown} cannot be read: {error.strerror}; give an image file itself") from None
     if data is None:
         raise ValueError(f"{shown} is larger than {MAX_BYTES // 2**20} MiB; make it smaller")
-    kind, width, height = _looked_at(data, shown)
-    return LocalImage(folder.joinpath(*names), hashlib.sha256(data).hexdigest(), kind, width, height, len(data))
+    width, height = _size(data, shown)
+    return LocalImage(folder.joinpath(*names), hashlib.sha256(data).hexdigest(), width, height)
 
 
 def read_planned(path: Path, hashed: str) -> bytes | None:
@@ -135,8 +133,12 @@ def _names(written: str, shown: str) -> list[str]:
     return names
 
 
-def _looked_at(data: bytes, shown: str) -> tuple[str, int, int]:
-    """Kind, width and height of an image by its own header, which is read, and its pixels, which are not."""
+def _size(data: bytes, shown: str) -> tuple[int, int]:
+    """Width and height of an image as people see it, by its header. Its pixels are not decoded.
+
+    Raises:
+        ValueError: it is no image that may be sent.
+    """
     kind = kind_of(data)
     if kind is None:
         raise ValueError(f"{shown} is no image; it must be PNG, JPEG or WebP, whatever its name ends with")
@@ -158,4 +160,4 @@ def _looked_at(data: bytes, shown: str) -> tuple[str, int, int]:
         if error is too_large:
             raise
         raise ValueError(f"{shown} is a broken {kind.upper()} image ({type(error).__name__}); save it again") from None
-    return (kind, height, width) if orientation in _ON_ITS_SIDE else (kind, width, height)
+    return (height, width) if orientation in _ON_ITS_SIDE else (width, height)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from job_doubles import make_job
 from nights import AtStart, Night, play
 from support import campaign
 
 from pipeline.engine.canary import Canary, is_proven, lets, reason_to_stop, trial
-from pipeline.jobs import Job, make_job
+from pipeline.jobs import Job
 from pipeline.ledger.events import Event
 from pipeline.ledger.job import JobRecord, JobState
 from pipeline.ledger.reading import read_events

@@ -7,6 +7,8 @@ import sys
 import pytest
 from conftest import Fail, Load
 
+from pipeline.manifest.campaign import count_rows
+
 
 def test_every_row_meets_every_combination_in_the_order_written(load: Load) -> None:
     """Rows first, then the axes as written (the last runs fastest), then the replicates."""
@@ -31,7 +33,8 @@ def test_every_row_meets_every_combination_in_the_order_written(load: Load) -> N
         (1, "a", "lamp", "16:9", 1),
     ]
     assert [row for row, *_ in seen] == [1] * 8 + [2] * 4
-    assert (campaign.name, campaign.rows, len(campaign.jobs), campaign.duplicates) == ("sweep", 2, 12, 0)
+    assert (campaign.name, count_rows(campaign.entries)) == ("sweep", 2)
+    assert len(campaign.entries) == len(campaign.jobs) == 12
     assert campaign.entries[0].job.params["prompt"] == "one mug"
     assert "aspect_ratio" not in campaign.entries[0].variables
 
@@ -69,7 +72,7 @@ def test_the_nearest_value_wins(load: Load) -> None:
 def test_a_list_of_rows_alone_is_a_manifest_named_by_its_file(load: Load) -> None:
     """The smallest manifest is one line."""
     campaign = load("- prompt: a mug", "Spring Campaign 2026.yml")
-    assert (campaign.name, campaign.rows) == ("spring-campaign-2026", 1)
+    assert (campaign.name, count_rows(campaign.entries)) == ("spring-campaign-2026", 1)
     assert campaign.entries[0].job.model == "kling-2"
 
 
@@ -124,7 +127,7 @@ def test_rows_that_ask_for_the_same_video_share_one_job_with_a_warning(load: Loa
     assert again.job is first.job
     assert again.job is not second.job
     assert (again.row_id, again.job.label) == ("again", "first")
-    assert (len(campaign.jobs), campaign.duplicates, campaign.rows) == (3, 1, 3)
+    assert (len(campaign.entries), len(campaign.jobs), count_rows(campaign.entries)) == (4, 3, 3)
     [warning] = campaign.warnings
     assert (warning.row, warning.line) == (3, 4)
     assert "row 1" in warning.message

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from job_doubles import make_job
 
 from pipeline.cli.plan_json import plan_json
 from pipeline.cli.plan_screen import credits_line, plan_screen
 from pipeline.forecast import Plan, make_plan
-from pipeline.jobs import Job, make_job
+from pipeline.jobs import Job
 from pipeline.kernel.usd import MicroUsd
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import State, fold

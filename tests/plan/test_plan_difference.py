@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from job_doubles import make_job
 from test_plan import BOUGHT, FIVE, GIVEN_UP, TEN, job, lived, price
 
 from pipeline import jobs as module
 from pipeline.difference import Difference, bought_again, difference, paid_and_unasked
-from pipeline.jobs import Job, make_job
+from pipeline.jobs import Job
 from pipeline.ledger.events import EventKind
 from pipeline.ledger.fold import State
 from pipeline.manifest import Entry

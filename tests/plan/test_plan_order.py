@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from job_doubles import make_job
 
-from pipeline.jobs import Job, make_job
+from pipeline.jobs import Job
 from pipeline.manifest.campaign import ORDERS, Entry
 from pipeline.manifest.order import in_order
 
@@ -159,7 +160,7 @@ def test_a_seed_decides_and_is_the_same_in_every_process() -> None:
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env=os.environ | {"PYTHONHASHSEED": "77", "PYTHONPATH": os.path.dirname(__file__)},
+        env=os.environ | {"PYTHONHASHSEED": "77", "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
         check=True,

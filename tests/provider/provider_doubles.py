@@ -11,7 +11,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
-from pipeline.jobs import Job, make_job
+from job_doubles import make_job
+
+from pipeline.jobs import Job
 from pipeline.kernel.clock import SystemClock
 from pipeline.provider.client import Client
 from pipeline.provider.settings import ProviderSettings

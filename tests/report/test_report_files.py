@@ -21,9 +21,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from job_doubles import make_job
 from report_doubles import NOON_US, event, life, line, state_of
 
-from pipeline.jobs import make_job
 from pipeline.kernel.errors import RunDirectoryError
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import State
