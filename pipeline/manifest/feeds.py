@@ -127,7 +127,12 @@ def _made(row: Row, record: Cells, each: Row, mistakes: Mistakes) -> Row:
         try:
             text = render(value, values).strip()
         except BadTemplateError as problem:
-            mistakes.add(f"`each` makes no value: {problem}", row=row.number, column=name, line=row.line)
+            mistakes.add(
+                f"the template of this name in `each` cannot be rendered for this record: {problem}",
+                row=row.number,
+                column=name,
+                line=row.line,
+            )
             continue
         if text:
             cells[name] = text

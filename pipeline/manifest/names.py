@@ -140,7 +140,7 @@ class Names:
         """An axis that is walked together with others cannot be held still by a row."""
         for name in self._zipped & {*row.cells, *row.sweep.names()}:
             self.mistakes.add(
-                "is walked by the top `zip`, so the row cannot set it",
+                "is an axis of the top-level `zip`, so a row cannot set it; remove it here, or take it out of `zip`",
                 row=row.number,
                 column=name,
                 line=row.line_of(name),

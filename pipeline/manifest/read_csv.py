@@ -77,7 +77,7 @@ def _check_records(
         if len(record) != width:
             cells_of = f"{len(record)} {'cell' if len(record) == 1 else 'cells'}"
             header_of = f"{width} {'column' if width == 1 else 'columns'}"
-            alone = ", or name a list of prompts .txt" if names == ("prompt",) else ""
+            alone = "; if this file is a list of prompts, give it the ending .txt" if names == ("prompt",) else ""
             mistakes.add(
                 f"has {cells_of}, but the header has {header_of}; "
                 f"put a value that has the delimiter in it in quotes{alone}",

@@ -29,7 +29,9 @@ def _rows(path: Path, mistakes: Mistakes) -> Iterator[Row]:
         if number == 1 and prompt.casefold() in ("prompt", "prompts"):
             raise mistakes.final("is a header, not a prompt; delete this line, or name the file .csv", line)
         if prompt.startswith("#"):
-            mistakes.warn("is no comment: it is a prompt as every line is", row=number, line=line)
+            mistakes.warn(
+                "begins with # but is not a comment: every line of a .txt manifest is a prompt", row=number, line=line
+            )
         yield Row({"prompt": prompt}, number=number, line=line, file=file)
         if number > MAX_ENTRIES:
             mistakes.add(f"has more than {MAX_ENTRIES:,} rows; split it", line=line)

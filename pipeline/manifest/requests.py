@@ -102,7 +102,8 @@ class Requests:
             elif not value.isprintable() and _UNWANTED.search(value):
                 problem = "has a control character in it; remove it"
             elif is_template(value):
-                problem = "is a variable, and a variable is not rendered; templates work in the prompt"
+                texts = [f"`{name}`" for name in self.model.parameters if name in self.model.text_parameters]
+                problem = f"has a template in it, but this is a variable: only {', '.join(texts)} may be templates"
             else:
                 variables[name] = from_text(value)
                 continue

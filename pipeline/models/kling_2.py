@@ -157,9 +157,12 @@ def _start_image(value: object) -> str:
     if is_image_hash(url):
         return url  # a local file, of which only the bytes count: its URL is known once it is uploaded
     if not url:
+        found = (
+            "is empty" if value is None or isinstance(value, str) else f"{_shown(value)} is no https URL and no file"
+        )
         raise ValueError(
-            f"{_shown(value)} is no https URL and no file; leave it out to start from the prompt alone, "
-            "or take records without an image out with `where`"
+            f"{found}; give an https URL or a file, or leave `start_image` out to start from the prompt alone "
+            "(in `rows_from`, `where` can skip records without an image)"
         )
     try:
         parts = urlsplit(url)

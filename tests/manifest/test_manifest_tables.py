@@ -211,8 +211,8 @@ def test_commas_in_a_file_of_one_column_are_explained(fail: Fail) -> None:
     """A list of prompts is what the user has, and .txt is its format."""
     [mistake] = fail("prompt\na mug\na lamp, brass\n", "m.csv")
     assert mistake.message == (
-        "has 2 cells, but the header has 1 column; put a value that has the delimiter in it in quotes, "
-        "or name a list of prompts .txt"
+        "has 2 cells, but the header has 1 column; put a value that has the delimiter in it in quotes; "
+        "if this file is a list of prompts, give it the ending .txt"
     )
 
 

@@ -90,7 +90,9 @@ def test_a_file_name_of_which_letters_are_lost_is_warned_of(load: Load, file: st
     """Two manifests may come to one run directory, one ledger and one cap; not where the name is said."""
     campaign = load("- prompt: a mug", file)
     assert campaign.name == name
-    assert [f"only '{name}' of this file's name" in each.message for each in campaign.warnings] == [True] * is_warned
+    assert [f"the file's name gives the run directory '{name}'" in each.message for each in campaign.warnings] == [
+        True
+    ] * is_warned
     assert load("name: mine\nrows: [{prompt: a mug}]", file).warnings == ()
 
 
@@ -156,7 +158,7 @@ def test_an_axis_that_changes_nothing_is_a_warning(load: Load) -> None:
         ("rows: [{prompt: a}]\nmatrix: {include: [{a: b}]}", None, "include", "stands beside `matrix`"),
         ("rows: [{prompt: a}]\nzip: {a: [1, 2], b: [1]}", None, "zip", "same number of values: here a 2, b 1"),
         ("rows: [{prompt: a}]\nzip: {a: [1]}\nmatrix: {a: [1]}", None, "a", "is an axis twice"),
-        ("rows: [{prompt: a, mood: x}]\nzip: {mood: [y, z]}", 1, "mood", "is walked by the top `zip`"),
+        ("rows: [{prompt: a, mood: x}]\nzip: {mood: [y, z]}", 1, "mood", "is an axis of the top-level `zip`"),
         ("rows: [{prompt: a}]\nrows_from: []", None, "rows_from", "names no file"),
         ("rows: [{prompt: a}]\nrows_from: 7", None, "rows_from", "is a path, a mapping"),
         ("rows: [{prompt: a}]\nrows_from: {where: x}", None, "rows_from", "has no `path`"),
@@ -217,7 +219,7 @@ def test_an_axis_that_changes_nothing_is_a_warning(load: Load) -> None:
         ("- {prompt: a, 'a\tb': x}", 1, "a\tb", "is no name"),
         ("- {prompt: a, '': x}", 1, "", "is no name"),
         ("- {prompt: a, rows: x}", 1, "rows", "belongs to YAML manifests"),
-        ("- {prompt: a, x: 'say {{ y }}'}", 1, "x", "a variable is not rendered"),
+        ("- {prompt: a, x: 'say {{ y }}'}", 1, "x", "only `prompt`, `negative_prompt`, `start_image` may be"),
     ],
 )
 def test_each_mistake_has_its_place_and_says_what_would_be_right(
