@@ -72,8 +72,8 @@ def _campaign_name(document: Document, source: Path, mistakes: Mistakes) -> str:
         letters = unicodedata.normalize("NFKD", source.stem)
         if any(not each.isascii() and unicodedata.category(each)[0] in "LNS" for each in letters):
             mistakes.warn(
-                f"the file's name gives the run directory {name!r}, because only ASCII letters can be used, and another "
-                "manifest may give the same; use --out, or `name:` in a YAML manifest"
+                f"the file's name gives the run directory {name!r}, because only ASCII letters can be used, and "
+                "another manifest may give the same; use --out, or `name:` in a YAML manifest"
             )
         return name
     if not ID.fullmatch(document.name):
