@@ -136,7 +136,7 @@ def check_target(flag: str, path: Path, what: str, *, made_of: Iterable[Path | N
         made_of: the files that the command reads.
 
     Raises:
-        InputError: its folder is not there, it is a folder, or it is one of those files.
+        InputError: its folder is not there, it is a folder, a device or a pipe, or it is one of those files.
     """
     from pipeline.kernel.errors import InputError
 
@@ -144,5 +144,7 @@ def check_target(flag: str, path: Path, what: str, *, made_of: Iterable[Path | N
         raise InputError(f"{flag}: there is no folder {path.parent}")
     if path.is_dir():
         raise InputError(f"{flag}: {path} is a folder")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{flag}: {path} is no file but a device or a pipe; name a file")
     if path.exists() and any(source.exists() and path.samefile(source) for source in made_of if source):
         raise InputError(f"{flag}: {path} is what {what} is made of; name another file")

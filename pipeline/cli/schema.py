@@ -8,6 +8,7 @@ from typing import Literal
 import click
 
 from pipeline import api
+from pipeline.cli import options
 from pipeline.cli.screen import say, say_raw
 
 
@@ -32,6 +33,7 @@ def schema(kind: Literal["manifest", "config"], output: Path | None) -> None:
     if output is None:
         say_raw(text)
         return
+    options.check_target("--output", output, "the schema", made_of=())
     try:
         write_file(output, text.encode())
     except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -94,6 +95,24 @@ def test_a_file_that_must_not_be_written_is_refused(
     assert told in ended.err
     assert (tmp_path / manifest).read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == [manifest]
+
+
+@pytest.mark.parametrize("verb", ["plan", "rehearse", "schema"])
+def test_a_pipe_or_a_device_is_not_replaced_by_a_file(
+    command: Command, manifest: str, tmp_path: Path, verb: str
+) -> None:
+    """A rename would put the file in its place: whoever waits at the other end would wait for ever."""
+    pipe = tmp_path / ("pipe.svg" if verb == "rehearse" else "pipe.csv")
+    os.mkfifo(pipe)
+    arguments = {
+        "plan": (manifest, "--expand", str(pipe)),
+        "rehearse": (manifest, "--svg", str(pipe)),
+        "schema": ("manifest", "--output", str(pipe)),
+    }
+    ended = command(verb, *arguments[verb])
+    assert (ended.code, ended.out) == (2, "")
+    assert "is no file but a device or a pipe; name a file" in " ".join(ended.err.split())
+    assert pipe.is_fifo()
 
 
 def test_mistakes_and_warnings_have_places_for_scripts(command: Command, sweep: str, tmp_path: Path) -> None:
