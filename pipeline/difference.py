@@ -49,7 +49,7 @@ class KeptJob(Kept, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Rows, their `jobs` that were not asked for before, and those that no longer are.
+    """A number of rows, how many of their `jobs` are new, and what became of the jobs that they no longer ask for.
 
     `to_do` of the new jobs are still to be made, for `cost`. Of the dropped ones `videos` are on disk and stay,
     `on_their_way` may yet bring a video, and `spent` is what all of these have cost.
@@ -80,7 +80,7 @@ class Difference:
 
 
 NO_DIFFERENCE = Difference(_NOTHING, _NOTHING, _NOTHING)
-"""What a manifest that asks for the same jobs comes to."""
+"""The difference of a manifest that asks for the same jobs."""
 
 
 def difference(
@@ -147,13 +147,15 @@ def bought_again(
     lines: Iterable[KeptJob],
     requests: Mapping[str, str],
 ) -> list[Rebought]:
-    """What would be bought again for no other reason than that the same job has another id now.
+    """The videos that would be bought again only because the same job has another id now.
 
     Args:
         jobs: all that is asked for, by id.
         paid: the records that hold money and are not among `jobs`.
-        lines: those of the last run, or of it those in `paid`; each is given its id again, and that one may be to do.
-        requests: the bodies as sent of records in `paid` whose ids are of another scheme; the same body may be to do.
+        lines: the lines of the last run, at least those in `paid`. Each is given the id that this version makes, to see
+            whether that one is to do.
+        requests: the bodies as sent of records in `paid` whose ids are of another scheme, to see whether a job with the
+            same body is to do.
     """
     to_do = {job_id: job for job_id, job in jobs.items() if _is_to_do(state, job_id)}
     found: dict[str, Rebought] = {}
@@ -164,7 +166,7 @@ def bought_again(
         del to_do[now]
         name = f"{line.id}-{line.replicate}"
         found[line.job_id] = Rebought(name, MicroUsd(paid[line.job_id].liability_microusd))
-    # As often as it is to do: two takes have one body.
+    # Counted, because two takes have the same body.
     wanted = Counter((job.model, job.body) for job in to_do.values())
     for old_id, request in requests.items():
         record = paid[old_id]

@@ -30,7 +30,7 @@ class PriceLine:
 
     price_key: str
     price: MicroUsd
-    """What one may cost: its list price, or more where charges above it were seen."""
+    """The most that one job may cost: its list price, or more where charges above the price were seen."""
     jobs: int
     to_do: int
     cost: MicroUsd
@@ -252,7 +252,7 @@ def _axes(entries: Sequence[Entry], costs: Mapping[str, int]) -> Iterator[Axis]:
         mentioned.add(job_id)
         cost = costs.get(job_id) if is_counted else None
         for name, value in entry.axes.items():
-            # With its type: True and 1 are two values.
+            # With its type, because True == 1.
             line = sums.setdefault(name, {}).setdefault((type(value), value), [0, 0, 0])
             line[0] += is_counted
             if cost is not None:

@@ -35,9 +35,9 @@ class Job:
     """One generation to be made.
 
     `prompt` and the parameters of its `kind` are in normal form. A million jobs are held at once, and most are of few
-    kinds: a job has what is its own, and shares the rest. `label` is the readable part of the video's file name (the
-    row's id); it is no part of the identity. Nobody changes one. It is not frozen because making a million takes four
-    times as long then.
+    kinds: a job holds its id, prompt and label, and shares its kind. `label` is the readable part of the video's file
+    name (the row's id); it is no part of the identity. Treat a job as immutable. It is not frozen because making a
+    million would take four times as long.
     """
 
     job_id: str
@@ -106,19 +106,19 @@ def job_id(model: str, params: Mapping[str, Scalar], replicate: int) -> str:
 
 
 def ids_of(kind: Kind) -> Callable[[str], str]:
-    """What gives the id of the job of this kind that has a prompt. All that is hashed besides is written once."""
+    """The function from a prompt to the id of its job of this kind. What else is hashed is serialised only once."""
     identity = {
         "version": ID_VERSION,
         "model": kind.model,
         "params": {**kind.params, "prompt": ""},
         "replicate": kind.replicate,
     }
-    # A quote inside a text has a backslash before it, so this can be nothing but the name and its value.
+    # Inside a JSON text a quote has a backslash before it, so this match can only be the key.
     before, name, after = canonical_json(identity).partition(b'"prompt":')
     before, after = before + name, after.removeprefix(b'""')
 
     def identify(prompt: str) -> str:
-        # All of it anew: a copy of a hash that has begun takes longer.
+        # Hashing all of it again is faster than copying a hash object that has the first part.
         return f"k{ID_VERSION}-{hashlib.sha256(before + orjson.dumps(prompt) + after).hexdigest()[:24]}"
 
     return identify

@@ -32,7 +32,7 @@ NAME: Schema = {
 """The rule of ids and of a campaign's name."""
 
 _TEXT = (*find_model(DEFAULT_MODEL).text_parameters, "tags", "scalar")
-"""Where a template is text like any other, so that it need not be allowed for."""
+"""Values that may be any text, so that a template needs no alternative of its own."""
 
 
 def as_text(schema: Schema) -> str:
@@ -177,7 +177,7 @@ def _parameters() -> Schema:
     defaults, _ = find_model(DEFAULT_MODEL).normalise({"prompt": "a lamp"})
     text = {"type": "string", "maxLength": MAX_TEXT}
     share = {"type": "number", "minimum": 0, "maximum": 1}
-    # No more than that it is not the one address that is certainly wrong: the rest may be a template.
+    # Only http: is refused, because everything else may be the beginning of a template.
     url = {
         "type": "string",
         "pattern": r"^(?!\s*http:)\s*\S",
@@ -243,7 +243,7 @@ def _zip(*, templated: bool) -> Schema:
 
 
 def _values(*, templated: bool = False, shared: bool = False) -> Schema:
-    """Single values by name; those that all rows share know some words of a row, too."""
+    """Single values by name; the values that all rows share (`defaults`) may also have some words of a row."""
     names = (*_parameters(), "count", "priority", "tags") if shared else _parameters()
     return {
         "type": "object",
@@ -271,8 +271,9 @@ def _list_of(name: str, *, templated: bool = False) -> Schema:
 def _told(description: str, schema: Schema, default: object = ...) -> Schema:
     """A schema with the words that an editor shows, and the default that it writes for a key that is completed.
 
-    Editors do not show the default, so the words say it. It stands apart from the type: beside it, a section or a row
-    that is completed would be filled with all defaults. A mapping is not written: its names would lack their quotes.
+    Editors do not show the default, so the description says it. The type stands in `allOf`, apart from the default:
+    side by side, an editor that completes a section or a row would fill in all defaults. A default that is a mapping is
+    left out, because editors would write its names without quotes.
     """
     if default is ...:
         return {"description": description, **schema}

@@ -1,4 +1,4 @@
-"""Rows that are looked at together: what most tables have in common is seen of hundreds at once."""
+"""Batches of rows: what holds for every row of a table is checked for hundreds of rows at once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NO_LINES: dict[str, int] = {}
 
 
 class Batch(ABC):
-    """Some rows that follow each other."""
+    """Rows of a manifest that follow each other."""
 
     shapes: frozenset[tuple[str, ...]]
     """The different sets of names of their cells, each in the order of its row."""
@@ -25,7 +25,7 @@ class Batch(ABC):
     @property
     @abstractmethod
     def rows(self) -> Sequence[Row]:
-        """Each of them. Those of a table are made when they are asked for."""
+        """Each row. The rows of a table are made only when somebody asks for them."""
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -39,16 +39,16 @@ class Batch(ABC):
         """Whether these are the next rows of the manifest's own file, and the row before the first has this number."""
 
     def has_none_of(self, names: Collection[str]) -> bool:
-        """Whether no row says anything under any of these names."""
+        """Whether no row has a value under any of these names."""
         return all(name not in shape for shape in self.shapes for name in names)
 
 
 Batches = Callable[[int], Iterator[Batch]]
-"""Gives all rows in their order, so many at once. It is called once."""
+"""Gives all rows in their order, in batches of the size it is given. It is called once."""
 
 
 def in_batches(rows: Iterable[Row], size: int) -> Iterator[Batch]:
-    """All rows in their order, so many at once."""
+    """All rows in their order, in batches of `size`."""
     left = iter(rows)
     while some := list(itertools.islice(left, size)):
         yield _Rows(some)
@@ -64,14 +64,15 @@ def of_table(
     """Some rows of a table.
 
     Args:
-        columns: the values under each name of the header, None where a row has none. There may be fewer than names.
-        lines: where each row begins.
+        columns: the values under each name of the header, None where a row has none. There may be fewer columns than
+            names.
+        lines: the line where each row begins.
         first: the number of the first row.
     """
     table = _Part(names, columns, lines, first, file)
     missing = [0 if all(column) else column.count(None) for column in columns]
     said = [(name, column) for name, column, none in zip(names, columns, missing, strict=False) if none < len(lines)]
-    # Where only some have a value, each row must tell what it has.
+    # Where only some rows have a value in a column, each row must have its own set of names.
     return _Columns(dict(said), table) if set(missing) <= {0, len(lines)} else _Rows(table.rows())
 
 
@@ -123,7 +124,7 @@ class _Rows(Batch):
 
 
 class _Columns(Batch):
-    """Rows of a table that have a value in the same columns each, as those of most do."""
+    """Rows of a table that all have values in the same columns, as in most tables."""
 
     is_swept = False
 

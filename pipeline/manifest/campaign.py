@@ -1,4 +1,4 @@
-"""What a manifest comes to: every generation that it asks for, in its order."""
+"""A campaign: every generation that a manifest asks for, in its order."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class Entry(NamedTuple):
 class Entries(Sequence[Entry]):
     """The entries of a manifest, in its order.
 
-    They are kept in columns, and each is made when it is asked for: a million objects would take 100 MB more. Axes and
-    tags, which few manifests have, take no room before the first of them.
+    They are kept in columns, and an `Entry` is made when somebody asks for it: a million objects would take
+    100 MB more. The columns of axes and tags, which few manifests have, stay empty until the first of them.
     """
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class Entries(Sequence[Entry]):
         self._job_ids: list[str] = []
         self._job_texts: pa.ChunkedArray[Any] | None = None
         self.distinct: int | None = None
-        """How many different jobs there are, where whoever made the entries has said so."""
+        """How many different jobs there are; None where whoever made the entries did not count them."""
 
     def add(
         self,
@@ -70,7 +70,7 @@ class Entries(Sequence[Entry]):
         axes: Mapping[str, Scalar],
         tags: tuple[str, ...],
     ) -> None:
-        """Put an entry behind the others."""
+        """Append an entry."""
         if axes or self._axes:
             self._axes += [_NO_AXES] * (len(self) - len(self._axes))
             self._axes.append(axes)
@@ -86,7 +86,7 @@ class Entries(Sequence[Entry]):
     def extend_plain(
         self, row: int, row_ids: Sequence[str], jobs: Collection[Job], variables: Sequence[Mapping[str, Scalar]]
     ) -> None:
-        """Put an entry of each of these rows behind the others, the first being `row`. They have nothing else."""
+        """Append one entry for each of the rows from `row` on: without priority, axes and tags."""
         count = len(jobs)
         self._rows.extend(range(row, row + count))
         self._row_ids += row_ids
@@ -126,7 +126,7 @@ class Entries(Sequence[Entry]):
     def __iter__(self) -> Iterator[Entry]:
         tags = self._tags or itertools.repeat((), len(self))
         columns = (self._rows, self._row_ids, self._jobs, self._variables, self._priorities, self.axes, tags)
-        # As tuples are made, without a call for each.
+        # `tuple.__new__` makes each entry without a call of Python code.
         return map(tuple.__new__, itertools.repeat(Entry), zip(*columns, strict=True))
 
     @property
@@ -143,7 +143,7 @@ class Entries(Sequence[Entry]):
 
     @property
     def job_texts(self) -> pa.ChunkedArray[Any]:
-        """The id of the job of each as Arrow has it, which takes long to make of a million."""
+        """The id of the job of each as an Arrow column. It is kept, because making it of a million takes long."""
         import pyarrow as pa
 
         if self._job_texts is None or len(self._job_texts) != len(self._jobs):
@@ -177,7 +177,7 @@ class Entries(Sequence[Entry]):
 
 
 def by_columns(entries: Sequence[Entry]) -> Entries:
-    """Entries by columns, whatever they were before."""
+    """The same entries by columns."""
     if isinstance(entries, Entries):
         return entries
     columns = Entries()
@@ -197,7 +197,7 @@ def job_ids_of(entries: Sequence[Entry]) -> pa.ChunkedArray[Any]:
 
 
 def count_rows(entries: Sequence[Entry]) -> int:
-    """How many rows these are of. The entries of a row stand together."""
+    """How many rows these entries belong to. The entries of a row stand together."""
     rows = by_columns(entries).rows
     return sum(map(operator.ne, rows, itertools.islice(rows, 1, None)), start=1) if rows else 0
 

@@ -13,14 +13,14 @@ from pipeline.models.base import Scalar
 from pipeline.models.values import spelled
 
 MAX_SHAPES = 1_000
-"""Forms of the top sweep that are remembered, as rows have changed it."""
+"""How many different changes of the top sweep by rows are remembered."""
 
 _ONCE: list[dict[str, Scalar]] = [{}]
 
 
 @dataclass(slots=True)
 class Combining:
-    """The combinations of rows, of which those of the top sweep are made once for all rows that leave it alike."""
+    """The combinations of rows. Rows that change the top sweep in the same way share its combinations."""
 
     rows: Rows
     sizes: Sizes
@@ -68,7 +68,7 @@ class Combining:
         return found
 
     def _shared_combinations(self, row: Row) -> list[dict[str, Scalar]]:
-        """The combinations of the top sweep, where the row's own values and axes stand for those of the same name."""
+        """The combinations of the top sweep, a row's own values and axes replacing its axes of the same name."""
         shared = self.rows.shared.sweep
         added = {name for entry in shared.include for name in entry}
         pinned = {name: row.cells[name] for name in (*shared.axes, *added) if name in row.cells}

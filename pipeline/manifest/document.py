@@ -24,13 +24,13 @@ Lines = Mapping[str, int]
 
 MAX_ENTRIES = 2_000_000
 MAX_NAMES = 10_000
-"""Columns of a table, and different names in a manifest: more are no names."""
+"""Columns of a table, and different names in a manifest. With more, the file is not what it was taken for."""
 MAX_NUMBER = 40
 """Characters of a variable that may be a number; longer ones are text."""
 
 
 class _Nothing(Mapping[str, Any]):
-    """No names at all. A default of many rows' fields, so it is one object, and not made by a call for each."""
+    """A mapping without any name. One object is the default in all rows, so that none is made for each row."""
 
     def __getitem__(self, name: str) -> Any:
         raise KeyError(name)
@@ -46,7 +46,7 @@ class _Nothing(Mapping[str, Any]):
 
 _NOTHING = _Nothing()
 NO_SWEEP = Sweep()
-"""The one of every row that has none."""
+"""The sweep of every row that has none of its own: one object, so that `is` tells."""
 _NUMBER_BEGINNINGS = frozenset("-0123456789")
 
 
@@ -54,7 +54,7 @@ _NUMBER_BEGINNINGS = frozenset("-0123456789")
 class Block:
     """Values and a sweep that belong together, and the line of each name where the format knows it.
 
-    Nobody changes one. They are not frozen because a million of them are made, and that takes three times as long.
+    Treat it as immutable. It is not frozen because a million are made, and frozen ones take three times as long.
     """
 
     cells: Cells = _NOTHING
@@ -66,9 +66,10 @@ class Block:
 class Row(Block):
     """One row: its number as written and the line where it begins, both from 1.
 
-    `file` is the file it stands in, None for the manifest itself. `columns` are the names that a table has for it, also
-    those without a value here. `record` is what a row that was made by a template was made from,
-    `named` the manifest's lines of the names in that template, and `outright` of what it says of every record.
+    `file` is the file it stands in, None for the manifest itself. `columns` are all names in the header of its table,
+    also those without a value in this row. Of a row that the template `each` made: `record` is the record it was made
+    from, `named` are the manifest's lines of all names in that template, `outright` the lines of values that are the
+    same for every record.
     """
 
     number: int = 0
@@ -118,7 +119,7 @@ def as_written(value: Scalar, text: str) -> Scalar:
 
 
 def as_given(texts: Iterable[str]) -> Sequence[str | None]:
-    """The values that a table's texts give: without the space around them, and None for an empty one."""
+    """The values of a table's cells: stripped of the space around them, None for an empty one."""
     values = list(map(str.strip, texts))
     return values if all(values) else [value or None for value in values]
 

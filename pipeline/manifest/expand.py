@@ -112,14 +112,14 @@ class _Expansion:
         """Whether `defaults` sets none of `count`, `priority`, `model` and `tags`."""
 
     def add_row(self, row: Row) -> None:
-        """All entries of a row."""
+        """Add all entries of a row."""
         self.rows.enter(row)
         is_plain = self._is_plain and SETTINGS.isdisjoint(row.cells)
         settings = NO_SETTINGS if is_plain else settings_of(row, self.rows, self.model)
         self._add_entries(row, self.ids.of(row), settings)
 
     def _add_entries(self, row: Row, row_id: str | None, settings: Settings) -> None:
-        """All entries of the latest row."""
+        """Add all entries of the latest row."""
         found = self.combining.of(row)
         self.sizes.add_entries(len(found) * settings.count, row)
         shared = self.shared.cells
@@ -135,7 +135,7 @@ class _Expansion:
                 self.entries.add(self.rows.count, label, job, variables, settings.priority, combination, settings.tags)
 
     def _job(self, row: Row, prompt: str, form: Form, replicate: int, label: str) -> Job:
-        """The job for a prompt; the one that is there already if it was asked for before."""
+        """The job for a prompt; if an earlier entry asked for it, that entry's job, with a warning."""
         if len(form.kinds) < replicate:
             form.add_kind()
         kind, identify = form.kinds[replicate - 1]
@@ -158,10 +158,11 @@ class _Expansion:
     # --- many rows at once ---
 
     def add_plain(self, batch: Batch) -> bool:
-        """All entries of many rows at once, as `add_row` makes them, if they are as plain as those of most tables.
+        """Add all entries of a batch at once, as `add_row` would, if its rows are as plain as those of most tables.
 
-        `Names` knows them, they have values and nothing else, and nothing is to be said of their numbers, ids and
-        prompts. Returns whether they are so; nothing has happened if not.
+        The caller has checked that `Names` knows them. Plain rows have values and an id only, no settings and no sweep,
+        follow each other in the manifest's own file, and have nothing wrong with their ids and prompts. Returns whether
+        the rows are plain; if not, nothing has changed.
         """
         shared = self.shared.cells
         if (
@@ -185,7 +186,7 @@ class _Expansion:
     def _add_plain(
         self, batch: Batch, ids: Sequence[str | None], prompts: Sequence[str], common: Sequence[Common | None]
     ) -> None:
-        """The entries of the next rows, whose prompts are in normal form; at once, if there is nothing to say."""
+        """Add the entries of the next rows, with prompts in normal form: together if no row needs a closer look."""
         labels = [row_id or _label(prompt) for row_id, prompt in zip(ids, prompts, strict=True)]
         usual_length = self.model.usual_prompt_length
         jobs = [

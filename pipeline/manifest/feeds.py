@@ -19,8 +19,8 @@ from pipeline.manifest.templates import BadTemplateError, is_template, render, s
 from pipeline.models.base import Scalar
 
 Reader = Callable[[Path, Mistakes, bool, int], Iterator[Batch]]
-"""Gives the rows of a table, so many at once; what is wrong goes to the mistakes. It is told whether a table without
-the column `prompt` is a mistake."""
+"""Reads a table in batches, and notes what is wrong with it. Its arguments are the path, the mistakes, whether a table
+without the column `prompt` is a mistake, and the number of rows in a batch."""
 
 TABLES: dict[str, Reader] = {
     ".csv": read_csv,
@@ -36,12 +36,12 @@ _AT_ONCE = 300
 """Records of a table that are read together."""
 
 LATE = ("prompt", "negative_prompt", "start_image")
-"""What is rendered with the axes' values in sight, not when the row is made."""
+"""Texts that may use the values of axes, so they are rendered for each combination and not when the row is made."""
 
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """One entry of `rows_from`: a file, which of its records, and the row that is made of each. Lines from 1."""
+    """One entry of `rows_from`: a file, the condition on its records, and the template of their rows. Lines from 1."""
 
     path: str
     line: int
@@ -102,13 +102,13 @@ def _is_wanted(row: Row, record: Cells, feed: Feed, mistakes: Mistakes) -> bool:
         return render(text, scope(record)) == "true"
     except BadTemplateError as problem:
         mistakes.add(f"{problem} ({row.place})", column="where", line=feed.where_line)
-        # One record tells it; the others would say the same.
+        # Stop at the first record: the others would only repeat the mistake.
         mistakes.raise_if_any()
         raise AssertionError("a mistake was noted") from None
 
 
 def _outright(each: Row) -> Mapping[str, int]:
-    """The lines of what `each` says itself; the other values are the record's, and so are their mistakes."""
+    """The lines of the values in `each` that are not the record's: mistakes in all others belong to the record."""
     return {
         name: line
         for name, line in each.lines.items()

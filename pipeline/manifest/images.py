@@ -18,9 +18,9 @@ from PIL import ExifTags, Image
 from pipeline.kernel.files import read_file_below, read_regular_file
 
 MAX_BYTES = 10 * 2**20
-"""What other hosts of the same model take at most. This provider publishes no bound."""
+"""The largest image that other hosts of the same model accept. This provider publishes no bound."""
 MAX_PIXELS = 50_000_000
-"""Half as much again as an 8K picture has: a larger one is no picture, or fills the memory of whoever opens it."""
+"""1.5 times an 8K picture. A larger image is a mistake, or would fill the memory of whoever opens it."""
 MAX_PATH = 1_000
 
 SHAPE_TOLERANCE = 0.02
@@ -108,7 +108,7 @@ def read_planned(path: Path, hashed: str) -> bytes | None:
 
 
 def kind_of(data: bytes) -> str | None:
-    """What kind of image these bytes begin as: "png", "jpeg" or "webp"; None for anything else."""
+    """The kind of image by the first bytes: "png", "jpeg" or "webp"; None for anything else."""
     return next((kind for kind, begins in _BEGINNINGS.items() if re.match(begins, data, re.DOTALL)), None)
 
 
@@ -145,13 +145,13 @@ def _size(data: bytes, shown: str) -> tuple[int, int]:
     too_large = ValueError(f"{shown} has more than {MAX_PIXELS // 10**6} million pixels; make it smaller")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of sloppy data beside the picture, which hurts nobody
+            warnings.simplefilter("ignore")  # warnings of sloppy metadata, which does no harm
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data), formats=(kind,)) as image:
                 width, height = image.size
                 if width * height > MAX_PIXELS:
                     raise too_large
-                # Cameras write no PNG, and of one it would take all pixels to know.
+                # Cameras write no PNG, and reading the EXIF data of a PNG would decode all its pixels.
                 orientation = image.getexif().get(ExifTags.Base.Orientation) if kind != "png" else None
                 image.verify()
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):

@@ -1,4 +1,4 @@
-"""Collects everything that is wrong, so that the user hears of it at once."""
+"""Collects all mistakes of a manifest, so that the user learns of all of them at once."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pipeline.kernel.errors import ManifestError, Mistake
 
 MAX_SHOWN = 200
 MAX_COUNTED = 10_000
-"""After so many the file is not what it was taken for, and reading on tells nobody anything."""
+"""After this many mistakes the file is not what it was taken for, and reading on is of no use."""
 
 
 class Mistakes:
-    """The mistakes of one manifest, each once; those of its other files are noted among them."""
+    """The mistakes of one manifest and of the other files that it names, each mistake once."""
 
     def __init__(self, file: str) -> None:
         self.file = file
@@ -22,7 +22,7 @@ class Mistakes:
         self._warnings: dict[Mistake, None] = {}
 
     def of(self, file: str) -> Mistakes:
-        """The same list, for what is wrong in another file of the manifest."""
+        """The same list of mistakes, with another file of the manifest as the default place."""
         theirs = Mistakes(file)
         theirs._found, theirs._warnings = self._found, self._warnings
         return theirs
@@ -36,7 +36,7 @@ class Mistakes:
         line: int | None = None,
         file: str | None = None,
     ) -> None:
-        """Remember one; `file` is the manifest's, or the one named.
+        """Note a mistake; without `file` it is in the manifest itself.
 
         Raises:
             ManifestError: there are too many to go on.
@@ -54,7 +54,7 @@ class Mistakes:
         line: int | None = None,
         file: str | None = None,
     ) -> None:
-        """Remember what is allowed and probably not meant."""
+        """Note what is allowed but probably not meant."""
         if len(self._warnings) < MAX_COUNTED:
             self._warnings[Mistake(file or self.file, message, row, column, line)] = None
 
@@ -81,7 +81,7 @@ class Mistakes:
 
 
 def _by_place(found: Iterable[Mistake]) -> list[Mistake]:
-    """Down each file, as the user will go through it; the files in the order in which they came up."""
+    """Sorted by line or row within each file; the files in the order in which they came up."""
     files: dict[str, int] = {}
     for mistake in found:
         files.setdefault(mistake.file, len(files))

@@ -15,7 +15,7 @@ from pipeline.models.base import Scalar
 
 MAX_NAME = 100
 MAX_TEMPLATES = 10_000
-"""Different templates that are read for the names in them; with more, no variable is called unused."""
+"""With more different templates than this, they are not searched for names, and no variable is called unused."""
 _SWEEP_WORDS = ("matrix", "zip", "include", "exclude", "defaults", "rows", "rows_from")
 
 
@@ -27,12 +27,12 @@ class _Found:
     line: int | None
     file: str | None
     is_written: bool
-    """Whether somebody wrote it by hand for this manifest; a table may have been there before."""
+    """Whether somebody wrote it for this manifest. A column of a table may have been there for another purpose."""
 
 
 @dataclass(slots=True)
 class Names:
-    """The names of one manifest, checked as its rows come by. `finish` says what only the whole can tell."""
+    """The names of one manifest, checked as its rows come by. `finish` checks what only the whole manifest shows."""
 
     document: Document
     model: Model
@@ -58,7 +58,7 @@ class Names:
         self._take_templates(shared.cells, shared.sweep)
 
     def are_known(self, batch: Batch) -> bool:
-        """Whether `check` has nothing new to see in any of these rows, as in most of a table."""
+        """Whether `check` would find nothing new in any of these rows, as in most batches of a table."""
         if self._zipped or batch.is_swept or not self._shapes.issuperset(batch.shapes):
             return False
         texts = [name for name in self._texts if not batch.has_none_of((name,))]
@@ -117,7 +117,7 @@ class Names:
             self.mistakes.add(problem, row=found.row, column=name[:MAX_NAME], line=found.line, file=found.file)
 
     def _check_axes(self, sweep: Sweep, row: Row | None, lines: Mapping[str, int]) -> None:
-        """None of the words of a row can be swept over, and what is excluded must be an axis."""
+        """Check that no reserved word of a row is an axis, and that every name in `exclude` is one."""
         number, file = (row.number or None, row.file) if row else (None, None)
         for name in sweep.names():
             if name in RESERVED:
@@ -137,7 +137,7 @@ class Names:
                 self.mistakes.add(message, row=number, column="exclude", line=line, file=file)
 
     def _check_zipped(self, row: Row) -> None:
-        """An axis that is walked together with others cannot be held still by a row."""
+        """Check that a row sets no axis of the top `zip`: its values belong to those of the other axes."""
         for name in self._zipped & {*row.cells, *row.sweep.names()}:
             self.mistakes.add(
                 "is an axis of the top-level `zip`, so a row cannot set it; remove it here, or take it out of `zip`",

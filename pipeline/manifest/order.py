@@ -20,10 +20,10 @@ from pipeline.manifest.campaign import Entry, by_columns
 T = TypeVar("T")
 
 SPARSE = 4
-"""A sweep whose full grid has more than so many cells for each combination is not walked cell by cell."""
+"""A sweep is not walked cell by cell if its full grid has more than this many cells for each combination."""
 
 MAX_SPREAD = 16
-"""How many axes of a sparse sweep are looked at."""
+"""How many axes of a sparse sweep are spread evenly; the others keep the written order."""
 
 _ABSENT = object()
 """The value of an axis that a combination does not have."""
@@ -67,9 +67,9 @@ def in_order(entries: Sequence[Entry], order: str, seed: int, price: Callable[[J
 
 
 def _as_written(entries: Sequence[Entry], order: str) -> tuple[Job, ...] | None:
-    """Every job once, as a table has them; None where priorities or several entries of a row call for another order.
+    """Every job once in the order written; None where priorities or rows of several entries ask for another order.
 
-    Nothing else is held in memory meanwhile: there may be a million.
+    It makes no list of the entries, of which there may be a million.
     """
     columns = by_columns(entries)
     is_table = order == "file" or all(map(operator.lt, columns.rows, itertools.islice(columns.rows, 1, None)))
@@ -136,11 +136,11 @@ def _shape(take: Sequence[Entry]) -> _Shape:
     for name in sorted(set().union(*[entry.axes for entry in take])):
         values: list[Any] = [entry.axes.get(name, _ABSENT) for entry in take]
         if len(set(map(type, values))) > 1:
-            # True and 1 are one key without their types.
+            # With their types, because True and 1 are the same key of a dict.
             values = list(zip(map(type, values), values, strict=True))
         numbers = {value: number for number, value in enumerate(dict.fromkeys(values))}
         column = tuple(map(numbers.__getitem__, values))
-        # Axes that are walked together are one.
+        # Axes that change together count as one axis.
         if len(numbers) > 1 and column not in places:
             axes.append(name)
             places.append(column)
@@ -156,7 +156,7 @@ def _orbits(shape: _Shape, seed: int) -> list[list[int]]:
     strides = [math.prod(sizes[:axis]) for axis in range(len(sizes))]
     scaled = [[place * stride for place in column] for column, stride in zip(places, strides, strict=True)]
     cells = list(map(sum, zip(*scaled, strict=True))) or [0] * shape.size
-    # Read backwards, the first of several in one cell is the one that stays.
+    # Built from the end, so that of several combinations in one cell the first one wins.
     left = dict(zip(reversed(cells), range(shape.size - 1, -1, -1), strict=True))
     again = [index for index, cell in enumerate(cells) if left[cell] != index]
     orbits = [

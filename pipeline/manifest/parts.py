@@ -47,7 +47,7 @@ def parse_part(text: str) -> Part:
 
 
 def part_of(campaign: Campaign, part: Part) -> Campaign:
-    """The campaign with only the entries of one part, and a name of its own, by which its run directory is called."""
+    """The campaign with only the entries of one part. Its name has the part in it, and so has its run directory."""
     return dataclasses.replace(
         campaign,
         name=f"{campaign.name}-{part.number}-of-{part.count}",

@@ -1,4 +1,4 @@
-"""Reads CSV: a header line, then one row a job, with the delimiter that the file is seen to use."""
+"""Reads CSV: a header line, then one record a row. The delimiter is recognised from the first lines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.models.base import Scalar
 
 MAX_CELL = 1_000_000
 CELLS_AT_ONCE = 300_000
-"""With so many cells, fewer records than were asked for are given: a broken file may have a million in each."""
+"""A batch ends early when it has this many cells: a record of a broken file may have a million."""
 _DELIMITERS = ",;\t|:^~\x1f"
 _SAMPLE_LINES = 30
 _SEPARATOR = re.compile(f"sep=([{re.escape(_DELIMITERS)}])", re.IGNORECASE)
@@ -70,7 +70,7 @@ def _check_records(
     names: tuple[str, ...],
     mistakes: Mistakes,
 ) -> None:
-    """Say of which of these records, the first of which has this number, there are no values for the header."""
+    """Note each record that does not fit the header; the first of these records has the number `first`."""
     width = len(names)
     nameless = [column for name, column in zip(names, columns, strict=False) if not name]
     for at, (line, record) in enumerate(zip(lines, records, strict=True)):
@@ -89,7 +89,7 @@ def _check_records(
 
 
 def _records(path: Path, mistakes: Mistakes, size: int) -> Iterator[tuple[list[int], list[list[str]]]]:
-    """The lines where records begin that are not blank, and these records: the first alone, then so many at once."""
+    """All records that are not blank, with the lines where they begin: first the header alone, then `size` at once."""
     lines = read_lines(path, mistakes, newline="")
     blank = 0
     said = None
@@ -108,11 +108,11 @@ def _records(path: Path, mistakes: Mistakes, size: int) -> Iterator[tuple[list[i
     begins: list[int] = []
     records: list[list[str]] = []
     line = blank + 1
-    # The header, and one row more than there may be.
+    # At most the header, all rows that are allowed, and one more by which too many are noticed.
     cells, wanted, left = 0, 1, MAX_ENTRIES + 2
     try:
         for record in reader:
-            # Nothing is made of a blank record, which may be millions of empty cells. Most begin with something.
+            # Blank records are skipped: one may have millions of empty cells. Of most, the first cell tells.
             if record and (record[0].strip() or any(map(str.strip, record))):
                 begins.append(line)
                 records.append(record)

@@ -1,4 +1,4 @@
-"""Reads Parquet: one row a job, its columns as those of CSV."""
+"""Reads Parquet: each record is a row, with the same columns as in CSV."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 MAX_GROUP_BYTES = 2**30
-"""What a group of rows may say that it unpacks to."""
+"""The largest uncompressed size that a row group may declare."""
 _BATCH_ROWS = 2_000
 _TEXTS = (Decimal, datetime.date, datetime.time, datetime.datetime)
 
@@ -79,7 +79,7 @@ def _checked_columns(file: pq.ParquetFile, needs_prompt: bool, mistakes: Mistake
 
 
 def _parts(file: pq.ParquetFile, size: int) -> Iterator[list[list[Any]]]:
-    """The values of each column, of so many rows at once."""
+    """The values of each column, for `size` rows at once."""
     columns: list[list[Any]] = [[] for _ in file.schema_arrow]
     for batch in file.iter_batches(_BATCH_ROWS, use_threads=False):
         columns = [left + _values(column) for left, column in zip(columns, batch.columns, strict=True)]
@@ -92,7 +92,7 @@ def _parts(file: pq.ParquetFile, size: int) -> Iterator[list[list[Any]]]:
 
 
 def _values(column: Any) -> list[Any]:
-    """The values of a column. A short float is the number that it prints as: 0.7, not 0.699999988079071."""
+    """The values of a column. A 32-bit float becomes the number that it prints as: 0.7, not 0.699999988079071."""
     import pyarrow as pa
 
     if pa.types.is_float32(column.type):
@@ -111,7 +111,7 @@ def _is_readable(kind: Any) -> bool:
 
 
 def _cells(name: str, values: Sequence[Any], wrong: list[tuple[int, str, str]]) -> Sequence[Scalar]:
-    """What the values of a column give; what is `wrong` with one is noted as its place, the name and a message."""
+    """The cells of a column. For each bad value, its index, the name and a message are appended to `wrong`."""
     types = set(map(type, values)) - {type(None)}
     if types <= {str}:
         return as_given(value or "" for value in values)

@@ -155,7 +155,7 @@ def _unknown_key(key: str) -> str:
 def _text(node: Node | None, key: str, mistakes: Mistakes) -> str | None:
     if node is None:
         return None
-    # What matters is what was written: `name: 2026` is a name as good as any.
+    # The text as written counts: `name: 2026` is a good name although YAML reads a number.
     if node.text is None or node.value is None:
         mistakes.add("must be a text", column=key, line=node.line)
         return None
@@ -230,7 +230,7 @@ def _tags(node: Node, row: int | None, mistakes: Mistakes) -> str:
 
 @dataclass(slots=True)
 class _Place:
-    """Where in the manifest a sweep stands, and the lines that its names are found at."""
+    """Where in the manifest a sweep stands, and the line of each of its names."""
 
     row: int | None
     mistakes: Mistakes

@@ -38,7 +38,7 @@ class Requests:
     sharing: Sharing
     _parameters: frozenset[str] = field(init=False)
     _misshapen: int = 0
-    """The last row that was warned of the shape of its image."""
+    """The last row that got a warning about the shape of its image."""
 
     def __post_init__(self) -> None:
         self._parameters = frozenset(self.model.parameters)
@@ -46,7 +46,7 @@ class Requests:
     def of(self, row: Row, cells: Cells, combination: Cells, tags: tuple[str, ...]) -> Request | None:
         """The request that the latest row makes with these values, or None if there are mistakes.
 
-        What rows have in common besides the prompt is looked through once, and shared by them.
+        What rows have in common besides the prompt is checked once, and shared by them.
 
         Raises:
             ManifestError: all prompts together are too long.
@@ -61,7 +61,7 @@ class Requests:
         else:
             form = self.sharing.form(layout, values, types)
             variables, is_good = self._variables(row, cells, layout, tags)
-            # Equal numbers can look different, as 0.0 and -0.0 do.
+            # Equal floats can be spelled differently (0.0 and -0.0), so variables with floats are not shared.
             is_common = is_good and float not in types[len(layout.settings) :]
         prompt = None if form is None else self._prompt(row, cells, combination, variables)
         if prompt is None:
@@ -153,7 +153,7 @@ class Requests:
         return []
 
     def _note_shape(self, row: Row, params: Mapping[str, Scalar]) -> None:
-        """Warn, once a row, of a start image whose shape is not the one that the row asks for."""
+        """Warn, once for each row, of a start image that does not have the shape of the video that the row asks for."""
         image = self.images.by_hash.get(str(params["start_image"]))
         frame = self.model.frame_size({name: value for name, value in params.items() if name != "start_image"})
         if image is None or frame is None or image.has_shape_of(*frame) or self._misshapen == self.rows.count:

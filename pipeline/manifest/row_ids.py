@@ -35,7 +35,7 @@ class RowIds:
         return row_id
 
     def of_each(self, batch: Batch) -> Sequence[str | None] | None:
-        """The id of each of the next rows; None where anything is to be said of one, and then nothing has happened."""
+        """The id of each row of the next batch; None if anything is wrong with one, and then nothing has changed."""
         values = batch.column("id")
         if values.count(None) == len(values):
             self._row_ids += [None] * len(values)

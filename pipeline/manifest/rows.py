@@ -1,4 +1,4 @@
-"""The rows of a manifest as they come by: how many there are, where each stands, and what is said of them."""
+"""The rows of a manifest as they come by: their number, their places, and the mistakes and warnings about them."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Rows:
 
 @dataclass(slots=True)
 class FirstRows:
-    """The first row of each key. Nothing is kept of them before two rows have the same key and somebody asks."""
+    """The first row of each key. The table is built only when two rows have the same key and a message needs it."""
 
     _known: dict[str | None, int] = field(default_factory=dict)
     _looked_at: int = 0

@@ -1,4 +1,4 @@
-"""What requests have in common: it is looked through once, held once, and found again by the values it was made of."""
+"""What requests have in common: checked once, held once, and found again by the values it was made of."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.models.base import Scalar
 
 MAX_LAYOUTS = 1_000
 MAX_KNOWN = 10_000
-"""Sets of values that are remembered, so that rows that have the same ones share what was made of them."""
+"""How many sets of values are remembered; rows with the same values share what was made of them."""
 
 Values = tuple[Scalar, ...]
 Types = tuple[type, ...]
@@ -22,7 +22,7 @@ Types = tuple[type, ...]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layout:
-    """What the names of a row's cells are. The rows of a table have the same few."""
+    """The names of a row's cells, sorted by what they are. The rows of a table have few different layouts."""
 
     texts: tuple[str, ...]
     """Parameters that are free text, the prompt among them."""
@@ -30,7 +30,7 @@ class Layout:
     """Parameters besides the prompt."""
     variables: tuple[str, ...]
     pick: Callable[[Cells], Values]
-    """What gives the values of settings and variables, which rows may have in common."""
+    """Returns the values of the settings and variables among the cells, which rows may have in common."""
 
 
 @dataclass(slots=True)
@@ -42,7 +42,7 @@ class Form:
     is_common: bool
     """Whether other rows with the same values ask for the same."""
     kinds: list[tuple[Kind, Callable[[str], str]]] = field(default_factory=list)
-    """For each replicate its kind of job, and what gives the id for a prompt."""
+    """For each replicate its kind of job, and the function from a prompt to the job's id."""
 
     def add_kind(self) -> None:
         """Make the kind of the next replicate."""
@@ -61,14 +61,14 @@ Common = tuple[Form, Cells]
 
 @dataclass(slots=True)
 class Sharing:
-    """What the requests of one manifest have in common, as they come by."""
+    """Remembers what the requests of one manifest have in common."""
 
     model: Model
     _layouts: dict[tuple[str, ...], Layout] = field(default_factory=dict)
     _forms: dict[Hashable, Form] = field(default_factory=dict)
-    """Parameters besides the prompt, by the values that they were written with."""
+    """The forms that were made, by the values that the parameters were written with."""
     _known: dict[Hashable, dict[Values, Common]] = field(default_factory=dict)
-    """The same and the variables, by what kind of values all of them were written with, and there by the values."""
+    """Forms with variables: by layout, types of the values and tags, and within these by the values."""
     _remembered: int = 0
     _parameters: frozenset[str] = frozenset()
     _no_variables: frozenset[str] = frozenset()
@@ -90,10 +90,10 @@ class Sharing:
             self._layouts[names] = layout
         return layout
 
-    # By values and their types everywhere, for true is not 1.
+    # All keys hold values and their types, because True == 1.
 
     def form(self, layout: Layout, values: Values, types: Types) -> Form | None:
-        """What was remembered for the parameters among these values."""
+        """The form that was remembered for the parameters among these values."""
         some = len(layout.settings)
         return self._forms.get((layout, values[:some], types[:some]))
 
@@ -104,7 +104,7 @@ class Sharing:
             self._forms[layout, values[:some], types[:some]] = form
 
     def common(self, layout: Layout, values: Values, types: Types, tags: tuple[str, ...]) -> Common | None:
-        """What was remembered for these values and tags."""
+        """The form and the variables that were remembered for these values and tags."""
         known = self._known.get((layout, types, tags))
         return None if known is None else known.get(values)
 
@@ -115,7 +115,7 @@ class Sharing:
             self._remembered += 1
 
     def common_of_each(self, batch: Batch, shared: Cells) -> list[Common | None]:
-        """What was remembered for each of these rows below the `shared` values; none of them has tags."""
+        """The same for each row of a batch, on top of the `shared` values; none of the rows has tags."""
         if len(batch.shapes) == 1:
             [names] = batch.shapes
             layout = self.layout(dict.fromkeys((*shared, *names)))

@@ -25,12 +25,12 @@ class Sizes:
     characters: int = 0
     """Of their prompts, each combination's once."""
     _foreseen: int = 0
-    """Entries that the rows of all batches up to the present one ask for at least."""
+    """The least number of entries that all batches up to the present one ask for."""
     _work: int = 0
-    """Entries of `include` and `exclude` that were held against combinations."""
+    """How often an entry of `include` or `exclude` was compared with a combination."""
 
     def foresee(self, batch: Batch) -> None:
-        """Count what these rows ask for at least, before the first of them is made: a large `count` is quickly said.
+        """Count what these rows ask for at least, before the first entry is made: a large `count` is quickly written.
 
         Raises:
             ManifestError: it is too much.
@@ -47,7 +47,7 @@ class Sizes:
                 raise self._too_many(row)
 
     def have_room_for(self, entries: int, characters: int) -> bool:
-        """Whether so many more entries, with so many characters in their prompts, are not too much."""
+        """Whether this many more entries, with this many characters in their prompts, are within the limits."""
         return self.entries + entries <= MAX_ENTRIES and self.characters + characters <= MAX_PROMPT_TEXT
 
     def add(self, entries: int, characters: int) -> None:
@@ -77,7 +77,7 @@ class Sizes:
             raise self.rows.mistakes.final(message)
 
     def check_sweep(self, sweep: Sweep, bases: int, row: Row) -> None:
-        """Count the combinations of a row's sweep, for so many bases, before they are made.
+        """Count the combinations of a row's sweep for this number of bases, before they are made.
 
         Raises:
             ManifestError: they are too many, or too many entries of `include` and `exclude` are held against them.

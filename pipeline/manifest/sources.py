@@ -1,4 +1,4 @@
-"""Gets the text of a manifest file, and refuses at once what is none."""
+"""Reads the text of a manifest file, and refuses at once what is no text."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pipeline.kernel.files import open_regular_file, read_regular_file
 from pipeline.manifest.mistakes import Mistakes
 
 MAX_BYTES = 64 * 2**20
-"""Of a file that is held in memory as a whole."""
+"""The largest file that is held in memory as a whole."""
 MAX_TABLE_BYTES = 4 * 2**30
 MAX_LINE = 2**20
-"""Characters of one line of a table: more is no table, and would be held in memory."""
+"""Characters of one line of a table. A longer line is no line of a table, and would fill the memory."""
 
 
 def read_text(path: Path, mistakes: Mistakes) -> str:

@@ -21,14 +21,14 @@ Axes = Mapping[str, tuple[Scalar, ...]]
 Combination = Mapping[str, Scalar]
 
 MAX_WORK = 2_000_000
-"""Combinations times the entries of `include` and `exclude`, over all rows: seconds of looking."""
+"""The most comparisons of combinations with entries of `include` and `exclude`, over all rows: some seconds."""
 
 _NO_AXES: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """Axes by name, axes that are walked together, and what is taken away and added. Lines of the entries from 1."""
+    """Axes by name, axes that are walked together, and combinations to add and to leave out. Lines from 1."""
 
     axes: Axes = field(default_factory=lambda: _NO_AXES)
     zips: tuple[Axes, ...] = ()
@@ -52,7 +52,7 @@ class Sweep:
         return math.prod((*(len(values) for values in self.axes.values()), *zipped))
 
     def work(self, bases: int = 1) -> int:
-        """How many entries are held against combinations by `combinations`, for so many bases."""
+        """How many comparisons of an entry with a combination `combinations` makes for this many bases."""
         return bases * self.size() * (len(self.include) + len(self.exclude))
 
     def values(self) -> Iterator[tuple[str, Scalar, int | None]]:
@@ -118,5 +118,5 @@ def contradicts(combination: Combination, entry: Combination, free: Container[st
 
 
 def _same(one: Scalar, other: Scalar) -> bool:
-    """Whether two values are written alike: 5 and "5" are, as everywhere in a manifest."""
+    """Whether two values have the same spelling: 5 and "5" have, as everywhere in a manifest."""
     return one is other or spelled(one) == spelled(other)

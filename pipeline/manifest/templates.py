@@ -40,7 +40,7 @@ class BadTemplateError(ValueError):
 
 
 def is_template(text: str) -> bool:
-    """Whether the text asks for rendering at all."""
+    """Whether the text has anything to render."""
     return "{" in text and any(marker in text for marker in _MARKERS)
 
 
@@ -96,7 +96,7 @@ class Word(str):
 
 
 def seen(values: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """Values as a template sees them."""
+    """Values as a template sees them: the texts `true` and `false`, in letters of any size, are truth values."""
     return {
         name: Word(value) if isinstance(value, str) and len(value) < 6 and value.casefold() in _TRUTHS else value
         for name, value in values.items()
@@ -234,7 +234,7 @@ def _is_loop(node: Any) -> bool:
 
 
 def _bounded(tree: Any) -> Any:
-    """Put a bound around what each `{% for %}` goes over and each `~` joins; the names cannot be written by users."""
+    """Wrap what each `{% for %}` goes over and each `~` joins in a bounding filter that users cannot name."""
     from jinja2 import nodes
 
     def wrapped(node: Any, name: str) -> Any:
@@ -255,7 +255,7 @@ def _bounded(tree: Any) -> Any:
 
 
 def _is_text(node: Any) -> bool:
-    """Whether this is a text in quotes, or a list of them: what is compared with it is compared as it is printed."""
+    """Whether this is a text in quotes or a list of such: a value compared with it is compared as it is printed."""
     if type(node).__name__ in ("List", "Tuple"):
         return all(map(_is_text, node.items)) and bool(node.items)
     return type(node).__name__ == "Const" and isinstance(node.value, str)

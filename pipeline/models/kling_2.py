@@ -74,7 +74,7 @@ class Kling2:
     def normal_prompts(self, prompts: Sequence[object]) -> list[str]:
         """Many prompts in normal form (see `Model.normal_prompts`)."""
         texts = [prompt.strip() for prompt in prompts if isinstance(prompt, str)]
-        # What is printable has no line end, and no character that is unwanted.
+        # A printable text has no line ends and no unwanted characters.
         is_plain = all(texts) and max(map(len, texts), default=0) <= MAX_TEXT and "".join(texts).isprintable()
         return texts if is_plain and len(texts) == len(prompts) else list(map(self.normal_prompt, prompts))
 
@@ -109,7 +109,7 @@ def _text(value: object) -> str:
         raise ValueError(f"{_shown(value)} is not text; put it in quotes")  # noqa: TRY004 - a user's mistake
     # Windows line ends are the same text: the same work must not be bought twice.
     text = value.replace("\r\n", "\n").strip() if "\r" in value else value.strip()
-    # Hardly any text has a character that is not printable, and that alone is quickly seen.
+    # `isprintable` is fast, and only the few texts that fail it are searched.
     if not text.isprintable() and (unwanted := _UNWANTED.search(text)):
         raise ValueError(f"has the control character U+{ord(unwanted[0]):04X} in it; remove it")
     if len(text) > MAX_TEXT:
@@ -148,7 +148,7 @@ _CHOICES: dict[str, Callable[[object], Scalar]] = {
 
 @functools.lru_cache(maxsize=256, typed=True)
 def _choice(name: str, value: str | float) -> Scalar:
-    """One of few values, looked at once: a million rows have the same ones. By type, for true is not 1."""
+    """A parameter with few values, checked once for each. Typed, because True == 1."""
     return _CHOICES[name](value)
 
 

@@ -16,7 +16,7 @@ from pipeline.report.jobs_format import VERSION, settings_text, settings_texts, 
 from pipeline.report.lines import LINES_AT_ONCE, Keys, Lines
 
 if TYPE_CHECKING:
-    # At run time whoever only looks at a run directory need not wait for what reads manifests.
+    # Types only: a command that just looks at a run directory must not wait for the import of what reads manifests.
     from pipeline.manifest import Entry
     from pipeline.manifest.campaign import Entries
 
@@ -40,7 +40,7 @@ def _made_of(columns: Entries) -> pa.Table:
 
 
 def _part_of(columns: Entries, part: slice) -> pa.Table:
-    """Some of the lines: the texts of a million at once take a quarter of a gigabyte."""
+    """A part of the lines: the texts of a million at once would take a quarter of a gigabyte."""
     jobs = columns.jobs[part]
     kinds = [job.kind for job in jobs]
     return table_of(
@@ -59,9 +59,9 @@ def _part_of(columns: Entries, part: slice) -> pa.Table:
 
 
 def mark_of(entries: Sequence[Entry]) -> bytes:
-    """A number made of all that the lines of a campaign are made of: where it is the same, so are they.
+    """A hash of everything that the lines of a campaign are made of: equal marks mean equal lines.
 
-    It takes a tenth of the time that the lines of a million jobs do: of prompt and parameters, it is made of the ids.
+    It takes a tenth of the time that making the lines takes: the ids of jobs stand for prompts and parameters.
     """
     from pipeline.manifest.campaign import by_columns
 
@@ -81,7 +81,7 @@ def _marks(columns: Entries) -> Iterator[bytes]:
     yield columns.rows.tobytes()
     yield columns.priorities.tobytes()
     each = dict(zip(map(id, columns.variables), columns.variables, strict=True))
-    # Not JSON, in which what is no number and nothing at all are one.
+    # `repr`, not JSON: JSON writes NaN and None both as null, and the mark must tell them apart.
     texts = {number: repr(dict(mine)) for number, mine in each.items()}
     all_of_them = map(texts.__getitem__, map(id, columns.variables))
     yield "\n".join([*texts.values()] * len(columns) if len(texts) == 1 else all_of_them).encode()
@@ -90,6 +90,7 @@ def _marks(columns: Entries) -> Iterator[bytes]:
 def mark_with(mark: bytes, sha256: str) -> str:
     """The mark of a campaign together with the hash of the file that keeps its lines.
 
-    Where it is what the run noted that has written the file, that is the one which `save_lines` would write again.
+    If it equals the mark in the last `run_started`, `save_lines` would write the same bytes again, so the file is left
+    alone.
     """
     return hashlib.sha256(mark + bytes.fromhex(sha256)).hexdigest()

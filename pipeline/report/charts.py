@@ -45,9 +45,9 @@ def money_over_time(state: State, now_us: int | None) -> dict[str, list[Any]]:
     order = np.argsort(at_us, kind="stable")
     at_us = at_us[order]
     spans = _spans(state, at_us, now_us)
-    # Each line from zero; the first to the end of the last run, which may be later than all that is known of it.
+    # Each line starts at zero and goes on to the end of the last run, which may be after the last known moment.
     ends = [_ran_s(spans)] if spans else []
-    # A wall clock that was set back does not turn the line back.
+    # Where the wall clock was set back, the line stands still instead of going back.
     running_s = np.maximum.accumulate(np.concatenate([[0.0], _running_s(spans, at_us), ends]))
     posted = np.concatenate([paid["cost_microusd"], np.zeros_like(ended_us)])[order]
     is_end = order >= len(paid["posted_us"])
@@ -63,7 +63,7 @@ def money_over_time(state: State, now_us: int | None) -> dict[str, list[Any]]:
 
 
 def _paid(state: State, *names: str) -> dict[str, Values]:
-    """What is known of the jobs that are paid for, by columns; where nothing is, no number, or zero of whole ones."""
+    """Columns of the jobs that are paid for. What is not known is NaN in a column of floats, else 0."""
     table = state.jobs.columns(("state", *names))
     is_stored, is_posted = (
         pc.equal(table["state"], stand.name).to_numpy() for stand in (JobState.STORED, JobState.POSTED)
@@ -86,7 +86,7 @@ class _Span(NamedTuple):
 
 
 def _spans(state: State, moments_us: Values, now_us: int | None) -> list[_Span]:
-    """The runs; one that was killed is taken to have ended with the last that is known of it."""
+    """The runs; one that was killed counts as ended at the last moment that is known of it."""
     spans: list[_Span] = []
     before_s = 0.0
     for run, after in zip_longest(state.runs, state.runs[1:]):
@@ -115,7 +115,7 @@ def _running_s(spans: Sequence[_Span], at_us: Values) -> Values:
 
 
 def _thinned(points: int) -> list[int]:
-    """Which of so many points are drawn: so few that each has some pixels; the last is always among them."""
+    """The indices of the points that are drawn: at most about `MOST_POINTS`, always with the last."""
     step = max(1, math.ceil(points / MOST_POINTS))
     return [*range(0, points - 1, step), points - 1]
 

@@ -56,7 +56,7 @@ def _summed(label: str, attempts: Sequence[Mapping[str, Any]], state: State) -> 
         "jobs": len(jobs),
         "jobs_open": len(is_open),
         "billed": len(of[Charge.YES]),
-        # An attempt that is billed, or may be, is the latest of its job: what the job may cost is its money.
+        # An attempt that is billed, or may be, is the latest of its job, so the cost or quote of the job is its money.
         "billed_usd": format_usd(sum(state.jobs[job_id].cost_microusd for job_id in of[Charge.YES])),
         "unknown": len(of[Charge.UNKNOWN]),
         "unknown_usd": format_usd(sum(state.jobs[job_id].quote_microusd for job_id in of[Charge.UNKNOWN])),

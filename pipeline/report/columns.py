@@ -43,9 +43,9 @@ _FORMULA = re.compile(r"[\s\x00\u200b\ufeff]*[=+\-@＝＋－＠]|[\t\r\n\x00]")
 """A cell that a spreadsheet would take for a formula (in any locale), or whose start it would swallow."""
 
 _PRINTABLE = "^([A-Za-z0-9][ -~]*)?$"
-"""ASCII with nothing to make harmless."""
+"""Printable ASCII that no spreadsheet takes for a formula."""
 _IS_FIRST = np.array([byte < 128 and chr(byte).isalnum() for byte in range(256)])
-"""The bytes that it begins with."""
+"""For each byte, whether such a text may begin with it."""
 _QUOTED = re.compile(r'[",\n]')
 _LINE_ENDS = re.compile(r"\r\n?")
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -66,7 +66,7 @@ def by_columns(rows: Sequence[Mapping[str, Any]], types: Mapping[str, str]) -> d
 
 
 def column_of(values: list[Any]) -> Column:
-    """The values as an array where they are of one kind; else as they are."""
+    """The values as an Arrow array if they are of one kind, else as the list that they are."""
     kind = _ARROW_TYPES.get(frozenset(map(type, values)) - {type(None)})
     if kind is not None:
         # Half a character fits no array, and neither does a number of more than 64 bits.
@@ -98,26 +98,26 @@ def joined(parts: Sequence[Column]) -> Column:
 
 
 def mapped(column: Any, word: Callable[[Any], str]) -> Any:
-    """A column with the word for each value, where few values are different."""
+    """A column of the word for each value; `word` is called once for each different value."""
     encoded = column.combine_chunks().dictionary_encode(null_encoding="encode")
     return pa.array(list(map(word, encoded.dictionary.to_pylist())), pa.string()).take(encoded.indices)
 
 
 def unless_zero(column: Any) -> Any:
-    """A column of numbers with nothing instead of zero."""
+    """A column of numbers with null instead of zero."""
     return pc.if_else(pc.equal(column, 0), None, column)
 
 
 def iso_texts(at_us: Any) -> Any:
     """A column of times in microseconds as `kernel.clock.iso` writes each."""
     moments = at_us.cast(pa.timestamp("us")).cast(pa.timestamp("ms"), safe=False).cast(pa.string())
-    # As bytes, which need not be counted into characters.
+    # Cast to bytes, because replacing by position in texts must count characters.
     moments = pc.binary_replace_slice(moments.cast(pa.binary()), 10, 11, b"T").cast(pa.string())
     return pc.binary_join_element_wise(moments, "Z", "")
 
 
 def laid_out(texts: Any) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8]]:
-    """Where in the bytes of all texts each of them begins, and the last one ends; and the bytes."""
+    """The offset where each text begins and, last, where the last one ends; and the bytes of all texts."""
     _, offsets, data = texts.buffers()
     if data is None or not len(texts):
         return np.zeros(len(texts) + 1, dtype=np.int32), np.zeros(0, dtype=np.uint8)
@@ -137,7 +137,7 @@ def parquet_bytes(table: Table) -> memoryview:
 
 
 def for_pandas(schema: pa.Schema) -> pa.Schema:
-    """The schema with what pandas finds its types by, those that know nothing from zero. As pandas documents it:
+    """The schema with pandas' own metadata, so that pandas picks types that tell null from zero. See
 
     https://pandas.pydata.org/docs/development/developer.html#storing-pandas-dataframe-objects-in-apache-parquet-format
     """
@@ -206,7 +206,7 @@ def csv_lines(table: Table) -> Iterator[memoryview]:
     for first in range(0, count, _ROWS_AT_ONCE):
         # Column by column: a million rows one by one take half a minute, most of it for texts with nothing to quote.
         cells = [_cells(column[first : first + _ROWS_AT_ONCE]) for column in table.values()]
-        # What is the same in all of these lines is one piece with what stands before and after it.
+        # A cell that is the same in all of these lines is joined with the separators around it into one constant piece.
         pieces: list[Any] = [""]
         for cell, after in zip(cells, [","] * (len(cells) - 1) + ["\n"], strict=True):
             if isinstance(cell, str):
@@ -216,14 +216,14 @@ def csv_lines(table: Table) -> Iterator[memoryview]:
         if len(pieces) == 1:
             yield memoryview((pieces[0] * min(_ROWS_AT_ONCE, count - first)).encode())
         else:
-            # Texts that all end in a newline are lines as they lie in memory.
+            # The texts all end in a newline, so the buffer that Arrow keeps them in is the lines.
             yield memoryview(pc.binary_join_element_wise(*pieces, "").buffers()[2])
 
 
 def _cells(column: Column) -> Any:
-    """A column's cells as texts: nothing where there is none, made harmless and quoted where needed.
+    """A column's cells as texts: empty for null, made harmless and quoted where needed.
 
-    One text where all are the same.
+    Where all cells are the same, it is that one text.
     """
     if isinstance(column, list):
         return pa.array(list(map(_cell, column)), pa.string())
@@ -243,16 +243,16 @@ def _cells(column: Column) -> Any:
 
 
 def _are_alike(values: Any) -> bool:
-    """Whether all are the same; none of them is a number that is equal to another one."""
+    """Whether all values are the same. They are texts or integers, so equal values are also spelled alike."""
     if values.null_count or not values[0].equals(values[len(values) - 1]):
         return False
     return bool(pc.all(pc.equal(values, values[0])).as_py())
 
 
 def _text_cells(texts: Any) -> Any:
-    """Texts as cells: of printable ASCII quoted where needed, and only what is anything else looked at one by one.
+    """Texts as cells. Printable ASCII is quoted all at once, and only other texts are looked at one by one.
 
-    By the bytes of all of them first: a regular expression takes ten times as long.
+    The bytes of all texts are checked first, because a regular expression takes ten times as long.
     """
     ends, characters = laid_out(texts)
     if not len(characters):
@@ -267,7 +267,7 @@ def _text_cells(texts: Any) -> Any:
 
 
 def _quoted(texts: Any, together: bytes) -> Any:
-    """Texts, of which `together` are the bytes, in quotation marks where there is one in them, or a comma."""
+    """Texts in quotation marks where they have a quotation mark or a comma; `together` are the bytes of all."""
     marks = [mark for mark in ('"', ",") if mark.encode() in together]
     if not marks:
         return texts

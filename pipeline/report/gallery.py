@@ -37,7 +37,7 @@ from pipeline.report.lines import Line, Lines, as_lines
 from pipeline.report.tables import are_first, status_word
 
 MOST_LINES = 20_000
-"""Lines that a page holds; of more, those that have something to show come first."""
+"""The most lines that a page holds. Of more, those that have something to show are kept."""
 
 TEXT_LENGTHS = (1_000, 200, 40)
 """Characters of a text that a page holds; the first length that keeps all texts within `MOST_CHARACTERS`."""
@@ -53,7 +53,7 @@ _SLOT = re.compile(rb"@([A-Z]+)@")
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff]")
 _IN_HTML = {"<": "\\u003c", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 LINES_AT_ONCE = 1_000
-"""Lines whose records are there at the same time: those of all would take more room than the page."""
+"""Lines whose records are in memory at once: the records of all would take more room than the page."""
 
 Column = list[Any] | dict[str, list[Any]]
 """A value for each line; or each different value once, and for each line which: `{"v": values, "i": indexes}`."""
@@ -98,7 +98,7 @@ def gallery_page(
         b"SCRIPT": script,
         b"DATA": _json_in_html(_facts(name, lines, state, summary, errors, live=live)),
     }
-    # What comes in is not looked at again.
+    # One pass: slots in the inserted text are not replaced.
     return _SLOT.sub(lambda slot: parts[slot[1]], page)
 
 
@@ -193,9 +193,9 @@ def _stands(
     *,
     live: bool,
 ) -> tuple[list[_Stand], dict[str, tuple[_Stand, JobRecord | None]]]:
-    """How every line stands, and how each job that has anything to say; lines that share a job share it."""
+    """How every line stands, and by job id how each job stands that is not simply stored, with its record."""
     others: dict[str, tuple[_Stand, JobRecord | None]] = {}
-    # Nothing was said of a job without an attempt, but perhaps of the run.
+    # Of a job without an attempt nothing is known, but the run may have said why it stopped.
     waits = f"Not started: {summary['message']}" if summary.get("message") and not live else "Not started yet."
     stands = [_WELL] * len(found)
     places = found.of_no_row()

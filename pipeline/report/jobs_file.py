@@ -17,7 +17,7 @@ from pipeline.report.lines import KEY, LINES_AT_ONCE, Keys, Lines, are_among
 
 
 def save_lines(lines: Lines, folder: Path) -> str:
-    """Keep the lines in a run directory; what is there already is left as it is. Returns the file's SHA-256."""
+    """Write the lines to a run directory, unless the same bytes are there already. Returns the file's SHA-256."""
     sink = pa.BufferOutputStream()
     pq.write_table(lines.table, sink, compression="zstd")
     data = sink.getvalue().to_pybytes()
@@ -31,7 +31,7 @@ def has_entries(folder: Path) -> bool:
 
 
 def kept_sha256(folder: Path) -> str | None:
-    """The SHA-256 of the file that keeps lines in a run directory; None without such a file."""
+    """The SHA-256 of a run directory's jobs.parquet; None if it has none."""
     path = folder / FILE
     try:
         if path.is_symlink():
@@ -59,7 +59,7 @@ def load_lines(folder: Path, only: Collection[str] | None = None) -> Lines:
 
 
 def load_keys(folder: Path) -> Keys:
-    """The lines of a run directory's campaign without what they ask for, which is most of the reading.
+    """The keys of a run directory's lines, without reading what they ask for, which is most of the file.
 
     Raises:
         RunDirectoryError: it has none, or they cannot be read.
@@ -90,7 +90,7 @@ def _read(folder: Path, columns: list[str]) -> tuple[pa.Table, str]:
             table = _of_older(file.read(use_threads=False))
         else:
             table = file.read(columns=columns, use_threads=False)
-        # A damaged text would go into the tables as it is.
+        # Without this check a damaged text would get into the tables unnoticed.
         table.validate(full=True)
     except FileNotFoundError:
         raise RunDirectoryError(f"{folder} is not a run directory: it has no {FILE}") from None
@@ -105,7 +105,7 @@ def _read(folder: Path, columns: list[str]) -> tuple[pa.Table, str]:
 
 
 def _of_older(table: pa.Table) -> pa.Table:
-    """The columns of today, where a run of an older version has kept the prompt among the other parameters."""
+    """The same lines in the present format: an older version kept the prompt among the other parameters."""
     parts = [table.slice(first, LINES_AT_ONCE) for first in range(0, max(1, len(table)), LINES_AT_ONCE)]
     return pa.concat_tables(map(_part_of_older, parts))
 

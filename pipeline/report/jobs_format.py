@@ -14,7 +14,7 @@ import pyarrow as pa
 from pipeline.kernel.errors import RunDirectoryError
 
 if TYPE_CHECKING:
-    # At run time whoever only looks at a run directory need not wait for what reads manifests.
+    # Types only: a command that just looks at a run directory must not wait for the import of what reads manifests.
     from pipeline.jobs import Kind
 
 FILE = "jobs.parquet"
@@ -32,10 +32,10 @@ _FIELDS: list[pa.Field[Any]] = [
 ]
 SCHEMA = pa.schema(_FIELDS)
 VERSION = 2
-"""Of what is kept, in the mark of a campaign: another number for each change in what is made of the same entries."""
+"""Version of the format, part of every mark. Raise it when the same entries would give a different file."""
 _NOTHING = "{}"
 BROKEN = (ValueError, TypeError, RecursionError)
-"""All that reading texts which are no parameters or variables can raise."""
+"""What reading a damaged text of parameters or variables can raise."""
 
 
 def table_of(columns: Mapping[str, Sequence[Any]]) -> pa.Table:
@@ -45,7 +45,7 @@ def table_of(columns: Mapping[str, Sequence[Any]]) -> pa.Table:
 
 
 def settings_texts(kinds: Sequence[Kind]) -> list[str]:
-    """What `settings_text` makes of each; what jobs of a kind share is written once."""
+    """`settings_text` of each kind; made once for all jobs of a kind."""
     texts = {kind: settings_text(kind.params) for kind in dict.fromkeys(kinds)}
     return list(map(texts.__getitem__, kinds))
 
@@ -68,7 +68,7 @@ def read_settings(text: str) -> Any:
 
 
 def parted(params: Mapping[str, Any]) -> tuple[str | None, str]:
-    """The prompt, and the text of all other parameters. What is no proper text stays among these."""
+    """The prompt, and the text of all other parameters. A prompt that is no proper text stays among these."""
     prompt = params.get("prompt")
     if isinstance(prompt, str):
         with contextlib.suppress(UnicodeEncodeError):
@@ -83,7 +83,7 @@ def together(prompt: str | None, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def variables_texts(variables: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What `variables_text` makes of each; those that rows share are written once."""
+    """`variables_text` of each; made once for variables that rows share."""
     each = dict(zip(map(id, variables), variables, strict=True))
     texts = {number: variables_text(mine) for number, mine in each.items()}
     return list(map(texts.__getitem__, map(id, variables)))

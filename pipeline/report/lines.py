@@ -36,7 +36,7 @@ pc: Any = pyarrow.compute
 
 KEY = ("row", "id", "job_id")
 LINES_AT_ONCE = 2**14
-"""Lines of which something is made together."""
+"""How many lines are worked on at once, so that no step holds the texts of a million."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +61,12 @@ class Key(NamedTuple):
 
 
 class Keys(Sequence[Key]):
-    """The keys of many lines, by columns: lists, or Arrow's, of which lists are made when somebody asks for them."""
+    """The keys of many lines by columns. Columns of Arrow become lists only when somebody asks for lists."""
 
     def __init__(self, rows: Column, ids: Column, job_ids: Column, *, sha256: str | None = None) -> None:
         self._columns: dict[str, Column] = {"row": rows, "id": ids, "job_id": job_ids}
         self.sha256 = sha256
-        """That of the jobs.parquet which keeps these lines and no others; None where none is known to."""
+        """SHA-256 of the jobs.parquet that holds exactly these lines; None if there is none, or it is not known."""
 
     @cached_property
     def rows(self) -> list[int]:
@@ -84,7 +84,7 @@ class Keys(Sequence[Key]):
         return values_of(self._columns["job_id"])
 
     def column(self, name: str) -> pa.ChunkedArray[Any]:
-        """`row`, `id` or `job_id` of each as Arrow has it: a million as lists take a sixth of a gigabyte."""
+        """The column `row`, `id` or `job_id` in Arrow: as lists, a million keys take a sixth of a gigabyte."""
         column = self._columns[name]
         return pa.chunked_array([pa.array(column, SCHEMA.field(name).type)]) if isinstance(column, list) else column
 
@@ -104,7 +104,7 @@ class Keys(Sequence[Key]):
         return Key(self.rows[index], self.ids[index], self.job_ids[index])
 
     def asking(self, job_ids: Collection[str]) -> Keys:
-        """Those that ask for one of these jobs."""
+        """The keys that ask for one of these jobs."""
         theirs = are_among(self.column("job_id"), job_ids)
         return Keys(*(self.column(name).filter(theirs) for name in KEY))
 
@@ -119,11 +119,11 @@ class Lines(Sequence[Line]):
         self, table: pa.Table | Callable[[], pa.Table], folder: Path | None = None, keys: Keys | None = None
     ) -> None:
         self._given = table
-        """The columns, or what makes them when somebody asks for more than the keys."""
+        """The table, or a function that makes it when somebody asks for more than the keys."""
         self._folder = folder
         """The run directory that they were read from."""
         self._keys = keys
-        """Where they are lists already."""
+        """The keys, where they are known without the table."""
 
     @cached_property
     def table(self) -> pa.Table:
@@ -160,7 +160,7 @@ class Lines(Sequence[Line]):
         """Each different model, in order of first mention.
 
         Raises:
-            RunDirectoryError: this version does not know one. Who wants no parameters shown need not ask.
+            RunDirectoryError: this version does not know one of them.
         """
         names = [str(name) for name in self.table["model"].unique().to_pylist()]
         for name in names:
@@ -216,7 +216,7 @@ class Lines(Sequence[Line]):
 
 
 def as_lines(lines: Sequence[Line]) -> Lines:
-    """Lines by columns, whatever they were before."""
+    """The same lines by columns."""
     if isinstance(lines, Lines):
         return lines
     pairs = [parted(line.params) for line in lines]
@@ -249,7 +249,7 @@ def are_among(texts: pa.ChunkedArray[Any], wanted: Collection[str]) -> Any:
 def _asked(table: pa.Table, names: Collection[str]) -> dict[str, Column]:
     """The values of parameters and variables in a part of the lines.
 
-    What lines have in common is read once, and most are alike in all but the prompt.
+    Equal texts are read once: most lines differ in nothing but the prompt.
     """
     settings = table["settings"].combine_chunks().dictionary_encode()
     variables = table["variables"].combine_chunks().dictionary_encode()
@@ -269,7 +269,7 @@ def _asked(table: pa.Table, names: Collection[str]) -> dict[str, Column]:
 
 
 def _either(texts: Any, others: Column) -> Column:
-    """The texts, and the others where there is none."""
+    """The texts; where there is none, the other value."""
     if not isinstance(others, list) and others.type in (pa.string(), pa.null()):
         return pc.coalesce(texts, others.cast(pa.string()))
     pairs = zip(texts.to_pylist(), values_of(others), strict=True)

@@ -26,7 +26,7 @@ _LONGEST = 2**24
 """Bytes of a summary: it has a line for each class of error, and nothing for each job."""
 
 _OF_THE_MOMENT = {"finished_at", "wall_s", "events"}
-"""What differs from the summary before although nothing has happened."""
+"""Keys that may differ from the summary before although nothing has happened."""
 
 
 def summarise(
@@ -107,8 +107,8 @@ def read_summary(report: Path) -> dict[str, Any]:
 def is_complete(report: Path) -> bool:
     """Whether the files of a report are all there, and none came to be after the summary, which is written last.
 
-    By when each was put in its place: another that was being written meanwhile, or that died before its summary, may
-    have left files which this one knows nothing of.
+    Compared by ctime. A file newer than the summary comes from another report that was written at the same time, or
+    that died before its own summary; then the report is not of one moment.
     """
     try:
         *files, summary = [(report / name).lstat() for name in FILES]

@@ -112,7 +112,7 @@ def _outcomes(lines: Lines, bills: Any, found: Found, *, live: bool) -> pa.Table
     is_over = pc.or_kleene(is_stored, pc.equal(stands, JobState.FAILED.name))
 
     def where(holds: object, column: str) -> Any:
-        # Of a part in which all are stored, nothing need be copied.
+        # Without a copy where it holds for all, as in most parts.
         is_all = pc.all(holds, skip_nulls=False).as_py()
         return facts[column] if is_all else pc.if_else(holds, facts[column], None)
 
@@ -152,7 +152,7 @@ def are_first(job_ids: pa.ChunkedArray[Any], state: State) -> pa.Array[Any]:
     """For each line whether it is the first that asks for its job."""
     if state.jobs.are(job_ids) or are_distinct(job_ids):
         return pa.array(np.ones(len(job_ids), dtype=bool))
-    # Numbered in the order of first mention: the first of each is the highest so far.
+    # Jobs are numbered in the order of first mention, so a first mention has a number above all before it.
     numbers = np.asarray(job_ids.combine_chunks().dictionary_encode().indices)
     highest_before = np.concatenate([[-1], np.maximum.accumulate(numbers)[:-1]])
     return pa.array(numbers > highest_before[: len(numbers)], pa.bool_())
@@ -304,7 +304,7 @@ def _next(record: JobRecord, trouble: Event, again_us: int | None, held: Mapping
     error_class = ERROR_CLASSES.get(trouble.error_class or "")
     advice = error_class.advice if error_class else "See run.log for what happened."
     if again_us is not None:
-        # No time at all where the wall clock was set back.
+        # Negative where the wall clock was set back.
         waited_s = (again_us - trouble.at_us) / 1e6
         when = f"after {duration(waited_s)}" if waited_s >= 1 else "at once"
         return f"Tried again {when}: attempt {trouble.attempt + 1} followed."

@@ -33,7 +33,7 @@ MAX_COLUMNS = 16_384
 MAX_CELL = 32_767
 """Characters of a cell, as Excel counts them: in UTF-16."""
 MAX_PICTURES = 2_000
-"""Rows with a picture. Each is a file in the workbook, and a thing for the spreadsheet to draw."""
+"""The most rows with a picture. Each picture is a file in the workbook that the spreadsheet must draw."""
 MAX_LINKS = 60_000
 """A sheet has at most 65,530."""
 
@@ -100,7 +100,7 @@ def _fill(
     *,
     live: bool,
 ) -> None:
-    # Row by row to the disk; and no text is ever taken for a formula, a link or a number.
+    # Rows are written to the disk one by one, and no text is ever taken for a formula, a link or a number.
     settings = {
         "constant_memory": True,
         "strings_to_formulas": False,
@@ -233,7 +233,7 @@ def _fitting(text: str) -> str:
 
 
 def _link(video: str | None) -> str | None:
-    """Where a video is, from the folder of the workbook; None without one, and for a name that nobody here gives."""
+    """The link to a video from the workbook's folder; None without one, and for a path that is not ours."""
     if not video or not _PLAIN_PATH.fullmatch(video) or names_below(video) is None:
         return None
     return f"external:../{video}"

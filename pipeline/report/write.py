@@ -48,7 +48,7 @@ def write_report(
     write_file(report / "errors.csv", csv_bytes(by_columns(errors, tables.ERROR_COLUMNS)))
     name = folder.absolute().name
     write_file(report / "index.html", gallery_page(name, lines, state, summary, errors, live=live))
-    # Last: by what it says of itself, the next run may leave all the others as they are.
+    # Last, so that a summary tells the next run that all other files are whole.
     write_summary(report, summary)
     if len(lines) > LINES_AT_ONCE:
         # A run may go on for hours beside the memory that a report needs for a second.
@@ -64,10 +64,10 @@ def _write_results(report: Path, parts: Iterator[tuple[Table, pa.Table]]) -> Non
         )
         as_csv(csv_head(rows))
         file = pa.PythonFile(_Sink(as_parquet), mode="w")
-        # A dictionary of values that are there once takes longer to make, and more room, than they do.
+        # No dictionary for columns with nearly all values different: it would take more time and room than they do.
         alike: Any = [name for name in table.column_names if name not in tables.OF_ONE_LINE]
         parquet = stack.enter_context(pq.ParquetWriter(file, for_pandas(table.schema), use_dictionary=alike))
-        # Last, so that whatever happens its work has ended when the file is closed.
+        # Entered last and so left first: its work has ended when the file is closed.
         beside = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="parquet"))
         for rows, table in itertools.chain([first], parts):
             writing = beside.submit(parquet.write_table, table)
