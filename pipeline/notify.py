@@ -23,7 +23,7 @@ TIMEOUT_S = 10.0
 """For a whole try, the look-up of the name included."""
 
 QUIET_US = 600_000_000
-"""Between two messages of trouble at least so long: a run that is started over and over must not flood anybody."""
+"""The least time between two messages of trouble: a run that is started over and over must not flood anybody."""
 
 LONGEST_TEXT = 1_500
 """Discord takes 2,000 characters."""
@@ -34,7 +34,7 @@ _TROUBLES = (4, 5, 6)
 _FACTS = ("exit_code", "stopped_by", "message", "stored", "failed", "in_doubt", "pending")
 _MONEY_AND_TIME = ("posted_usd", "cap_usd", "wall_s")
 
-# What Slack and Discord would take for a mention or a link of their own, when it stands in a provider's words.
+# Characters in a provider's words that Slack and Discord would take for a mention or a link.
 _NO_MENTION = str.maketrans({"<": "‹", ">": "›", "@": "＠"})
 
 
@@ -82,7 +82,7 @@ def _text(name: str, summary: Mapping[str, Any]) -> str:
 
 
 def as_json(message: Mapping[str, Any]) -> bytes:
-    """The message as it is sent: in ASCII, so that half a character in somebody's words spoils nothing."""
+    """The message as it is sent: in ASCII, so that half of a surrogate pair in a provider's words does no harm."""
     return json.dumps(message).encode()
 
 

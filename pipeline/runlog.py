@@ -28,11 +28,11 @@ class RunLog(logging.Handler):
     def __init__(self, path: Path, *secrets: str) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         self._descriptor = os.open(path, flags, 0o644)
-        # After it: the logging module remembers each handler, and would close one at exit that was never made.
+        # Only now that the file is open: the logging module remembers each handler, and closes it at exit.
         super().__init__()
         self._secrets = secrets
         self._lines: deque[bytes] = deque()
-        """What is to be written: all events of a commit together, where an event loop says when that is."""
+        """Lines to be written. In an event loop, the events of one commit are written together."""
 
     def event(self, event: Event) -> None:
         """Note an event that has become durable."""
@@ -84,7 +84,7 @@ def facts_of(event: Event) -> dict[str, Any]:
 
 
 def one_line(facts: Mapping[str, Any], *secrets: str) -> str:
-    """Facts as JSON on one line, without the secrets; an empty one is none."""
+    """Facts as JSON on one line, with the secrets replaced; an empty secret is ignored."""
     text = _json(facts)
     for secret in filter(None, secrets):
         # As it stands in JSON, where a quote or a backslash is written as two characters.
@@ -93,7 +93,7 @@ def one_line(facts: Mapping[str, Any], *secrets: str) -> str:
 
 
 def _json(facts: Mapping[str, Any]) -> str:
-    """The facts on one line. A stranger's text may hold half a character, which is no reason to stop anything."""
+    """The facts on one line. A stranger's text may hold half of a surrogate pair, which orjson refuses."""
     try:
         return orjson.dumps(facts).decode()
     except TypeError:

@@ -139,7 +139,7 @@ async def _look(run: RunContext, asked: dict[bytes, str]) -> Reconciliation:
 
 
 async def _settle(run: RunContext, doubted: list[JobRecord]) -> None:
-    """As many sweeps as absence asks for, or fewer where the first settles everything."""
+    """Sweep the history as often as it takes to prove an absence, or until nothing is in doubt any more."""
     witness = Witness()
     witness.inherit(doubted)
     for sweeps in range(SWEEPS_FOR_ABSENCE):
@@ -235,7 +235,7 @@ async def _resolve(folder: Path, named: str, request_id: str | None, note: str |
 
 
 def _require_possible(state: State, record: JobRecord, request_id: str) -> None:
-    """Refuse a name that the attempt does not have and cannot get.
+    """Refuse a request id that the attempt does not have and cannot get.
 
     Raises:
         InputError: it is another attempt's, of this job or another, or the provider itself has named this one.

@@ -96,7 +96,7 @@ def key_of(config: Config) -> str:
     """The key that calls are made with; the embedded sandbox takes any.
 
     Raises:
-        InputError: a live provider needs one that is not there, or is none.
+        InputError: a live provider needs a key, and there is none, or what is there can be none.
     """
     from pipeline.config import read_key
     from pipeline.runner.opening import SANDBOX_KEY

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from pipeline.runner.watching import Watcher
 
 LONGEST_MEAN_S = 7_200
-"""A rehearsal of longer generations would ask after them without end. The provider forgets a request after an hour."""
+"""Longer generations are not rehearsed: the provider forgets a request after an hour, so asking would never end."""
 
 
 MOST_SIGMA = 3
-"""Beyond this spread, hardly a generation takes as long as any other, and a night is no likeness of one."""
+"""With a larger spread, hardly two generations take alike, and a rehearsed night says nothing of a real one."""
 
 
 class Asked(AskedOfConfig, total=False):
@@ -62,7 +62,7 @@ class Prepared:
     address: str | None = None
     """Where in object storage the run directory is; None where it is on the disk alone."""
     known: Reader | None = None
-    """Who has read the ledger. A run goes on from there, if nobody else has written since; so does `state`."""
+    """The reader that `state` is from. A run goes on from there, if nobody else has written since."""
 
     def again(self) -> Prepared:
         """The same, with what the ledger says now.
@@ -126,7 +126,7 @@ class Prepared:
         write_expansion(path, self.campaign, self.config, plan, self.state, self.options, live=self._is_live())
 
     def _is_live(self) -> bool:
-        """Whether a run goes on in the directory now; another verb that holds it awaits no answer."""
+        """Whether a run holds the directory now. Another verb may hold it as well, but awaits no answer."""
         from pipeline.ledger.lock import lock_holder
         from pipeline.looking.view import run_of
 
@@ -136,7 +136,7 @@ class Prepared:
         """What no screen may show: a live run's key and the webhook's address, each empty where there is none.
 
         Raises:
-            InputError: one that the run needs is not there, or is none.
+            InputError: a secret that the run needs is not there, or is malformed.
         """
         from pipeline.config import read_webhook
 
@@ -195,7 +195,7 @@ class Prepared:
 
         scenario = rehearsal.Scenario(seed, mean_s, sigma, dict(faults or {}))
         try:
-            # Checked as the sandbox checks it, before the night is played for it.
+            # The sandbox's own check, made before anything is played.
             SandboxSettings(faults=scenario.faults, mean_s=1.0 if mean_s is None else mean_s, sigma=sigma)
         except ValueError as error:
             raise InputError(str(error)) from None
@@ -416,10 +416,10 @@ def rehearse(
 
 
 def check_table(path: Path) -> None:
-    """Refuse a file whose name says of no format that a table can be written in.
+    """Refuse a file whose name does not end like a table's.
 
     Raises:
-        InputError: it says of none.
+        InputError: it has another ending.
     """
     from pipeline.report.expansion import FORMATS
 
@@ -434,7 +434,7 @@ def _limit(limit: int | None) -> int | None:
 
 
 def _ids(ids: Iterable[str] | None) -> frozenset[str]:
-    """The ids that are asked for, and none for all: but to name nothing must never widen a run to everything."""
+    """The ids that are asked for; empty for all. An empty list is refused: it must never widen a run to everything."""
     if ids is None:
         return frozenset()
     named = frozenset([ids] if isinstance(ids, str) else ids)

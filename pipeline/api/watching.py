@@ -19,7 +19,7 @@ def event_facts(event: Event) -> dict[str, Any]:
 
 
 def json_line(facts: Mapping[str, Any], *secrets: str) -> str:
-    """Facts as JSON on one line, with the secrets struck out; an empty one is none."""
+    """Facts as JSON on one line, with the secrets replaced; an empty secret is ignored."""
     from pipeline.runlog import one_line
 
     return one_line(facts, *secrets)

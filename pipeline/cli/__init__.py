@@ -22,7 +22,7 @@ def main() -> NoReturn:
         _complain(str(error))
         sys.exit(error.exit_code)
     except OSError as error:
-        # What nobody foresaw of this machine: a file that may not be read, a disk that fails.
+        # An error of this machine that no verb foresaw: a file that may not be read, a disk that fails.
         hush()
         _complain(f"{error.filename or 'this machine'}: {error.strerror or type(error).__name__}")
         sys.exit(MachineError.exit_code)

@@ -17,7 +17,7 @@ from pipeline.kernel.clock import SystemClock, iso
 from pipeline.kernel.files import write_all
 
 MOST_WAITING = 100_000
-"""So many lines are kept for a reader that does not read; later events are left out, and their number is said."""
+"""At most this many lines wait for a slow reader; further events are left out, and a line says how many."""
 
 
 class EventLines(Watcher):
@@ -47,7 +47,7 @@ class EventLines(Watcher):
 
     def started(self, live: LiveRun) -> None:
         keys = live.lines.keys
-        # From the last: the row that asks for a job first is the one that is named.
+        # From the last row to the first, so that a job of several rows is named after the first of them.
         self._row_ids = dict(zip(reversed(keys.job_ids), reversed(keys.ids), strict=True))
         for notice in live.notices if self._shown else ():
             self._tell(self._now("notice") | {"message": notice})

@@ -99,10 +99,10 @@ def prepare(
     shown: bool = True,
     **asked: Unpack[Asked],
 ) -> Prepared:
-    """All that a verb works on, checked. With `json`, the manifest's mistakes are told on standard output as the rest.
+    """All that a verb works on, checked. With `json`, mistakes in the manifest are printed as JSON on standard output.
 
     Args:
-        one_line: as an event, on one line.
+        one_line: whether they are printed as an event, on one line.
         shown: whether a terminal is told that it takes long.
     """
     from pipeline.cli.screen import places_json, say_event, say_json, working
@@ -113,7 +113,7 @@ def prepare(
         with working(f"Reading {manifest}", shown=shown), no_garbage_collector():
             prepared = api.prepare(manifest, config, **asked)
             if len(prepared.campaign.entries) > MANY_ENTRIES:
-                # They stay until the command ends: nobody need look for garbage among a million rows, not even once.
+                # The rows are in use until the command ends: the garbage collector need not look at a million of them.
                 gc.freeze()
     except ManifestError as error:
         if not json:

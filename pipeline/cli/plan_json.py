@@ -130,7 +130,7 @@ def _held_json(plan: Plan, entry: Entry, held_by: str) -> dict[str, Any]:
 
 
 def _plain(value: Scalar) -> Scalar:
-    """A value as JSON for scripts can hold it: half a character becomes a whole one, a number beyond 64 bits text."""
+    """A value that JSON can hold: half of a surrogate pair becomes `?`, a whole number beyond 64 bits becomes text."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()
     return str(value) if isinstance(value, int) and abs(value) >= 2**63 else value

@@ -15,10 +15,10 @@ VALUES_SHOWN = 12
 HELD_SHOWN = 3
 CANARIES_SHOWN = 3
 VALUE_WIDTH = 30
-"""Characters for the value of an axis: with a million jobs, a line has 80."""
+"""Characters for the value of an axis: even with a million jobs, a line has no more than 80."""
 AXES_WIDTH = 48
 HOUR_FROM_S = 120.0
-"""From which expected time on the hour of its end is told."""
+"""From this expected time on, the hour of the end is shown, too."""
 
 RIGHT = frozenset({1, 2, 3, 4})
 
@@ -60,7 +60,7 @@ def plan_screen(
         live: whether real money would be spent.
         now_us: the present, microseconds since 1970.
         canary: the jobs that go first.
-        whole: with what the values of the axes come to, and what the cap stops.
+        whole: whether each value of each axis is listed with its sums, and the jobs that the cap stops.
         address: where in object storage the run directory is; None where it is on the disk alone.
     """
     lines = [] if live else [SANDBOX_NOTE]

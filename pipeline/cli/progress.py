@@ -29,7 +29,7 @@ LEAST_BAR, MOST_BAR = 8, 24
 
 USUAL_WIDTH = 80
 ANY_WIDTH = 10_000
-"""Wider than any terminal: what writes the lines need not look for the width again."""
+"""Wider than any terminal, so that tqdm shortens nothing: the lines are made to fit here."""
 
 
 class Progress(Watcher):
@@ -76,7 +76,7 @@ class Progress(Watcher):
 
         assert self._live is not None
         total = len(self._live.asked)
-        # Lines are made to fit here: a terminal that does not tell its width would have nothing shown.
+        # Not tqdm's own width: it shows nothing on a terminal that does not tell its width.
         shape: dict[str, Any] = {
             "file": self._stream,
             "leave": False,
@@ -86,7 +86,7 @@ class Progress(Watcher):
         }
         self._bar = tqdm(total=total, position=0, **shape)
         self._flight = tqdm(total=total, position=1, **shape)
-        # Whoever writes there meanwhile, a library's warning say, writes whole lines above the bars.
+        # What others write there meanwhile, such as a library's warning, stands in whole lines above the bars.
         sys.stderr = WholeLines(self._print)
 
     async def _tick(self) -> None:
@@ -213,7 +213,7 @@ class WholeLines(io.TextIOBase):
         return len(text)
 
     def end(self) -> None:
-        """Hand on what is no whole line yet."""
+        """Hand on the last line, even though it has no line end yet."""
         if self._begun:
             self.write("\n")
 

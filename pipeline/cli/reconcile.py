@@ -208,7 +208,7 @@ def _next_steps(found: Reconciliation, folder: str) -> list[str]:
         for record in found.left[:SHOWN]:
             name = record.attempt_name
             row_id = found.row_ids.get(record.job_id, "-")
-            # Not ready to be pasted: of the two words, the one that is wrong pays again.
+            # Not ready to be pasted, on purpose: the wrong one of the two answers would pay again.
             lines.append(
                 f"  kling-batch resolve {folder} {name} --billed <REQUEST_ID>   # row {row_id}; or --not-billed"
             )

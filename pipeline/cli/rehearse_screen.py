@@ -33,7 +33,7 @@ def night_screen(name: str, night: Night) -> str:
 
 
 def _scenario(scenario: Scenario) -> list[list[str]]:
-    """What was taken for granted."""
+    """What the rehearsal assumed."""
     faults = ", ".join(f"{name} {rate:.3g}" for name, rate in scenario.faults.items())
     return [
         ["a generation takes", f"{scenario.mean_s:g} s ± {scenario.sigma:.0%} (seed {scenario.seed})"],
@@ -42,7 +42,7 @@ def _scenario(scenario: Scenario) -> list[list[str]]:
 
 
 def _numbers(night: Night) -> list[list[str]]:
-    """What it came to."""
+    """Its results: time, jobs, money, calls, trouble."""
     summary = night.result.summary
     rows = [["makespan", duration(night.makespan_s)]]
     if night.stored_before or night.posted_before_microusd:
@@ -69,7 +69,7 @@ def _counted(numbers: Mapping[str, int]) -> str:
 
 
 def _wrapped(rows: list[list[str]]) -> list[list[str]]:
-    """The same rows, with what is too long for the second column in rows of its own."""
+    """The same rows; a text that is too long for the second column goes on in rows of its own."""
     return [
         [name if number == 0 else "", part]
         for name, text in rows

@@ -161,7 +161,7 @@ def _cap_needed(prepared: Prepared, result: RunResult) -> MicroUsd | None:
 
 
 def _changes(prepared: Prepared) -> Difference | None:
-    """What changed since the last run. Where that cannot be told, nobody is kept from what is paid already."""
+    """What changed since the last run; None where it cannot be told, which keeps nobody from what is paid already."""
     from pipeline.kernel.errors import RunDirectoryError
 
     try:
@@ -184,7 +184,7 @@ def _ask_before_spending(config: Config, *, yes: bool, json: bool, anything: boo
     if not is_shown:
         raise InputError("a live run of which nobody can see the plan needs --yes. Nothing was sent.")
     try:
-        # Where errors go, for what the plan goes to may be a pipe: nobody would see what they agree to.
+        # On the error stream: standard output may be a pipe, and nobody would see the question.
         confirmed = click.confirm("Real money will be spent. Go on?", err=True)
     except click.Abort:
         say_if_possible()
@@ -209,7 +209,7 @@ def _approved(folder: str, tried: Trial, plan: Plan) -> bool:
 
 
 def _again(manifest: Path, *, keep_budget: bool, keep_approval: bool) -> str:
-    """The command that goes on with this run: the one that was typed, less what only concerned this time."""
+    """The command that continues this run: the one that was typed, without what was meant for this time only."""
     dropped = OWN_SCREEN_FLAGS if keep_approval else OWN_SCREEN_FLAGS | {APPROVE_FLAG}
     arguments = [argument for argument in sys.argv[1:] if argument not in dropped]
     left = with_retry_value(arguments if "run" in arguments else ["run", str(manifest)])

@@ -45,7 +45,7 @@ def count(number: int, noun: str, plural: str = "") -> str:
 
 
 def say(text: str = "") -> None:
-    """Print a line of our own making or one made printable. A reader who has read enough is no trouble.
+    """Print a line; text of others must have passed `printable`. A reader that has closed the pipe is no error.
 
     Raises:
         OSError: it cannot be printed for another reason, such as a full disk.
@@ -54,7 +54,7 @@ def say(text: str = "") -> None:
 
 
 def say_raw(text: str) -> None:
-    """Print text as it is, as `say`."""
+    """Print text without ending the line; otherwise as `say`."""
     try:
         click.echo(text, nl=False)
     except BrokenPipeError:
@@ -62,7 +62,7 @@ def say_raw(text: str) -> None:
 
 
 def say_if_possible(text: str = "") -> bool:
-    """Print a line beside work that is to be done whether or not anybody can be told of it; returns whether it was."""
+    """Print a line about work that goes on even if nobody can be told of it. Returns whether it was printed."""
     try:
         click.echo(text)
     except OSError:
@@ -88,7 +88,7 @@ def say_event(event: str, facts: Mapping[str, Any]) -> None:
 
 
 def hush() -> None:
-    """Send what would still go to standard output nowhere: its reader is gone, or it has no room."""
+    """Send all further standard output to the null device: its reader is gone, or its disk is full."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
         os.dup2(nowhere, sys.stdout.fileno())
@@ -96,7 +96,7 @@ def hush() -> None:
 
 
 def safe_json(text: str) -> str:
-    """JSON as it may be printed: outside of ASCII it leaves raw what moves a terminal's cursor or turns its writing."""
+    """JSON with escapes for what moves a terminal's cursor or turns its writing, which it may hold as it is."""
     return re.sub(r"[^\n -~]", lambda found: _escaped(found[0]), text)
 
 
@@ -264,12 +264,13 @@ def bill_screen(bill: MicroUsd, summary: Mapping[str, Any]) -> str:
     if summary["in_doubt_usd"] != "0.00":
         return f"{said}, but {posted} is posted: see what is in doubt."
     if Decimal(format_usd(bill)) < Decimal(summary["posted_usd"]):
-        return f"{said}, but {posted} is posted: its memory, the folder .sandbox, does not go back to the first run."
+        why = "its folder .sandbox was removed or replaced since the first run, so its bill is not complete"
+        return f"{said}, but {posted} is posted: {why}."
     return f"{said}, but {posted} is posted, and nothing is in doubt: `kling-batch reconcile` shows where they differ."
 
 
 def _are_all_refused(summary: Mapping[str, Any]) -> bool:
-    """Whether all that has failed was refused for what its row says, so that the same again would fail again."""
+    """Whether every failed job was refused for what its row says: unchanged, it would fail again."""
     from pipeline.kernel.errors import ERROR_CLASSES, Reaction
 
     classes = [ERROR_CLASSES.get(each["error_class"]) for each in summary["errors_by_class"] if each["jobs_open"]]

@@ -21,7 +21,7 @@ from pipeline.kernel.address import address_of
 WATCH_INTERVAL_S = 2.0
 
 LISTED = 50
-"""So many run directories are looked at for the list on the screen; --json lists all."""
+"""At most this many run directories are looked at for the list on the screen; --json lists all."""
 
 EMPTY, HOME, REST_OF_LINE, REST_OF_SCREEN = "\x1b[2J", "\x1b[H", "\x1b[K", "\x1b[J"
 """What a terminal is told: everything is cleared once, then each line is written over what stood there."""
@@ -109,7 +109,7 @@ def _watch(look: Directory | AllRuns, *, json: bool) -> None:
 
 
 def _screens(look: Directory | AllRuns, *, json: bool) -> Iterator[str]:
-    """One showing after another. What cannot be read at first ends the command; later it may pass, and is told."""
+    """One screen after another. Trouble with the first ends the command; later it is shown, since it may pass."""
     from pipeline.kernel.errors import KlingBatchError
 
     show = _json_line if json else _in_place if sys.stdout.isatty() else _page

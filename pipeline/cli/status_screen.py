@@ -87,7 +87,7 @@ def _flight(flight: Mapping[str, Any]) -> str:
     usual = f" ({duration(flight['usual_s'])} is usual)" if flight["usual_s"] else ""
     oldest = f", the oldest for {duration(flight['oldest_age_s'])}{usual}" if flight["now"] else ""
     if flight["max"] and flight["now"] > flight["max"]:
-        # A generation that is known to be done has left its place, and the ledger knows of it with its result.
+        # A finished generation frees its place at once; in the ledger it is in flight until its result is there.
         return f"{flight['now']}{oldest}; {flight['max']} at once, the others are done and wait to be collected"
     most = f" of at most {flight['max']}" if flight["max"] else ""
     return f"{flight['now']}{most}{oldest}"

@@ -159,7 +159,7 @@ def _given_as_text(
             yield name, tuple(name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")), environment[name]
     for setting in settings:
         key, equals, text = setting.partition("=")
-        # What comes after the `=` is no part of the source: it may be a secret that should not be here.
+        # Messages show the source, so it leaves out what comes after the `=`: that may be a secret.
         yield f"--set {key.strip()}", tuple(key.strip().split(".")), text if equals else None
 
 
@@ -175,7 +175,7 @@ def _override(source: str, path: tuple[str, ...], text: str | None) -> Override:
 
 
 def _plain(text: str, source: str) -> object:
-    """A value of one line, as YAML reads it. An empty one stays a text: `null` is how nothing is written."""
+    """A value of one line, as YAML reads it. An empty one stays an empty text; `null` unsets a key."""
     if not text.strip():
         return ""
     try:

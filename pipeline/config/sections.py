@@ -91,7 +91,9 @@ class PollingSection(Section):
         default=30, description="longest usual time between two polls; more jobs in flight make it longer"
     )
     give_up_s: Seconds = Field(
-        default=3600, description="after this age the history is asked instead, after twice as long by the next run"
+        default=3600,
+        description="from this age on the history is asked instead of the request; "
+        "from twice this age on it is left to the next run",
     )
 
 

@@ -32,7 +32,7 @@ from pipeline.provider.settings import ProviderSettings, check_origin, is_loopba
 SANDBOX_CAP_USD = "100.00"
 
 SHORTEST_GIVE_UP_S = 60.0
-"""However fast a sandbox's time passes: its clips are drawn in real time, on a machine that may be busy."""
+"""The least `give_up_s`, however fast a sandbox's time passes: it draws clips in real time, on a busy machine maybe."""
 
 
 class Config(Section):
@@ -146,9 +146,9 @@ class Config(Section):
         return min(ends, default=None)
 
     def refusals(self) -> Iterator[tuple[str, str]]:
-        """What is well written and cannot be done: the key, and a sentence. Nothing is silently done without."""
+        """Settings that are well written and cannot work: the key, and a sentence. None is ignored silently."""
         if self.media.scheduler is not None and self.media.executor != "dask":
-            yield "media.scheduler", "is nobody's without `media.executor: dask`; say that, or leave it out"
+            yield "media.scheduler", "is used only with `media.executor: dask`; set that, or remove this key"
         if is_address(self.output.local_dir):
             yield "output.local_dir", "is an address, and must be a folder on a disk of this machine"
         if self.is_live:

@@ -12,16 +12,16 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 LONGEST_WINDOW_S = 3600.0
-"""How far back it is looked to see how fast jobs come to their end."""
+"""The rate at which jobs end is taken over at most the last so many seconds."""
 
 FEW = 10
 """Fewer ends than this say nothing of the rate."""
 
 _FORGOTTEN = 1e-9
-"""Who is so old that not even this share gets older is not waited for as the others are."""
+"""A generation older than all but this share of generations is treated as overdue, not by the lognormal."""
 
 _STEPS = 30
-"""Of the search for the end: to a billionth of where it may lie."""
+"""Bisections in the search for the end: to a billionth of the interval in which it may lie."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +52,8 @@ def left_s(work: Work) -> float:
     """About how long until all is done; 0 where nothing is left."""
     starts_s = starts_take_s(work)
     side_by_side = min(work.slots, work.to_start + len(work.ages_s)) if work.to_start else len(work.ages_s)
-    # As it will be when the last has started: those before it are older the longer all starts take. Where slots are
-    # scarce, they take the places of the oldest.
+    # Ages at the moment of the last start: by then, each earlier job has aged by the starts that came after it. Where
+    # slots are scarce, new jobs take the places of the oldest.
     fresh = min(work.to_start, side_by_side)
     between_s = starts_s / work.to_start if work.to_start else 0.0
     ages_s = [number * between_s for number in range(fresh)]
@@ -75,10 +75,10 @@ def starts_take_s(work: Work) -> float:
 
 
 def last_end_s(ages_s: Collection[float], median_s: float, sigma: float) -> float:
-    """When the last of several generations ends, as likely sooner as later."""
+    """The median of the time until the last of several generations ends."""
     if not ages_s:
         return 0.0
-    # In steps, so that a thousand of them are looked at as quickly as twenty.
+    # Ages are rounded to steps, so that a thousand generations take no longer than twenty.
     step_s = median_s / 20
     alike = Counter(round(age_s / step_s) * step_s for age_s in ages_s)
     alive = {age_s: _share_above(age_s, median_s, sigma) for age_s in alike}

@@ -1,4 +1,4 @@
-"""When what happened, of all events of a ledger, by columns: a million of them are counted as soon as a few."""
+"""When which events of a ledger were recorded, in columns: a million are counted about as quickly as a few."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.kernel.errors import ErrorClass
 from pipeline.ledger.events import EventKind
 
 pc: Any = pyarrow.compute
-"""Its types do not say what it takes beside arrays."""
+"""Any, since its types know arrays alone, and not the columns of a table."""
 
 
 class Moments:
@@ -28,7 +28,7 @@ class Moments:
         return self._at_us(self._table.slice(len(self._table) - 1))[0] if len(self._table) else None
 
     def since(self, at_us: int) -> Moments:
-        """The events behind the last one that was not later than this."""
+        """The events after the last one that was recorded at this time or earlier."""
         earlier = np.flatnonzero(np.array(self._at_us(self._table)) <= at_us)
         return Moments(self._table.slice(int(earlier[-1]) + 1 if len(earlier) else 0))
 

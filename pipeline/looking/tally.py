@@ -1,4 +1,4 @@
-"""The count of a run that goes on, kept from its events: what a refresh of the screen costs does not grow with it."""
+"""Counts a live run from its events, so that a refresh of the screen costs the same however large the run is."""
 
 from __future__ import annotations
 

@@ -85,9 +85,9 @@ class Look:
     holder: dict[str, Any] | None
     now_us: int
     reader: Reader
-    """Who goes on reading where this look has ended."""
+    """Reads on where this look has ended."""
     names: tuple[str, ...]
-    """What the ledger's folder held: where that is still the same, nothing has happened."""
+    """The names of the files in the ledger's folder: while they stay the same, nothing has happened."""
 
     @property
     def cap_microusd(self) -> int:
@@ -100,7 +100,7 @@ class Look:
 
     @property
     def is_live(self) -> bool:
-        """Whether a run goes on; beside one that closes, or another verb, all is at rest: nobody awaits an answer."""
+        """Whether a run goes on. One that closes, and another verb that holds the directory, await no answer."""
         return self.run is not None
 
     @property
@@ -136,7 +136,7 @@ class Look:
 
     @property
     def unsettled(self) -> list[JobRecord]:
-        """The jobs that are running, paid and not on disk, or in doubt; what is lost next of them comes first."""
+        """The jobs that are running, paid and not on disk, or in doubt; the one that expires next comes first."""
         return sorted(self.state.in_state(*UNSETTLED), key=expires_us)
 
     @cached_property
@@ -258,7 +258,7 @@ class Look:
 
     @cached_property
     def _troubles(self) -> list[Event]:
-        """What went wrong, in order. That a job was given up for it is no trouble of its own."""
+        """What went wrong, in order. `failed` is left out: it only says that a job was given up after its trouble."""
         return [event for event in self.state.troubles if event.event is not EventKind.FAILED]
 
     def _error(self, event: Event) -> dict[str, Any]:

@@ -334,7 +334,7 @@ def test_the_bill_of_the_sandbox_is_held_against_the_ledger() -> None:
     doubted = {"posted_usd": "29.75", "in_doubt_usd": "1.75"}
     assert "but $29.75 is posted: see what is in doubt." in bill_screen(MicroUsd(31_500_000), doubted)
     forgotten = bill_screen(MicroUsd(3_500_000), {"posted_usd": "35.00", "in_doubt_usd": "0.00"})
-    assert "but $35.00 is posted: its memory, the folder .sandbox, does not go back to the first run." in forgotten
+    assert "but $35.00 is posted: its folder .sandbox was removed or replaced since the first run, so" in forgotten
     more = bill_screen(MicroUsd(31_500_000), {"posted_usd": "29.75", "in_doubt_usd": "0.00"})
     assert "but $29.75 is posted, and nothing is in doubt" in more
 

@@ -13,7 +13,7 @@ from pipeline.kernel.errors import InputError
 from pipeline.manifest import load_manifest
 from pipeline.schema import config_schema, manifest_schema
 
-REFUSALS = ("is nobody's without", "is an address, and must be")
+REFUSALS = ("is used only with", "is an address, and must be")
 
 Ask = Callable[[str, str], bool]
 
