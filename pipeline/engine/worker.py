@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pipeline.engine import retry
 from pipeline.engine.asking import learn, look
+from pipeline.engine.charges import charge_to_book, needs_confirmation
 from pipeline.engine.collecting import collect, keep
 from pipeline.engine.context import RunContext
 from pipeline.engine.images import bring_up
@@ -25,6 +26,9 @@ from pipeline.provider.replies import Accepted, Expired, Finished, Refused, Unce
 
 LEAVING_GRACE_S = 2.0
 """How long a submission that is under way may still take when the run is being left."""
+
+CHARGE_TRIES = 3
+"""How often a history that does not answer is asked what a generation was charged."""
 
 
 FORGOTTEN = Uncertain(
@@ -231,19 +235,13 @@ async def post(run: RunContext, record: JobRecord, finished: Finished) -> None:
 
 
 async def _believed_cost(run: RunContext, record: JobRecord, finished: Finished) -> tuple[MicroUsd, str | None]:
-    """The charge: as the result says, else as the history says, else the quote; and a note if it is not the result's.
-
-    A charge above the quote raises the price that all later jobs are reckoned at, for good, so the history is asked
-    first. It is asked as well where the result states no charge, or zero, which may only mean "not booked yet".
-    """
-    stated = finished.cost
-    if stated and stated <= record.quote_microusd:
-        return stated, None
-    row = await run.ask_history(record.request_id)
-    known = row.cost if isinstance(row, HistoryRow) else None
-    if stated and (not known or known == stated):
-        return stated, None
-    if known is not None:
-        said = f"said ${format_usd(stated)}" if stated else "did not say it"
-        return known, f"the charge is the history's: the result {said}"
-    return MicroUsd(record.quote_microusd), "the provider did not say the charge: booked at the quote"
+    """What to book, and a note if the result states otherwise; the history is asked where that is not the quote."""
+    row = None
+    if needs_confirmation(finished.cost, record.quote_microusd):
+        for tries in range(CHARGE_TRIES):
+            await run.pause(run.settings.retry.base_delay_s * tries)
+            row = await run.ask_history(record.request_id)
+            if isinstance(row, HistoryRow | Expired):
+                break
+    known = row if isinstance(row, HistoryRow) else None
+    return charge_to_book(finished.cost, record.quote_microusd, known)
