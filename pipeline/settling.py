@@ -32,7 +32,7 @@ from pipeline.mirror.mirror import mirror_of
 from pipeline.mirror.run_files import ENDS
 from pipeline.provider.values import fingerprint, valid_request_id
 from pipeline.report.jobs_file import load_keys
-from pipeline.runner.continuity import check_provider
+from pipeline.runner.continuity import check_provider, key_facts
 from pipeline.runner.opening import log_to, open_context, open_provider, signals_to
 from pipeline.runner.reporting import rewrite_report
 
@@ -103,6 +103,7 @@ async def reconcile(folder: Path, config: Config, *, key: str, clock: Clock | No
         async with open_provider(config, folder, key, clock) as provider:
             with log_to(folder / "run.log", provider.key) as run_log:
                 async with open_context(config, folder, ledger, provider, clock, run_log.event, Stopping()) as context:
+                    context.key_mark = key_facts(ledger.state, provider.client)["key_mark"]
                     found = await _look(context, asked)
     return found
 

@@ -65,6 +65,10 @@ class RunContext:
     """The attempts that the breaker has counted as failed, by `JobRecord.attempt_name`."""
     why_in_doubt: dict[str, str] = field(default_factory=dict)
     """What held an attempt in doubt when the history was last looked at, by `JobRecord.attempt_name`."""
+    key_mark: str | None = None
+    """The mark of today's key; None where keys are not told apart, as in a rehearsal."""
+    seen_keys: set[str] = field(default_factory=set)
+    """The marks of other keys whose account today's key was seen to see."""
     outages: Outages = field(init=False)
     room: Room = field(init=False)
     downloads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(DOWNLOADS_AT_ONCE))

@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from pipeline.engine.accounts import unseen_keys
 from pipeline.engine.balance import BalanceSays, what_the_balance_says
 from pipeline.engine.context import SKEW_NOISE_US, RunContext
 from pipeline.engine.history import LONGEST_WINDOW_DAYS, read_history
@@ -97,7 +98,9 @@ async def settle(run: RunContext, witness: Witness) -> list[JobRecord]:
     left = [record for record in doubted if record.state is JobState.IN_DOUBT]
     until_us = now_us - int(run.settings.doubt.settle_after_s * 1e6)
     missing = surely_missing(run.ledger.state, listed, from_us, until_us)
-    await _judge_absence(run, witness, left, begun, rows_unexplained(rows, owned, aside), missing)
+    absent = _held_or_absent(run, witness, left, begun, rows_unexplained(rows, owned, aside))
+    absent = await _sent_to_this_account(run, absent, rows)
+    await _judge_absence(run, witness, absent, begun, missing)
     return [record for record in doubted if record.state is not JobState.IN_DOUBT]
 
 
@@ -148,19 +151,17 @@ async def _accept(run: RunContext, record: JobRecord, row: HistoryRow) -> None:
         await run.record(submitted)
 
 
-async def _judge_absence(
+def _held_or_absent(
     run: RunContext,
     witness: Witness,
     doubted: Iterable[JobRecord],
     begun: Begun,
     unexplained: list[HistoryRow],
-    missing: Iterator[str],
-) -> None:
-    """Take note of what a sweep did not show: as absent, or why not.
+) -> list[JobRecord]:
+    """Those that a sweep's silence speaks of; what holds the others is remembered.
 
     Args:
         unexplained: the rows of the sweep that belong to nobody.
-        missing: requests that it should have shown.
     """
     absent = []
     for record in doubted:
@@ -169,6 +170,35 @@ async def _judge_absence(
             absent.append(record)
         else:
             _hold(run, record, why)
+    return absent
+
+
+async def _sent_to_this_account(run: RunContext, absent: list[JobRecord], rows: list[HistoryRow]) -> list[JobRecord]:
+    """Those of them of which the history of today's key would know; the others are held.
+
+    Args:
+        rows: what the sweep shows.
+    """
+    unseen = await unseen_keys(run, absent, rows)
+    if not unseen:
+        return absent
+    known = []
+    for record in absent:
+        if run.ledger.state.key_mark_at(record.reserved_seq) in unseen:
+            _hold(run, record, "it was sent with another key, whose account this one may not see")
+        else:
+            known.append(record)
+    return known
+
+
+async def _judge_absence(
+    run: RunContext, witness: Witness, absent: list[JobRecord], begun: Begun, missing: Iterator[str]
+) -> None:
+    """Take note of what a sweep did not show, unless it lacks what it should have shown.
+
+    Args:
+        missing: requests that it should have shown.
+    """
     if absent and (request_id := next(missing, None)) is not None:
         surely = f"nor does it list request {request_id}, which was surely accepted: it may be another account's"
         for record in absent:

@@ -163,11 +163,11 @@ def surely_missing(state: State, listed: Iterable[HistoryRow], from_us: int, unt
     ids = {row.request_id for row in listed}
     # Chosen by our clock first, which is less than a day from the provider's wherever absence proves anything.
     for record in state.jobs.submitted(from_us - DAY_US, until_us + DAY_US, beside=ids):
-        if _was_surely_accepted(record) and from_us <= record.began_us <= until_us:
+        if was_surely_accepted(record) and from_us <= record.began_us <= until_us:
             yield str(record.request_id)
 
 
-def _was_surely_accepted(record: JobRecord) -> bool:
+def was_surely_accepted(record: JobRecord) -> bool:
     """Whether the provider itself has named an attempt, and nobody has said since that there is no such request."""
     is_denied = record.error_class == ErrorClass.NOT_BILLED.label
     return record.request_id is not None and not record.is_named_by_hand and not is_denied

@@ -7,6 +7,7 @@ follow what; `docs/design.md` draws it, and a test holds the two equal.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -177,6 +178,17 @@ class State:
             raise ImpossibleMoveError(f"event {event.seq}: request id {event.request_id} belongs to {owner}")
         if mine not in (None, event.request_id) and not (record and record.is_named_by_hand):
             raise ImpossibleMoveError(f"event {event.seq}: request id {event.request_id}, but its attempt is {mine}")
+
+    @property
+    def key_salt(self) -> str | None:
+        """What the marks of keys are made with, the same for all runs; None before the first that has noted one."""
+        return next((salt for run in self.runs if isinstance(salt := run.facts.get("key_salt"), str)), None)
+
+    def key_mark_at(self, seq: int) -> str | None:
+        """The mark of the key that the run of an event had; None if it has not noted one."""
+        at = bisect_right(self.runs, seq, key=lambda run: run.started_seq)
+        mark = self.runs[at - 1].facts.get("key_mark") if at else None
+        return mark if isinstance(mark, str) else None
 
     def in_state(self, *states: JobState) -> Iterator[JobRecord]:
         """The jobs in any of `states`, in the order in which they were first reserved."""

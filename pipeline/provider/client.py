@@ -36,7 +36,7 @@ from pipeline.provider.replies import (
     Uncertain,
     UploadReply,
 )
-from pipeline.provider.secrecy import Eraser
+from pipeline.provider.secrecy import Eraser, key_mark
 from pipeline.provider.settings import ProviderSettings, check_origin
 
 MAX_JSON_BYTES = 4 * 2**20
@@ -104,6 +104,7 @@ class Client:
         self._provider_ahead_us: int | None = None
         self._settings = settings
         self._eraser = Eraser(key)
+        self._key = key
         self._headers = {"x-api-key": key, "Accept": "application/json", "Accept-Encoding": "identity"}
         self._clock = clock
         self._connect = connect
@@ -153,6 +154,10 @@ class Client:
             max_field_size=_MAX_HEADER,
             max_headers=_MAX_HEADERS,
         )
+
+    def key_mark(self, salt: str) -> str:
+        """A mark by which another key is told from this one, and from which no key can be found."""
+        return key_mark(salt, self._key)
 
     async def submit(self, job: Job) -> SubmitReply:
         """Submit a job to the v2 queue. The one call that moves money: it is sent once, whatever happens."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import functools
+import hashlib
 import json
 import re
 
@@ -11,6 +12,14 @@ SHORTEST_KEY = 8
 """A shorter text is no key, and its letters could be part of any answer."""
 
 _STRUCK_OUT = "(the key)"
+
+
+def key_mark(salt: str, key: str) -> str:
+    """A mark by which two keys are told apart.
+
+    It is shorter than a key on purpose: billions of keys have the same one, so no search brings the key to light.
+    """
+    return hashlib.sha256(f"{salt} {key}".encode()).hexdigest()[:8]
 
 
 class Eraser:

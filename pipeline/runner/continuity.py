@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from pipeline.ledger.reading import read_events
 from pipeline.manifest import Campaign
 from pipeline.manifest.campaign import job_ids_of, jobs_of
 from pipeline.mirror.places import mirrored
+from pipeline.provider.client import Client
 from pipeline.report.jobs_file import load_lines
 from pipeline.report.lines import Line
 from pipeline.report.summary import FILE, FILES, read_summary
@@ -47,6 +49,7 @@ def run_started(
     mark: str,
     *,
     tells: bool,
+    key: Mapping[str, str],
 ) -> Event:
     """What a run says of itself when it begins; who looks at it later knows its limits from here."""
     limits, deadline_us = settings.limits, settings.bounds.deadline_us
@@ -65,8 +68,15 @@ def run_started(
         **({"deadline_us": deadline_us} if deadline_us is not None else {}),
         **({"tells": True} if tells else {}),
         "rows": mark,
+        **key,
     }
     return Event(event=EventKind.RUN_STARTED, detail=orjson.dumps(facts).decode())
+
+
+def key_facts(state: State, client: Client) -> dict[str, str]:
+    """By which later runs know whether they have the same key; never the key itself."""
+    salt = state.key_salt or secrets.token_hex(8)
+    return {"key_salt": salt, "key_mark": client.key_mark(salt)}
 
 
 def check_folder(folder: Path, campaign: Campaign) -> None:

@@ -39,6 +39,7 @@ from pipeline.runner.continuity import (
     check_part,
     check_provider,
     is_tidy,
+    key_facts,
     noted_rows,
     pace_owed_s,
     run_started,
@@ -175,7 +176,9 @@ async def _run_engine(
         state.jobs.get_ready()
     to_start = min(sum(may_start(state, job, options) for job in left), options.limit or len(chosen))
     settings = context.settings
-    started = run_started(config, campaign, settings, len(chosen), to_start, mark, tells=assignment.tells)
+    key = {} if assignment.is_rehearsal else key_facts(state, context.provider)
+    context.key_mark = key.get("key_mark")
+    started = run_started(config, campaign, settings, len(chosen), to_start, mark, tells=assignment.tells, key=key)
     await context.record(started)
     begun_seq, before_seq = state.last_seq, state.last_seq - 1
     done_elsewhere = sum(state.counts[each] - of_these[each] for each in (JobState.STORED, JobState.FAILED))

@@ -71,6 +71,7 @@ class Night:
     def __init__(self, folder: Path, **provider: Any) -> None:
         self.clock = VirtualClock()
         self.folder = folder / "run"
+        self.key = KEY
         usual = {"clips": "tiny", "hang_s": 90, "clock": self.clock.wall_s, "port": None}
         self._settings = SandboxSettings(**(usual | provider))
 
@@ -99,7 +100,7 @@ class Night:
                 made,
                 config or self.config(),
                 self.folder,
-                key=KEY,
+                key=self.key,
                 options=RunOptions(**options),
                 watcher=watcher,
                 clock=self.clock,
