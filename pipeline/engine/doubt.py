@@ -79,12 +79,13 @@ async def settle(run: RunContext, witness: Witness) -> list[JobRecord]:
         witness.noticed_s.setdefault(record.attempt_name, begun.monotonic_s)
     now_us = run.provider_now_us()
     from_us = sweeps_from_us(doubted, now_us)
-    listed = await read_history(run, {record.model for record in doubted if record.model}, from_us, now_us + DAY_US)
-    if listed is None:
+    models = {record.model for record in doubted if record.model}
+    listed = await read_history(run, models, from_us, now_us + DAY_US)
+    if not listed.rows and not listed.is_whole:
         for record in doubted:
             _hold(run, record, "the account's history could not be read")
         return []
-    rows = listed + await _rows_by_name(run, to_ask_by_name(doubted, listed, run.rng))
+    rows = listed.rows + await _rows_by_name(run, to_ask_by_name(doubted, listed.rows, run.rng))
     # All that is known is that a row was listed before the sweep's end: an attempt that began meanwhile may own it.
     for row in rows:
         witness.first_seen_seq.setdefault(row.request_id, run.ledger.state.last_seq)
@@ -96,8 +97,12 @@ async def settle(run: RunContext, witness: Witness) -> list[JobRecord]:
     others = [row for row in rows if row.request_id not in aside]
     await _accept_all(run, match_rows(doubted, others, owned, witness.first_seen_seq))
     left = [record for record in doubted if record.state is JobState.IN_DOUBT]
+    if not listed.is_whole:
+        for record in left:
+            _hold(run, record, "the account's history could not be read whole")
+        return [record for record in doubted if record.state is not JobState.IN_DOUBT]
     until_us = now_us - int(run.settings.doubt.settle_after_s * 1e6)
-    missing = surely_missing(run.ledger.state, listed, from_us, until_us)
+    missing = surely_missing(run.ledger.state, listed.rows, from_us, until_us)
     absent = _held_or_absent(run, witness, left, begun, rows_unexplained(rows, owned, aside))
     absent = await _sent_to_this_account(run, absent, rows)
     await _judge_absence(run, witness, absent, begun, missing)

@@ -91,10 +91,10 @@ async def compare(run: RunContext, asked: Mapping[bytes, str]) -> Comparison | N
     now_us = run.provider_now_us()
     # Not only what was accepted: a first attempt that was refused may have been billed all the same.
     from_us = min((min(record.first_began_us, record.began_us) for record in records), default=now_us) - DAY_US
-    rows = await read_history(run, {record.model for record in records if record.model}, from_us, now_us + DAY_US)
-    if rows is None:
+    read = await read_history(run, {record.model for record in records if record.model}, from_us, now_us + DAY_US)
+    if not read.is_whole:
         return None
-    listed = {row.request_id: row for row in rows}
+    listed = {row.request_id: row for row in read.rows}
     for record in [record for record in records if _is_unlisted(record, listed)][:MAX_ASKED_SINGLY]:
         reply = await run.ask_history(record.request_id)
         if isinstance(reply, HistoryRow):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.engine.history import MAX_PAGES, PAGE_TRIES, read_history
+from pipeline.engine.history import MAX_PAGES, MISSING_AT_THE_END, PAGE_TRIES, Listed, read_history
 from pipeline.provider.history import HistoryRow
 from pipeline.provider.replies import Unavailable
 
@@ -24,13 +24,19 @@ def row(number: int) -> HistoryRow:
 
 
 class Shelf:
-    """A history of `rows`, the newest first; `arrive` more come in before each page."""
+    """A history of `rows`, the newest first; `arrive` more come in before each page.
 
-    def __init__(self, rows: int, *, arrive: int = 0, failures: int = 0, repeats_last: bool = False) -> None:
+    Behind the last page it answers with 404 `missing` times, and then with an empty page.
+    """
+
+    def __init__(
+        self, rows: int, *, arrive: int = 0, failures: int = 0, repeats_last: bool = False, missing: int = 0
+    ) -> None:
         self.rows = [row(number) for number in range(rows)]
         self.pages = 0
         self.windows: set[tuple[str, str]] = set()
         self._arrive, self._failures, self._repeats_last = arrive, failures, repeats_last
+        self.missing = missing
 
     async def history(self, page: int, from_date: str, to_date: str, _model: str) -> list[HistoryRow] | Unavailable:
         self.pages += 1
@@ -40,10 +46,19 @@ class Shelf:
             return Unavailable("HTTP 500", 500)
         self.rows[:0] = [row(len(self.rows) + more) for more in range(self._arrive)]
         listed = self.rows[(page - 1) * PAGE : page * PAGE]
+        if not listed and self.missing:
+            self.missing -= 1
+            return Unavailable("HTTP 404: Invalid page.", 404)
         return self.rows[-PAGE:] if self._repeats_last and not listed else listed
 
 
 def read(shelf: Shelf, days: int = 1) -> list[HistoryRow] | None:
+    """The rows; None if they could not be read whole."""
+    listed = read_as_far_as_possible(shelf, days)
+    return listed.rows if listed.is_whole else None
+
+
+def read_as_far_as_possible(shelf: Shelf, days: int = 1) -> Listed:
     async def ask(question: Callable[[], Awaitable[Any]]) -> Any:
         return await question()
 
@@ -97,6 +112,43 @@ def test_a_page_that_cannot_be_read_is_asked_for_again_and_a_missing_one_spoils_
     assert found is not None
     assert len(found) == 150
     assert read(Shelf(150, failures=PAGE_TRIES)) is None
+
+
+@pytest.mark.parametrize("rows", [1, 99, 100, 350])
+def test_a_page_that_does_not_exist_is_behind_the_last(rows: int) -> None:
+    """A provider may answer it with 404: if it does so twice, the history is read whole."""
+    shelf = Shelf(rows, missing=10**9)
+    found = read(shelf)
+    assert found is not None
+    assert len(found) == rows
+    assert shelf.pages == -(-rows // PAGE) + MISSING_AT_THE_END
+
+
+def test_one_answer_of_404_is_not_yet_the_end_and_of_the_first_page_none_is() -> None:
+    """A slip must not hide the pages behind it, and a history that is not there is not empty."""
+
+    class Slip(Shelf):
+        async def history(self, page: int, *rest: str) -> list[HistoryRow] | Unavailable:
+            if page == 2 and self.missing:
+                self.missing -= 1
+                return Unavailable("HTTP 404", 404)
+            return await super().history(page, *rest)
+
+    found = read(Slip(350, missing=1))
+    assert found is not None
+    assert len(found) == 350
+    assert read(Shelf(0, missing=10**9)) is None
+
+
+def test_what_was_read_of_a_history_that_breaks_off_is_there_all_the_same() -> None:
+    """Only that it is not the whole is said."""
+
+    class Broken(Shelf):
+        async def history(self, page: int, *rest: str) -> list[HistoryRow] | Unavailable:
+            return Unavailable("HTTP 400", 400) if page > 2 else await super().history(page, *rest)
+
+    listed = read_as_far_as_possible(Broken(350))
+    assert (len(listed.rows), listed.is_whole) == (200, False)
 
 
 def test_an_endless_history_is_given_up() -> None:

@@ -16,6 +16,7 @@ from pipeline.kernel.usd import MicroUsd
 from pipeline.ledger.events import Event
 from pipeline.ledger.reading import read_events
 from pipeline.provider.client import Client
+from pipeline.provider.replies import Unavailable
 from pipeline.settling import _resolve
 
 HOUR_S = 3600.0
@@ -98,6 +99,36 @@ def test_a_history_that_lacks_what_was_surely_accepted_is_no_witness(tmp_path: P
             assert (await night.run(made)).exit_code == 0
             assert night.posts() == 5
             night.check(made)
+
+    play(main())
+
+
+@pytest.mark.parametrize("behind", [404, 400], ids=["that ends with 404", "whose end cannot be read"])
+def test_what_a_history_shows_is_settled_however_it_ends(tmp_path: Path, behind: int) -> None:
+    """Lost answers whose rows stand on its first page are settled; what never arrived, only if it was read whole."""
+    history = Client.history
+
+    async def ends(client: Client, page: int, *query: Any) -> Any:
+        rows = await history(client, page, *query)
+        return Unavailable("Invalid page.", behind) if page > 1 and rows == [] else rows
+
+    async def main() -> None:
+        faults = {"submit_504_after": 1.0, "submit_drop_before": 1.0}
+        limit = {"submit_504_after": 2, "submit_drop_before": 1}
+        async with Night(tmp_path, faults=faults, fault_limit=limit) as night:
+            made = campaign(tmp_path, 4)
+            with patch.object(Client, "history", ends):
+                result = await night.run(made)
+                assert (result.summary["stored"], result.summary["in_doubt"], night.posts()) == (3, 1, 4)
+                await asyncio.sleep(3 * HOUR_S)
+                result = await night.run(made)
+            if behind == 404:
+                assert (result.exit_code, night.posts()) == (0, 5)
+                night.check(made)
+            else:
+                assert (result.exit_code, night.posts()) == (5, 4)
+                whole = "the account's history could not be read whole"
+                assert list(result.summary["why_in_doubt"].values()) == [whole]
 
     play(main())
 
