@@ -173,7 +173,7 @@ class Client:
         job: Job,
         accept: str,
         timeout: aiohttp.ClientTimeout,
-        decode: Callable[[aiohttp.ClientResponse], Awaitable[T]],
+        decode: Callable[[aiohttp.ClientResponse, bytes], Awaitable[T]],
     ) -> T | Refused | Uncertain:
         """Send a paid POST. Only an exception from before there was a connection proves that nothing was sent."""
         self.calls["submit"] += 1
@@ -186,7 +186,7 @@ class Client:
                 url, data=job.body, headers=headers, timeout=timeout, allow_redirects=False
             )
             self._note_clock(response.headers)
-            reply = await decode(response)
+            reply = await decode(response, job.body)
         except Exception as error:
             # Any exception at all: a crash here would leave a paid request without a record.
             if response is None and isinstance(error, _NOT_SENT):
@@ -197,16 +197,16 @@ class Client:
                 response.close()
         return reply
 
-    async def _decode_queued(self, response: aiohttp.ClientResponse) -> SubmitReply:
+    async def _decode_queued(self, response: aiohttp.ClientResponse, sent: bytes) -> SubmitReply:
         body = await self._read_paid(response)
-        return replies.decode_submit(response.status, response.headers, body, self._clock.now_us())
+        return replies.decode_submit(response.status, response.headers, body, self._clock.now_us(), sent)
 
-    async def _decode_blocking(self, response: aiohttp.ClientResponse) -> Delivered | Refused | Uncertain:
+    async def _decode_blocking(self, response: aiohttp.ClientResponse, sent: bytes) -> Delivered | Refused | Uncertain:
         """Read a v1 answer by its `Content-Type`: the video itself, or JSON that says where it is."""
         headers = response.headers
         if response.status != 200:
             body = await self._read_paid(response)
-            refusal = replies.decode_refusal(response.status, headers, body, self._clock.now_us())
+            refusal = replies.decode_refusal(response.status, headers, body, self._clock.now_us(), sent)
             message = values.error_message(response.status, body)
             return refusal or Uncertain(ErrorClass.GATEWAY, message, response.status)
         named = self._eraser.strike_out(headers.get("x-request-id", "").encode(errors="replace")).decode()

@@ -25,6 +25,7 @@ from pipeline.provider.values import (
     said,
     seconds,
     valid_request_id,
+    without_quotes_of,
 )
 
 LONGEST_PAUSE_S = 900.0
@@ -146,20 +147,26 @@ _SUBMIT_REFUSALS = {
 }
 
 
-def decode_submit(status: int, headers: Mapping[str, str], body: bytes, now_us: int) -> SubmitReply:
-    """The answer to `POST /v2/<model>`. Any 2xx that names a request is an acceptance, 202 as well as 200."""
+def decode_submit(status: int, headers: Mapping[str, str], body: bytes, now_us: int, sent: bytes = b"") -> SubmitReply:
+    """The answer to `POST /v2/<model>`. Any 2xx that names a request is an acceptance, 202 as well as 200.
+
+    Args:
+        sent: the body that it answers; a refusal may quote it.
+    """
     if 200 <= status < 300:
         data = parse_object(body)
         request_id = valid_request_id(data.get("request_id")) if data else None
         if request_id is None:
             return Uncertain(ErrorClass.UNREADABLE, "the provider's answer names no usable request id", status)
         return Accepted(request_id)
-    return decode_refusal(status, headers, body, now_us) or Uncertain(
+    return decode_refusal(status, headers, body, now_us, sent) or Uncertain(
         ErrorClass.GATEWAY, error_message(status, body), status
     )
 
 
-def decode_refusal(status: int, headers: Mapping[str, str], body: bytes, now_us: int) -> Refused | None:
+def decode_refusal(
+    status: int, headers: Mapping[str, str], body: bytes, now_us: int, sent: bytes = b""
+) -> Refused | None:
     """A submission's status that certainly means no charge; None where it may mean one.
 
     An error that names a charge or a request under way contradicts itself: then the status proves nothing.
@@ -169,7 +176,7 @@ def decode_refusal(status: int, headers: Mapping[str, str], body: bytes, now_us:
         return None
     message = error_message(status, body)
     if status == 406:
-        return Refused(_unacceptable_class(message), message, status)
+        return Refused(_unacceptable_class(message, sent), message, status)
     if status == 422:
         return Refused(failure_class(message), message, status)
     error_class = _SUBMIT_REFUSALS.get(status)
@@ -179,11 +186,20 @@ def decode_refusal(status: int, headers: Mapping[str, str], body: bytes, now_us:
     return Refused(error_class, message, status, wait_s)
 
 
-def _unacceptable_class(message: str) -> ErrorClass:
-    """406 is said of an account without credits, which stops the run, and of a value, which fails the row."""
-    if _NO_MONEY.search(message) or (_ABOUT_CREDITS.search(message) and not _ABOUT_A_VALUE.search(message)):
-        return ErrorClass.OUT_OF_CREDITS
-    return ErrorClass.BAD_REQUEST
+def _unacceptable_class(message: str, sent: bytes = b"") -> ErrorClass:
+    """406 is said of an account without credits, which stops the run, and of a value, which fails the row.
+
+    A prompt about a payment terminal says nothing of the account: so what was `sent` is struck out of the message. If
+    nothing is left by which to decide, the run stops, because a stop burns no row.
+    """
+    own = without_quotes_of(sent, message)
+    is_undecided = _is_about_money(message) and not _ABOUT_A_VALUE.search(own)
+    return ErrorClass.OUT_OF_CREDITS if _is_about_money(own) or is_undecided else ErrorClass.BAD_REQUEST
+
+
+def _is_about_money(message: str) -> bool:
+    is_about_credits = _ABOUT_CREDITS.search(message) and not _ABOUT_A_VALUE.search(message)
+    return bool(_NO_MONEY.search(message) or is_about_credits)
 
 
 def decode_upload(

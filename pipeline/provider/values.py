@@ -5,6 +5,7 @@ These are total functions, like those of `replies`: whatever arrives, they raise
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from datetime import UTC, datetime
@@ -19,6 +20,9 @@ from pipeline.kernel.usd import MAX_MICROUSD, MICRO_PER_USD, MicroUsd, parse_usd
 
 MAX_MESSAGE_CHARS = 500
 """A provider's message is cut to this before it reaches a table."""
+
+SHORTEST_BEGINNING = 12
+"""A text that is quoted in part is known by so many characters; a shorter one is quoted whole."""
 
 LONGEST_NUMBER = 64
 """Characters of the longest number that is read. A longer one measures nothing."""
@@ -153,6 +157,31 @@ def said(value: object, depth: int = 4) -> str:
         keys = ("error_description", "error", "message", "detail", "msg")
         return next((text for key in keys if (text := said(value.get(key), depth - 1))), "")
     return ""
+
+
+def without_quotes_of(sent: bytes, message: str) -> str:
+    """A message without the texts of a request that it quotes, whole or from their beginning on.
+
+    For looking at its words only: its letters come out in one case.
+    """
+    rest = message.casefold()
+    for value in (parse_object(sent) or {}).values():
+        text = clean_text(value).casefold()
+        if len(text) >= SHORTEST_BEGINNING:
+            rest = _without_beginnings(text, rest)
+        elif text:
+            rest = re.sub(rf"(?<!\w){re.escape(text)}(?!\w)", "…", rest)
+    return rest
+
+
+def _without_beginnings(text: str, message: str) -> str:
+    at = message.find(text[:SHORTEST_BEGINNING])
+    while at >= 0:
+        alike = zip(text, message[at:], strict=False)
+        quoted = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], alike))
+        message = f"{message[:at]}…{message[at + quoted :]}"
+        at = message.find(text[:SHORTEST_BEGINNING], at)
+    return message
 
 
 def clean_text(value: object) -> str:

@@ -195,6 +195,45 @@ def test_a_406_about_a_value_fails_its_row_alone(message: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ("A customer at a payment terminal", "Invalid parameter value for prompt: 'A customer at a payment terminal'"),
+        ("the billing office of 1920", "parameter prompt: 'The Billing Office of 1920' is not allowed"),
+        ("no low budget look", "unsupported value 'no low budget look' for prompt"),
+        ("top up your coffee", "prompt must be shorter: top up your coffee"),
+        ("payment", "Invalid value for parameter prompt: payment"),
+        ("a low balance on a screen, " * 80, f"Invalid value for prompt: '{'a low balance on a screen, ' * 4}...'"),
+        ("two\nlines about billing", "Invalid value for prompt: 'two lines about billing'"),
+    ],
+)
+def test_a_prompt_about_money_that_is_quoted_does_not_stop_the_run(prompt: str, message: str) -> None:
+    """What was sent is struck out before the words are weighed, also where it is cut short or in another case."""
+    sent = json.dumps({"prompt": prompt, "aspect_ratio": "16:9", "duration": 5}).encode()
+    reply = replies.decode_submit(406, {}, json.dumps({"error": message}).encode(), NOW_US, sent)
+    assert isinstance(reply, Refused)
+    assert (reply.error_class, reply.message) == (ErrorClass.BAD_REQUEST, f"HTTP 406: {message}")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ("insufficient credits", "Insufficient credits"),
+        ("credits", "Insufficient credits. Balance: $0.02"),
+        ("a lamp", "Insufficient credits for 'a lamp'"),
+        ("an image of a prompt", "Insufficient credits to run: an image of a prompt"),
+        ("a credit card beside a lamp", "Not acceptable: a credit card beside a lamp"),
+        ("a", "Team spend limit reached"),
+    ],
+)
+def test_where_a_prompt_hides_what_a_406_is_about_the_run_stops(prompt: str, message: str) -> None:
+    """A stop burns no row: so it is what follows where nothing that is left says that a value is wrong."""
+    sent = json.dumps({"prompt": prompt}).encode()
+    reply = replies.decode_submit(406, {}, json.dumps({"error": message}).encode(), NOW_US, sent)
+    assert isinstance(reply, Refused)
+    assert reply.error_class is ErrorClass.OUT_OF_CREDITS
+
+
+@pytest.mark.parametrize(
     "message",
     [
         "The prompt violates the content policy of the model; change the input.",

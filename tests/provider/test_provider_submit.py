@@ -22,6 +22,7 @@ from provider_doubles import (
     http,
 )
 
+from pipeline.jobs import make_job
 from pipeline.kernel.errors import Charge, ErrorClass
 from pipeline.provider.client import MAX_JSON_BYTES, Delivered
 from pipeline.provider.replies import Accepted, Refused, Uncertain
@@ -57,6 +58,18 @@ def assert_doubt(reply: Outcome) -> None:
 
 
 # What was certainly not sent
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_refusal_is_judged_without_the_words_that_it_quotes(serve: Serve, way: str) -> None:
+    """The prompt is the row's, and not the provider's word on the account."""
+    job = make_job("kling-2", {**JOB.params, "prompt": "a customer at a payment terminal"}, 0, "terminal")
+    said = {"error": "Invalid parameter value for prompt: 'a customer at a payment terminal'"}
+    server = await serve(as_json(said, 406))
+    async with client_for(server.url) as client:
+        reply = await getattr(client, way)(job)
+    assert isinstance(reply, Refused)
+    assert reply.error_class is ErrorClass.BAD_REQUEST
 
 
 @pytest.mark.parametrize("way", WAYS)
