@@ -11,7 +11,15 @@ from typing import Any
 import pytest
 
 from pipeline.engine import worker
-from pipeline.engine.doubt import SWEEPS_FOR_ABSENCE, Begun, Witness, _note_absences, why_too_soon
+from pipeline.engine.doubt import (
+    SWEEPS_FOR_ABSENCE,
+    Begun,
+    Witness,
+    _accept_all,
+    _note_absences,
+    look_at_account,
+    why_too_soon,
+)
 from pipeline.engine.matching import (
     CLOCK_SKEW_US,
     LONGEST_SUBMIT_US,
@@ -311,3 +319,34 @@ def test_while_a_twin_waits_for_its_answer_only_what_is_done_can_be_matched() ->
     rows = [row("request-1"), row("request-2", status="FAILED"), row("request-3", status="COMPLETED")]
     assert rows_to_set_aside([], [attempt("a")], rows, set()) == {"request-1", "request-2"}
     assert rows_to_set_aside([], [attempt("a", prompt="a mug")], rows, set()) == set()
+
+
+async def test_a_row_that_got_an_owner_while_another_was_recorded_is_given_to_nobody_else() -> None:
+    """An answer came in that very moment: the ledger would refuse the row, and end the run as a defect."""
+    recorded: list[Event] = []
+    request_ids: dict[str, str] = {}
+
+    async def take_in(*events: Event) -> None:
+        recorded.extend(events)
+        request_ids.update({"request-2": "twin", "request-3": "c"})
+
+    run = SimpleNamespace(record=take_in, ledger=SimpleNamespace(state=SimpleNamespace(request_ids=request_ids)))
+    pairs = [(attempt(name), row(f"request-{n}")) for n, name in enumerate("abc", start=1)]
+    await _accept_all(run, pairs)  # type: ignore[arg-type]
+    assert [(event.job_id, event.request_id) for event in recorded] == [("a", "request-1"), ("c", "request-3")]
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)], ids=["one ended meanwhile", "one began meanwhile"])
+async def test_what_ran_at_either_end_of_a_look_at_the_account_may_be_charged_in_it(before: int, after: int) -> None:
+    """The answer is of some moment in between: the larger sum is what may hide a charge."""
+    quote = 1_750_000
+    books = SimpleNamespace(posted=0, reserved=before * quote)
+
+    async def ask(_question: object) -> MicroUsd:
+        books.reserved = after * quote
+        return MicroUsd(10 * quote)
+
+    run = SimpleNamespace(
+        ask=ask, provider=SimpleNamespace(credits=None), ledger=SimpleNamespace(state=SimpleNamespace(books=books))
+    )
+    assert await look_at_account(run) == Account(10 * quote, 0, 2 * quote)  # type: ignore[arg-type]

@@ -87,6 +87,30 @@ def test_a_network_that_is_gone_ends_a_run_that_looks_after_its_floor(
 
 
 @pytest.mark.parametrize(
+    ("opening_usd", "started"), [(9, 0), (40, 18)], ids=["before the first start", "in the middle"]
+)
+def test_credits_below_the_floor_end_a_run_with_what_runs_brought_home(
+    tmp_path: Path, opening_usd: int, started: int
+) -> None:
+    """Nothing new starts, exit 3 says which bound it was, and after a top-up the next run goes on."""
+
+    async def main() -> None:
+        async with Night(tmp_path, credits_microusd=opening_usd * 1_000_000, sigma=0.0) as night:
+            made = campaign(tmp_path, 40)
+            config = night.config(budget__stop_below_credits_usd="10.00", limits__max_in_flight="18")
+            result = await night.run(made, config)
+            assert (result.exit_code, result.summary["stopped_by"]) == (3, "credits")
+            assert "below the floor of $10.00" in result.message
+            assert (result.summary["running"], result.summary["stored"]) == (0, night.posts())
+            assert night.posts() == started, "as many as are in flight at once, within the first minutes"
+            night.provider._running.state._credits += 100_000_000
+            assert (await night.run(made)).exit_code == 0
+            night.check(made)
+
+    play(main())
+
+
+@pytest.mark.parametrize(
     "since_s", [-1.0, 0.0, 1.0], ids=["before anything", "before the account is asked", "before the first start"]
 )
 @pytest.mark.parametrize(("stop", "code", "after_s"), [("deadline", 3, 400.0), ("interrupt", 130, 11.0)])
