@@ -8,6 +8,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from job_doubles import make_job
 from provider_doubles import (
     ACCEPTANCE,
     JOB,
@@ -22,7 +23,6 @@ from provider_doubles import (
     http,
 )
 
-from pipeline.jobs import make_job
 from pipeline.kernel.errors import Charge, ErrorClass
 from pipeline.provider.client import MAX_JSON_BYTES, Delivered
 from pipeline.provider.replies import Accepted, Refused, Uncertain
