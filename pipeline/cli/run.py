@@ -149,7 +149,8 @@ def _show_end(result: RunResult) -> None:
     for doubt in doubts(result.summary):
         say_if_possible(doubt)
     if result.message:
-        say_if_possible(f"Stopped: {sentence(result.message)}")
+        stopped = "Stopped: " if result.summary.get("stopped_by") else "Mind this: "
+        say_if_possible(f"{stopped}{sentence(result.message)}")
 
 
 def _cap_needed(prepared: Prepared, result: RunResult) -> MicroUsd | None:

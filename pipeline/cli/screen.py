@@ -299,6 +299,9 @@ def next_command(summary: Mapping[str, Any], folder: str, again: str, needed: Mi
         return f"See {errors}; to try the failed ones anew:\n  {again} --retry-failed"
     if code == 4:
         return f"Nothing is lost. Once the account is in order, run again to go on:\n  {again}"
+    is_settled = not any(map(summary.get, ("in_doubt", "running", "unfetched", "stopped_by")))
+    if code == 5 and is_settled and summary.get("message"):
+        return f"What no attempt owns is shown by\n  kling-batch reconcile {folder}"
     if code == 5:
         is_told = not summary["in_doubt"] or summary.get("why_in_doubt")
         late = "" if is_told else " The history may take two hours to show what is in doubt."

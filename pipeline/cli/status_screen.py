@@ -173,7 +173,8 @@ def _errors(facts: Mapping[str, Any], width: int) -> list[str]:
 
 def _ending(facts: Mapping[str, Any], width: int) -> list[str]:
     if facts["held_by"] is None and facts["message"]:
-        return wrap(f"The last run stopped: {sentence(facts['message'])}", width)
+        head = "The last run stopped" if facts.get("stopped_by") else "Mind this of the last run"
+        return wrap(f"{head}: {sentence(facts['message'])}", width)
     if facts["state"] == "cut off":
         return wrap(
             "The last run was cut off before its end. Nothing is lost: run it again to settle and collect.", width

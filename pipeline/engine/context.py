@@ -69,6 +69,10 @@ class RunContext:
     """The mark of today's key; None where keys are not told apart, as in a rehearsal."""
     seen_keys: set[str] = field(default_factory=set)
     """The marks of other keys whose account today's key was seen to see."""
+    unowned: list[HistoryRow] = field(default_factory=list)
+    """What the last look of the run has found: requests that may be its own and that no attempt owns."""
+    unnamed_seen: int = 0
+    """How many of `State.unnamed` were looked for so far."""
     outages: Outages = field(init=False)
     room: Room = field(init=False)
     downloads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(DOWNLOADS_AT_ONCE))

@@ -125,6 +125,15 @@ def rows_unexplained(rows: Iterable[HistoryRow], owned: Collection[str], aside: 
     return [row for row in free if not (row.request_id in aside and isinstance(ending_of(row), Refused))]
 
 
+def rows_without_owner(
+    unnamed: Iterable[Unnamed], rows: Iterable[HistoryRow], owned: Collection[str]
+) -> list[HistoryRow]:
+    """The rows that are or may be charged, that no attempt owns, and that may be of attempts which failed unnamed."""
+    free = [row for row in rows if row.request_id not in owned and not isinstance(ending_of(row), Refused)]
+    found = {row.request_id: row for each in unnamed for row in _rows_near(free, each.request, each.began_us)}
+    return list(found.values())
+
+
 def _rows_near(rows: Iterable[HistoryRow], request: str | None, began_us: int) -> Iterator[HistoryRow]:
     """Those of the same request and the same time as an attempt."""
     body = fingerprint(request)

@@ -391,7 +391,7 @@ function stopLine() {
     return el(
       "p",
       { className: "notice" },
-      el("b", {}, "The run stopped: "),
+      el("b", {}, data.stopped_by ? "The run stopped: " : "Mind this of the run: "),
       `${data.message.replace(/[.\s]+$/, "")}.`,
     );
   if (data.started_at && !data.finished_at)

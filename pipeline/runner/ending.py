@@ -17,6 +17,7 @@ from pipeline import notify
 from pipeline.config import Config
 from pipeline.engine.context import RunContext
 from pipeline.engine.stopping import LeavingError, Stopping, StopReason, gravest
+from pipeline.engine.unowned import said_of
 from pipeline.kernel.clock import Clock
 from pipeline.kernel.errors import MachineError
 from pipeline.kernel.usd import MicroUsd
@@ -66,14 +67,19 @@ async def close_run(live: LiveRun, config: Config, bill: MicroUsd | None, shown_
     """
     context = live.context
     stopping, state = context.stopping, context.ledger.state
-    code = exit_code(state, live.asked, stopping.reason)
+    code = exit_code(state, live.asked, stopping.reason, unowned=bool(context.unowned))
+    message = stopping.message
+    if context.unowned:
+        said = said_of(context.unowned, str(context.folder))
+        message = f"{message.rstrip('.')}. {said[0].upper()}{said[1:]}" if message else said
     facts = {
         "exit_code": code,
         "stopped_by": stopping.reason.word if stopping.reason else None,
-        "message": stopping.message or None,
+        "message": message or None,
         "requests_sent": context.provider.calls["submit"],
         "polls": context.provider.calls["poll"],
         "why_in_doubt": _why_in_doubt(context),
+        "unnamed_seen": context.unnamed_seen,
     }
     with contextlib.suppress(MachineError):
         await context.record(Event(event=EventKind.RUN_ENDED, detail=orjson.dumps(facts).decode()))
@@ -96,10 +102,17 @@ def _why_in_doubt(context: RunContext) -> dict[str, str]:
     return {name: why for name, why in reasons if why is not None}
 
 
-def exit_code(state: State, asked: Collection[str], reason: StopReason | None) -> int:
-    """The exit code of a run that has come to rest; `asked` are the ids of the jobs that it was asked for."""
+def exit_code(state: State, asked: Collection[str], reason: StopReason | None, *, unowned: bool) -> int:
+    """The exit code of a run that has come to rest.
+
+    Args:
+        asked: the ids of the jobs that it was asked for.
+        unowned: whether it has found charges that may be its own and that no attempt owns.
+    """
     codes = [reason.exit_code] if reason else []
     if any(state.counts[left] for left in (JobState.IN_DOUBT, JobState.RESERVED, JobState.SUBMITTED, JobState.POSTED)):
+        codes.append(5)
+    if unowned:
         codes.append(5)
     if any(record.job_id in asked for record in state.in_state(JobState.FAILED)):
         codes.append(1)

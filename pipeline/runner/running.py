@@ -17,6 +17,7 @@ from pipeline.engine.context import RunContext
 from pipeline.engine.dispatcher import Dispatcher
 from pipeline.engine.recovery import doubt_what_was_reserved, grant_retries, recover
 from pipeline.engine.stopping import LeavingError, Stopping, StopReason
+from pipeline.engine.unowned import look_for_unowned, unnamed_seen_before
 from pipeline.jobs import Job
 from pipeline.kernel.clock import Clock, SystemClock
 from pipeline.kernel.errors import MachineError
@@ -210,6 +211,7 @@ async def _make_jobs(context: RunContext, left: Sequence[Job], options: RunOptio
         on_their_way = [job for job in on_their_way if job.job_id in tried.under_way] + others
     canary = tried.canary(options.limit, needs_approval=options.canary_approve)
     dispatcher = Dispatcher(context, {job.job_id: job for job in [*allowed, *on_their_way]}, canary)
+    context.unnamed_seen = unnamed_seen_before(state)
     try:
         if options.retry_classes is not None:
             # Only to those that this run may start: a grant is durable, and a later run would act upon it.
@@ -221,6 +223,7 @@ async def _make_jobs(context: RunContext, left: Sequence[Job], options: RunOptio
         is_cut = any(job.job_id not in dispatcher.jobs and may_start(state, job, options) for job in left)
         if options.limit is not None and is_cut and not context.stopping.is_stopping:
             context.stopping.stop(StopReason.LIMIT, f"the limit of this run is reached: {_jobs(options.limit)}")
+        await look_for_unowned(context)
     except MachineError as error:
         context.stopping.stop(StopReason.MACHINE, str(error))
     except LeavingError:

@@ -303,6 +303,8 @@ CLASSES = ("generation_failed", "input_refused", "bad_request")
         ({"exit_code": 4}, "Once the account is in order"),
         ({"exit_code": 5}, "not yet on disk. Run again to settle and collect it:\n  RUN"),
         ({"exit_code": 5, "in_doubt": 1}, "may take two hours to show what is in doubt. Run again"),
+        ({"exit_code": 5, "message": "nobody's"}, "shown by\n  kling-batch reconcile outputs/m"),
+        ({"exit_code": 5, "message": "the cap", "running": 1}, "Run again to settle and collect it:\n  RUN"),
         ({"exit_code": 6}, "Once this machine is in order"),
         ({"exit_code": 130}, "Run again to go on:\n  RUN"),
     ],

@@ -98,12 +98,12 @@ def test_what_never_arrived_is_freed_without_a_run(tmp_path: Path) -> None:
 
 
 def test_a_failure_that_was_billed_against_the_providers_word_is_found(tmp_path: Path) -> None:
-    """A 500 that was billed all the same: paid twice unseen by the run, named by reconcile, exit 5."""
+    """A 500 that was billed all the same: paid twice, said by the run, named by reconcile, exit 5."""
 
     async def main() -> None:
         async with Night(tmp_path, faults={"submit_500_after": 1.0}, fault_limit={"submit_500_after": 1}) as night:
             made = campaign(tmp_path, 2)
-            assert (await night.run(made)).exit_code == 0
+            assert (await night.run(made)).exit_code == 5
             found = await reconciled(night)
             assert found.exit_code == 5
             assert found.comparison is not None
@@ -122,7 +122,7 @@ def test_a_failure_that_was_billed_is_found_however_long_ago_it_was(tmp_path: Pa
     async def main() -> None:
         async with Night(tmp_path, faults={"submit_500_after": 1.0}, fault_limit={"submit_500_after": 3}) as night:
             made = campaign(tmp_path, 3)
-            assert (await night.run(made, night.config(retry__max_attempts="1"))).exit_code == 1
+            assert (await night.run(made, night.config(retry__max_attempts="1"))).exit_code == 5
             await asyncio.sleep(3 * 86_400)
             assert (await night.run(made, retry_classes=frozenset())).exit_code == 0
             for days in (0, 60):
