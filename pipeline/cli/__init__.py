@@ -30,9 +30,16 @@ def main() -> NoReturn:
 
 
 def _complain(text: str) -> None:
+    from pipeline.cli.outlet import Outlet
     from pipeline.cli.screen import printable
 
     # Several mistakes each get a line of their own that begins with its place, so that editors can jump there.
     lead = "kling-batch: nothing was sent. To be corrected:\n" if "\n" in text else "kling-batch: "
+    told = f"{lead}{printable(text, lines=True)}"
     with contextlib.suppress(OSError):  # the exit code says it, too
-        print(f"{lead}{printable(text, lines=True)}", file=sys.stderr)  # noqa: T201
+        if "\n" in text:
+            print(told, file=sys.stderr)  # noqa: T201 - a list is read at leisure, perhaps page by page
+        else:
+            outlet = Outlet(sys.stderr)
+            outlet.put(f"{told}\n")
+            outlet.end()

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from pipeline import Following, LiveRun, Watcher
+from pipeline.cli.outlet import is_behind
 from pipeline.cli.screen import about, dollars, printable, sentence, shortened, working
 from pipeline.kernel.clock import duration
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 PLAIN_INTERVAL_S = 30.0
 REFRESH_INTERVAL_S = 0.5
+
+BEHIND_FRAMES, BEHIND_LINES = 16_384, 262_144
+"""With so many bytes waiting for a terminal that takes nothing, frames are left out, and with so many, lines too."""
 
 PLAYED_INTERVAL_S = 10.0
 """How often, in real seconds, a long rehearsal says how far it is."""
@@ -112,6 +116,8 @@ class Progress(Watcher):
         self._working.enter_context(working(what, shown=self._shown))
 
     def _print(self, text: str) -> None:
+        if is_behind(self._stream, BEHIND_LINES):
+            return
         if self._bar is not None:
             self._bar.write(text, file=self._stream)
         else:
@@ -141,6 +147,8 @@ class Progress(Watcher):
             self._bar = self._flight = None
 
     def _show_bars(self) -> None:
+        if is_behind(self._stream, BEHIND_FRAMES):
+            return
         assert self._live is not None
         assert self._far is not None
         # One column stays free: a terminal may break the line when its last one is written.

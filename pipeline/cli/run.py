@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
-from pipeline.cli import options
+from pipeline.cli import INTERRUPTED, options
+from pipeline.cli.outlet import asking, hurry, outlets
 from pipeline.cli.plan_screen import screen_of
 from pipeline.cli.screen import (
     bill_screen,
@@ -83,16 +84,17 @@ def run(
     Example: kling-batch run campaign.csv -c configs/live.yaml --budget-usd 50
     """
     shown = not no_progress
-    prepared = options.prepare(manifest, config, json=json, one_line=True, shown=shown, **asked)
-    secrets = prepared.secrets()
-    with working(f"Looking at {prepared.folder}", shown=shown):
-        made = prepared.plan()
-    is_shown = json or _show_plan(prepared, made)
-    _ask_before_spending(prepared.config, yes=yes, json=json, anything=made.may_spend, is_shown=is_shown)
-    if json:
-        result = _run_for_scripts(prepared, secrets, events=shown)
-    else:
-        result = _run_for_people(prepared, manifest, shown=shown)
+    with outlets():
+        prepared = options.prepare(manifest, config, json=json, one_line=True, shown=shown, **asked)
+        secrets = prepared.secrets()
+        with working(f"Looking at {prepared.folder}", shown=shown):
+            made = prepared.plan()
+        is_shown = json or _show_plan(prepared, made)
+        _ask_before_spending(prepared.config, yes=yes, json=json, anything=made.may_spend, is_shown=is_shown)
+        if json:
+            result = _run_for_scripts(prepared, secrets, events=shown)
+        else:
+            result = _run_for_people(prepared, manifest, shown=shown)
     raise click.exceptions.Exit(result.exit_code)
 
 
@@ -124,6 +126,8 @@ def _run_for_people(prepared: Prepared, manifest: Path, *, shown: bool) -> RunRe
     if awaited is not None and sys.stdin.isatty() and _approved(str(prepared.folder), awaited.canary(), awaited.plan()):
         prepared, awaited = awaited, None
         result = _run_with_progress(prepared, shown=shown)
+    if result.exit_code == INTERRUPTED:
+        hurry()
     _show_end(result)
     needed = _cap_needed(prepared, result)
     again = _again(manifest, keep_budget=needed is None, keep_approval=awaited is None)
@@ -186,7 +190,8 @@ def _ask_before_spending(config: Config, *, yes: bool, json: bool, anything: boo
         raise InputError("a live run of which nobody can see the plan needs --yes. Nothing was sent.")
     try:
         # On the error stream: standard output may be a pipe, and nobody would see the question.
-        confirmed = click.confirm("Real money will be spent. Go on?", err=True)
+        with asking():
+            confirmed = click.confirm("Real money will be spent. Go on?", err=True)
     except click.Abort:
         say_if_possible()
         confirmed = False
@@ -203,7 +208,8 @@ def _approved(folder: str, tried: Trial, plan: Plan) -> bool:
         return False
     others = f"the other {count(plan.allowed, 'job')}" if plan.allowed > 1 else "the other job"
     try:
-        return click.confirm(f"Go on with {others} for at most {dollars(plan.allowed_cost)}?", err=True)
+        with asking():
+            return click.confirm(f"Go on with {others} for at most {dollars(plan.allowed_cost)}?", err=True)
     except click.Abort:
         say_if_possible()
         return False

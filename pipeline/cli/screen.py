@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipeline.cli.outlet import wait_until_taken
 from pipeline.kernel.clock import duration
 
 if TYPE_CHECKING:
@@ -65,6 +66,9 @@ def say_if_possible(text: str = "") -> bool:
     """Print a line about work that goes on even if nobody can be told of it. Returns whether it was printed."""
     try:
         click.echo(text)
+        wait_until_taken(sys.stdout)
+    except TimeoutError:
+        return False
     except OSError:
         hush()
         return False

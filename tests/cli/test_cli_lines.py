@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -88,6 +90,36 @@ def test_a_reader_that_does_not_read_never_holds_up_the_run(monkeypatch: pytest.
         last = json.loads(reader.readline())
     assert [each["seq"] for each in first] == list(range(1, len(first) + 1))
     assert (latest["event"], latest["events"], last["event"]) == ("left_out", 100 - len(first), "summary")
+
+
+def test_a_disk_that_is_full_for_a_while_spoils_no_other_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A line that broke off is the only one that is no JSON, and what is missing is counted where it is missing."""
+    room, write = [40], os.write
+
+    def write_on_a_small_disk(descriptor: int, data: bytes | memoryview) -> int:
+        if not room[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        taken = write(descriptor, bytes(data[: room[0]]))
+        room[0] -= taken
+        return taken
+
+    with open(tmp_path / "night.jsonl", "w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        monkeypatch.setattr(os, "write", write_on_a_small_disk)
+        with lines.EventLines() as told:
+            for seq in (1, 2):
+                told.event(event(seq))
+            while told._outlet.pieces:
+                time.sleep(0.001)
+            room[0] = 100_000
+            told.event(event(3))
+            told.summary({"stored": 1})
+    torn, *whole = (tmp_path / "night.jsonl").read_text().splitlines()
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(torn)
+    lost, *after = map(json.loads, whole)
+    assert (lost["event"], lost["events"]) == ("left_out", 2)
+    assert [each["event"] for each in after] == ["voided", "summary"]
 
 
 def live_run(*notices: str) -> LiveRun:
