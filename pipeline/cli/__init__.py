@@ -26,20 +26,36 @@ def main() -> NoReturn:
         hush()
         _complain(f"{error.filename or 'this machine'}: {error.strerror or type(error).__name__}")
         sys.exit(MachineError.exit_code)
+    except Exception as error:
+        # Never 1, as Python has it: that would say that a run has ended, and that nothing need be started again.
+        import traceback
+
+        _tell(traceback.format_exc())
+        _complain(
+            f"a defect in kling-batch, or this machine lacks something ({type(error).__name__}, see above): "
+            "nothing is lost; run again, and report it if it comes again"
+        )
+        sys.exit(MachineError.exit_code)
     sys.exit(0)
 
 
 def _complain(text: str) -> None:
-    from pipeline.cli.outlet import Outlet
     from pipeline.cli.screen import printable
 
     # Several mistakes each get a line of their own that begins with its place, so that editors can jump there.
     lead = "kling-batch: nothing was sent. To be corrected:\n" if "\n" in text else "kling-batch: "
-    told = f"{lead}{printable(text, lines=True)}"
-    with contextlib.suppress(OSError):  # the exit code says it, too
-        if "\n" in text:
-            print(told, file=sys.stderr)  # noqa: T201 - a list is read at leisure, perhaps page by page
-        else:
-            outlet = Outlet(sys.stderr)
-            outlet.put(f"{told}\n")
-            outlet.end()
+    told = f"{lead}{printable(text, lines=True)}\n"
+    if "\n" in text:
+        with contextlib.suppress(OSError):  # the exit code says it, too
+            print(told, end="", file=sys.stderr)  # noqa: T201 - a list is read at leisure, perhaps page by page
+    else:
+        _tell(told)
+
+
+def _tell(text: str) -> None:
+    """Print to standard error, without waiting for ever where nobody reads it."""
+    from pipeline.cli.outlet import Outlet
+
+    outlet = Outlet(sys.stderr)
+    outlet.put(text)
+    outlet.end()

@@ -296,7 +296,7 @@ class Dispatcher:
         except MachineError as error:
             self.run.stopping.stop(StopReason.MACHINE, str(error))
         except Exception as error:
-            self._stop_at_defect(error, f"job {job_id}")
+            self.stop_at_defect(error, f"job {job_id}")
         finally:
             # In the step in which it ends, not in a callback after it: the job may be taken up again in between.
             del self._workers[job_id]
@@ -307,7 +307,8 @@ class Dispatcher:
                 self.queue.add(self.jobs[job_id], outcome.delay_s)
             self.run.stopping.changed.set()
 
-    def _stop_at_defect(self, error: Exception, where: str) -> None:
+    def stop_at_defect(self, error: Exception, where: str) -> None:
+        """Start nothing more, for what nobody foresaw; the run ends in order, with its report and its last word."""
         log.exception("defect at %s", where)
         self.run.stopping.stop(
             StopReason.MACHINE,
@@ -332,7 +333,7 @@ class Dispatcher:
         except (LeavingError, MachineError):
             return
         except Exception as error:
-            self._stop_at_defect(error, "settling what is in doubt")
+            self.stop_at_defect(error, "settling what is in doubt")
 
     async def settle_once(self) -> bool:
         """Sweep the history once and go on with what it settled; True if it settled anything."""

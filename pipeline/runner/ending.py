@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import itertools
+import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +17,11 @@ import orjson
 from pipeline import notify
 from pipeline.config import Config
 from pipeline.engine.context import RunContext
-from pipeline.engine.stopping import LeavingError, Stopping, StopReason, gravest
+from pipeline.engine.stopping import Stopping, StopReason, gravest
 from pipeline.engine.unowned import said_of
 from pipeline.kernel.clock import Clock
 from pipeline.kernel.errors import MachineError
+from pipeline.kernel.logger import LOGGER
 from pipeline.kernel.usd import MicroUsd
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import State
@@ -30,8 +32,10 @@ from pipeline.mirror.run_files import ENDS
 from pipeline.provider.secrecy import Eraser
 from pipeline.report.summary import summarise
 from pipeline.runner import reporting
-from pipeline.runner.opening import log_to
+from pipeline.runner.opening import SANDBOX_KEY, log_to
 from pipeline.runner.watching import LiveRun
+
+log = logging.getLogger(LOGGER)
 
 MOST_DOUBTS = 20
 """At most this many attempts in doubt are listed, with what holds them."""
@@ -84,15 +88,42 @@ async def close_run(live: LiveRun, config: Config, bill: MicroUsd | None, shown_
     with contextlib.suppress(MachineError):
         await context.record(Event(event=EventKind.RUN_ENDED, detail=orjson.dumps(facts).decode()))
     summary = summarise(live.lines, state, cap_microusd=config.cap, live=False)
+    trouble = None
     try:
         await asyncio.to_thread(reporting.renew_report, context.folder, live.lines, state, summary, shown_seq)
-    except OSError as error:
-        code = gravest([code, StopReason.MACHINE.exit_code])
-        summary |= {"exit_code": code, "message": f"the report could not be written: {error.strerror}"}
+    except Exception as error:  # of memory or threads there may be too few as well as of room
+        log.exception("the report could not be written")
+        trouble = f"the report could not be written: {_reason(error)}"
     if context.ledger.failure is not None:
         # The ledger could not take the end of the run in: say it here all the same.
         summary |= facts
-    return RunResult(context.folder, code, summary, bill)
+    result = RunResult(context.folder, code, summary, bill)
+    return result if trouble is None else with_trouble(result, trouble)
+
+
+def with_trouble(result: RunResult, message: str) -> RunResult:
+    """How a run ended that this machine could not bring to its end in good order."""
+    code = gravest([result.exit_code, StopReason.MACHINE.exit_code])
+    return dataclasses.replace(result, exit_code=code, summary=result.summary | {"exit_code": code, "message": message})
+
+
+def noted(error: Exception, folder: Path) -> MachineError:
+    """What nobody foresaw, kept in run.log and said in a sentence; an error that was foreseen is what it is."""
+    if isinstance(error, MachineError):
+        return error
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return MachineError(f"{error.filename}: {error.strerror}")
+    with contextlib.suppress(MachineError), log_to(folder / "run.log", SANDBOX_KEY):
+        log.error("defect", exc_info=error)
+    return MachineError(
+        f"a defect in kling-batch, or this machine lacks something ({_reason(error)}): nothing is lost, "
+        f"see {folder / 'run.log'} and run again"
+    )
+
+
+def _reason(error: Exception) -> str:
+    """Why something failed, without a stranger's words, which may hold anything."""
+    return (isinstance(error, OSError) and error.strerror) or type(error).__name__
 
 
 def _why_in_doubt(context: RunContext) -> dict[str, str]:
@@ -136,11 +167,8 @@ async def publish(mirror: Mirror, result: RunResult) -> RunResult:
     """Bring the reports to the storage, once they are written."""
     try:
         await asyncio.to_thread(mirror.files.publish, ENDS)
-    except MachineError as error:
-        code = gravest([result.exit_code, StopReason.MACHINE.exit_code])
-        return dataclasses.replace(
-            result, exit_code=code, summary=result.summary | {"exit_code": code, "message": str(error)}
-        )
+    except Exception as error:
+        return with_trouble(result, str(noted(error, result.folder)))
     return result
 
 
@@ -149,7 +177,7 @@ async def tell(
 ) -> None:
     """Tell the webhook how the run ended. Trouble here is logged and nothing else."""
     body = Eraser(key).strike_out(notify.as_json(notice))
-    with contextlib.suppress(MachineError, LeavingError, TimeoutError), log_to(folder / "run.log", key, webhook):
+    with contextlib.suppress(Exception), log_to(folder / "run.log", key, webhook):
         if stopping.is_leaving:
             async with asyncio.timeout(LEAVING_NOTICE_S):
                 await notify.send(webhook, body, clock)

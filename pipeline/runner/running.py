@@ -20,7 +20,7 @@ from pipeline.engine.stopping import LeavingError, Stopping, StopReason
 from pipeline.engine.unowned import look_for_unowned, unnamed_seen_before
 from pipeline.jobs import Job
 from pipeline.kernel.clock import Clock, SystemClock
-from pipeline.kernel.errors import MachineError
+from pipeline.kernel.errors import KlingBatchError, MachineError
 from pipeline.kernel.garbage import calm_garbage_collector
 from pipeline.kernel.logger import LOGGER
 from pipeline.kernel.usd import format_usd
@@ -45,7 +45,7 @@ from pipeline.runner.continuity import (
     pace_owed_s,
     run_started,
 )
-from pipeline.runner.ending import RunResult, close_run, notice_of, publish, tell
+from pipeline.runner.ending import RunResult, close_run, noted, notice_of, publish, tell, with_trouble
 from pipeline.runner.opening import (
     SANDBOX_KEY,
     OpenProvider,
@@ -122,6 +122,7 @@ async def run(
         signals_to(stopping.interrupt),
         open_ledger(folder / "ledger", clock, durable=stage is None, follower=mirror, known=known) as ledger,
     ):
+        result = None
         try:
             check_provider(ledger.state, config, folder)
             check_part(folder, campaign, ledger.state)
@@ -129,8 +130,8 @@ async def run(
             check_ids(folder, campaign, ledger.state)
             # A mirror brings back videos as well as the ledger, and may have died while it did.
             untidy = mirror is not None or not is_tidy(ledger.state)
-            noted = noted_rows(ledger.state)
-            lines, mark = prepare_folder(folder, campaign, config, untidy=untidy, noted=noted)
+            kept_rows = noted_rows(ledger.state)
+            lines, mark = prepare_folder(folder, campaign, config, untidy=untidy, noted=kept_rows)
             if mirror is not None:
                 await asyncio.to_thread(mirror.files.publish, ROWS)
             async with open_provider(config, folder, key, clock, stage=stage) as provider:
@@ -146,10 +147,22 @@ async def run(
                         if stage is not None:
                             context.rng = stage.rng
                         result = await _run_engine(assignment, context, provider, lines, mark, notices)
-            if mirror is not None:
-                result = await publish(mirror, result)
+        except Exception as error:
+            if result is None and isinstance(error, KlingBatchError):
+                raise
+            if result is None:
+                raise noted(error, folder) from error
+            # All is recorded: what could not be closed is no reason to keep how the run ended to itself.
+            result = with_trouble(result, str(noted(error, folder)))
         finally:
-            await ledger.close()
+            if result is not None and mirror is not None:
+                result = await publish(mirror, result)
+            try:
+                await ledger.close()
+            except Exception as error:
+                if result is None:
+                    raise
+                result = with_trouble(result, str(noted(error, folder)))
     if webhook is not None and result.notice is not None:
         with signals_to(stopping.interrupt):
             await tell(webhook, result.notice, folder, key, clock, stopping)
@@ -228,6 +241,8 @@ async def _make_jobs(context: RunContext, left: Sequence[Job], options: RunOptio
         context.stopping.stop(StopReason.MACHINE, str(error))
     except LeavingError:
         pass
+    except Exception as error:
+        dispatcher.stop_at_defect(error, "the heart of the run")
     finally:
         await dispatcher.wait_for_workers()
         with contextlib.suppress(MachineError):

@@ -106,3 +106,20 @@ def test_a_rehearsal_says_what_was_there_before(kling: Command) -> None:
     assert (code, {"stored before 2 jobs", "posted before $3.50, by all runs here"} <= set(lines)) == (0, True)
     assert "left under the cap $5.50 of $9.00" in lines
     assert "stored before" not in kling("rehearse", "m.csv", "-o", "other", *quick)[1]
+
+
+def test_what_nobody_foresaw_is_6_and_never_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """1 says that a run has finished: what watches it would not start it again. The traceback is for a report."""
+
+    def defect(*_asked: object, **_more: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("pipeline.api.prepare", defect)
+    monkeypatch.setattr(sys, "argv", ["kling-batch", "run", "m.csv"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    *trace, said = capsys.readouterr().err.splitlines()
+    assert (ended.value.code, trace[-1]) == (6, "RuntimeError: can't start new thread")
+    assert said.startswith("kling-batch: a defect in kling-batch, or this machine lacks something (RuntimeError, see")
