@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from pipeline.api.configuring import AnyConfig, AskedOfConfig, key_of, load_config
-from pipeline.api.loops import in_own_loop, is_in_loop
+from pipeline.api.loops import in_own_loop, is_in_loop, run_to_end
 from pipeline.api.reading import AnyManifest, load_manifest
 from pipeline.kernel.errors import InputError, MachineError
 from pipeline.kernel.usd import MicroUsd
@@ -378,11 +378,10 @@ def run_sync(
         InputError: nothing was sent; an event loop is running here, for example.
         MachineError: this machine failed before anything began.
     """
-    import asyncio
 
     if is_in_loop():
         raise InputError("an event loop is running here, as in a notebook: write `await run(…)`. Nothing was sent.")
-    return asyncio.run(run(manifest, config, watcher=watcher, **asked))
+    return run_to_end(run(manifest, config, watcher=watcher, **asked))
 
 
 def rehearse(

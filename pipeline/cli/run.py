@@ -109,12 +109,11 @@ def _show_plan(prepared: Prepared, made: Plan) -> bool:
 
 def _run_for_scripts(prepared: Prepared, secrets: Sequence[str], *, events: bool) -> RunResult:
     """Run with each event on a line of JSON, and the summary on the last."""
-    import asyncio
-
+    from pipeline.api.loops import run_to_end
     from pipeline.cli.lines import EventLines
 
     with EventLines(*secrets, events=events) as lines:
-        result = asyncio.run(prepared.run(lines))
+        result = run_to_end(prepared.run(lines))
         lines.summary(result.summary)
     return result
 
@@ -136,12 +135,11 @@ def _run_for_people(prepared: Prepared, manifest: Path, *, shown: bool) -> RunRe
 
 
 def _run_with_progress(prepared: Prepared, *, shown: bool) -> RunResult:
-    import asyncio
-
+    from pipeline.api.loops import run_to_end
     from pipeline.cli.progress import Progress
 
     with Progress(shown=shown) as progress:
-        return asyncio.run(prepared.run(progress))
+        return run_to_end(prepared.run(progress))
 
 
 def _show_end(result: RunResult) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import campaign, fast_config, quick_provider, run_once
+from support import KEY, campaign, fast_config, quick_provider, run_once
 
 from pipeline.ledger.store import Ledger
 from pipeline.runner import running
@@ -82,3 +85,42 @@ async def test_a_signal_before_or_after_the_engine_kills_no_bookkeeping(
         result = await run_once(made, fast_config(provider.url), tmp_path / "run")
         assert result.exit_code == (130 if moment == "opened" else 0)
         assert provider.state()["submissions"] == (0 if moment == "opened" else 1)
+
+
+RESOLVER_THAT_HANGS = """
+import socket, sys, time
+socket.getaddrinfo = lambda *asked, **more: time.sleep(60)
+from pipeline.__main__ import main
+main()
+"""
+
+CONFIG = """
+provider: {kind: segmind, base_url: "https://api.example.com"}
+budget: {cap_usd: "9.00"}
+"""
+
+
+def test_a_resolver_that_hangs_keeps_nobody_who_wants_to_leave(tmp_path: Path) -> None:
+    """A look-up cannot be broken off: neither the run's end nor the process's waits for it."""
+    made = campaign(tmp_path, 1)
+    (tmp_path / "live.yaml").write_text(CONFIG)
+    process = subprocess.Popen(
+        [sys.executable, "-c", RESOLVER_THAT_HANGS, "run", str(made.source), "-c", "live.yaml", "-o", "run", "--yes"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "SEGMIND_API_KEY": KEY},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    try:
+        deadline_s = time.monotonic() + 60
+        while not list(tmp_path.glob("run/ledger/*.parquet")) and time.monotonic() < deadline_s:
+            time.sleep(0.05)
+        time.sleep(1)
+        for _ in range(2):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.2)
+        assert process.wait(20) == 130
+    finally:
+        process.kill()
+        process.wait()
