@@ -192,9 +192,10 @@ async def open_context(
 def signals_to(wish: Callable[[], None]) -> Iterator[None]:
     """Take Ctrl-C, SIGTERM and a closed terminal as wishes, for as long as the block lasts."""
     loop = asyncio.get_running_loop()
-    wishes = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        wishes.append(signal.SIGHUP)  # started under nohup, it is to go on
+    # Whoever ignores one for us wants us to go on: nohup a closed terminal, a script's `&` a Ctrl-C at something else.
+    unless_ignored = [signal.SIGINT, signal.SIGHUP]
+    wishes = [number for number in unless_ignored if signal.getsignal(number) is not signal.SIG_IGN]
+    wishes.append(signal.SIGTERM)
     before = {number: signal.getsignal(number) for number in wishes}
     caught = []
     for number in wishes:
