@@ -9,8 +9,11 @@ import contextlib
 import errno
 import hashlib
 import re
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, wait
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,8 +25,20 @@ FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 10.0
 """The wait after a failure: twice as long each time, up to the longest."""
 
-CONNECT_S, READ_S = 10, 60
-"""How long S3 may take to answer, within one call."""
+CONNECT_S, READ_S = 10, 20
+"""How long S3 may take to answer one request."""
+
+CALL_S = 15.0
+"""How long a call may take that is watched, beside what its bytes need."""
+
+SLOWEST_BYTES_S = 25_000
+"""What a connection carries at least: many videos may share a slow one."""
+
+LISTED_S = 600.0
+"""The same for what is as long as nobody knows: a listing, or an object that is fetched."""
+
+LOOK_S = 0.1
+"""How often whoever watches a call is asked."""
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _CHUNK = 2**20
@@ -33,17 +48,25 @@ class BrokenUpload(Exception):  # noqa: N818 - an outcome, which is tried again
     """An object differs from what was uploaded."""
 
 
+class Silence(Exception):  # noqa: N818 - as above
+    """A call was not answered in time."""
+
+
 class UnknownStorage(Exception):  # noqa: N818 - as above: each caller says it in its own words
     """The kind of storage that an address names cannot be used here; the message says what is missing."""
 
 
-def _open_storage(url: str) -> tuple[Any, str]:
+def _open_storage(url: str, *, tries_again: bool) -> tuple[Any, str]:
     """The storage of an address, as `fsspec` has it, and the path in it. Nothing is asked yet.
+
+    Args:
+        tries_again: whether S3's own packages try a request again that has failed.
 
     Raises:
         UnknownStorage: its kind is not known, or needs another package.
     """
-    bounds = {"connect_timeout": CONNECT_S, "read_timeout": READ_S, "retries": {"max_attempts": 1}}
+    attempts = 2 if tries_again else 1
+    bounds = {"connect_timeout": CONNECT_S, "read_timeout": READ_S, "retries": {"total_max_attempts": attempts}}
     options = {"config_kwargs": bounds} if url.startswith("s3:") else {}
     try:
         from fsspec.core import url_to_fs
@@ -54,22 +77,50 @@ def _open_storage(url: str) -> tuple[Any, str]:
         raise UnknownStorage("needs more packages: pip install 'kling-batch[s3]' for s3://, gcsfs for gs://") from None
     except ValueError:
         raise UnknownStorage("is an address of a kind that is not known; s3:// and gs:// are") from None
+    if not tries_again and url.startswith("s3:"):
+        files.retries = 1
     return files, str(root).rstrip("/")
+
+
+Watch = Callable[[float], None]
+"""Asked again and again while a call goes on, for how many seconds it has; what it raises ends the waiting."""
 
 
 class Objects:
     """The objects under one address. Every call blocks, and raises what its kind of storage raises: see `reason_of`."""
 
-    def __init__(self, url: str) -> None:
-        """Raises `UnknownStorage`. Nothing is asked yet."""
+    def __init__(self, url: str, watch: Watch | None = None) -> None:
+        """Raises `UnknownStorage`. Nothing is asked yet.
+
+        With `watch`, each request is made once, and no call goes on for longer than it has a reason to.
+        """
         self.url = url.rstrip("/")
-        self._files, self._root = _open_storage(self.url)
+        self.is_silent = False
+        """Whether what was asked last, of all that was watched, was not answered in time."""
+        self._watch = watch
+        self._files, self._root = _open_storage(self.url, tries_again=watch is None)
         self._is_s3 = self.url.startswith("s3:")
+
+    def _ask(self, call: Callable[[], T], limit_s: float = CALL_S) -> T:
+        """Have the storage do one thing.
+
+        Raises:
+            Silence: it did not do it in time.
+        """
+        if self._watch is None:
+            return call()
+        try:
+            done = watched(call, limit_s, self._watch)
+        except Silence:
+            self.is_silent = True
+            raise
+        self.is_silent = False
+        return done
 
     def names(self, below: str = "") -> set[str]:
         """The names of all objects, or of those below a folder, from the address on."""
         try:
-            found = self._files.find(self._at(below) if below else self._root)
+            found = self._ask(lambda: self._files.find(self._at(below) if below else self._root), LISTED_S)
         except FileNotFoundError:
             return set()
         return {str(path)[len(self._root) :].lstrip("/") for path in found}
@@ -77,26 +128,25 @@ class Objects:
     def read(self, name: str) -> bytes | None:
         """All of an object; None if there is none."""
         try:
-            data: bytes = self._files.cat_file(self._at(name))
+            return self._content(self._at(name))
         except FileNotFoundError:
             return None
-        return data
 
     def size(self, name: str) -> int:
         """The bytes of an object, which must be there."""
-        return int(self._files.info(self._at(name))["size"])
+        return int(self._info(self._at(name))["size"])
 
     def fetch(self, name: str, path: Path) -> None:
         """Write an object to `path`, which is not checked against anything yet."""
-        self._files.get_file(self._at(name), str(path))
+        self._ask(lambda: self._files.get_file(self._at(name), str(path)), LISTED_S)
 
     def write(self, name: str, data: bytes) -> None:
         """Make or replace an object, and compare it with `data`."""
         at = self._at(name)
-        self._files.pipe_file(at, data)
-        info = self._files.info(at)
+        self._pipe(at, data)
+        info = self._info(at)
         md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
-        if info["size"] != len(data) or (_tag(info) != md5 and self._files.cat_file(at) != data):
+        if info["size"] != len(data) or (_tag(info) != md5 and self._content(at, len(data)) != data):
             raise BrokenUpload
 
     def swap(self, name: str, data: bytes, may_go: Callable[[bytes], bool]) -> bool:
@@ -106,17 +156,17 @@ class Objects:
         """
         at = self._at(name)
         try:
-            tag = str(self._files.info(at).get("ETag", ""))
-            if not may_go(self._files.cat_file(at)):
+            tag = str(self._info(at).get("ETag", ""))
+            if not may_go(self._content(at)):
                 return False
-            self._files.pipe_file(at, data, **({"IfMatch": tag} if self._is_s3 and tag else {}))
+            self._pipe(at, data, **({"IfMatch": tag} if self._is_s3 and tag else {}))
         except FileNotFoundError:
             return False  # somebody has taken it over, and removed it since
         except OSError as error:
             if error.errno != errno.EINVAL:  # as which a condition that does not hold arrives
                 raise
             return False
-        return bool(self._files.cat_file(at) == data)
+        return self._content(at) == data
 
     def create(self, name: str, data: bytes) -> bool:
         """Make an object if there is none; returns whether it is ours.
@@ -124,39 +174,53 @@ class Objects:
         Where the storage knows no such condition, two who do this at the same time may both be told that it is theirs.
         """
         at = self._at(name)
-        if self._files.exists(at):
+        if self._ask(lambda: self._files.exists(at)):
             return False
         try:
-            self._files.pipe_file(at, data, **({"mode": "create"} if self._is_s3 else {}))
+            self._pipe(at, data, **({"mode": "create"} if self._is_s3 else {}))
         except FileExistsError:
             return False
-        return bool(self._files.cat_file(at) == data)
+        return self._content(at) == data
 
     def put(self, path: Path, name: str, sha256: str | None = None) -> None:
         """Make or replace an object from a file, and compare the two. S3 keeps `sha256` beside the object."""
         at = self._at(name)
         more = {"Metadata": {"sha256": sha256}} if sha256 and self._is_s3 else {}
-        self._files.put_file(str(path), at, **more)
-        _check_object(self._files, path, at, self._files.info(at))
+        limit_s = CALL_S + path.stat().st_size / SLOWEST_BYTES_S
+        self._ask(lambda: self._files.put_file(str(path), at, **more), limit_s)
+        self._ask(lambda: _check_object(self._files, path, at, self._files.info(at)), limit_s)
 
     def remove(self, name: str) -> None:
         """Delete an object, if it is there."""
         with contextlib.suppress(FileNotFoundError):
-            self._files.rm_file(self._at(name))
+            self._ask(lambda: self._files.rm_file(self._at(name)))
 
     def age_s(self, name: str, probe: str) -> float:
         """How long ago an object was written, by the storage's own clock.
 
         An object `probe` is written to learn what time it is there, and removed again.
         """
-        written = self._files.modified(self._at(name))
-        self._files.pipe_file(self._at(probe), b"now")
-        now = self._files.modified(self._at(probe))
+        written = self._modified(self._at(name))
+        self._pipe(self._at(probe), b"now")
+        now = self._modified(self._at(probe))
         self.remove(probe)
         return float((now - written).total_seconds())
 
     def _at(self, name: str) -> str:
         return f"{self._root}/{name}"
+
+    def _info(self, at: str) -> dict[str, Any]:
+        return self._ask(lambda: dict(self._files.info(at)))
+
+    def _content(self, at: str, size: int = 0) -> bytes:
+        return self._ask(lambda: bytes(self._files.cat_file(at)), CALL_S + size / SLOWEST_BYTES_S)
+
+    def _modified(self, at: str) -> datetime:
+        found: datetime = self._ask(lambda: self._files.modified(at))
+        return found
+
+    def _pipe(self, at: str, data: bytes, **more: str) -> None:
+        self._ask(lambda: self._files.pipe_file(at, data, **more), CALL_S + len(data) / SLOWEST_BYTES_S)
 
 
 def _check_object(files: Any, path: Path, at: str, info: dict[str, Any]) -> None:
@@ -182,6 +246,33 @@ def _tag(info: dict[str, Any]) -> str:
     """The storage's own MD5 of an object; empty where it has none, or only one of an upload in parts."""
     said = str(info.get("ETag", "")).strip('"')
     return said if _MD5.fullmatch(said) else ""
+
+
+def watched(call: Callable[[], T], limit_s: float, watch: Watch, now_s: Callable[[], float] = time.monotonic) -> T:
+    """Do something in a thread of its own, and wait for it as long as it may take and whoever watches lets it.
+
+    What nobody waits for any more goes on to its own end: nothing tells a storage to forget what it was sent.
+
+    Raises:
+        Silence: it took longer than `limit_s`.
+    """
+    watch(0.0)
+    done: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            done.set_result(call())
+        except BaseException as error:
+            done.set_exception(error)
+
+    began_s = now_s()
+    threading.Thread(target=work, name="objects", daemon=True).start()
+    while not wait([done], LOOK_S).done:
+        taken_s = now_s() - began_s
+        watch(taken_s)
+        if taken_s >= limit_s:
+            raise Silence
+    return done.result()
 
 
 def patiently(
@@ -221,6 +312,7 @@ def patiently(
 
 
 _PLAINLY = {
+    "Silence": "it gives no answer",
     "BrokenUpload": "an object differs from what was uploaded",
     "NoCredentialsError": "no credentials in the environment",
     "PartialCredentialsError": "the credentials in the environment are not complete",

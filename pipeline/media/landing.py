@@ -25,8 +25,8 @@ class Abandoned(Exception):  # noqa: N818 - an outcome inside this package, neve
 Deliver = Callable[[Path, Path | None, str, Callable[[], None]], None]
 """Brings a video that has its final name, and its poster, to a second place, without which they do not count.
 
-The other arguments are the video's SHA-256 and a checkpoint, which is called between two tries and raises when nobody
-waits any more. Blocks; raises `MachineError` if it cannot.
+The other arguments are the video's SHA-256 and a checkpoint, which is called all the while and raises when nobody waits
+any more. Blocks; raises `MachineError` if it cannot.
 """
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.kernel.errors import MachineError
@@ -23,6 +24,9 @@ from pipeline.mirror.storage import Storage
 BEAT_S = 20.0
 """How often the holder's name is written anew."""
 
+JOIN_S, HUNG_JOIN_S = 60.0, 1.0
+"""How long the end waits for upkeep that is under way; and where the storage has fallen silent."""
+
 
 class Mirror:
     """The copy of one run directory, as the follower of its ledger: held from `open` to `close`.
@@ -30,9 +34,19 @@ class Mirror:
     `files` brings the other files of the run directory there.
     """
 
-    def __init__(self, folder: Path, of: Mirrored, *, keep_videos: bool = True) -> None:
-        """Raises `InputError` where the address is of no kind that can be used here. Nothing is asked yet."""
-        self._storage = Storage(of.address)
+    def __init__(
+        self,
+        folder: Path,
+        of: Mirrored,
+        *,
+        keep_videos: bool = True,
+        is_left: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Raises `InputError` where the address is of no kind that can be used here. Nothing is asked yet.
+
+        `is_left` tells when nobody waits for the run any more: then no call that hangs keeps it.
+        """
+        self._storage = Storage(of.address, is_left)
         self._holder = Holder(self._storage, of.state_id)
         self.files = RunFiles(folder, self._storage, self._holder, keep_videos=keep_videos)
         self._copies = Copies(folder, self._storage, self._holder, self.files)
@@ -56,7 +70,7 @@ class Mirror:
         try:
             self._storage.at_first(lambda: self._copies.meet(push=True))
         except BaseException:
-            self._holder.leave()
+            self._leave()
             raise
         self._upkeep = threading.Thread(target=self._keep_up, name="mirror", daemon=True)
         self._upkeep.start()
@@ -70,9 +84,13 @@ class Mirror:
         self._copies.bring(name)
 
     def _keep_up(self) -> None:
+        def check() -> None:
+            if self._storage.is_left:
+                raise MachineError("the run is left, and tidiness with it")
+
         while not self._over.wait(BEAT_S):
             # Whatever goes wrong is tried again. Before a segment counts, the ledger's thread asks for itself.
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception), self._storage.checked(check):
                 self._holder.beat()
                 self._copies.sweep()
                 self._copies.tidy()
@@ -80,6 +98,8 @@ class Mirror:
 
     def settle(self) -> None:
         """Follow the merges of the end. Trouble costs nothing but tidiness."""
+        if self._storage.objects.is_silent:
+            return
         with contextlib.suppress(Exception):
             self._copies.sweep()
             self._copies.tidy()
@@ -89,19 +109,27 @@ class Mirror:
         """Give the place up."""
         self._over.set()
         if self._upkeep is not None:
-            self._upkeep.join()
+            self._upkeep.join(HUNG_JOIN_S if self._storage.objects.is_silent else JOIN_S)
             self._upkeep = None
+            self._leave()
+
+    def _leave(self) -> None:
+        """Give the place up, unless the storage does not answer: then our name becomes stale there."""
+        if not self._storage.objects.is_silent:
             self._holder.leave()
 
 
-def mirror_of(folder: Path, *, keep_videos: bool = True) -> Mirror | None:
+def mirror_of(folder: Path, *, keep_videos: bool = True, is_left: Callable[[], bool] = lambda: False) -> Mirror | None:
     """The copy of a run directory; None where it is on the disk alone.
+
+    Args:
+        is_left: tells when nobody waits for the run any more.
 
     Raises:
         InputError: its address cannot be used here.
     """
     of = mirrored(folder)
-    return Mirror(folder, of, keep_videos=keep_videos) if of is not None else None
+    return Mirror(folder, of, keep_videos=keep_videos, is_left=is_left) if of is not None else None
 
 
 def refresh(folder: Path, address: str) -> None:

@@ -33,7 +33,7 @@ class RunFiles:
         """Bring a verified video and its poster there; returns when both stand.
 
         Args:
-            checkpoint: called before each try; what it raises ends them.
+            checkpoint: called again and again meanwhile; what it raises ends them.
 
         Raises:
             MachineError: the storage has refused for too long, or another has taken the place.
@@ -43,9 +43,10 @@ class RunFiles:
             checkpoint()
             self._holder.check()
 
-        if poster is not None:
-            self._storage.patiently(lambda: self._put(poster), check)
-        self._storage.patiently(lambda: self._put(video, sha256), check)
+        with self._storage.checked(checkpoint):
+            if poster is not None:
+                self._storage.patiently(lambda: self._put(poster), check)
+            self._storage.patiently(lambda: self._put(video, sha256), check)
         if not self._keep_videos:
             with contextlib.suppress(OSError):
                 video.unlink()
@@ -56,6 +57,7 @@ class RunFiles:
         Raises:
             MachineError: the storage has refused for too long, or another has taken the place.
         """
+        self._storage.require_answers()
         for pattern in patterns:
             for path in sorted(self._folder.glob(pattern)):
                 if path.is_file() and not path.name.startswith("."):

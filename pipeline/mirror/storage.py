@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from pipeline.kernel.errors import InputError, KlingBatchError, MachineError
-from pipeline.kernel.objects import Objects, UnknownStorage, patiently, reason_of
+from pipeline.kernel.objects import LOOK_S, Objects, Silence, UnknownStorage, patiently, reason_of
 
 T = TypeVar("T")
 
@@ -17,15 +19,24 @@ PATIENCE_S = 120.0
 FIRST_PATIENCE_S = 2.0
 """The same before anything has begun."""
 
+LEAVING_S = 1.5
+"""How long the storage may take for one call when nobody waits for the run any more."""
+
 
 class Storage:
     """The `objects` below one address. Whoever works on them says by `at_first` or `patiently` how long to try."""
 
-    def __init__(self, address: str) -> None:
-        """Raises `InputError` where the address is of no kind that can be used here. Nothing is asked yet."""
+    def __init__(self, address: str, is_left: Callable[[], bool] = lambda: False) -> None:
+        """Raises `InputError` where the address is of no kind that can be used here. Nothing is asked yet.
+
+        `is_left` tells when nobody waits for the run any more: then a call that hangs is soon given up.
+        """
         self.address = address
+        self._is_left = is_left
+        self._left_s: float | None = None
+        self._checks = threading.local()
         try:
-            self.objects = Objects(address)
+            self.objects = Objects(address, self._watch)
         except UnknownStorage as what:
             raise InputError(f"{address[:80]!r} {what}. Nothing was sent.") from None
 
@@ -44,7 +55,48 @@ class Storage:
         Raises:
             MachineError: the storage has refused for too long.
         """
-        return patiently(work, PATIENCE_S, self._trouble, time.sleep, check)
+        return patiently(work, PATIENCE_S, self._trouble, self._rest, check)
+
+    @contextlib.contextmanager
+    def checked(self, check: Callable[[], None]) -> Iterator[None]:
+        """Have `check` called also while this thread waits for the storage, in the block."""
+        before, self._checks.mine = getattr(self._checks, "mine", None), check
+        try:
+            yield
+        finally:
+            self._checks.mine = before
+
+    def require_answers(self) -> None:
+        """Raise `MachineError` where the storage has not answered what it was asked last."""
+        if self.objects.is_silent:
+            raise self._trouble(Silence())
+
+    @property
+    def is_left(self) -> bool:
+        """Whether nobody waits for the run any more."""
+        return self._is_left()
+
+    def _watch(self, taken_s: float) -> None:
+        if check := getattr(self._checks, "mine", None):
+            check()
+        if self._is_left():
+            now_s = time.monotonic()
+            if self._left_s is None:
+                self._left_s = now_s
+            # What began before that has as long from then on as what begins later.
+            if min(taken_s, now_s - self._left_s) >= LEAVING_S:
+                self.objects.is_silent = True
+                raise self._trouble(Silence())
+
+    def _rest(self, seconds: float) -> None:
+        """Wait between two tries, as long as anybody waits for the run."""
+        while seconds > 0:
+            if self._is_left():
+                raise self._trouble(Silence())
+            if check := getattr(self._checks, "mine", None):
+                check()
+            time.sleep(min(seconds, LOOK_S))
+            seconds -= LOOK_S
 
     def _refused(self, error: Exception) -> KlingBatchError:
         is_asked_wrongly = (

@@ -9,10 +9,11 @@ import logging
 import random
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import aiohttp
 
@@ -27,6 +28,7 @@ from pipeline.kernel.usd import MicroUsd
 from pipeline.ledger.store import Ledger
 from pipeline.manifest import Campaign
 from pipeline.media import Collector, collector_for
+from pipeline.media.collect import until_done
 from pipeline.mirror.mirror import Mirror
 from pipeline.provider.client import Client
 from pipeline.provider.settings import ProviderSettings
@@ -38,6 +40,8 @@ from pipeline.runner.choice import price_of
 
 if TYPE_CHECKING:
     from pipeline.sandbox import SandboxSettings
+
+T = TypeVar("T")
 
 SANDBOX_KEY = "SG_0000000000000000"
 """What the embedded sandbox is given as a key: it takes any that is well formed."""
@@ -107,6 +111,34 @@ def prepare_folder(
     except OSError as error:
         raise MachineError(f"{folder} cannot be written: {error.strerror}. Nothing was sent.") from None
     return lines, mark_with(mark, sha256)
+
+
+@contextlib.asynccontextmanager
+async def opened_beside(opening: AbstractContextManager[T], *, asks: bool) -> AsyncIterator[T]:
+    """What opens and closes by asking a storage, held for the block: a signal is heard while the storage is asked.
+
+    Args:
+        asks: whether it does; else it is opened and closed at once.
+    """
+    with contextlib.ExitStack() as held:
+        if not asks:
+            yield held.enter_context(opening)
+            return
+        opened = await _in_thread(lambda: held.enter_context(opening))
+        try:
+            yield opened
+        finally:
+            await _in_thread(held.close)
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    """Do something in a thread, and wait for its end whoever cancels: what it opens must be closed."""
+    working = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        await until_done(working)
+        raise
 
 
 @contextlib.asynccontextmanager

@@ -26,9 +26,9 @@ from pipeline.kernel.logger import LOGGER
 from pipeline.kernel.usd import format_usd
 from pipeline.ledger.job import JobState
 from pipeline.ledger.reading import Reader
-from pipeline.ledger.store import open_ledger
+from pipeline.ledger.store import Ledger, open_ledger
 from pipeline.manifest import Campaign
-from pipeline.mirror.mirror import mirror_of
+from pipeline.mirror.mirror import Mirror, mirror_of
 from pipeline.mirror.run_files import ROWS
 from pipeline.provider.replies import Refused
 from pipeline.report.lines import Lines
@@ -53,6 +53,7 @@ from pipeline.runner.opening import (
     log_to,
     open_context,
     open_provider,
+    opened_beside,
     prepare_folder,
     signals_to,
 )
@@ -69,15 +70,21 @@ CREDITS_TRIES = 3
 
 @dataclass(frozen=True, slots=True)
 class _Assignment:
-    """What a run is to do, and for whom."""
+    """What a run is to do, where, and for whom; see `run`."""
 
     campaign: Campaign
     config: Config
+    folder: Path
+    key: str
     options: RunOptions
     watcher: Watcher
-    tells: bool
-    """Whether a webhook is told how it ended."""
-    is_rehearsal: bool
+    clock: Clock
+    webhook: str | None
+    stage: Stage | None
+
+    @property
+    def is_rehearsal(self) -> bool:
+        return self.stage is not None
 
 
 async def run(
@@ -108,64 +115,69 @@ async def run(
     """
     clock, stopping = clock or SystemClock(), Stopping()
     assignment = _Assignment(
-        campaign,
-        config,
-        options or RunOptions(),
-        watcher or Watcher(),
-        tells=webhook is not None,
-        is_rehearsal=stage is not None,
+        campaign, config, folder, key, options or RunOptions(), watcher or Watcher(), clock, webhook, stage
     )
-    mirror = mirror_of(folder, keep_videos=config.output.keep_videos) if stage is None else None
+    mirror = None
+    if stage is None:
+        mirror = mirror_of(folder, keep_videos=config.output.keep_videos, is_left=lambda: stopping.is_leaving)
     check_folder(folder, campaign)
+    opening = open_ledger(folder / "ledger", clock, durable=stage is None, follower=mirror, known=known)
     # Around everything: a signal while the ledger is opened or closed is only a wish, too, and cuts off no bookkeeping.
-    with (
-        signals_to(stopping.interrupt),
-        open_ledger(folder / "ledger", clock, durable=stage is None, follower=mirror, known=known) as ledger,
-    ):
-        result = None
-        try:
-            check_provider(ledger.state, config, folder)
-            check_part(folder, campaign, ledger.state)
-            # Before the folder is prepared: that replaces what the last run has kept of its rows.
-            check_ids(folder, campaign, ledger.state)
-            # A mirror brings back videos as well as the ledger, and may have died while it did.
-            untidy = mirror is not None or not is_tidy(ledger.state)
-            kept_rows = noted_rows(ledger.state)
-            lines, mark = prepare_folder(folder, campaign, config, untidy=untidy, noted=kept_rows)
-            if mirror is not None:
-                await asyncio.to_thread(mirror.files.publish, ROWS)
-            async with open_provider(config, folder, key, clock, stage=stage) as provider:
-                with log_to(folder / "run.log", provider.key, webhook) as run_log:
-                    listener = told(run_log.event, assignment.watcher.event)
-                    notices = (mirror.taken_over,) if mirror is not None and mirror.taken_over else ()
-                    for notice in notices:
-                        logging.getLogger(LOGGER).warning("%s", notice)
-                    opened = open_context(
-                        config, folder, ledger, provider, clock, listener, stopping, campaign.images, mirror
-                    )
-                    async with opened as context:
-                        if stage is not None:
-                            context.rng = stage.rng
-                        result = await _run_engine(assignment, context, provider, lines, mark, notices)
-        except Exception as error:
-            if result is None and isinstance(error, KlingBatchError):
-                raise
-            if result is None:
-                raise noted(error, folder) from error
-            # All is recorded: what could not be closed is no reason to keep how the run ended to itself.
-            result = with_trouble(result, str(noted(error, folder)))
-        finally:
-            if result is not None and mirror is not None:
-                result = await publish(mirror, result)
+    with signals_to(stopping.interrupt):
+        async with opened_beside(opening, asks=mirror is not None) as ledger:
+            result = None
             try:
-                await ledger.close()
-            except Exception as error:
-                if result is None:
-                    raise
-                result = with_trouble(result, str(noted(error, folder)))
+                result = await _run_on(assignment, ledger, mirror, stopping)
+            finally:
+                if result is not None and mirror is not None:
+                    result = await publish(mirror, result)
+                try:
+                    await ledger.close()
+                except Exception as error:
+                    if result is None:
+                        raise
+                    result = with_trouble(result, str(noted(error, folder)))
     if webhook is not None and result.notice is not None:
         with signals_to(stopping.interrupt):
             await tell(webhook, result.notice, folder, key, clock, stopping)
+    return result
+
+
+async def _run_on(assignment: _Assignment, ledger: Ledger, mirror: Mirror | None, stopping: Stopping) -> RunResult:
+    """Run on an open ledger: check that it is this campaign's, prepare the folder, open the rest, run, and close it."""
+    campaign, config, folder = assignment.campaign, assignment.config, assignment.folder
+    clock, stage, webhook = assignment.clock, assignment.stage, assignment.webhook
+    result = None
+    try:
+        check_provider(ledger.state, config, folder)
+        check_part(folder, campaign, ledger.state)
+        # Before the folder is prepared: that replaces what the last run has kept of its rows.
+        check_ids(folder, campaign, ledger.state)
+        # A mirror brings back videos as well as the ledger, and may have died while it did.
+        untidy = mirror is not None or not is_tidy(ledger.state)
+        lines, mark = prepare_folder(folder, campaign, config, untidy=untidy, noted=noted_rows(ledger.state))
+        if mirror is not None:
+            await asyncio.to_thread(mirror.files.publish, ROWS)
+        async with open_provider(config, folder, assignment.key, clock, stage=stage) as provider:
+            with log_to(folder / "run.log", provider.key, webhook) as run_log:
+                listener = told(run_log.event, assignment.watcher.event)
+                notices = (mirror.taken_over,) if mirror is not None and mirror.taken_over else ()
+                for notice in notices:
+                    logging.getLogger(LOGGER).warning("%s", notice)
+                opened = open_context(
+                    config, folder, ledger, provider, clock, listener, stopping, campaign.images, mirror
+                )
+                async with opened as context:
+                    if stage is not None:
+                        context.rng = stage.rng
+                    result = await _run_engine(assignment, context, provider, lines, mark, notices)
+    except Exception as error:
+        if result is None and isinstance(error, KlingBatchError):
+            raise
+        if result is None:
+            raise noted(error, folder) from error
+        # All is recorded: what could not be closed is no reason to keep how the run ended to itself.
+        result = with_trouble(result, str(noted(error, folder)))
     return result
 
 
@@ -192,7 +204,9 @@ async def _run_engine(
     settings = context.settings
     key = {} if assignment.is_rehearsal else key_facts(state, context.provider)
     context.key_mark = key.get("key_mark")
-    started = run_started(config, campaign, settings, len(chosen), to_start, mark, tells=assignment.tells, key=key)
+    started = run_started(
+        config, campaign, settings, len(chosen), to_start, mark, tells=assignment.webhook is not None, key=key
+    )
     await context.record(started)
     begun_seq, before_seq = state.last_seq, state.last_seq - 1
     done_elsewhere = sum(state.counts[each] - of_these[each] for each in (JobState.STORED, JobState.FAILED))

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,9 @@ from pipeline.ledger.store import Ledger, open_ledger
 from pipeline.mirror import holder
 from pipeline.mirror.copies import Copies
 from pipeline.mirror.decide import Hold, Way, hold_of, way_by_events, way_by_names
-from pipeline.mirror.mirror import Mirror, mirror_of, refresh
+from pipeline.mirror.mirror import HUNG_JOIN_S, Mirror, mirror_of, refresh
 from pipeline.mirror.places import attach, local_folder
+from pipeline.mirror.storage import LEAVING_S
 from pipeline.runner.choice import run_folder
 from pipeline.runner.watching import Watcher
 from pipeline.sandbox import Sandbox
@@ -481,6 +483,71 @@ async def test_a_storage_that_hangs_for_a_while_costs_nothing_but_time(
         assert watcher.before == watcher.after is not None
         check_books(run_folder(config, made, None), provider.invoice())
         assert len(provider.invoice()["charges"]) == 6
+
+
+async def test_a_second_interrupt_is_heard_while_the_storage_hangs(files: Any, server: Server, tmp_path: Path) -> None:
+    """A commit is on its way there: it is given up, the disk has it, and the run that follows brings it there."""
+    second_s: list[float] = []
+
+    class Leaves(Watcher):
+        def event(self, event: Event) -> None:
+            if event.event is EventKind.SUBMITTED and not second_s:
+                second_s.append(0.0)
+                server.process.send_signal(signal.SIGSTOP)
+                loop = asyncio.get_running_loop()
+                loop.call_later(0.5, signal.raise_signal, signal.SIGINT)
+                loop.call_later(1.0, self.again)
+
+        def again(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+            second_s[0] = time.monotonic()
+
+    made = campaign(tmp_path, 6)
+    async with Sandbox(quick_provider(mean_s=0.8)) as provider:
+        config = machine(tmp_path / "disk", provider.url)
+        try:
+            left = await run_at(config, made, watcher=Leaves())
+            took_s = time.monotonic() - second_s[0]
+        finally:
+            server.process.send_signal(signal.SIGCONT)
+        assert left.exit_code == 130
+        assert took_s < 2 * (LEAVING_S + HUNG_JOIN_S), "a slow machine has as long again"
+        while (done := await run_at(config, made)).exit_code != 0:
+            assert done.exit_code == 5, done.summary
+        check_books(run_folder(config, made, None), provider.invoice())
+        assert len(provider.invoice()["charges"]) == 6
+
+
+async def test_interrupts_are_heard_while_a_run_is_opened(
+    files: Any, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The storage hangs before it has said a word: nothing was sent, and nothing is left behind."""
+    loop, second_s = asyncio.get_running_loop(), list[float]()
+
+    def open_it(self: Mirror) -> None:
+        server.process.send_signal(signal.SIGSTOP)
+        loop.call_soon_threadsafe(loop.call_later, 0.2, signal.raise_signal, signal.SIGINT)
+        loop.call_soon_threadsafe(loop.call_later, 0.4, again)
+        real(self)
+
+    def again() -> None:
+        signal.raise_signal(signal.SIGINT)
+        second_s.append(time.monotonic())
+
+    real, made = Mirror.open, campaign(tmp_path, 1)
+    async with Sandbox(quick_provider()) as provider:
+        config = machine(tmp_path / "disk", provider.url)
+        try:
+            with monkeypatch.context() as patch:
+                patch.setattr(Mirror, "open", open_it)
+                with pytest.raises(MachineError, match="gives no answer"):
+                    await run_at(config, made)
+            took_s = time.monotonic() - second_s[0]
+        finally:
+            server.process.send_signal(signal.SIGCONT)
+        assert took_s < 2 * (LEAVING_S + HUNG_JOIN_S)
+        assert not provider.requests()
+        assert (await run_at(config, made)).exit_code == 0
 
 
 async def test_a_video_counts_only_once_it_is_in_the_bucket(
