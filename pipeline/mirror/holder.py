@@ -26,6 +26,9 @@ STALE_S = 120.0
 SURE_S = 60.0
 """For so long after a sign of ours nobody can have taken us for dead."""
 
+NO_AGE_S = -1.0
+"""The age of a sign for which the storage was not asked: no sign is stale by it."""
+
 HOLDER, PROBE = "_holder.json", "_now"
 
 
@@ -60,8 +63,10 @@ class Holder:
             ours = self._objects.create(HOLDER, self._sign())
         else:
             holder = _parse(said)
-            age_s = self._objects.age_s(HOLDER, f"{PROBE}-{self._token}")
-            hold = hold_of(holder, self._name(), age_s, STALE_S, _is_alive)
+            hold, age_s = hold_of(holder, self._name(), NO_AGE_S, STALE_S, _is_alive), NO_AGE_S
+            if hold is Hold.HELD:
+                age_s = self._objects.age_s(HOLDER, f"{PROBE}-{self._token}")
+                hold = hold_of(holder, self._name(), age_s, STALE_S, _is_alive)
             if hold is Hold.HELD:
                 raise RunDirectoryError(
                     f"{self._address} is in use: {held_by(holder)}; its last sign was {age_s:.0f} s ago. If that "
@@ -72,7 +77,8 @@ class Holder:
                 self.taken_over = (
                     f"the place of a run that gave no sign for {age_s:.0f} s was taken over: {held_by(holder)}"
                 )
-        if not ours:
+        # A request whose answer was lost is made again by what is below us, and meets our own name then.
+        if not ours and not self._is_ours(self._objects.read(HOLDER) or b""):
             raise RunDirectoryError(f"{self._address} is in use: another machine has just begun. Nothing was sent.")
         self._sure_until_s = sure_s
 

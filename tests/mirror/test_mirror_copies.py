@@ -180,18 +180,63 @@ async def test_of_two_who_find_a_place_given_up_one_has_it(
 ) -> None:
     """The other was quicker, between the look at the name and the writing of one's own."""
     await note(tmp_path / "one", "a")
-    real, stack = Objects.age_s, contextlib.ExitStack()
+    real, stack = Objects.swap, contextlib.ExitStack()
 
-    def age_s(objects: Objects, name: str, probe: str) -> float:
-        age = real(objects, name, probe)
+    def swap(objects: Objects, name: str, data: bytes, may_go: Callable[[bytes], bool]) -> bool:
         if not stack._exit_callbacks:  # type: ignore[attr-defined]
             stack.callback(lambda: None)
             stack.enter_context(open_ledger(tmp_path / "b/ledger", follower=held(tmp_path / "b")))
-        return age
+        return real(objects, name, data, may_go)
 
-    monkeypatch.setattr(Objects, "age_s", age_s)
+    monkeypatch.setattr(Objects, "swap", swap)
     with stack, pytest.raises(RunDirectoryError, match="another machine has just begun"):
         await note(tmp_path / "c", "c")
+
+
+@pytest.mark.parametrize("how", ["create", "swap"])
+@pytest.mark.parametrize("told", ["refused", "lost"])
+async def test_a_lost_answer_at_the_door_refuses_nobody(
+    files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, told: str
+) -> None:
+    """The name was written, and the answer was lost: whoever writes it again meets their own name."""
+    if how == "swap":
+        await note(tmp_path / "one", "a")
+    real, lost = getattr(Objects, how), list[str]()
+
+    def write(objects: Objects, name: str, data: bytes, *more: Any) -> bool:
+        done: bool = real(objects, name, data, *more)
+        if lost:
+            return done
+        lost.append(name)
+        if told == "lost":
+            raise ConnectionResetError
+        return False
+
+    monkeypatch.setattr(Objects, how, write)
+    await note(tmp_path / "one", "b")
+    assert lost == ["_holder.json"]
+    assert texts(tmp_path / "one") == (["b"] if how == "create" else ["a", "b"])
+
+
+async def test_a_bucket_from_which_nothing_may_be_deleted_is_good_for_more_than_one_run(
+    files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever left is followed at once, and whoever died when they have been silent for long enough."""
+
+    def refuse(objects: Objects, name: str) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(Objects, "remove", refuse)
+    for text in "ab":
+        await note(tmp_path / "one", text)
+    assert [name for name in contents(files) if name.startswith("_")] == ["_holder.json"], "nobody asked for the time"
+    silent = json.loads(contents(files)["_holder.json"]) | {"host": "other", "has_left": False}
+    files.pipe_file(f"{NIGHT}/_holder.json", json.dumps(silent).encode())
+    with pytest.raises(RunDirectoryError, match="is in use"):
+        await note(tmp_path / "one", "c")
+    monkeypatch.setattr(holder, "STALE_S", 0.0)
+    await note(tmp_path / "one", "c")
+    assert texts(tmp_path / "one") == [*"abc"]
 
 
 async def test_only_what_was_brought_in_its_turn_is_followed_when_it_is_merged(files: Any, tmp_path: Path) -> None:
