@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 OWN_SCREEN_FLAGS = {"--yes", "--json", "--no-progress"}
 APPROVE_FLAG = "--canary-approve"
 RETRY_FLAG = "--retry-failed"
+DEADLINE_FLAGS = ("--for", "--until")
 _CLASSES = re.compile(r"[a-z_]+(,[a-z_]+)*")
 
 
@@ -120,6 +121,7 @@ def _run_for_scripts(prepared: Prepared, secrets: Sequence[str], *, events: bool
 
 def _run_for_people(prepared: Prepared, manifest: Path, *, shown: bool) -> RunResult:
     """Run with its progress on the screen, go on after a canary that a person approves, and say how it ended."""
+    short = _short_deadline(prepared.config)
     result = _run_with_progress(prepared, shown=shown)
     awaited = prepared.after_canary(result)
     if awaited is not None and sys.stdin.isatty() and _approved(str(prepared.folder), awaited.canary(), awaited.plan()):
@@ -129,8 +131,10 @@ def _run_for_people(prepared: Prepared, manifest: Path, *, shown: bool) -> RunRe
         hurry()
     _show_end(result)
     needed = _cap_needed(prepared, result)
-    again = _again(manifest, keep_budget=needed is None, keep_approval=awaited is None)
-    say_if_possible(next_command(result.summary, str(prepared.folder), again, needed))
+    stopped_by = result.summary.get("stopped_by")
+    gone = [*(["--budget-usd"] if needed is not None else []), *(DEADLINE_FLAGS if stopped_by == "deadline" else [])]
+    again = _again(manifest, gone, keep_approval=awaited is None)
+    say_if_possible(next_command(result.summary, str(prepared.folder), again, needed, short))
     return result
 
 
@@ -213,16 +217,31 @@ def _approved(folder: str, tried: Trial, plan: Plan) -> bool:
         return False
 
 
-def _again(manifest: Path, *, keep_budget: bool, keep_approval: bool) -> str:
-    """The command that continues this run: the one that was typed, without what was meant for this time only."""
+def _short_deadline(config: Config) -> float | None:
+    """How long one generation takes, in seconds, where the deadline leaves less from now on; else None."""
+    from pipeline.kernel.clock import SystemClock, to_datetime
+
+    now_us = SystemClock().now_us()
+    settings = config.engine_settings(to_datetime(now_us).astimezone())
+    deadline_us, expected_s = settings.bounds.deadline_us, settings.polling.expected_s
+    return expected_s if deadline_us is not None and deadline_us - now_us < expected_s * 1e6 else None
+
+
+def _again(manifest: Path, gone: Sequence[str] = (), *, keep_approval: bool) -> str:
+    """The command that continues this run: the one that was typed, without what was meant for this time only.
+
+    Args:
+        gone: flags whose value would stop it again.
+    """
     dropped = OWN_SCREEN_FLAGS if keep_approval else OWN_SCREEN_FLAGS | {APPROVE_FLAG}
     arguments = [argument for argument in sys.argv[1:] if argument not in dropped]
     left = with_retry_value(arguments if "run" in arguments else ["run", str(manifest)])
+    without = tuple(f"{flag}=" for flag in (RETRY_FLAG, *gone))
     kept = []
     while left:
         word = left.pop(0)
-        if word == "--budget-usd" and not keep_budget:
+        if word in gone:
             left = left[1:]
-        elif not word.startswith(f"{RETRY_FLAG}=") and (keep_budget or not word.startswith("--budget-usd=")):
+        elif not word.startswith(without):
             kept.append(word)
     return shlex.join(["kling-batch", *kept])

@@ -281,12 +281,19 @@ def _are_all_refused(summary: Mapping[str, Any]) -> bool:
     return bool(classes) and all(found is not None and found.reaction is Reaction.FAIL_ROW for found in classes)
 
 
-def next_command(summary: Mapping[str, Any], folder: str, again: str, needed: MicroUsd | None = None) -> str:
+def next_command(
+    summary: Mapping[str, Any],
+    folder: str,
+    again: str,
+    needed: MicroUsd | None = None,
+    short_s: float | None = None,
+) -> str:
     """What to do next, and the one command for it.
 
     Args:
         again: the command that goes on with this run.
         needed: the cap that would cover all that is left, where the cap has stopped it.
+        short_s: how long one generation takes, where the deadline had left less from the beginning.
     """
     from pipeline.kernel.usd import format_usd
 
@@ -320,4 +327,11 @@ def next_command(summary: Mapping[str, Any], folder: str, again: str, needed: Mi
         return f"See {errors}; once the cause is cured, run again to go on:\n  {again}"
     if summary.get("stopped_by") == "canary":
         return f"Look at what the canary brought, in {folder}; run again to go on:\n  {again}"
+    if summary.get("stopped_by") == "deadline":
+        how = "with a later --until or a longer --for"
+        if short_s is None:
+            return f"Run again to go on, {how} if it is to be bounded again:\n  {again}"
+        return f"One generation takes {about(short_s)}, and the deadline left less; run again {how}:\n  {again}"
+    if summary.get("stopped_by") == "credits":
+        return f"Top up, or lower budget.stop_below_credits_usd; then run again to go on:\n  {again}"
     return f"Run again to go on:\n  {again}"

@@ -299,6 +299,8 @@ CLASSES = ("generation_failed", "input_refused", "bad_request")
         ({"exit_code": 1} | of_class("input_refused", "bad_request"), "change its rows, then\n  RUN"),
         ({"exit_code": 3, "stopped_by": "limit"}, "Run again to go on:\n  RUN"),
         ({"exit_code": 3, "stopped_by": "failure_rate"}, "once the cause is cured"),
+        ({"exit_code": 3, "stopped_by": "deadline"}, "with a later --until or a longer --for if it is to be bounded"),
+        ({"exit_code": 3, "stopped_by": "credits"}, "Top up, or lower budget.stop_below_credits_usd; then run again"),
         ({"exit_code": 3, "stopped_by": "canary"}, "Look at what the canary brought"),
         ({"exit_code": 4}, "Once the account is in order"),
         ({"exit_code": 5}, "not yet on disk. Run again to settle and collect it:\n  RUN"),
@@ -312,6 +314,19 @@ CLASSES = ("generation_failed", "input_refused", "bad_request")
 def test_every_ending_names_the_next_step(facts: dict, told: str) -> None:
     """Whatever ended a run, the last line on the screen is what to do."""
     assert told in screen.next_command(SUMMARY | facts, "outputs/m", "RUN")
+
+
+@pytest.mark.parametrize("bound", [["--for", "30s"], ["--for=30s"]])
+def test_a_deadline_that_was_met_is_not_in_the_command_that_goes_on(
+    command: Command, manifest: str, bound: list[str]
+) -> None:
+    """It would stop again, `--until` a day later; that it was shorter than one generation is said."""
+    ended = command("run", manifest, *bound, "--limit", "2")
+    *_, told, again = ended.out.splitlines()
+    assert (ended.code, again) == (3, "  kling-batch run m.csv --limit 2")
+    assert told == (
+        "One generation takes about 5 min, and the deadline left less; run again with a later --until or a longer --for:"
+    )
 
 
 def test_a_live_run_that_may_only_retry_is_confirmed_too(
