@@ -27,6 +27,9 @@ class Shielded(Watcher):
     def started(self, live: LiveRun) -> None:
         self._tell(self._watcher.started, live)
 
+    def notice(self, message: str) -> None:
+        self._tell(self._watcher.notice, message)
+
     def event(self, event: Event) -> None:
         self._tell(self._watcher.event, event)
 

@@ -50,8 +50,12 @@ class EventLines(Watcher):
         keys = live.lines.keys
         # From the last row to the first, so that a job of several rows is named after the first of them.
         self._row_ids = dict(zip(reversed(keys.job_ids), reversed(keys.ids), strict=True))
-        for notice in live.notices if self._shown else ():
-            self._tell(self._now("notice") | {"message": notice})
+        for notice in live.notices:
+            self.notice(notice)
+
+    def notice(self, message: str) -> None:
+        if self._shown:
+            self._tell(self._now("notice") | {"message": message})
 
     def event(self, event: Event) -> None:
         if not self._shown:

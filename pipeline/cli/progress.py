@@ -72,8 +72,12 @@ class Progress(Watcher):
         if self._on_terminal:
             self._open_bars()
         for notice in live.notices:
-            self._print(sentence(f"Note: {notice}"))
+            self.notice(notice)
         self._ticker = asyncio.get_running_loop().create_task(self._tick())
+
+    def notice(self, message: str) -> None:
+        if self._shown:
+            self._print(sentence(f"Note: {message}"))
 
     def _open_bars(self) -> None:
         from tqdm import tqdm

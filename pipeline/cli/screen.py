@@ -116,9 +116,9 @@ def places_json(mistakes: Iterable[Mistake]) -> list[dict[str, Any]]:
 
 def dollars(micro: int) -> str:
     """An amount as people read it: `$1,234.50`."""
-    from pipeline.kernel.usd import format_usd
+    from pipeline.kernel import usd as money
 
-    return usd(format_usd(micro))
+    return money.dollars(micro)
 
 
 def usd(amount: str) -> str:

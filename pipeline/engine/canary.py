@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from pipeline.jobs import Job
-from pipeline.kernel.usd import format_usd
+from pipeline.kernel.usd import dollars
 from pipeline.ledger.job import JobRecord, JobState
 
 NAMED = 5
@@ -140,7 +140,7 @@ def _trouble(record: JobRecord, *, is_carried: bool) -> str | None:
         case JobState.IN_DOUBT:
             return f"is in doubt ({record.error_class})"
         case JobState.POSTED | JobState.STORED if record.cost_microusd != record.quote_microusd:
-            return f"cost ${format_usd(record.cost_microusd)}, not the ${format_usd(record.quote_microusd)} quoted"
+            return f"cost {dollars(record.cost_microusd)}, not the {dollars(record.quote_microusd)} quoted"
         case JobState.STORED if record.error_class is not None:
             return f"is not as asked ({record.error})"
         case JobState.POSTED if not is_carried:

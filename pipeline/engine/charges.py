@@ -6,7 +6,7 @@ the account's history confirms it, because the history is what the bill is made 
 
 from __future__ import annotations
 
-from pipeline.kernel.usd import MicroUsd, format_usd
+from pipeline.kernel.usd import MicroUsd, dollars
 from pipeline.provider.history import HistoryRow
 
 
@@ -34,7 +34,7 @@ def charge_to_book(stated: MicroUsd | None, quote: int, row: HistoryRow | None) 
         best = known or stated
     else:
         best = max(stated, known) if known else None
-    said = f"said ${format_usd(stated)}" if stated else "did not say it"
+    said = f"said {dollars(stated)}" if stated else "did not say it"
     if best is None:
         return MicroUsd(quote), f"booked at the quote: the result {said}, and the history confirms no charge yet"
     return MicroUsd(best), None if best == stated else f"the charge is the history's: the result {said}"

@@ -23,7 +23,7 @@ from pipeline.engine.stopping import LeavingError, StopReason
 from pipeline.jobs import Job
 from pipeline.kernel.errors import MachineError
 from pipeline.kernel.logger import LOGGER
-from pipeline.kernel.usd import format_usd
+from pipeline.kernel.usd import dollars
 from pipeline.ledger.job import JobRecord, JobState
 
 log = logging.getLogger(LOGGER)
@@ -123,6 +123,10 @@ class Queue:
         assert taken is job, "only the first job of its price may be taken"
         if job.image is not None:
             self._places[job.job_id] = place
+
+    def prices(self) -> set[tuple[int, str]]:
+        """The prices of all that wait, and by which one it is."""
+        return {price for price, jobs in self._ready.items() if jobs} | {self._price(job) for *_, job in self._later}
 
     def next_due_s(self) -> float | None:
         """Seconds until the next job that is to be tried again is due; None if none waits."""
@@ -257,11 +261,15 @@ class Dispatcher:
 
     def _stop_at_the_cap(self) -> None:
         books, cap = self.run.ledger.state.books, self.run.settings.bounds.cap
-        doubt = f", ${format_usd(books.in_doubt)} in doubt" if books.in_doubt else ""
-        self.run.stopping.stop(
-            StopReason.CAP,
-            f"the cap of ${format_usd(cap)} leaves ${format_usd(books.free(cap))}{doubt}, too little for the next job",
-        )
+        doubt = f", {dollars(books.in_doubt)} in doubt" if books.in_doubt else ""
+        left = f"the cap of {dollars(cap)} leaves {dollars(books.free(cap))}{doubt}"
+        quote, price, key = min((books.quote(*price), *price) for price in self.queue.prices())
+        why = ", too little for the next job"
+        if quote > price:
+            what = f"{key} s was" if quote == books.charged_above.get(key) else "one was"
+            why = f"; the next job needs {dollars(quote)} ({what} charged {dollars(quote)} here; its list price is "
+            why += f"{dollars(price)})"
+        self.run.stopping.stop(StopReason.CAP, left + why)
 
     def _start(self, job: Job) -> None:
         # Counted at once, not when the worker first runs: the next decision must see the slot taken.

@@ -17,7 +17,7 @@ from pipeline.engine.stopping import LeavingError
 from pipeline.engine.troubles import facts_of
 from pipeline.jobs import Job
 from pipeline.kernel.errors import ERROR_CLASSES, ErrorClass, Reaction
-from pipeline.kernel.usd import MicroUsd, format_usd
+from pipeline.kernel.usd import MicroUsd, dollars
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.job import JobRecord
 from pipeline.provider.client import Delivered
@@ -123,7 +123,7 @@ def _intent(run: RunContext, job: Job) -> list[Event]:
     state = run.ledger.state
     quote = run.quote(job)
     if state.books.committed + quote > run.settings.bounds.cap:
-        raise CapPassedError(f"${format_usd(quote)} for {job.job_id} does not fit under the cap")
+        raise CapPassedError(f"{dollars(quote)} for {job.job_id} does not fit under the cap")
     known = state.jobs.get(job.job_id)
     # A lost attempt is looked for by the time at which it began, so how the clocks differ now is part of the intent.
     clocks = [run.account_event()] if run.clocks_drifted else []

@@ -70,3 +70,8 @@ def format_usd(micro: int) -> str:
     dollars, rest = divmod(abs(micro), MICRO_PER_USD)
     decimals = f"{rest:06d}".rstrip("0").ljust(2, "0")
     return f"{sign}{dollars}.{decimals}"
+
+
+def dollars(micro: int) -> str:
+    """An amount as people read it: `$1,234.50`."""
+    return f"${Decimal(format_usd(micro)):,}"

@@ -7,6 +7,7 @@ import os
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import orjson
 
@@ -16,7 +17,7 @@ from pipeline.engine.settings import EngineSettings
 from pipeline.forecast import starts_per_minute
 from pipeline.jobs import is_of_this_scheme
 from pipeline.kernel.errors import InputError, RunDirectoryError
-from pipeline.kernel.usd import format_usd
+from pipeline.kernel.usd import dollars
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import State
 from pipeline.ledger.job import JobRecord
@@ -24,10 +25,12 @@ from pipeline.ledger.reading import read_events
 from pipeline.manifest import Campaign
 from pipeline.manifest.campaign import job_ids_of, jobs_of
 from pipeline.mirror.places import mirrored
-from pipeline.provider.client import Client
 from pipeline.report.jobs_file import load_lines
 from pipeline.report.lines import Line
 from pipeline.report.summary import FILE, FILES, read_summary
+
+if TYPE_CHECKING:
+    from pipeline.provider.client import Client
 
 NAMED = 5
 """How many videos a refusal names."""
@@ -165,7 +168,7 @@ def check_ids(folder: Path, campaign: Campaign, state: State) -> None:
         names = ", ".join(each.name for each in again[:NAMED]) + (", …" if len(again) > NAMED else "")
         videos = "1 finished video" if len(again) == 1 else f"{len(again):,} finished videos"
         raise InputError(
-            f"{videos} (${format_usd(sum(each.liability for each in again))}) would be bought again, because job ids "
+            f"{videos} ({dollars(sum(each.liability for each in again))}) would be bought again, because job ids "
             f"are made differently now: {names}; use the version that made them, or another directory (-o). "
             "Nothing was sent."
         )

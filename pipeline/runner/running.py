@@ -23,7 +23,7 @@ from pipeline.kernel.clock import Clock, SystemClock
 from pipeline.kernel.errors import KlingBatchError, MachineError
 from pipeline.kernel.garbage import calm_garbage_collector
 from pipeline.kernel.logger import LOGGER
-from pipeline.kernel.usd import format_usd
+from pipeline.kernel.usd import dollars
 from pipeline.ledger.job import JobState
 from pipeline.ledger.reading import Reader
 from pipeline.ledger.store import Ledger, open_ledger
@@ -33,6 +33,7 @@ from pipeline.mirror.run_files import ROWS
 from pipeline.provider.replies import Refused
 from pipeline.report.lines import Lines
 from pipeline.runner import reporting
+from pipeline.runner.account import lack_of_credits
 from pipeline.runner.choice import RunOptions, choose, may_come_back, may_start, not_stored, trial_of
 from pipeline.runner.continuity import (
     check_folder,
@@ -216,7 +217,7 @@ async def _run_engine(
     with calm_garbage_collector():
         housekeeping = asyncio.create_task(_keep_house(live, reports=not assignment.is_rehearsal))
         try:
-            await _make_jobs(context, left, options, trial_of(campaign, config, state, options))
+            await _make_jobs(context, left, options, trial_of(campaign, config, state, options), watcher)
         finally:
             housekeeping.cancel()
             await asyncio.wait([housekeeping])
@@ -226,7 +227,9 @@ async def _run_engine(
         return dataclasses.replace(result, notice=notice_of(campaign, result, state, is_idle=is_idle))
 
 
-async def _make_jobs(context: RunContext, left: Sequence[Job], options: RunOptions, tried: Trial) -> None:
+async def _make_jobs(
+    context: RunContext, left: Sequence[Job], options: RunOptions, tried: Trial, watcher: Watcher
+) -> None:
     """Recover, then make what is left, up to the limit. A ledger that fails ends it; everything else is recorded."""
     state = context.ledger.state
     startable = tried.first(job for job in left if may_start(state, job, options))
@@ -245,7 +248,7 @@ async def _make_jobs(context: RunContext, left: Sequence[Job], options: RunOptio
             await grant_retries(context, {job.job_id for job in allowed}, options.retry_classes)
         await recover(context, dispatcher)
         if dispatcher.jobs:
-            await _check_account(context)
+            await _check_account(context, allowed, watcher)
         await dispatcher.dispatch()
         is_cut = any(job.job_id not in dispatcher.jobs and may_start(state, job, options) for job in left)
         if options.limit is not None and is_cut and not context.stopping.is_stopping:
@@ -267,8 +270,8 @@ def _jobs(number: int | None) -> str:
     return f"{number} job{'' if number == 1 else 's'}"
 
 
-async def _check_account(context: RunContext) -> None:
-    """A free call that proves the key before the first submission, and holds the balance against the floor."""
+async def _check_account(context: RunContext, to_start: Sequence[Job], watcher: Watcher) -> None:
+    """A free call that proves the key before the first submission, and holds the balance against floor and cost."""
     for tries in range(CREDITS_TRIES):
         await context.pause(context.settings.retry.base_delay_s * tries)
         try:
@@ -281,6 +284,10 @@ async def _check_account(context: RunContext) -> None:
             continue
         if isinstance(balance, int):
             await context.record(context.account_event(balance))
+            if lack := lack_of_credits(context, balance, to_start):
+                # No reason to stop: it may be topped up meanwhile, and what can be made is made.
+                logging.getLogger(LOGGER).warning("%s", lack)
+                watcher.notice(lack)
             _hold_against_floor(context, balance)
             return
         if context.stopping.is_stopping:
@@ -292,7 +299,7 @@ def _hold_against_floor(context: RunContext, balance: int) -> None:
     if floor is not None and balance < floor:
         context.stopping.stop(
             StopReason.CREDITS,
-            f"the account's credits of ${format_usd(balance)} are below the floor of ${format_usd(floor)}",
+            f"the account's credits of {dollars(balance)} are below the floor of {dollars(floor)}",
         )
 
 

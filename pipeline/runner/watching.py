@@ -22,6 +22,9 @@ class Watcher:
     def started(self, live: LiveRun) -> None:
         """The run is open and about to begin; of its events only `run_started` was told before."""
 
+    def notice(self, message: str) -> None:
+        """Something was found that a person should know of, like `LiveRun.notices`, but after the start."""
+
     def event(self, event: Event) -> None:
         """An event has become durable."""
 

@@ -132,11 +132,12 @@ def test_what_a_person_should_know_of_is_a_line_before_the_events(capfd: pytest.
     for events in (True, False):
         with lines.EventLines(events=events) as told:
             told.started(live_run("a place was taken over"))
+            told.notice("credits will not do")
             told.event(event(1))
             told.summary({"stored": 1})
     said = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
-    assert [each["event"] for each in said] == ["notice", "voided", "summary", "summary"]
-    assert said[0]["message"] == "a place was taken over"
+    assert [each["event"] for each in said] == ["notice", "notice", "voided", "summary", "summary"]
+    assert [each["message"] for each in said[:2]] == ["a place was taken over", "credits will not do"]
     assert said[0]["at"].endswith("Z")
 
 

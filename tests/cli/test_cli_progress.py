@@ -161,9 +161,11 @@ async def test_what_was_found_at_the_opening_is_told_first(
         Progress(shown=True) as shown,
     ):
         shown.started(found)
+        shown.notice("credits: $5.00, too little")
         await asyncio.sleep(0)
         said = capsys.readouterr().err.splitlines() if reader is None else Terminal(80).feed(read(reader)).shown
-    assert said[0].rstrip() == "Note: another machine's place was taken: �[2Jbox."
+    told = ["Note: another machine's place was taken: �[2Jbox.", "Note: credits: $5.00, too little."]
+    assert [line.rstrip() for line in said[:2]] == told
 
 
 async def test_what_others_write_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:

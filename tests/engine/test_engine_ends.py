@@ -19,7 +19,7 @@ from pipeline.kernel.usd import MicroUsd
 from pipeline.provider.client import Client
 from pipeline.provider.replies import Finished, Refused, Unavailable
 from pipeline.runner.ending import RunResult
-from pipeline.runner.watching import LiveRun
+from pipeline.runner.watching import LiveRun, Watcher
 
 HOUR_S = 3600.0
 
@@ -266,5 +266,41 @@ def test_a_job_whose_money_is_gone_by_its_first_step_is_put_back(tmp_path: Path)
                 done = await night.run(campaign(tmp_path, 3), night.config(budget__cap_usd="5.25"))
             assert (len(started), done.exit_code, done.summary["stopped_by"]) == (3, 3, "cap"), done.message
             assert (done.summary["stored"], done.summary["posted_usd"]) == (2, "3.50")
+
+    play(main())
+
+
+class Noticing(Watcher):
+    """Keeps what a person should know of, and how much was sent by then."""
+
+    def __init__(self, night: Night) -> None:
+        self._night = night
+        self.told: list[tuple[str, int]] = []
+
+    def notice(self, message: str) -> None:
+        self.told.append((message, self._night.posts()))
+
+
+@pytest.mark.parametrize(
+    ("credits_usd", "cap", "told"),
+    [
+        (5, "100", ["credits: $5.00, $2.00 short of $7.00 for the 4 jobs that may start"]),
+        (5, "5", []),
+        (2, "5", ["credits: $2.00, $1.50 short of $3.50 for the 2 jobs that may start"]),
+        (7, "100", []),
+    ],
+    ids=["too little", "enough for what the cap lets through", "not even for that", "just enough"],
+)
+def test_credits_that_will_not_do_are_told_before_anything_is_sent(
+    tmp_path: Path, credits_usd: int, cap: str, told: list[str]
+) -> None:
+    """In the words of a plan, and it goes on all the same: an account may be topped up meanwhile."""
+
+    async def main() -> None:
+        async with Night(tmp_path, credits_microusd=credits_usd * 1_000_000) as night:
+            watcher = Noticing(night)
+            result = await night.run(campaign(tmp_path, 4), night.config(budget__cap_usd=cap), watcher)
+            assert watcher.told == [(message, 0) for message in told]
+            assert result.summary["stored"] == min(credits_usd, float(cap)) // 1.75
 
     play(main())

@@ -818,3 +818,22 @@ def test_doubt_that_the_background_settles_last_is_gone_on_with(tmp_path: Path, 
             assert (result.exit_code, night.posts()) == (0, 2), result.message
 
     play(main())
+
+
+def test_what_the_cap_leaves_is_explained_where_a_charge_was_above_its_quote(tmp_path: Path) -> None:
+    """By the list price there would be room for one more; amounts have their thousands apart."""
+
+    async def main() -> None:
+        async with Night(tmp_path, prices_microusd={5: 3_500_000, 10: 3_500_000}) as night:
+            made, config = campaign(tmp_path, 3), night.config(budget__cap_usd="6.00")
+            await night.run(made, config, limit=1)
+            done = await night.run(made, config)
+            assert (done.exit_code, done.message) == (
+                3,
+                "the cap of $6.00 leaves $2.50; the next job needs $3.50 "
+                "(5 s was charged $3.50 here; its list price is $1.75)",
+            )
+            floor = night.config(budget__cap_usd="60", budget__stop_below_credits_usd="2000000")
+            assert "are below the floor of $2,000,000.00" in (await night.run(made, floor)).message
+
+    play(main())
