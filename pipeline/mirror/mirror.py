@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pipeline.kernel.errors import MachineError
-from pipeline.kernel.files import hold_lock, make_folder
+from pipeline.kernel.errors import KlingBatchError, MachineError, RunDirectoryError
+from pipeline.kernel.files import LOCK_PAUSE_S, hold_folder, is_held, make_folder
 from pipeline.ledger.lock import LOCK
 from pipeline.ledger.segments import SegmentName
 from pipeline.mirror.copies import Copies
@@ -23,6 +23,9 @@ from pipeline.mirror.storage import Storage
 
 BEAT_S = 20.0
 """How often the holder's name is written anew."""
+
+LOOK_TRIES = round(60.0 / LOCK_PAUSE_S)
+"""How often a run tries to begin while somebody looks at its folder, who gives way as soon as they notice it."""
 
 JOIN_S, HUNG_JOIN_S = 60.0, 1.0
 """How long the end waits for upkeep that is under way; and where the storage has fallen silent."""
@@ -46,6 +49,7 @@ class Mirror:
 
         `is_left` tells when nobody waits for the run any more: then no call that hangs keeps it.
         """
+        self._folder = folder
         self._storage = Storage(of.address, is_left)
         self._holder = Holder(self._storage, of.state_id)
         self.files = RunFiles(folder, self._storage, self._holder, keep_videos=keep_videos)
@@ -68,12 +72,24 @@ class Mirror:
         """
         self._storage.at_first(self._holder.take)
         try:
-            self._storage.at_first(lambda: self._copies.meet(push=True))
+            with self._looks_over():
+                self._storage.at_first(lambda: self._copies.meet(push=True))
         except BaseException:
             self._leave()
             raise
         self._upkeep = threading.Thread(target=self._keep_up, name="mirror", daemon=True)
         self._upkeep.start()
+
+    @contextlib.contextmanager
+    def _looks_over(self) -> Iterator[None]:
+        """Keep looks out for the block. One that is under way sees that the ledger is held, and gives up."""
+        try:
+            with hold_folder(self._folder, LOOK_TRIES):
+                yield
+        except BlockingIOError as error:
+            if error.filename != str(self._folder):
+                raise
+            raise RunDirectoryError(f"{self._folder} is being looked at. Run again. Nothing was sent.") from None
 
     def follow(self, name: SegmentName) -> None:
         """Bring a new segment there; returns when it stands, while the place was certainly ours.
@@ -132,6 +148,10 @@ def mirror_of(folder: Path, *, keep_videos: bool = True, is_left: Callable[[], b
     return Mirror(folder, of, keep_videos=keep_videos, is_left=is_left) if of is not None else None
 
 
+class _InUse(KlingBatchError):  # noqa: N818 - an outcome
+    """A process works here. No retry helps, and nobody is told."""
+
+
 def refresh(folder: Path, address: str) -> None:
     """Bring the local state of a run directory up to what is in the storage; nothing is written there.
 
@@ -145,10 +165,23 @@ def refresh(folder: Path, address: str) -> None:
     mirror = Mirror(folder, mirrored(folder) or Mirrored(address, ""))
     if not mirror._storage.at_first(lambda: mirror._storage.objects.names("ledger")):
         return
+    lock = folder / "ledger" / LOCK
+
+    def give_way() -> None:
+        if is_held(lock):
+            raise _InUse
+
     try:
         attach(folder, address)
         make_folder(folder / "ledger")
-        with contextlib.suppress(BlockingIOError), hold_lock(folder / "ledger" / LOCK, ""):
+        # Not under the ledger's own lock: no look may keep a run from beginning. What the run does to the folder waits
+        # until the look has noticed it, and has let go.
+        with (
+            contextlib.suppress(BlockingIOError, _InUse),
+            hold_folder(folder),
+            mirror._storage.checked(give_way),
+        ):
+            give_way()
             mirror._storage.at_first(lambda: mirror._copies.meet(push=False))
     except OSError as error:
         raise MachineError(f"{folder} cannot be written: {error.strerror}. Nothing was sent.") from None

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -413,6 +414,32 @@ async def test_rows_come_with_the_ledger_also_at_the_second_try(
     refresh(tmp_path / "two", NIGHT)
     assert failed
     assert ((tmp_path / "two/jobs.parquet").read_bytes(), texts(tmp_path / "two")) == (b"new", ["a", "b"])
+
+
+async def test_a_look_keeps_no_run_from_beginning(files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is fetching what another machine has recorded, from a slow bucket: it gives way, and the run begins."""
+    await note(tmp_path / "one", "a")
+    refresh(tmp_path / "two", NIGHT)
+    await note(tmp_path / "one", "b")
+    real, fetching, begun = Objects.fetch, threading.Event(), threading.Event()
+
+    def fetch(objects: Objects, name: str, path: Path) -> None:
+        if threading.current_thread().name == "look":
+            fetching.set()
+            objects._ask(lambda: begun.wait(60))
+        real(objects, name, path)
+
+    monkeypatch.setattr(Objects, "fetch", fetch)
+    look = threading.Thread(target=refresh, args=(tmp_path / "two", NIGHT), name="look")
+    look.start()
+    try:
+        assert await asyncio.to_thread(fetching.wait, 60)
+        await note(tmp_path / "two", "c")
+    finally:
+        begun.set()
+        await asyncio.to_thread(look.join)
+    assert texts(tmp_path / "two") == [*"abc"]
+    assert not list(tmp_path.glob("two/.incoming"))
 
 
 async def test_a_copy_that_is_damaged_is_not_gone_on_with(files: Any, tmp_path: Path) -> None:
