@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from pipeline.kernel.files import free_bytes
 from pipeline.kernel.garbage import give_back_memory
+from pipeline.kernel.logger import LOGGER
+from pipeline.ledger import tiers
 from pipeline.ledger.encoding import ROWS_PER_GROUP, Content
 from pipeline.ledger.merge import merge_segments
 from pipeline.ledger.segments import SegmentName
@@ -33,28 +36,35 @@ class Merging:
         self._known: dict[SegmentName, Content] = {}
         """The contents of segments that were written here and are not merged yet."""
         self._known_bytes = 0
+        self._rest = 0
+        """How many segments are waited for after the disk has refused a merge."""
         self._under_way: tuple[Sequence[SegmentName], Future[SegmentName]] | None = None
 
     def note(self, newest: SegmentName, content: Content) -> None:
         """A segment with this content has become durable: begin a merge if one is due.
 
-        Trouble ends the merges and nothing else: the segments of a merge that failed are still there, and the next
-        opening says what is wrong with them.
+        Where the disk refuses one, it is tried again when as many segments again have come. Other trouble ends the
+        merges and nothing else: the segments of a merge that failed are still there, and the next opening says what is
+        wrong with them.
         """
         if self._tiers is None:
             return
         self._tiers.add(newest)
         self._keep(newest, content)
-        if self._under_way is not None and not self._under_way[1].done():
+        self._rest = max(0, self._rest - 1)
+        if self._rest or (self._under_way is not None and not self._under_way[1].done()):
             return
         try:
             if self._under_way is not None:
-                group, merged = self._under_way
+                (group, merged), self._under_way = self._under_way, None
                 self._tiers.replace(group, merged.result())
-                self._under_way = None
             if group := self._tiers.due():
                 self._under_way = group, self._thread.submit(self._merge, group, self._forget(group))
+        except OSError:
+            # A disk that is full, or a handle too few: for now.
+            self._rest = tiers.FAN
         except Exception:  # the events are durable by now: whatever this is, it is no failure to record them
+            logging.getLogger(LOGGER).exception("no more segments of the ledger are merged until it is opened again")
             self._tiers = None
             self._known.clear()
 

@@ -241,6 +241,44 @@ async def test_a_merge_never_takes_the_room_of_a_commit(folder: Path, monkeypatc
     assert len(segment_paths(folder)) == 3 * FAN
 
 
+async def test_a_disk_that_had_no_room_for_a_merge_is_tried_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not at every commit, but when as many segments again have come: then the whole backlog becomes few."""
+    free, asked = merge_thread.SPARE_BYTES, 0
+
+    def look(_folder: Path) -> int:
+        nonlocal asked
+        asked += 1
+        return free
+
+    monkeypatch.setattr(merge_thread, "free_bytes", look)
+    with open_ledger(folder, HandClock()) as ledger:
+        written = await write(ledger, 5 * FAN)
+        assert len(segment_paths(folder)) == 5 * FAN
+        assert asked <= 5
+        free = 2**40
+        written += await write(ledger, 4 * FAN)
+        assert len(segment_paths(folder)) <= 4 * FAN
+    assert read_events(folder) == written
+
+
+async def test_a_merge_that_fails_for_good_is_told_in_the_log(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once: it is not tried again."""
+
+    def refuse(*_: object, **__: object) -> SegmentName:
+        raise RunDirectoryError("a segment is damaged")
+
+    monkeypatch.setattr(merge_thread, "merge_segments", refuse)
+    with open_ledger(folder, HandClock()) as ledger:
+        await write(ledger, 4 * FAN)
+    assert [record.getMessage() for record in caplog.records] == [
+        "no more segments of the ledger are merged until it is opened again"
+    ]
+
+
 async def test_a_question_about_one_job_passes_over_the_rows_that_do_not_have_it(folder: Path) -> None:
     """DuckDB, asked whether a group of rows can have a job: the filter says no, but of the one that is there."""
     with open_ledger(folder, HandClock()) as ledger:
