@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import hashlib
 import os
 import pickle
@@ -11,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import distributed  # noqa: F401 - its settings are there once it is loaded
@@ -289,6 +290,99 @@ async def test_a_worker_that_does_not_see_the_run_directory_is_refused(
         monkeypatch.setattr(clusters, "sees", (lambda path, answer=answer: answer("") if answer is bool else abs(path)))
         with pytest.raises(InputError, match=said_of_it):
             await collector_for(LOCAL, dask(address), tmp_path).__aenter__()
+    assert names(tmp_path) == []
+
+
+async def test_what_a_worker_writes_elsewhere_is_fetched_by_another(
+    server: RawServer, tmp_path: Path, tiny: bytes, monkeypatch: pytest.MonkeyPatch, foreign: Foreign
+) -> None:
+    """It joined a moment ago and nobody has looked at it yet: its videos are lost, and all come all the same."""
+    monkeypatch.setattr(clusters, "LOOK_S", AT_MOST_S)
+    server.answers["/a"] = half = HalfSent(tiny)
+    address, _ = foreign.cluster(1)
+    async with collector_for(LOCAL, dask(address), tmp_path) as collector, asyncio.timeout(AT_MOST_S):
+        astray = said(foreign.start("astray", address))
+        calls = [asyncio.ensure_future(collect(collector, server.url("/a"), tmp_path, str(n))) for n in range(4)]
+        for _ in calls:
+            await half.waiting.acquire()  # two threads each: so two of them are at the wrong one
+        half.go.set()
+        assert all(isinstance(clip, Clip) for clip in await asyncio.gather(*calls))
+        assert len(server.requests) == 4 + 2
+        assert isinstance(collector, ClusterCollector)
+        assert astray not in collector._trusted
+        later = [collect(collector, server.url("/a"), tmp_path, str(n)) for n in range(4, 12)]
+        assert all(isinstance(clip, Clip) for clip in await asyncio.gather(*later))
+        assert len(server.requests) == 6 + 8, "what failed once is given more"
+    assert names(tmp_path) == sorted(f"{n}.{kind}" for n in range(12) for kind in ("jpg", "mp4"))
+
+
+async def test_a_worker_that_joins_and_does_not_see_the_run_directory_gets_nothing_to_do(
+    server: RawServer, tmp_path: Path, tiny: bytes, monkeypatch: pytest.MonkeyPatch, foreign: Foreign
+) -> None:
+    """No video is fetched twice; one that joins and sees it is used; those that do not are no workers at all."""
+    monkeypatch.setattr(clusters, "LOOK_S", 0.05)
+    monkeypatch.setattr(clusters, "ASK_S", 1.0)
+    monkeypatch.setattr(clusters, "NO_WORKER_S", 3.0)
+    server.answers["/a"] = ok(tiny)
+    address, workers = foreign.cluster(1)
+    async with collector_for(LOCAL, dask(address), tmp_path) as collector, asyncio.timeout(AT_MOST_S):
+        assert isinstance(collector, ClusterCollector)
+        astray = said(foreign.start("astray", address))
+        await until(lambda: astray in collector._refused)
+        calls = [collect(collector, server.url("/a"), tmp_path, str(n)) for n in range(8)]
+        assert all(isinstance(clip, Clip) for clip in await asyncio.gather(*calls))
+        assert len(server.requests) == 8
+        mute = said(foreign.start("mute", address))
+        await until(lambda: mute in collector._threads)
+        late = foreign.start("worker", address)
+        joined = said(late)
+        await until(lambda: joined in collector._trusted)
+        workers[0].kill()
+        assert isinstance(await collect(collector, server.url("/a"), tmp_path, "8"), Clip | Trouble)
+        assert isinstance(await collect(collector, server.url("/a"), tmp_path, "9"), Clip)
+        assert mute not in collector._trusted
+        late.kill()
+        await until(lambda: not collector._trusted)
+        with pytest.raises(MachineError, match="no worker any more that sees"):
+            await collect(collector, server.url("/a"), tmp_path, "10")
+    assert "10.mp4" not in names(tmp_path)
+
+
+async def until(it_is_so: Callable[[], bool]) -> None:
+    while not it_is_so():  # noqa: ASYNC110 - what changes is in the collector and tells nobody
+        await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("of", ["a scheduler", "a worker"])
+async def test_one_that_freezes_is_not_waited_for_without_end(
+    server: RawServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, foreign: Foreign, of: str
+) -> None:
+    """Its process lives and its connections stand. A scheduler's silence stops the run; a download has its time."""
+    monkeypatch.setattr(clusters, "LOOK_S", 0.05)
+    monkeypatch.setattr(clusters, "ASK_S", 0.3)
+    monkeypatch.setattr(clusters, "NO_WORKER_S", 1.0)
+    server.answers["/a"] = half = HalfSent(b"half a film")
+    address, workers = foreign.cluster(1)
+    fetch = dataclasses.replace(LOCAL, download_s=0.1)
+    async with collector_for(fetch if of == "a worker" else LOCAL, dask(address), tmp_path) as collector:
+        call = asyncio.ensure_future(collect(collector, server.url("/a"), tmp_path, "a"))
+        await half.waiting.acquire()
+        frozen = workers[0] if of == "a worker" else foreign.processes[0]
+        frozen.send_signal(signal.SIGSTOP)
+        began_s = time.monotonic()
+        async with asyncio.timeout(AT_MOST_S):
+            if of == "a worker":
+                trouble = await call
+                assert isinstance(trouble, Trouble)
+                assert trouble.error_class is ErrorClass.FETCH_FAILED
+                assert "within 1.8 s" in trouble.message  # 16 downloads by two threads, and a second
+            else:
+                with pytest.raises(MachineError, match="scheduler does not answer any more"):
+                    await call
+        assert time.monotonic() - began_s > 0.5, "a moment's silence is taken for the end"
+        began_s = time.monotonic()
+    assert time.monotonic() - began_s < 15
+    half.go.set()
     assert names(tmp_path) == []
 
 

@@ -12,6 +12,7 @@ import dataclasses
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pipeline.kernel.errors import MachineError
 from pipeline.kernel.files import TEMPORARY_PREFIX, TEMPORARY_SUFFIX, discard
@@ -39,11 +40,18 @@ class Failed:
     message: str
 
 
+class Brought(NamedTuple):
+    """What came of an order, and the address of the worker that did it, if that is known."""
+
+    worker: str | None
+    outcome: Clip | Trouble | Failed
+
+
 _collectors: dict[tuple[asyncio.AbstractEventLoop, FetchSettings, MediaSettings], Collector] = {}
 """Open for the life of a worker's process, so that connections are used again."""
 
 
-async def download(order: Order) -> Clip | Trouble | Failed:
+async def download(order: Order) -> Brought:
     """Make one try; the `Clip` has temporary names, beside the final ones. Never raises, unless it is cancelled."""
     video, poster = _beside(order.video), _beside(order.poster)
     outcome: Clip | Trouble | Failed | None = None
@@ -59,7 +67,14 @@ async def download(order: Order) -> Clip | Trouble | Failed:
         if not isinstance(outcome, Clip):
             discard(video)
             discard(poster)
-    return outcome
+    return Brought(_address(), outcome)
+
+
+def _address() -> str:
+    from distributed import get_worker
+
+    worker = get_worker()
+    return str(worker.contact_address or worker.address)
 
 
 def _beside(path: Path) -> Path:
