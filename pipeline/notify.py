@@ -71,8 +71,8 @@ def _text(name: str, summary: Mapping[str, Any]) -> str:
     jobs = f"{summary['stored']:,} of {summary['jobs']:,} stored"
     jobs += "".join(
         f", {summary[fact]:,} {word}"
-        for fact, word in (("failed", "failed"), ("in_doubt", "in doubt"))
-        if summary[fact]
+        for fact, word in (("failed", "failed"), ("in_doubt", "in doubt"), ("missing", "stored but not on the disk"))
+        if summary.get(fact)
     )
     money = f"${summary['posted_usd']} of ${summary['cap_usd']} spent"
     why = f" ({summary['stopped_by']})" if summary.get("stopped_by") else ""

@@ -19,6 +19,7 @@ from pipeline.cli.screen import (
     count,
     dollars,
     doubts,
+    losses,
     next_command,
     printable,
     say_if_possible,
@@ -152,8 +153,8 @@ def _show_end(result: RunResult) -> None:
     say_if_possible()
     if result.sandbox_bill is not None:
         say_if_possible(bill_screen(result.sandbox_bill, result.summary))
-    for doubt in doubts(result.summary):
-        say_if_possible(doubt)
+    for told in (*doubts(result.summary), *losses(result.summary)):
+        say_if_possible(told)
     if result.message:
         stopped = "Stopped: " if result.summary.get("stopped_by") else "Mind this: "
         say_if_possible(f"{stopped}{sentence(result.message)}")

@@ -26,6 +26,9 @@ SANDBOX_NOTE = "SANDBOX: no money moves; the videos are drawn on this machine."
 TOLD_EVERY_S = 1.0
 """How often a line says that something is still being done."""
 
+MOST_NAMED = 3
+"""At most so many of a kind are named on a screen."""
+
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 
 
@@ -236,6 +239,19 @@ def doubts(summary: Mapping[str, Any]) -> list[str]:
 
     reasons = Counter(summary["why_in_doubt"].values())
     return [f"{number:,} in doubt: {sentence(why)}" for why, number in reasons.most_common()]
+
+
+def losses(summary: Mapping[str, Any]) -> list[str]:
+    """Which stored videos are not on the disk any more, and what to do, in a sentence; nothing where all are there."""
+    number = summary["missing"]
+    if not number:
+        return []
+    names = [printable(each) for each in summary["missing_videos"][:MOST_NAMED]]
+    named = ", ".join(names) + (f" and {number - len(names):,} more" if number > len(names) else "")
+    return [
+        f"{count(number, 'stored video')} {'is' if number == 1 else 'are'} not on the disk any more: {named}. The "
+        "provider keeps a file for 7 days; its address is in the ledger, `url` of its `posted` event."
+    ]
 
 
 def errors_screen(by_class: Sequence[Mapping[str, Any]]) -> str:

@@ -13,6 +13,7 @@ from pipeline.cli.screen import (
     count,
     doubts,
     local_hour,
+    losses,
     printable,
     sentence,
     shortened,
@@ -50,6 +51,7 @@ def status_screen(directory: str, facts: Mapping[str, Any], width: int) -> list[
         _going(facts, width),
         _unsettled(facts, width),
         [line for doubt in doubts(facts) for line in wrap(doubt, width)],
+        [line for loss in losses(facts) for line in wrap(loss, width)],
         _errors(facts, width),
         _ending(facts, width),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,7 @@ from pipeline.ledger.job import JobRecord, JobState
 from pipeline.ledger.lock import lock_holder
 from pipeline.ledger.reading import Reader
 from pipeline.looking.estimate import Work, ends_per_s, left_s
+from pipeline.looking.missing import missing_videos
 from pipeline.looking.moments import Moments
 from pipeline.report.jobs_file import has_entries, load_keys, load_lines
 from pipeline.report.lines import Keys, Lines
@@ -128,7 +129,12 @@ class Look:
 
     def summary(self) -> dict[str, Any]:
         """The summary as the directory stands now."""
-        return summarise(self.keys, self.state, cap_microusd=self.cap_microusd, live=self.is_live, now_us=self.now_us)
+        return self.of_ledger(missing_videos(self.folder, self.state))
+
+    def of_ledger(self, missing: Sequence[str] = ()) -> dict[str, Any]:
+        """The summary without a look for the videos; those that are `missing` may be told."""
+        cap, live = self.cap_microusd, self.is_live
+        return summarise(self.keys, self.state, cap_microusd=cap, live=live, now_us=self.now_us, missing=missing)
 
     def age_s(self, record: JobRecord) -> float:
         """How long ago the latest attempt of a job was accepted, or reserved if it was not."""
@@ -365,7 +371,7 @@ def standing(seen: Look) -> str:
 
 def row_of(seen: Look) -> Mapping[str, Any]:
     """A run directory as a line of the list of all."""
-    summary = seen.summary()
+    summary = seen.of_ledger()
     kept = ("stored", "jobs", "failed", "in_doubt", "posted_usd", "in_doubt_usd", "cap_usd")
     return {
         "name": seen.folder.name,

@@ -25,6 +25,9 @@ FILES = ("index.html", "results.csv", "results.parquet", "errors.csv", "errors-b
 _LONGEST = 2**24
 """Bytes of a summary: it has a line for each class of error, and nothing for each job."""
 
+MOST_NAMED = 20
+"""At most so many of a kind are named, since a summary has nothing for each job."""
+
 _OF_THE_MOMENT = {"finished_at", "wall_s", "events"}
 """Keys that may differ from the summary before although nothing has happened."""
 
@@ -38,6 +41,7 @@ def summarise(
     requests_sent: int = 0,
     polls: int = 0,
     now_us: int | None = None,
+    missing: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The content of summary.json. Money as text with exact cents; counts are jobs of the manifest.
 
@@ -46,6 +50,7 @@ def summarise(
             money whose fate is not known: it counts as in doubt, and `reserved_usd` is zero.
         requests_sent: submissions of the run that is live, not yet in the ledger; `polls` likewise.
         now_us: the present, where a run is live.
+        missing: the stored videos that are not on the disk any more.
     """
     keys = keys_of(lines)
     jobs = keys.column("job_id")
@@ -63,6 +68,8 @@ def summarise(
         "rows_sha256": keys.sha256,
         "jobs": len(jobs),
         **{name: counts[name] for name in ("stored", "failed", "in_doubt", "pending", "running", "unfetched")},
+        "missing": len(missing),
+        "missing_videos": list(missing[:MOST_NAMED]),
         "posted_usd": format_usd(books.posted),
         "above_quotes_usd": format_usd(books.above_quotes),
         "reserved_usd": format_usd(books.reserved if live else 0),

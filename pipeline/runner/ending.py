@@ -26,6 +26,7 @@ from pipeline.kernel.usd import MicroUsd
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import State
 from pipeline.ledger.job import JobState
+from pipeline.looking.missing import missing_videos
 from pipeline.manifest import Campaign
 from pipeline.mirror.mirror import Mirror
 from pipeline.mirror.run_files import ENDS
@@ -87,7 +88,8 @@ async def close_run(live: LiveRun, config: Config, bill: MicroUsd | None, shown_
     }
     with contextlib.suppress(MachineError):
         await context.record(Event(event=EventKind.RUN_ENDED, detail=orjson.dumps(facts).decode()))
-    summary = summarise(live.lines, state, cap_microusd=config.cap, live=False)
+    missing = await asyncio.to_thread(missing_videos, context.folder, state)
+    summary = summarise(live.lines, state, cap_microusd=config.cap, live=False, missing=missing)
     trouble = None
     try:
         await asyncio.to_thread(reporting.renew_report, context.folder, live.lines, state, summary, shown_seq)

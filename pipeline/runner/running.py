@@ -27,6 +27,7 @@ from pipeline.kernel.usd import dollars
 from pipeline.ledger.job import JobState
 from pipeline.ledger.reading import Reader
 from pipeline.ledger.store import Ledger, open_ledger
+from pipeline.looking.missing import missing_videos
 from pipeline.manifest import Campaign
 from pipeline.mirror.mirror import Mirror, mirror_of
 from pipeline.mirror.run_files import ROWS
@@ -334,7 +335,8 @@ async def _look_at_floor(context: RunContext) -> None:
 async def _write_live_report(live: LiveRun) -> None:
     """Write the report as of now, in a thread of its own."""
     context = live.context
-    state, summary = context.ledger.state, live.summary()
+    state = context.ledger.state
+    summary = live.summary(await asyncio.to_thread(missing_videos, context.folder, state))
     writing = asyncio.ensure_future(
         asyncio.to_thread(reporting.write_report, context.folder, live.lines, state, summary)
     )

@@ -83,8 +83,8 @@ class LiveRun:
         counts = self.context.ledger.state.counts
         return counts[JobState.STORED] + counts[JobState.FAILED] - self.done_elsewhere
 
-    def summary(self) -> dict[str, Any]:
-        """The summary as of now."""
+    def summary(self, missing: Sequence[str] = ()) -> dict[str, Any]:
+        """The summary as of now; `missing` are the stored videos that are not on the disk any more."""
         context = self.context
         return summarise(
             self.lines,
@@ -94,6 +94,7 @@ class LiveRun:
             requests_sent=context.provider.calls["submit"],
             polls=context.provider.calls["poll"],
             now_us=context.clock.now_us(),
+            missing=missing,
         )
 
 

@@ -82,6 +82,11 @@ class Story:
         """Put it on the disk in one segment; returns the run directory."""
         ledger = self.folder / "ledger"
         ledger.mkdir()
+        videos = self.folder / "videos"
+        videos.mkdir()
+        for event in self.ordered:
+            if event.event is EventKind.STORED and event.path:
+                (self.folder / event.path).touch()
         if events := self.ordered:
             write_segment(ledger, events, encode(events, GENESIS, link(GENESIS, events)))
         return self.folder
