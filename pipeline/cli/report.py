@@ -8,7 +8,7 @@ import click
 
 from pipeline import api
 from pipeline.cli import options
-from pipeline.cli.screen import errors_screen, losses, say, say_json, summary_screen, working
+from pipeline.cli.screen import errors_screen, remarks, say, say_json, summary_screen, working
 
 
 @click.command()
@@ -30,9 +30,9 @@ def report(directory: Path, bom: bool, xlsx: bool, contact_sheet: bool, json: bo
         say_json(summary | ({"contact_sheets": sheets} if contact_sheet else {}))
         return
     say(summary_screen(summary))
-    for loss in losses(summary):
+    for remark in remarks(summary):
         say()
-        say(loss)
+        say(remark)
     if summary["errors_by_class"]:
         say()
         say(errors_screen(summary["errors_by_class"]))

@@ -19,9 +19,9 @@ from pipeline.cli.screen import (
     count,
     dollars,
     doubts,
-    losses,
     next_command,
     printable,
+    remarks,
     say_if_possible,
     sentence,
     summary_screen,
@@ -153,7 +153,7 @@ def _show_end(result: RunResult) -> None:
     say_if_possible()
     if result.sandbox_bill is not None:
         say_if_possible(bill_screen(result.sandbox_bill, result.summary))
-    for told in (*doubts(result.summary), *losses(result.summary)):
+    for told in (*doubts(result.summary), *remarks(result.summary)):
         say_if_possible(told)
     if result.message:
         stopped = "Stopped: " if result.summary.get("stopped_by") else "Mind this: "

@@ -26,6 +26,16 @@ SANDBOX_NOTE = "SANDBOX: no money moves; the videos are drawn on this machine."
 TOLD_EVERY_S = 1.0
 """How often a line says that something is still being done."""
 
+STATUS_WORDS = {
+    "stored": "stored",
+    "failed": "failed",
+    "in_doubt": "in doubt",
+    "running": "running",
+    "unfetched": "paid, not yet on disk",
+    "pending": "pending",
+}
+"""What each status is called on a screen."""
+
 MOST_NAMED = 3
 """At most so many of a kind are named on a screen."""
 
@@ -197,15 +207,9 @@ def local_hour(at: datetime, now: datetime) -> str:
 
 def summary_screen(summary: Mapping[str, Any], width: int = 80) -> str:
     """How a run directory stands: jobs, money, time; the money below the jobs where `width` has no room beside them."""
-    words = {
-        "stored": "stored",
-        "failed": "failed",
-        "in_doubt": "in doubt",
-        "running": "running",
-        "unfetched": "paid, not yet on disk",
-        "pending": "pending",
-    }
-    jobs = [[f"{summary[key]:,}", word] for key, word in words.items() if summary[key] or key in ("stored", "failed")]
+    jobs = [
+        [f"{summary[key]:,}", word] for key, word in STATUS_WORDS.items() if summary[key] or key in ("stored", "failed")
+    ]
     above = usd(summary["above_quotes_usd"])
     money = [
         ["posted", usd(summary["posted_usd"])],
@@ -241,17 +245,35 @@ def doubts(summary: Mapping[str, Any]) -> list[str]:
     return [f"{number:,} in doubt: {sentence(why)}" for why, number in reasons.most_common()]
 
 
-def losses(summary: Mapping[str, Any]) -> list[str]:
-    """Which stored videos are not on the disk any more, and what to do, in a sentence; nothing where all are there."""
+def remarks(summary: Mapping[str, Any]) -> list[str]:
+    """What the counts do not show, each in a sentence: jobs that no row asks for, and videos that are gone."""
+    return [*filter(None, (_no_longer_asked(summary["no_longer_asked"]), _missing(summary)))]
+
+
+def _no_longer_asked(others: Mapping[str, Any]) -> str | None:
+    """Jobs whose rows were edited or removed: their money is in the sums, and they are in no count."""
+    counts = [f"{others[key]:,} {word}" for key, word in STATUS_WORDS.items() if others[key]]
+    money = [
+        f"{usd(others[f'{key}_usd'])} {word}"
+        for key, word in (("posted", "posted"), ("reserved", "reserved"), ("in_doubt", "in doubt"))
+        if others[f"{key}_usd"] != "0.00"
+    ]
+    if not others["stored"] and not money:
+        return None
+    return f"{count(others['jobs'], 'job')} that the manifest no longer asks for: {', '.join(counts + money)}."
+
+
+def _missing(summary: Mapping[str, Any]) -> str | None:
+    """Stored videos that are not on the disk any more, and what to do."""
     number = summary["missing"]
     if not number:
-        return []
+        return None
     names = [printable(each) for each in summary["missing_videos"][:MOST_NAMED]]
     named = ", ".join(names) + (f" and {number - len(names):,} more" if number > len(names) else "")
-    return [
+    return (
         f"{count(number, 'stored video')} {'is' if number == 1 else 'are'} not on the disk any more: {named}. The "
         "provider keeps a file for 7 days; its address is in the ledger, `url` of its `posted` event."
-    ]
+    )
 
 
 def errors_screen(by_class: Sequence[Mapping[str, Any]]) -> str:

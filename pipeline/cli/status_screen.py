@@ -13,8 +13,8 @@ from pipeline.cli.screen import (
     count,
     doubts,
     local_hour,
-    losses,
     printable,
+    remarks,
     sentence,
     shortened,
     summary_screen,
@@ -51,7 +51,7 @@ def status_screen(directory: str, facts: Mapping[str, Any], width: int) -> list[
         _going(facts, width),
         _unsettled(facts, width),
         [line for doubt in doubts(facts) for line in wrap(doubt, width)],
-        [line for loss in losses(facts) for line in wrap(loss, width)],
+        [line for remark in remarks(facts) for line in wrap(remark, width)],
         _errors(facts, width),
         _ending(facts, width),
     )

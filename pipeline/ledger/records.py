@@ -371,12 +371,15 @@ class Records(MutableMapping[str, JobRecord]):
 
     def beside(self, job_ids: Iterable[str] | Texts) -> list[JobRecord]:
         """The records of all jobs but these, in their order."""
+        return cast("list[JobRecord]", self.find_beside(job_ids).records())
+
+    def find_beside(self, job_ids: Iterable[str] | Texts) -> Found:
+        """Where all jobs but these are kept, in their order."""
         ids, all_jobs = self._kept.in_order()
         asked = texts_of([job_ids])
         if asked.equals(ids):
-            return []
-        others = np.flatnonzero(are_null(pc.index_in(ids, value_set=asked).combine_chunks()))
-        return cast("list[JobRecord]", all_jobs[others].records())
+            return all_jobs[:0]
+        return all_jobs[np.flatnonzero(are_null(pc.index_in(ids, value_set=asked).combine_chunks()))]
 
     def are(self, job_ids: Iterable[str] | Texts) -> bool:
         """Whether these are all the jobs, in their order, as they mostly are after a finished run. Quick to see."""

@@ -196,7 +196,8 @@ def _stands(
     """How every line stands, and by job id how each job stands that is not simply stored, with its record."""
     others: dict[str, tuple[_Stand, JobRecord | None]] = {}
     # Of a job without an attempt nothing is known, but the run may have said why it stopped.
-    waits = f"Not started: {summary['message']}" if summary.get("message") and not live else "Not started yet."
+    has_stopped = summary.get("stopped_by") and summary.get("message") and not live
+    waits = f"Not started: {summary['message']}" if has_stopped else "Not started yet."
     stands = [_WELL] * len(found)
     places = found.of_no_row()
     odd = zip(places.tolist(), values_of(job_ids.take(array_of(places))), found[places].records(), strict=True)

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import stat
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import orjson
+import pyarrow as pa
+import pyarrow.compute
 
 from pipeline.kernel.clock import iso
 from pipeline.kernel.files import read_regular_file, write_file
 from pipeline.kernel.usd import format_usd
 from pipeline.ledger.fold import State
+from pipeline.ledger.job import JobState
+from pipeline.ledger.records import Texts
 from pipeline.report.classes import errors_by_class
 from pipeline.report.lines import Key, Line, keys_of
 from pipeline.report.tables import status_word, why_in_doubt
+
+pc: Any = pyarrow.compute
+"""Its types do not say what it takes beside arrays."""
 
 FILE = "summary.json"
 
@@ -56,9 +63,7 @@ def summarise(
     jobs = keys.column("job_id")
     if not state.jobs.are(jobs):
         jobs = jobs.unique()
-    counts: Counter[str] = Counter()
-    for standing, number in state.count(jobs).items():
-        counts[status_word(standing, live=live)] += number
+    counts = _counted(state.count(jobs), live=live)
     books = state.books
     first, last = (state.runs[0], state.runs[-1]) if state.runs else (None, None)
     outcome: Mapping[str, Any] = last.outcome if last and not live else {}
@@ -67,7 +72,7 @@ def summarise(
         "rows": len(keys.column("row").unique()),
         "rows_sha256": keys.sha256,
         "jobs": len(jobs),
-        **{name: counts[name] for name in ("stored", "failed", "in_doubt", "pending", "running", "unfetched")},
+        **counts,
         "missing": len(missing),
         "missing_videos": list(missing[:MOST_NAMED]),
         "posted_usd": format_usd(books.posted),
@@ -77,6 +82,7 @@ def summarise(
         "free_usd": format_usd(books.free(cap_microusd)),
         "cap_usd": format_usd(cap_microusd),
         "attempts": state.attempts,
+        "no_longer_asked": no_longer_asked(jobs, state, live=live),
         "requests_sent": requests_sent + _over_all_runs(state, "requests_sent"),
         "polls": polls + _over_all_runs(state, "polls"),
         "started_at": iso(first.started_us) if first else None,
@@ -90,6 +96,40 @@ def summarise(
         "provider": last.facts.get("provider") if last else None,
         "errors_by_class": errors_by_class(lines, state),
         "events": None if live else state.last_seq,
+    }
+
+
+_HELD = (JobState.IN_DOUBT, JobState.RESERVED, JobState.SUBMITTED)
+_COUNTED = ("stored", "failed", "in_doubt", "pending", "running", "unfetched")
+
+
+def _counted(standings: Mapping[JobState, int] | Mapping[JobState | None, int], *, live: bool) -> dict[str, int]:
+    """How many jobs have each status, by the words of the tables."""
+    counts = dict.fromkeys(_COUNTED, 0)
+    for standing, number in standings.items():
+        counts[status_word(standing, live=live)] += number
+    return counts
+
+
+def no_longer_asked(job_ids: Collection[str] | Texts, state: State, *, live: bool) -> dict[str, Any]:
+    """Counts and money of all jobs of the ledger but these, which are those of the manifest.
+
+    The rows that asked for them were edited or removed. Their money is in the sums of the summary all the same, and
+    no line of the results shows it.
+    """
+    others = state.jobs.find_beside(job_ids)
+    # Rows are stored, and may be a million; what is otherwise is a record.
+    facts = others.columns(("state", "cost_microusd"))
+    paid = facts.filter(pc.is_in(facts["state"], value_set=pa.array([JobState.STORED.name, JobState.POSTED.name])))
+    standings = {JobState[str(each)]: number for each, number in Counter(facts["state"].to_pylist()).items()}
+    held = [record for _, record in others.beside_rows() if record.state in _HELD]
+    doubted = sum(each.quote_microusd for each in held if not live or each.state is JobState.IN_DOUBT)
+    return {
+        "jobs": len(others),
+        **_counted(standings, live=live),
+        "posted_usd": format_usd(pc.sum(paid["cost_microusd"]).as_py() or 0),
+        "reserved_usd": format_usd(sum(each.quote_microusd for each in held) - doubted),
+        "in_doubt_usd": format_usd(doubted),
     }
 
 

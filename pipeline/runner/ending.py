@@ -31,7 +31,7 @@ from pipeline.manifest import Campaign
 from pipeline.mirror.mirror import Mirror
 from pipeline.mirror.run_files import ENDS
 from pipeline.provider.secrecy import Eraser
-from pipeline.report.summary import summarise
+from pipeline.report.summary import no_longer_asked, summarise
 from pipeline.runner import reporting
 from pipeline.runner.opening import SANDBOX_KEY, log_to
 from pipeline.runner.watching import LiveRun
@@ -73,14 +73,12 @@ async def close_run(live: LiveRun, config: Config, bill: MicroUsd | None, shown_
     context = live.context
     stopping, state = context.stopping, context.ledger.state
     code = exit_code(state, live.asked, stopping.reason, unowned=bool(context.unowned))
-    message = stopping.message
-    if context.unowned:
-        said = said_of(context.unowned, str(context.folder))
-        message = f"{message.rstrip('.')}. {said[0].upper()}{said[1:]}" if message else said
+    unowned = said_of(context.unowned, str(context.folder)) if context.unowned else None
+    message = _told(stopping.message, unowned, _left_of_others(live, state, code))
     facts = {
         "exit_code": code,
         "stopped_by": stopping.reason.word if stopping.reason else None,
-        "message": message or None,
+        "message": message,
         "requests_sent": context.provider.calls["submit"],
         "polls": context.provider.calls["poll"],
         "why_in_doubt": _why_in_doubt(context),
@@ -126,6 +124,23 @@ def noted(error: Exception, folder: Path) -> MachineError:
 def _reason(error: Exception) -> str:
     """Why something failed, without a stranger's words, which may hold anything."""
     return (isinstance(error, OSError) and error.strerror) or type(error).__name__
+
+
+def _told(*reasons: str | None) -> str | None:
+    """Several reasons as sentences, the first as it is; None where there are none."""
+    first, *others = [*filter(None, reasons), ""]
+    sentences = [first, *(f"{each[0].upper()}{each[1:]}" for each in others if each)]
+    return ". ".join(each.rstrip(".") for each in sentences) if len(sentences) > 1 else first or None
+
+
+def _left_of_others(live: LiveRun, state: State, code: int) -> str | None:
+    """What is left of jobs that no row asks for any more: an exit 5 for their sake shows in no count of the rows."""
+    if code != 5:
+        return None
+    left = no_longer_asked(live.lines.keys.column("job_id"), state, live=False)
+    words = {"in_doubt": "in doubt", "running": "running", "unfetched": "paid, not yet on disk"}
+    counts = [f"{left[name]:,} {word}" for name, word in words.items() if left[name]]
+    return f"jobs that the manifest no longer asks for are left: {', '.join(counts)}" if counts else None
 
 
 def _why_in_doubt(context: RunContext) -> dict[str, str]:

@@ -15,6 +15,7 @@ from virtual_time import VirtualClock
 from pipeline.kernel.usd import MicroUsd
 from pipeline.ledger.events import Event
 from pipeline.ledger.reading import read_events
+from pipeline.manifest import load_manifest
 from pipeline.provider.client import Client
 from pipeline.provider.replies import Unavailable
 from pipeline.settling import _resolve
@@ -237,5 +238,26 @@ def test_the_ledger_keeps_what_the_account_held_before_the_first_attempt(tmp_pat
             assert story[:3] == ["run_started", "account", "reserved"]
             account = read_events(night.folder / "ledger")[1]
             assert '"balance_microusd":100000000' in (account.detail or "")
+
+    play(main())
+
+
+def test_doubt_of_rows_that_were_edited_since_is_explained_where_it_ends_a_run_with_5(tmp_path: Path) -> None:
+    """No count of the manifest shows it: the message, and so a webhook, says whose it is, and the summary how much."""
+
+    async def main() -> None:
+        faults, limit = {"submit_504_after": 1.0}, {"submit_504_after": 2}
+        async with Night(tmp_path, faults=faults, fault_limit=limit, history_lag_s=6 * HOUR_S) as night:
+            made = campaign(tmp_path, 2)
+            first = await night.run(made)
+            assert (first.exit_code, first.summary["in_doubt"], first.message) == (5, 2, "")
+            manifest = tmp_path / "campaign.jsonl"
+            manifest.write_text(manifest.read_text().replace("lamps", "mugs"))
+            second = await night.run(load_manifest(manifest))
+            assert (second.exit_code, second.summary["stored"], second.summary["in_doubt"]) == (5, 2, 0)
+            assert second.message == "jobs that the manifest no longer asks for are left: 2 in doubt"
+            others = second.summary["no_longer_asked"]
+            assert (others["jobs"], others["in_doubt"], others["posted_usd"]) == (2, 2, "0.00")
+            assert others["in_doubt_usd"] == second.summary["in_doubt_usd"] == "3.50"
 
     play(main())

@@ -1,4 +1,4 @@
-"""A stored video that is not on the disk any more is told while the provider may still have it."""
+"""What the counts of rows do not show is told: videos that are gone, jobs whose rows are gone."""
 
 from __future__ import annotations
 
@@ -49,5 +49,21 @@ def test_what_object_storage_keeps_is_not_looked_for_on_the_disk(command: Comman
 
 def test_many_missing_videos_are_a_few_names() -> None:
     """Three are named on a screen, and the others are counted."""
-    told = screen.losses({"missing": 1_002, "missing_videos": [f"videos/{number}.mp4" for number in range(20)]})
-    assert "videos/0.mp4, videos/1.mp4, videos/2.mp4 and 999 more." in told[0]
+    told = screen._missing({"missing": 1_002, "missing_videos": [f"videos/{number}.mp4" for number in range(20)]})
+    assert "videos/0.mp4, videos/1.mp4, videos/2.mp4 and 999 more." in (told or "")
+
+
+def test_the_bill_of_rows_that_were_edited_is_explained(command: Command, manifest: str) -> None:
+    """What was paid for them is in the sum, and stands beside it with the number of their jobs."""
+    command("run", manifest, *FAST)
+    Path(manifest).write_text("id,prompt,duration,mood\none,a lamp at night,5,cozy\n")
+    told = "2 jobs that the manifest no longer asks for: 2 stored, $5.25 posted."
+    for verb in (("run", manifest, *FAST), ("status", "outputs/m"), ("report", "outputs/m")):
+        assert told in command(*verb).out, verb
+    summary = json.loads(Path("outputs/m/report/summary.json").read_text())
+    others = summary["no_longer_asked"]
+    assert (summary["jobs"], summary["stored"], summary["posted_usd"], others["posted_usd"]) == (1, 1, "7.00", "5.25")
+
+    command("run", manifest, *FAST)
+    Path(manifest).write_text("id,prompt,duration,mood\none,a lamp,5,cozy\n")
+    assert "2 jobs that the manifest no longer asks for: 2 stored, $5.25 posted." in command("run", manifest, *FAST).out
