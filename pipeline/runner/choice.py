@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.config import Config
 from pipeline.engine.canary import Trial, trial
@@ -14,13 +15,16 @@ from pipeline.jobs import Job
 from pipeline.kernel.address import address_of
 from pipeline.kernel.clock import SystemClock, to_datetime
 from pipeline.kernel.errors import InputError
-from pipeline.kernel.usd import MicroUsd
+from pipeline.kernel.usd import MicroUsd, dollars
 from pipeline.ledger.fold import State
 from pipeline.ledger.job import JobState
 from pipeline.manifest import Campaign, Entry
 from pipeline.manifest.order import in_order
 from pipeline.mirror.places import local_folder
 from pipeline.models import find_model
+
+if TYPE_CHECKING:
+    from pipeline.engine.context import RunContext
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,3 +163,19 @@ def may_start(state: State, job: Job, options: RunOptions) -> bool:
 def may_come_back(state: State, job: Job) -> bool:
     """Whether a job's attempt is undecided, and may turn out to need another."""
     return state.state_of(job.job_id) in (JobState.RESERVED, JobState.IN_DOUBT, JobState.SUBMITTED)
+
+
+def lack_of_credits(context: RunContext, balance: int, jobs: Iterable[Job]) -> str | None:
+    """What a person should know before jobs are started whose cost, as far as the cap lets them, the account lacks."""
+    free = context.free
+    if balance >= free:
+        return None
+    cost = number = 0
+    for job in jobs:
+        quote = context.quote(job)
+        if cost + quote <= free:
+            cost, number = cost + quote, number + 1
+    if balance >= cost:
+        return None
+    what = f"the {number:,} jobs that may start" if number > 1 else "the job that may start"
+    return f"credits: {dollars(balance)}, {dollars(cost - balance)} short of {dollars(cost)} for {what}"

@@ -34,8 +34,7 @@ from pipeline.mirror.run_files import ROWS
 from pipeline.provider.replies import Refused
 from pipeline.report.lines import Lines
 from pipeline.runner import reporting
-from pipeline.runner.account import lack_of_credits
-from pipeline.runner.choice import RunOptions, choose, may_come_back, may_start, not_stored, trial_of
+from pipeline.runner.choice import RunOptions, choose, lack_of_credits, may_come_back, may_start, not_stored, trial_of
 from pipeline.runner.continuity import (
     check_folder,
     check_ids,
