@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.kernel.errors import ERROR_CLASSES, Charge
+from pipeline.kernel.errors import ERROR_CLASSES, Charge, Reaction
 from pipeline.kernel.usd import format_usd
 from pipeline.ledger.fold import State
 from pipeline.ledger.job import JobState
 from pipeline.report.lines import Key, Line
-from pipeline.report.tables import errors
+from pipeline.report.tables import TRIED_AGAIN, errors
 
 FILE = "errors-by-class.csv"
 
@@ -27,6 +29,8 @@ COLUMNS = {
     "next": "string",
 }
 """The columns of errors-by-class.csv, in order, with their pandas types."""
+
+_RETRIES = (Reaction.RETRY_COUNTED, Reaction.RETRY_FREE, Reaction.PAUSE)
 
 NOTHING_TO_DO = "Nothing: each of these jobs has its video by now."
 
@@ -50,6 +54,8 @@ def _summed(label: str, attempts: Sequence[Mapping[str, Any]], state: State) -> 
     is_open = [job_id for job_id in jobs if _is_open(state, job_id)]
     known = ERROR_CLASSES.get(label)
     advice = known.advice if known else "See run.log for what happened."
+    if known is not None and known.reaction in _RETRIES and state.runs and state.runs[-1].ended_us is not None:
+        advice = _at_rest(advice, [each["next"] for each in attempts])
     return {
         "error_class": label,
         "attempts": len(attempts),
@@ -63,6 +69,15 @@ def _summed(label: str, attempts: Sequence[Mapping[str, Any]], state: State) -> 
         "not_billed": len(of[Charge.NO]),
         "next": advice if is_open else NOTHING_TO_DO,
     }
+
+
+def _at_rest(advice: str, nexts: Sequence[str]) -> str:
+    """The advice without that it is tried again, which only a run that lasts does, and with what is needed instead."""
+    left = Counter(each for each in nexts if not each.startswith(TRIED_AGAIN))
+    if not left:
+        return advice
+    told, _ = left.most_common(1)[0]
+    return " ".join([*(each for each in re.split(r"(?<=\.) ", advice) if "tried again" not in each), told])
 
 
 def _is_open(state: State, job_id: str) -> bool:

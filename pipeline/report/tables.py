@@ -237,6 +237,7 @@ def errors(lines: Sequence[Line] | Sequence[Key], state: State) -> list[dict[str
             latest[trouble.job_id, trouble.attempt] = trouble
     first_line = _first_lines(lines, {job_id for job_id, _ in latest})
     held = why_in_doubt(state)
+    again = _how_to_try_again(state)
     rows = []
     for trouble in latest.values():
         assert trouble.job_id is not None
@@ -256,7 +257,9 @@ def errors(lines: Sequence[Line] | Sequence[Key], state: State) -> list[dict[str
                 "billed": _billed(record, trouble),
                 "request_id": trouble.request_id,
                 "error": trouble.detail,
-                "next": _next(record, trouble, state.tried_again_us.get((trouble.job_id, trouble.attempt + 1)), held),
+                "next": _next(
+                    record, trouble, state.tried_again_us.get((trouble.job_id, trouble.attempt + 1)), held, again
+                ),
             }
         )
     return rows
@@ -294,12 +297,32 @@ def _billed(record: JobRecord, trouble: Event) -> str:
     return Charge.UNKNOWN.value
 
 
-def _next(record: JobRecord, trouble: Event, again_us: int | None, held: Mapping[str, str]) -> str:
+TRIED_AGAIN = "Tried again"
+"""How it begins what came after an attempt that another one followed."""
+
+_TRY_AGAIN = {
+    "cap": "Another attempt is left: raise the cap, then run again.",
+    "deadline": "Another attempt is left: run again, with a later deadline.",
+    "credits": "Another attempt is left: top the account up, then run again.",
+}
+"""What to do about an attempt that waits for another, by what stopped the last run."""
+
+
+def _how_to_try_again(state: State) -> str:
+    """What brings another attempt to those that have one left."""
+    last = state.runs[-1] if state.runs else None
+    if last is None or last.ended_us is None:
+        return "Not tried again yet: the run does so while it lasts; once it has ended, run again."
+    return _TRY_AGAIN.get(str(last.outcome.get("stopped_by")), "Another attempt is left: run again.")
+
+
+def _next(record: JobRecord, trouble: Event, again_us: int | None, held: Mapping[str, str], try_again: str) -> str:
     """What the pipeline did after this attempt, and what the user can do.
 
     Args:
         again_us: when the next one began.
         held: see `why_in_doubt`.
+        try_again: what is said where no attempt has followed and one is left.
     """
     error_class = ERROR_CLASSES.get(trouble.error_class or "")
     advice = error_class.advice if error_class else "See run.log for what happened."
@@ -307,12 +330,12 @@ def _next(record: JobRecord, trouble: Event, again_us: int | None, held: Mapping
         # Negative where the wall clock was set back.
         waited_s = (again_us - trouble.at_us) / 1e6
         when = f"after {duration(waited_s)}" if waited_s >= 1 else "at once"
-        return f"Tried again {when}: attempt {trouble.attempt + 1} followed."
+        return f"{TRIED_AGAIN} {when}: attempt {trouble.attempt + 1} followed."
     reaction = error_class.reaction if error_class else None
     if record.state is JobState.FAILED:
         again = "Run again with --retry-failed to try it anew."
         return f"Given up. {again if reaction is Reaction.RETRY_COUNTED else advice}"
     if record.state is JobState.VOIDED and reaction is not Reaction.STOP_ACCOUNT:
-        return "Not tried again yet: the run does so while it lasts; once it has ended, run again."
+        return try_again
     why = held.get(record.attempt_name)
     return f"{advice} When the last run ended, {why}." if why else advice

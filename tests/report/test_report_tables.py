@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 from decimal import Decimal
@@ -16,6 +17,7 @@ from pipeline.ledger.columns import fold_tables
 from pipeline.ledger.encoding import table_of
 from pipeline.ledger.events import Event
 from pipeline.ledger.fold import State, fold
+from pipeline.report.classes import errors_by_class
 from pipeline.report.gallery import gallery_page
 from pipeline.report.summary import summarise
 from pipeline.report.tables import errors, results
@@ -125,6 +127,25 @@ def test_errors_tell_the_truth(events: list, expected: list[tuple[str, str, str]
     for row, (_, _, begins) in zip(rows, expected, strict=True):
         assert row["next"].startswith(begins)
         assert (row["row"], row["id"], row["job_id"]) == (1, "row-1", "a")
+
+
+@pytest.mark.parametrize(
+    ("stopped_by", "told"),
+    [
+        ("cap", "Another attempt is left: raise the cap, then run again."),
+        ("deadline", "Another attempt is left: run again, with a later deadline."),
+        ("limit", "Another attempt is left: run again."),
+        (None, "Another attempt is left: run again."),
+    ],
+)
+def test_at_rest_it_is_said_what_brings_another_attempt(stopped_by: str | None, told: str) -> None:
+    """Under the same cap a run would do nothing; and what ended a run says it of the class as well."""
+    ended = run_event("run_ended", json.dumps({"exit_code": 3, "stopped_by": stopped_by}))
+    state = state_of(run_event("run_started"), event("reserved"), event("voided", **FAILURE), ended)
+    assert [row["next"] for row in errors([line(1, "a")], state)] == [told]
+    assert [row["next"] for row in errors_by_class([line(1, "a")], state)] == [
+        f"The generation failed at the provider. {told}"
+    ]
 
 
 def test_each_attempt_has_its_own_line() -> None:
