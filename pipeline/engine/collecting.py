@@ -82,7 +82,6 @@ async def _take_in(run: RunContext, record: JobRecord, collected: Clip | Trouble
         )
     )
     run.room.note(collected.bytes)
-    run.breaker.note(failed=False)
     return True
 
 

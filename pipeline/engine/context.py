@@ -61,8 +61,6 @@ class RunContext:
     slots: Slots = field(init=False)
     polls: Polls = field(init=False)
     breaker: Breaker = field(init=False)
-    failed: set[str] = field(default_factory=set)
-    """The attempts that the breaker has counted as failed, by `JobRecord.attempt_name`."""
     why_in_doubt: dict[str, str] = field(default_factory=dict)
     """What held an attempt in doubt when the history was last looked at, by `JobRecord.attempt_name`."""
     key_mark: str | None = None
@@ -91,7 +89,9 @@ class RunContext:
         self.polls = Polls(self.settings.polling, self.pace, self.clock, self.stopping)
         self.outages = Outages(self.settings.retry, self.pace, self.slots, self.stopping, self.clock)
         self.room = Room(self.folder, self.clock, self.ledger.state.largest_bytes)
-        self.breaker = Breaker(self.settings.bounds.failure_rate, self.settings.bounds.failure_window)
+        self.breaker = Breaker(
+            self.settings.bounds.failure_rate, self.settings.bounds.failure_window, self.pace.interval_s / 2
+        )
 
     def quote(self, job: Job) -> MicroUsd:
         """The most that a job may cost: its list price, or what the provider was seen to charge above it."""

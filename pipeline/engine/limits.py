@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+import math
 
 from pipeline.engine.crowding import Crowding
 from pipeline.engine.settings import Limits
@@ -91,20 +91,42 @@ class Slots:
 
 
 class Breaker:
-    """Trips when too many of the latest attempts failed: a broken night must not burn the whole manifest."""
+    """Trips when too many of the latest attempts failed: a broken night must not burn the whole manifest.
 
-    def __init__(self, failure_rate: float, window: int) -> None:
+    An attempt counts when its end is known, whatever is still to be done for its video, or as failed when its answer
+    was lost. Lost answers less than `moment_s` apart are one trouble and count as one: no two calls leave so close
+    together, so it was not their answers that failed but something they share, such as the network.
+    """
+
+    def __init__(self, failure_rate: float, window: int, moment_s: float = 0.0) -> None:
         self._failure_rate = failure_rate
-        self._latest: deque[bool] = deque(maxlen=window)
+        self._window = window
+        self._moment_s = moment_s
+        self._failed: dict[str, bool] = {}
+        """The latest attempts, by `JobRecord.attempt_name`: whether each failed."""
+        self._lost_s = -math.inf
 
-    def note(self, *, failed: bool) -> None:
-        self._latest.append(failed)
+    def note(self, attempt: str, *, failed: bool) -> None:
+        """Take in how an attempt ended. What was thought of it before, while it was in doubt, is replaced."""
+        self._failed[attempt] = failed
+        if len(self._failed) > self._window:
+            del self._failed[next(iter(self._failed))]
+
+    def note_lost(self, attempt: str, now_s: float) -> None:
+        """Take in that an attempt's answer was lost: it counts as failed until more is known of it."""
+        is_news, self._lost_s = now_s - self._lost_s >= self._moment_s, now_s
+        if is_news:
+            self.note(attempt, failed=True)
+
+    def forget(self, attempt: str) -> None:
+        """An attempt whose answer was lost was accepted all the same: how it ends will tell."""
+        self._failed.pop(attempt, None)
 
     @property
     def has_tripped(self) -> bool:
         """Whether the window is full and the share of failures in it has reached the limit."""
-        full = len(self._latest) == self._latest.maxlen
-        return full and sum(self._latest) >= self._failure_rate * len(self._latest)
+        failures = sum(self._failed.values())
+        return len(self._failed) == self._window and failures >= self._failure_rate * self._window
 
     def __str__(self) -> str:
-        return f"{sum(self._latest)} of the last {len(self._latest)} attempts failed"
+        return f"{sum(self._failed.values())} of the last {len(self._failed)} attempts failed"

@@ -163,7 +163,7 @@ async def _go_on_after_void(run: RunContext, record: JobRecord, refusal: Refused
     run.slots.release(record.job_id)
     run.outages.heed(refusal, starting=starting)
     if refusal.error_class.reaction in (Reaction.RETRY_COUNTED, Reaction.FAIL_ROW):
-        _note_failure(run, record)
+        run.breaker.note(record.attempt_name, failed=True)
     return await try_again_or_give_up(run, record)
 
 
@@ -191,22 +191,16 @@ def error_class_of(record: JobRecord) -> ErrorClass:
 
 async def doubt(run: RunContext, record: JobRecord, silence: Uncertain) -> Outcome:
     """Perhaps charged: the money stays reserved until the history or a person settles it."""
+    run.breaker.note_lost(record.attempt_name, run.clock.monotonic_s())
     await run.record(record.event(EventKind.IN_DOUBT, **facts_of(silence)))
     run.slots.release(record.job_id)
-    _note_failure(run, record)
     run.outages.slow_down()
     return SETTLED
 
 
-def _note_failure(run: RunContext, record: JobRecord) -> None:
-    """Count an attempt as failed, but only once: it may be in doubt first and void later."""
-    if record.attempt_name not in run.failed:
-        run.failed.add(record.attempt_name)
-        run.breaker.note(failed=True)
-
-
 async def take_delivery(run: RunContext, record: JobRecord, delivered: Delivered) -> Outcome:
     """A blocking call's answer: charged, with the video in its body or behind a URL."""
+    run.breaker.note(record.attempt_name, failed=False)
     try:
         await run.record(record.event(EventKind.SUBMITTED, request_id=delivered.request_id))
         await post(run, record, delivered.finished)

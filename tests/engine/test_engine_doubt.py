@@ -20,6 +20,7 @@ from pipeline.engine.doubt import (
     look_at_account,
     why_too_soon,
 )
+from pipeline.engine.limits import Breaker
 from pipeline.engine.matching import (
     CLOCK_SKEW_US,
     LONGEST_SUBMIT_US,
@@ -33,6 +34,7 @@ from pipeline.engine.matching import (
     to_ask_by_name,
 )
 from pipeline.engine.settings import Doubt, Retry
+from pipeline.kernel.clock import SystemClock
 from pipeline.kernel.errors import ErrorClass
 from pipeline.kernel.usd import MicroUsd
 from pipeline.ledger.events import Event, EventKind
@@ -197,7 +199,7 @@ def test_a_refused_input_is_one_wherever_it_is_learnt_of() -> None:
 
 async def test_the_breaker_counts_an_attempt_once() -> None:
     """In doubt, in doubt again, and void at last: one attempt has failed, as errors.csv says."""
-    noted: list[bool] = []
+    breaker = Breaker(0.5, 20)
     record = replace(attempt("a"), state=JobState.SUBMITTED)
 
     async def take_in(_event: Event) -> None:
@@ -205,9 +207,9 @@ async def test_the_breaker_counts_an_attempt_once() -> None:
 
     run = SimpleNamespace(
         record=take_in,
-        failed=set(),
+        clock=SystemClock(),
         slots=SimpleNamespace(release=lambda _: None),
-        breaker=SimpleNamespace(note=lambda *, failed: noted.append(failed)),
+        breaker=breaker,
         outages=SimpleNamespace(slow_down=lambda: None, heed=lambda *_, **__: None),
         settings=SimpleNamespace(retry=Retry()),
         rng=random.Random(1),
@@ -216,12 +218,12 @@ async def test_the_breaker_counts_an_attempt_once() -> None:
     for _ in range(2):
         await worker.doubt(run, record, silence)  # type: ignore[arg-type]
     await worker.void(run, record, refusal)  # type: ignore[arg-type]
-    assert noted == [True]
+    assert str(breaker) == "1 of the last 1 attempts failed"
     inherited = replace(record, job_id="b", doubted_us=NOW_US)
     await worker.void(run, inherited, refusal)  # type: ignore[arg-type]
-    assert noted == [True, True], "what an earlier run has doubted is news to this one"
+    assert str(breaker) == "2 of the last 2 attempts failed", "what an earlier run has doubted is news to this one"
     await worker.void(run, replace(record, attempt=2), refusal)  # type: ignore[arg-type]
-    assert noted == [True, True, True]
+    assert str(breaker) == "3 of the last 3 attempts failed"
 
 
 SETTLE_AFTER_S = 7200.0

@@ -246,10 +246,37 @@ def test_the_breaker_trips_exactly_when_a_full_window_fails_too_often(
 ) -> None:
     """It never trips on a few first failures, and always on a window that reaches the rate."""
     breaker = Breaker(rate, window)
-    for failed in outcomes:
-        breaker.note(failed=failed)
+    for number, failed in enumerate(outcomes):
+        breaker.note(f"attempt {number}", failed=failed)
     latest = outcomes[-window:]
     assert breaker.has_tripped == (len(latest) == window and sum(latest) >= rate * window)
+
+
+def test_answers_that_are_lost_at_one_moment_are_one_failure() -> None:
+    """Forty calls that a network breaks in one second say no more than one; forty lost one by one trip at twenty."""
+    breaker = Breaker(0.5, 20, moment_s=0.6)
+    for number in range(20):
+        breaker.note(f"made {number}", failed=False)
+    for number in range(40):
+        breaker.note_lost(f"broken {number}", 100.0 + 0.02 * number)
+    assert str(breaker) == "1 of the last 20 attempts failed"
+    for number in range(9):
+        breaker.note_lost(f"lost {number}", 200.0 + 1.2 * number)
+    assert breaker.has_tripped
+
+
+def test_an_answer_that_was_lost_is_no_failure_once_its_attempt_is_found() -> None:
+    """Found accepted it counts as nothing, and then by its end, once."""
+    breaker = Breaker(0.5, 2)
+    for number in range(2):
+        breaker.note_lost(f"lost {number}", 10.0 * number)
+    assert breaker.has_tripped
+    for number in range(2):
+        breaker.forget(f"lost {number}")
+    assert not breaker.has_tripped
+    for number in range(2):
+        breaker.note(f"lost {number}", failed=False)
+    assert str(breaker) == "0 of the last 2 attempts failed"
 
 
 def test_a_defect_in_the_gate_or_the_conductor_reaches_everybody_who_waits(monkeypatch: pytest.MonkeyPatch) -> None:

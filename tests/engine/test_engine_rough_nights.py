@@ -212,6 +212,61 @@ def test_a_short_outage_of_the_gateway_does_not_end_the_night(tmp_path: Path, re
     play(main())
 
 
+def test_results_that_wait_for_the_last_starts_make_no_night_look_broken(tmp_path: Path) -> None:
+    """A generation counts as made when it is, not when its video is fetched: one in seven fails, and nothing stops."""
+
+    async def main() -> None:
+        async with Night(tmp_path, seed=7, faults={"gen_failed": 0.15}) as night:
+            wide = {"limits__requests_per_minute": "30", "limits__max_in_flight": "300"}
+            result = await night.run(campaign(tmp_path, 300), night.config(**wide))
+            assert result.summary["stopped_by"] is None
+            assert result.summary["pending"] == 0
+
+    play(main())
+
+
+def test_a_network_that_is_gone_for_a_second_is_no_broken_night(tmp_path: Path, replace: Replace) -> None:
+    """It breaks all the blocking calls at once. Each was accepted: the history shows it, and the night goes on."""
+    broken: list[float] = []
+
+    async def breaks(ask: Callable[[], Any]) -> Any:
+        call = asyncio.ensure_future(ask())
+        if now_s() < 150:
+            await asyncio.wait([call], timeout=150 - now_s())
+        if call.done() or now_s() > 151:
+            return await call
+        call.cancel()
+        broken.append(now_s())
+        return Uncertain(ErrorClass.NO_REPLY, "the connection broke before an answer came")
+
+    async def main() -> None:
+        async with Night(tmp_path) as night:
+            replace("submit_blocking", breaks)
+            result = await night.run(campaign(tmp_path, 80), night.config(provider__api="v1"))
+            assert len(broken) == 40
+            assert (result.exit_code, result.summary["stored"]) == (0, 80)
+
+    play(main())
+
+
+def test_a_provider_that_loses_every_answer_stops_the_night(tmp_path: Path, replace: Replace) -> None:
+    """They are lost one by one: few more than the breaker's window come into doubt, not every row."""
+
+    async def loses(ask: Callable[[], Any]) -> Any:
+        await ask()
+        await asyncio.sleep(60)
+        return Uncertain(ErrorClass.NO_REPLY, "the provider did not answer in time")
+
+    async def main() -> None:
+        async with Night(tmp_path, history_lag_s=3600) as night:
+            replace("submit", loses)
+            result = await night.run(campaign(tmp_path, 200))
+            assert result.summary["stopped_by"] == "failure_rate"
+            assert night.posts() <= 20 + 40
+
+    play(main())
+
+
 def test_a_row_whose_answer_comes_during_the_sweep_is_not_given_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replace: Replace
 ) -> None:
