@@ -26,6 +26,7 @@ from pipeline.kernel.usd import MicroUsd
 from pipeline.provider import replies, values
 from pipeline.provider.history import HistoryRow, decode_history, decode_history_one
 from pipeline.provider.replies import (
+    Accepted,
     Expired,
     Finished,
     PollReply,
@@ -163,8 +164,11 @@ class Client:
         """Submit a job to the v2 queue. The one call that moves money: it is sent once, whatever happens."""
         return await self._pay(f"v2/{job.model}", job, "application/json", self._queued_timeout, self._decode_queued)
 
-    async def submit_blocking(self, job: Job) -> Delivered | Refused | Uncertain:
-        """Submit a job to v1, which answers when the video is ready. Close what is delivered."""
+    async def submit_blocking(self, job: Job) -> Delivered | Accepted | Refused | Uncertain:
+        """Submit a job to v1, which answers when the video is ready. Close what is delivered.
+
+        `Accepted` where the answer names the request and does not say how it ended: then it must be asked for.
+        """
         return await self._pay(f"v1/{job.model}", job, "*/*", self._blocking_timeout, self._decode_blocking)
 
     async def _pay(
@@ -201,7 +205,9 @@ class Client:
         body = await self._read_paid(response)
         return replies.decode_submit(response.status, response.headers, body, self._clock.now_us(), sent)
 
-    async def _decode_blocking(self, response: aiohttp.ClientResponse, sent: bytes) -> Delivered | Refused | Uncertain:
+    async def _decode_blocking(
+        self, response: aiohttp.ClientResponse, sent: bytes
+    ) -> Delivered | Accepted | Refused | Uncertain:
         """Read a v1 answer by its `Content-Type`: the video itself, or JSON that says where it is."""
         headers = response.headers
         if response.status != 200:
@@ -213,14 +219,17 @@ class Client:
         request_id = values.valid_request_id(named)
         cost = values.charged(headers.get("x-cost"))
         if response.content_type.startswith("video/") or response.content_type == "application/octet-stream":
-            finished, streamed = Finished(cost=cost), response
-        else:
-            decoded = await self._read_object(response, needed=request_id is None)
-            request_id = request_id or values.valid_request_id(decoded.get("request_id"))
-            finished, streamed = Finished(cost=cost, url=replies.find_url(decoded)), None
-        if request_id is None:
-            return Uncertain(ErrorClass.UNREADABLE, "the provider's answer names no usable request id", 200)
-        return Delivered(request_id, finished, response.content_length, streamed)
+            if request_id is None:
+                return Uncertain(ErrorClass.UNREADABLE, replies.UNNAMED, 200)
+            return Delivered(request_id, Finished(cost=cost), response.content_length, response)
+        decoded = await self._read_object(response, needed=request_id is None)
+        request_id = request_id or values.valid_request_id(decoded.get("request_id"))
+        is_page = response.content_type == "text/html"
+        reply = replies.decode_blocking(decoded, request_id, cost, is_page=is_page)
+        if isinstance(reply, Finished):
+            assert request_id is not None
+            return Delivered(request_id, reply, response.content_length, None)
+        return reply
 
     async def _read_object(self, response: aiohttp.ClientResponse, *, needed: bool) -> dict[str, Any]:
         """The answer's JSON object. If the headers name the request, a body that breaks off only costs a question."""

@@ -34,6 +34,8 @@ LONGEST_PAUSE_S = 900.0
 PAUSE_GUESS_S = 60.0
 """How long to wait after a 429 that gives no believable reset: the length of the provider's window."""
 
+UNNAMED = "the provider's answer names no usable request id"
+
 _DATA = re.compile(r"data:\S+|[A-Za-z0-9+/=]{64,}")
 _PLAIN_URL = re.compile(r"[\x21-\x7e]{1,2048}")
 _UNDER_WAY = frozenset({"QUEUED", "PROCESSING", "COMPLETED"})
@@ -157,11 +159,35 @@ def decode_submit(status: int, headers: Mapping[str, str], body: bytes, now_us: 
         data = parse_object(body)
         request_id = valid_request_id(data.get("request_id")) if data else None
         if request_id is None:
-            return Uncertain(ErrorClass.UNREADABLE, "the provider's answer names no usable request id", status)
+            return Uncertain(ErrorClass.UNREADABLE, UNNAMED, status)
         return Accepted(request_id)
     return decode_refusal(status, headers, body, now_us, sent) or Uncertain(
         ErrorClass.GATEWAY, error_message(status, body), status
     )
+
+
+def decode_blocking(
+    data: Mapping[str, Any], request_id: str | None, cost: MicroUsd | None, *, is_page: bool
+) -> Finished | Accepted | Uncertain:
+    """A v1 answer of 200 that is no video: `Finished` if it shows that the generation is done.
+
+    A charge or the video's URL shows that, a name alone does not: a failure, or a gateway's page, can carry one.
+
+    Args:
+        data: its JSON object; empty if it has none.
+        request_id: the request that it names.
+        cost: the charge that it states.
+        is_page: whether it is a page for people. Then its name may be the gateway's own, and proves nothing.
+    """
+    if request_id is None:
+        return Uncertain(ErrorClass.UNREADABLE, UNNAMED, 200)
+    url = find_url(data)
+    if cost or (url is not None and _state(data) != "FAILED"):
+        return Finished(cost=cost, url=url)
+    if is_page:
+        message = f"the answer is a page, with neither a video nor a charge, that names request {request_id}"
+        return Uncertain(ErrorClass.UNREADABLE, message, 200)
+    return Accepted(request_id)
 
 
 def decode_refusal(

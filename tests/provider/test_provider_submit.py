@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -433,20 +435,36 @@ async def test_a_delivery_in_json_names_its_url(serve: Serve, named_in: str) -> 
     assert reply.finished.cost == 3_500_000
 
 
+@pytest.mark.parametrize("cost", [None, "0", "1.75"])
 @pytest.mark.parametrize(
     "spoilt",
     [
-        http(200, b'{"outp', f"x-request-id: {REQUEST_ID}", "Content-Type: application/json", length=500),
-        http(200, b"<html>", f"x-request-id: {REQUEST_ID}", "Content-Type: text/html"),
-        http(200, b"?", f"x-request-id: {REQUEST_ID}", "Content-Type: application/json", "Content-Encoding: br"),
-        http(200, b"", f"x-request-id: {REQUEST_ID}", "Content-Type: application/json"),
+        partial(http, 200, b'{"outp', "Content-Type: application/json", length=500),
+        partial(http, 200, b"?", "Content-Type: application/json", "Content-Encoding: br"),
+        partial(http, 200, b"", "Content-Type: application/json"),
+        partial(as_json, {"status": "FAILED", "error": "worker crashed"}, 200),
+        partial(as_json, {"status": "FAILED", "output": "https://x.example/a.mp4"}, 200),
+        partial(as_json, {"status": "PROCESSING"}, 200),
     ],
 )
-async def test_a_named_delivery_with_a_spoilt_body_is_delivered_without_url(serve: Serve, spoilt: bytes) -> None:
-    """It is paid and has a name: its video can be asked for, which is free."""
-    reply = await pay_once(await serve(spoilt, hang_up=True), "submit_blocking")
-    assert isinstance(reply, Delivered)
-    assert (reply.request_id, reply.finished.url, reply.has_body) == (REQUEST_ID, None, False)
+async def test_a_named_answer_is_a_delivery_only_with_a_video_or_a_charge(
+    serve: Serve, spoilt: Callable[..., bytes], cost: str | None
+) -> None:
+    """A charge proves one; else it was accepted, and its end is asked for: booked as paid it would be lost for good."""
+    headers = [f"x-request-id: {REQUEST_ID}", *([f"x-cost: {cost}"] if cost else [])]
+    reply = await pay_once(await serve(spoilt(*headers), hang_up=True), "submit_blocking")
+    if cost == "1.75":
+        assert isinstance(reply, Delivered)
+        assert (reply.request_id, reply.finished.cost, reply.has_body) == (REQUEST_ID, 1_750_000, False)
+    else:
+        assert reply == Accepted(REQUEST_ID)
+
+
+async def test_a_page_that_is_no_delivery_is_doubt_whatever_name_it_carries(serve: Serve) -> None:
+    """The name may be the gateway's own: the history would never show it, and doubt by that name would never end."""
+    page = partial(http, 200, b"<h1>Maintenance</h1>", "Content-Type: text/html", f"x-request-id: {REQUEST_ID}")
+    assert_doubt(await pay_once(await serve(page()), "submit_blocking"))
+    assert isinstance(await pay_once(await serve(page("x-cost: 1.75")), "submit_blocking"), Delivered)
 
 
 @pytest.mark.parametrize("name", [[], ["x-request-id: ../../x"], ["x-request-id: "], ["x-request-id: 7"]])
