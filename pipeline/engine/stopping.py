@@ -94,6 +94,8 @@ class Stopping:
         self.stop(reason, message)
         if self._leaving.is_set():
             return  # each task is cancelled only once, as in `stop`
+        if self.reason is reason:
+            self.message = message  # what makes a run be left says more than what had stopped it
         self._leaving.set()
         # A cancel reaches only tasks that stand at a wait which may be abandoned, never one that keeps books.
         for task, grace_s in self._waiting.items():
@@ -109,10 +111,7 @@ class Stopping:
     def interrupt(self) -> None:
         """A person's signal: the first stops, the second leaves."""
         if self._interrupted:
-            message = "interrupted twice: what runs is left to the next run"
-            self.leave(StopReason.INTERRUPTED, message)
-            if self.reason is StopReason.INTERRUPTED:
-                self.message = message
+            self.leave(StopReason.INTERRUPTED, "interrupted twice: what runs is left to the next run")
         else:
             self._interrupted = True
             self.stop(StopReason.INTERRUPTED, "interrupted: nothing new starts, what runs is finished")

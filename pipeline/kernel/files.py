@@ -54,6 +54,15 @@ def free_bytes(folder: Path) -> int | None:
     return found.f_bavail * found.f_frsize if found.f_blocks else None
 
 
+def free_files(folder: Path) -> int | None:
+    """How many files may still be made in `folder`; None where its file system has no such bound, or does not say."""
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return None
+    return found.f_favail if found.f_files else None
+
+
 def make_folder(folder: Path) -> None:
     """Create `folder` and its missing parents durably; an existing one is left as it is.
 

@@ -14,8 +14,8 @@ from support import campaign
 from virtual_time import VirtualClock
 
 from pipeline.engine import room
-from pipeline.engine.room import MIB, RECORDS_BYTES, UNKNOWN_VIDEO_BYTES, Room, needed_bytes
-from pipeline.kernel.files import free_bytes
+from pipeline.engine.room import MIB, RECORDS_BYTES, UNKNOWN_VIDEO_BYTES, Room, needed_bytes, needed_files
+from pipeline.kernel.files import free_bytes, free_files
 from pipeline.ledger import segments, store
 from pipeline.ledger.events import Event, EventKind
 from pipeline.runner.watching import LiveRun
@@ -84,6 +84,72 @@ def test_a_disk_without_room_ends_the_run_before_anything_is_sent(
             assert "16.0 MiB free and 18.0 MiB are needed" in result.message
             assert (await night.run(made)).exit_code == 0
             night.check(made)
+
+    play(main())
+
+
+def test_files_that_may_still_be_made_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes are plenty there: each video needs a few files, and what has no bound is no bound."""
+    found = os.statvfs(tmp_path)
+    files = free_files(tmp_path)
+    assert files is None if not found.f_files else abs(files - found.f_favail) < 2**20
+    assert free_files(tmp_path / "none") is None
+
+    async def main() -> None:
+        for left, lacks in ((needed_files(3), False), (needed_files(3) - 1, True), (None, False)):
+            monkeypatch.setattr(room, "free_files", lambda _folder, left=left: left)
+            lack = Room(tmp_path, VirtualClock()).lack(3)
+            assert (lack is not None) is lacks
+            assert lack is None or f"room for {left} more files (inodes) and {needed_files(3)} are needed" in lack
+
+    play(main())
+
+
+def test_a_disk_without_files_to_be_had_ends_the_run_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is on its way has its files, and all of it is recorded; then the run stops, and says what is missing."""
+    made = campaign(tmp_path, 6)
+    monkeypatch.setattr(room, "free_files", lambda folder: 60 - sum(1 for _ in folder.parent.rglob("*")))
+
+    async def main() -> None:
+        async with Night(tmp_path) as night:
+            result = await night.run(made)
+            assert result.exit_code == 6
+            assert "more files (inodes)" in result.message
+            summary = result.summary
+            assert 0 < summary["stored"] == night.posts() < 6
+            assert (summary["in_doubt"], summary["running"], summary["unfetched"]) == (0, 0, 0)
+            monkeypatch.setattr(room, "free_files", lambda _folder: None)
+            assert (await night.run(made)).exit_code == 0
+            night.check(made)
+
+    play(main())
+
+
+def test_a_disk_that_refuses_also_what_was_kept_for_it_is_told_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """First full, then full without a ballast: nothing more was recorded, and the message does not say that it was."""
+    made = campaign(tmp_path, 4)
+    write_segment = segments.write_segment
+    refused = 0
+
+    async def main() -> None:
+        async with Night(tmp_path, mean_s=2.0) as night:
+
+            def full(folder: Path, events: list[Event], data: bytes) -> Any:
+                nonlocal refused
+                if events[0].seq > 6 and refused != 1:
+                    refused += 1
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                refused += bool(refused)
+                return write_segment(folder, events, data)
+
+            with monkeypatch.context() as disk:
+                disk.setattr(store.segments, "write_segment", full)
+                result = await night.run(made)
+            assert result.exit_code == 6
+            assert "could not be written (No space left on device)" in result.message
+            assert "is recorded" not in result.message
 
     play(main())
 
