@@ -120,9 +120,10 @@ async def _ledger_held(folder: Path, clock: Clock) -> AsyncIterator[Ledger]:
             yield ledger
         finally:
             await ledger.close()
-    rewrite_report(folder, clock)
-    if mirror is not None:
-        mirror.files.publish(ENDS)
+        rewrite_report(folder, clock)
+        if mirror is not None:
+            # While the place is ours: afterwards these would replace those of a run that has begun since.
+            await asyncio.to_thread(mirror.files.publish, ENDS)
 
 
 async def _look(run: RunContext, asked: dict[bytes, str]) -> Reconciliation:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from bucket import NIGHT, contents, machine, run_at
-from support import campaign, check_books, check_videos, quick_provider, run_once
+from support import campaign, check_books, check_videos, durable_state, quick_provider, run_once
 
+from pipeline.kernel.clock import SystemClock
 from pipeline.mirror import holder
+from pipeline.mirror.run_files import RunFiles
 from pipeline.runner.choice import run_folder
 from pipeline.runner.watching import LiveRun, Watcher
 from pipeline.sandbox import Sandbox
+from pipeline.settling import _resolve
 
 JOBS = 4
 
@@ -71,6 +75,31 @@ async def test_a_ledger_that_was_emptied_here_comes_back_from_the_bucket(files: 
         again = await run_once(made, config, folder)
         assert (again.exit_code, again.summary["stored"]) == (0, JOBS)
         assert len(provider.invoice()["charges"]) == JOBS
+
+
+async def test_a_persons_word_reaches_the_bucket_while_its_place_is_held(
+    files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The report follows the ledger, and never lands upon that of a run that has begun since."""
+    made = campaign(tmp_path, 1)
+    async with Sandbox(quick_provider(faults={"submit_504_before": 1.0})) as provider:
+        config = machine(tmp_path / "one", provider.url, in_doubt__wait_s="0.1")
+        assert (await run_at(config, made)).exit_code == 5
+    folder = run_folder(config, made, None)
+    real, left = RunFiles.publish, list[bool]()
+
+    def publish(self: RunFiles, patterns: Iterable[str]) -> None:
+        left.append("has_left" in json.loads(contents(files)["_holder.json"]))
+        real(self, patterns)
+
+    monkeypatch.setattr(RunFiles, "publish", publish)
+    (job,) = durable_state(folder).jobs
+    await _resolve(folder, job, None, None, SystemClock())
+    assert left == [False]
+    said = json.loads(contents(files)["report/summary.json"])
+    assert (said["in_doubt"], said["in_doubt_usd"], said["running"]) == (0, "0.00", 0)
+    assert said["finished_at"] is not None
+    assert json.loads(contents(files)["_holder.json"])["has_left"]
 
 
 async def test_whoever_takes_the_place_of_a_silent_machine_says_so(
