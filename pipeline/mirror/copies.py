@@ -213,7 +213,7 @@ class Copies:
         with self._incoming() as incoming:
             for name in there:
                 if name in here:
-                    os.link(self._ledger / str(name), incoming / str(name))
+                    _have_twice(self._ledger / str(name), incoming / str(name))
                 else:
                     self._objects.fetch(f"ledger/{name}", incoming / str(name))
             if head is not None:
@@ -258,6 +258,13 @@ class Copies:
         """Remove all other segments from the disk. The head goes first: it may name one of them."""
         (self._ledger / HEAD).unlink(missing_ok=True)
         remove_segments(self._ledger, _segments(os.listdir(self._ledger)) - set(names))
+
+
+def _have_twice(path: Path, other: Path) -> None:
+    try:
+        os.link(path, other)
+    except OSError:  # a file system without links, or with no more for this file
+        shutil.copyfile(path, other)
 
 
 def _segments(names: Iterable[str]) -> set[SegmentName]:

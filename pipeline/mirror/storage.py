@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -99,6 +100,8 @@ class Storage:
             seconds -= LOOK_S
 
     def _refused(self, error: Exception) -> KlingBatchError:
+        if (disk := _of_this_machine(error)) is not None:
+            return MachineError(f"{disk}. Nothing was sent.")
         is_asked_wrongly = (
             isinstance(error, (FileNotFoundError, PermissionError)) or "Credentials" in type(error).__name__
         )
@@ -106,7 +109,21 @@ class Storage:
         return kind(f"{self.address} cannot be used: {reason_of(error)}. Nothing was sent.")
 
     def _trouble(self, error: Exception) -> MachineError:
+        if (disk := _of_this_machine(error)) is not None:
+            return MachineError(f"{disk}. Nothing more was sent; what is paid is kept for the next run.")
         return MachineError(
             f"{self.address} could not be written ({reason_of(error)}). Nothing more was sent; what is paid is kept "
             "for the next run. Run again when the storage can be reached."
         )
+
+
+_LOCAL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE})
+"""What no storage far away says."""
+
+
+def _of_this_machine(error: Exception) -> str | None:
+    """What this machine's disk has refused, in a sentence without its full stop; None for trouble of the storage."""
+    # Only errors of this machine name a file: those of a storage are made from what it has answered.
+    if not isinstance(error, OSError) or (error.filename is None and error.errno not in _LOCAL):
+        return None
+    return f"{error.filename or 'this disk'} cannot be written or read: {error.strerror or type(error).__name__}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -440,6 +441,36 @@ async def test_a_look_keeps_no_run_from_beginning(files: Any, tmp_path: Path, mo
         await asyncio.to_thread(look.join)
     assert texts(tmp_path / "two") == [*"abc"]
     assert not list(tmp_path.glob("two/.incoming"))
+
+
+async def test_a_file_system_without_links_is_good_enough(
+    files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, other: Path) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(path), None, str(other))
+
+    await note(tmp_path / "one", "a")
+    refresh(tmp_path / "two", NIGHT)
+    await note(tmp_path / "one", "b")
+    monkeypatch.setattr(os, "link", refuse)
+    await note(tmp_path / "two", "c")
+    assert texts(tmp_path / "two") == [*"abc"]
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ENOSPC])
+async def test_what_the_disk_refuses_is_not_told_of_the_bucket(
+    files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Exit 6, and the disk's own word: the bucket's rights need no look."""
+
+    def refuse(objects: Objects, name: str, path: Path) -> None:
+        raise OSError(number, os.strerror(number), *([str(path)] if number == errno.EACCES else []))
+
+    await note(tmp_path / "one", "a")
+    monkeypatch.setattr(Objects, "fetch", refuse)
+    with pytest.raises(MachineError, match=os.strerror(number)) as told:
+        refresh(tmp_path / "two", NIGHT)
+    assert "s3://" not in str(told.value)
 
 
 async def test_a_copy_that_is_damaged_is_not_gone_on_with(files: Any, tmp_path: Path) -> None:
