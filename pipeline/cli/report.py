@@ -8,7 +8,7 @@ import click
 
 from pipeline import api
 from pipeline.cli import options
-from pipeline.cli.screen import errors_screen, remarks, say, say_json, summary_screen, working
+from pipeline.cli.screen import above_quotes_screen, errors_screen, remarks, say, say_json, summary_screen, working
 
 
 @click.command()
@@ -33,6 +33,9 @@ def report(directory: Path, bom: bool, xlsx: bool, contact_sheet: bool, json: bo
     for remark in remarks(summary):
         say()
         say(remark)
+    if above := above_quotes_screen(summary):
+        say()
+        say(above)
     if summary["errors_by_class"]:
         say()
         say(errors_screen(summary["errors_by_class"]))

@@ -276,6 +276,16 @@ def _missing(summary: Mapping[str, Any]) -> str | None:
     )
 
 
+def above_quotes_screen(summary: Mapping[str, Any]) -> str:
+    """The attempts that were charged more than their quote; empty where there are none."""
+    rows = [
+        [printable(name), usd(each["charged_usd"]), usd(each["quoted_usd"])]
+        for name, each in summary["above_quotes"].items()
+    ]
+    head = ["charged above its quote", "charged", "quoted"]
+    return table([head, *rows], right=frozenset({1, 2})) if rows else ""
+
+
 def errors_screen(by_class: Sequence[Mapping[str, Any]]) -> str:
     """The attempts that did not end well, by class: what they cost and what to do next."""
     head = ["attempts", "jobs", "open", "billed", "unknown", "", "next"]

@@ -78,6 +78,8 @@ class State:
     """How many jobs are in each state."""
     troubles: list[Event] = field(default_factory=list)
     """Every event that carries an error class, in order, with its attempt's request id: what errors.csv is made of."""
+    above_quotes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """What was charged for each attempt that cost more than its quote, and that quote, by `JobRecord.attempt_name`."""
     tried_again_us: dict[tuple[str, int], int] = field(default_factory=dict)
     """When each attempt after the first of its job began, by job and number."""
     unnamed: list[Unnamed] = field(default_factory=list)
@@ -299,6 +301,8 @@ def _posted(state: State, record: JobRecord, event: Event) -> None:
     # The price key is looked up only where it counts: most are charged what was quoted.
     is_above = event.cost_microusd > record.quote_microusd
     state.books.post(record.quote_microusd, event.cost_microusd, _price_key(record) if is_above else None)
+    if is_above:
+        state.above_quotes[record.attempt_name] = event.cost_microusd, record.quote_microusd
     record.cost_microusd = event.cost_microusd
     record.is_named_by_hand = False
     record.url = event.url

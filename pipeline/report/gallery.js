@@ -152,6 +152,12 @@ function costOf(index) {
   return lines.micro[index] ? usd(lines.micro[index]) : "";
 }
 
+/** The cost, with the quote where more was charged. */
+function chargeOf(index) {
+  const quoted = lines.quoted[index];
+  return quoted ? `charged ${usd(lines.micro[index])}, quoted ${usd(quoted)}` : costOf(index);
+}
+
 // ---------------------------------------------------------------- facets: what lines are filtered and grouped by
 
 const facets = [...fieldFacets("variable", "tags"), makeFacet("id", "row", lines.id), ...fieldFacets("parameter")];
@@ -200,11 +206,19 @@ function sorted(key, values) {
 
 /** What tells this line from others, in a few words. */
 function words(index) {
+  return wordList(index).join(" · ");
+}
+
+function wordList(index) {
   const said = captions.map((facet) => [facet, valuesOf(facet, index)[0]]).filter(([, value]) => value !== NONE);
   return said
     .slice(0, 5)
-    .map(([{ kind, label }, value]) => (kind === "parameter" ? IN_WORDS[label](value) : value))
-    .join(" · ");
+    .map(([{ kind, label }, value]) => (kind === "parameter" ? IN_WORDS[label](value) : value));
+}
+
+/** Words with dots between them, each isolated: one that is written from right to left must not move the others. */
+function dotted(list) {
+  return list.filter(Boolean).flatMap((word, at) => [at > 0 && " · ", el("bdi", {}, word)]);
 }
 
 /** The two facets that make the fullest grid. */
@@ -405,7 +419,7 @@ function stopLine() {
 }
 
 function moneyTile() {
-  const { posted, above_quotes, in_doubt, reserved, cap } = data.money;
+  const { posted, above_quotes, no_longer_asked, in_doubt, reserved, cap } = data.money;
   const free = Math.max(0, cap - posted - in_doubt - reserved);
   const parts = [
     ["posted", "posted", posted, "Billed by the provider"],
@@ -426,6 +440,8 @@ function moneyTile() {
       ),
     ),
     above_quotes > 0 && el("p", { className: "note" }, `${usd(above_quotes)} of it was charged above the quotes.`),
+    no_longer_asked > 0 &&
+      el("p", { className: "note" }, `${usd(no_longer_asked)} of it is for jobs that the manifest no longer asks for.`),
   );
 }
 
@@ -512,9 +528,15 @@ function troubleLine(trouble) {
       " ",
       el("button", { className: "link", onclick: () => showTrouble(trouble) }, "show"),
     ),
-    trouble.says && el("p", { className: "says" }, `“${trouble.says}”`),
+    trouble.says && el("p", { className: "says" }, `“${trouble.says}”${otherwise(trouble.otherwise)}`),
     trouble.advice && el("p", { className: "advice" }, trouble.advice),
   );
+}
+
+/** One error is quoted for all of its class; how many have another is said. */
+function otherwise(number) {
+  if (!number) return "";
+  return ` and ${number.toLocaleString("en-US")} that ${number === 1 ? "says" : "say"} otherwise`;
 }
 
 function showTrouble(trouble) {
@@ -652,14 +674,28 @@ function draw() {
   const drawings = { wall: drawWall, grid: drawGrid, numbers: drawNumbers };
   byId("view").replaceChildren(...present(drawings[look.view]()));
   if (look.view === "numbers") drawCharts();
+  const first = document.querySelector(".card");
+  if (first) first.tabIndex = 0; // from there the arrow keys go on
+}
+
+const isAllClips = (lines.video || []).every(Boolean); // of no lines there are no columns
+
+/** How many clips these lines are; where some have no video, how many lines, and with how many videos. */
+function clips(indexes) {
+  const number = indexes.length;
+  if (indexes.every((index) => lines.video[index])) return counted(number, "clip");
+  return linesWithVideo(number, indexes);
+}
+
+function linesWithVideo(number, indexes) {
+  const videos = indexes.filter((index) => lines.video[index]).length;
+  return `${counted(number, "line")}, ${videos ? videos.toLocaleString("en-US") : "none"} with a video`;
 }
 
 function resultLine() {
   const doubt = sum(lines.held, shown);
-  const all =
-    shown.length === total
-      ? counted(total, "clip")
-      : `${shown.length.toLocaleString("en-US")} of ${counted(total, "clip")}`;
+  const of = isAllClips ? counted(total, "clip") : linesWithVideo(total, shown);
+  const all = shown.length === total ? of : `${shown.length.toLocaleString("en-US")} of ${of}`;
   return el(
     "p",
     { className: "result" },
@@ -724,7 +760,7 @@ function wallSection(value, indexes, part) {
       {},
       el("bdi", {}, value === NONE ? "none" : value),
       " ",
-      el("small", {}, `${counted(indexes.length, "clip")} · ${usd(sum(lines.micro, indexes))}`),
+      el("small", {}, `${clips(indexes)} · ${usd(sum(lines.micro, indexes))}`),
     );
   return el("section", {}, heading, el("div", { className: "wall" }, part.map(card)));
 }
@@ -833,7 +869,7 @@ function caption(index) {
     "button",
     { className: "caption", tabIndex: -1, onclick: () => openDetails(index), title: "All about it ( i )" },
     el("span", { className: "line" }, el("b", {}, titleOf(index)), el("span", { className: "cost" }, costOf(index))),
-    el("span", { className: "words" }, [takeOf(index), words(index)].filter(Boolean).join(" · ")),
+    el("span", { className: "words" }, dotted([takeOf(index), ...wordList(index)])),
     odd && el("span", { className: "badge failed" }, odd),
   );
 }
@@ -852,7 +888,7 @@ function pickButton(index) {
 
 /** The card that the keys act upon: it and its buttons alone are on the way of the Tab key. */
 function setActive(node) {
-  for (const other of document.querySelectorAll(".card.active")) if (other !== node) setReachable(other, false);
+  for (const other of document.querySelectorAll('.card[tabindex="0"]')) if (other !== node) setReachable(other, false);
   setReachable(node, true);
 }
 
@@ -983,7 +1019,7 @@ function detailsPicture(index) {
 function detailsFacts(index) {
   const facts = [
     ["status", el("span", { className: `badge ${statusOf(index)}` }, WORDS[statusOf(index)])],
-    ["cost", lines.shares[index] ? "shares its video with an earlier row, and is billed there" : costOf(index)],
+    ["cost", lines.shares[index] ? "shares its video with an earlier row, and is billed there" : chargeOf(index)],
     ["error", coded(lines.class, index)],
     ["what was said", coded(lines.says, index)],
     ["what to do", coded(lines.advice, index)],
@@ -1085,7 +1121,8 @@ function openCompare() {
         "figcaption",
         {},
         el("b", {}, titleOf(index)),
-        ` ${[takeOf(index), words(index), costOf(index)].filter(Boolean).join(" · ")}`,
+        " ",
+        dotted([takeOf(index), ...wordList(index), costOf(index)]),
       ),
     ),
   );
@@ -1253,8 +1290,8 @@ function gridCell(row, column, indexes) {
     first.length > 0 && el("div", { className: `thumbs n${first.length}` }, first.map(thumb)),
     el(
       "button",
-      { className: "link money", onclick: () => showCell(row, column), title: "Show these clips" },
-      `${usd(spent)} · ${counted(indexes.length, "clip")}`,
+      { className: "link money", onclick: () => showCell(row, column), title: "Show these lines" },
+      `${usd(spent)} · ${clips(indexes)}`,
     ),
     held > 0 && el("span", { className: "note" }, `${usd(held)} reserved or in doubt`),
     unwell(indexes),
@@ -1511,7 +1548,7 @@ function barChart({ from_s: from, step_s: step, counts, median_s: median, least_
 // ---------------------------------------------------------------- keys
 
 const KEYS = [
-  ["← ↑ → ↓", "go from clip to clip"],
+  ["← ↑ → ↓", "go from one to the next"],
   ["Enter or Space", "play it where it is, or pause"],
   ["i", "all about it"],
   ["c", "choose it to compare, or not"],

@@ -13,6 +13,7 @@ import hashlib
 import html
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -147,6 +148,7 @@ def _facts(
     bills = values_of(are_first(job_ids, state).take(array_of(chosen)))
     mine = known.take(chosen)
     money = {each: parse_usd(summary[f"{each}_usd"], zero_allowed=True) for each in _MONEY}
+    money["no_longer_asked"] = parse_usd(summary["no_longer_asked"]["posted_usd"], zero_allowed=True)
     run = {each: _plain(summary.get(each)) for each in _RUN}
     return {
         "name": _clean(name, TEXT_LENGTHS[1]),
@@ -243,24 +245,24 @@ def _chosen(stands: Sequence[_Stand]) -> list[int]:
 
 
 def _troubles(others: Mapping[str, tuple[_Stand, JobRecord | None]]) -> list[dict[str, Any]]:
-    """What is not well now, by status and class: how many jobs, how much money is at stake, what to do about it."""
+    """What is not well now, by status and class: how many jobs, how much money is at stake, what to do about it.
+
+    What is said is what most of them say; `otherwise` counts those that say something else.
+    """
     groups: dict[tuple[str, str | None], dict[str, Any]] = {}
+    told: dict[tuple[str, str | None], Counter[tuple[str | None, str | None]]] = {}
     for stand, record in others.values():
         if record is None or not (stand.error_class or stand.advice):
             continue
-        group = groups.setdefault(
-            (stand.status, stand.error_class),
-            {
-                "status": stand.status,
-                "class": stand.error_class,
-                "jobs": 0,
-                "micro": 0,
-                "says": _plain(stand.says),
-                "advice": _plain(stand.advice),
-            },
-        )
+        key = stand.status, stand.error_class
+        group = groups.setdefault(key, {"status": stand.status, "class": stand.error_class, "jobs": 0, "micro": 0})
         group["jobs"] += 1
         group["micro"] += record.liability_microusd
+        told.setdefault(key, Counter())[stand.says, stand.advice] += 1
+    for key, group in groups.items():
+        (says, advice), _ = told[key].most_common(1)[0]
+        alike = sum(number for (other, _), number in told[key].items() if other == says)
+        group |= {"says": _plain(says), "otherwise": group["jobs"] - alike, "advice": _plain(advice)}
     return sorted(groups.values(), key=lambda group: (STATUSES.index(group["status"]) or 9, -group["jobs"]))
 
 
@@ -325,6 +327,7 @@ def _of_record(record: JobRecord | None, *, bills: bool) -> dict[str, Any]:
         "poster": _address(record.poster) if stored else None,
         "micro": record.cost_microusd if paid and bills else 0,
         "held": record.liability_microusd if not paid and bills else 0,
+        "quoted": record.quote_microusd if paid and bills and record.cost_microusd > record.quote_microusd else 0,
         "attempts": record.attempt,
         "request": record.request_id,
         "submitted": _seconds(record.submitted_us),

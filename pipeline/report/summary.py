@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import stat
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -77,6 +78,10 @@ def summarise(
         "missing_videos": list(missing[:MOST_NAMED]),
         "posted_usd": format_usd(books.posted),
         "above_quotes_usd": format_usd(books.above_quotes),
+        "above_quotes": {
+            name: {"charged_usd": format_usd(charged), "quoted_usd": format_usd(quoted)}
+            for name, (charged, quoted) in itertools.islice(state.above_quotes.items(), MOST_NAMED)
+        },
         "reserved_usd": format_usd(books.reserved if live else 0),
         "in_doubt_usd": format_usd(unknown),
         "free_usd": format_usd(books.free(cap_microusd)),

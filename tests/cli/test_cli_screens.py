@@ -366,6 +366,14 @@ def test_the_errors_by_class_say_what_they_cost_and_what_to_do() -> None:
     assert line.split() == ["12", "4", "3", "$1.75", "$3.50", "gate�[2Jway", "Run", "again."]
 
 
+def test_charges_above_their_quotes_stand_in_a_table() -> None:
+    """A line for each, by the attempt's name; nothing where there are none."""
+    above = {"k1-a/1": {"charged_usd": "3.50", "quoted_usd": "1.75"}}
+    head, row = screen.above_quotes_screen({"above_quotes": above}).split("\n")
+    assert (head.split()[-2:], row.split()) == (["charged", "quoted"], ["k1-a/1", "$3.50", "$1.75"])
+    assert screen.above_quotes_screen({"above_quotes": {}}) == ""
+
+
 def test_a_summary_is_read_at_a_glance_however_large() -> None:
     """Thousands stand apart in counts and in money, to the last figure of an amount."""
     counts = {"stored": 1_000_000, "failed": 12_345, "in_doubt": 0, "running": 0, "unfetched": 0, "pending": 999}

@@ -331,7 +331,7 @@ def test_ten_thousand_clips_stay_usable(browse: Open, tmp_path: Path) -> None:
     """A page of them is in the document at a time, in every view; filters and keys reach all."""
     opened = browse(write_page(tmp_path, page(*many(10_000))) + "#status=pending")
     size = "document.getElementsByTagName('*').length"
-    assert result(opened).startswith("754 of 10,000 clips")
+    assert result(opened).startswith("754 of 10,000 lines, none with a video")
     opened.get_by_role("button", name="Clear filters").click()
     assert opened.locator(".card").count() == 60
     assert opened.evaluate(size) < 2_500
@@ -383,3 +383,78 @@ def test_without_posters_the_first_frames_are_shown(browse: Open, run_folder: Pa
     (run_folder / "report" / "bare.html").write_bytes(written)
     opened = browse((run_folder / "report" / "bare.html").as_uri())
     until(opened, "document.querySelector('video.poster').readyState >= 1")
+
+
+def test_a_charge_above_its_quote_is_told_of_its_clip(browse: Open, tmp_path: Path) -> None:
+    """The clip says what was charged and what was quoted; what is for rows that are gone is told beside the sum."""
+    dear = [*life("stored", "a")[:2], event("posted", "a", cost_microusd=3_500_000), event("stored", "a")]
+    state = state_of(*dear, *life("stored", "b"), *life("stored", "gone"))
+    opened = browse(write_page(tmp_path, page([line(1, "a"), line(2, "b")], state)))
+    opened.locator(".card .caption").first.click()
+    assert "charged $3.50, quoted $1.75" in opened.locator("#details").inner_text()
+    opened.keyboard.press("ArrowRight")
+    assert "quoted" not in opened.locator("#details").inner_text()
+    assert texts(opened, ".tile .note") == [
+        "$1.75 of it was charged above the quotes.",
+        "$1.75 of it is for jobs that the manifest no longer asks for.",
+    ]
+
+
+def test_what_a_trouble_says_is_not_said_of_those_that_say_otherwise(browse: Open, tmp_path: Path) -> None:
+    """The box quotes what most of them say, and counts the others."""
+    events = []
+    for job, said in (("a", "cfg_scale is 2"), ("b", "Unsupported"), ("c", "Unsupported")):
+        refused = {"error_class": "bad_request", "http_status": 400, "detail": said}
+        events += [event("reserved", job), event("voided", job, **refused), event("failed", job, **refused)]
+    written = page([line(row, job) for row, job in enumerate("abc", start=1)], state_of(*events))
+    opened = browse(write_page(tmp_path, written))
+    assert texts(opened, "#head .says") == ["“Unsupported” and 1 that says otherwise"]
+
+
+def test_a_line_without_a_video_is_no_clip(browse: Open, fates: str) -> None:
+    """The wall, its groups and the cells of the grid count lines, and how many of them have a video."""
+    opened = browse(fates)
+    assert result(opened).startswith("6 lines, 1 with a video · ")
+    opened.locator(".chip.failed").click()
+    assert result(opened).startswith("1 of 6 lines, none with a video · ")
+    opened.evaluate("change({ statuses: [], group: 'v.shape' })")
+    assert {text.split(" · ")[0] for text in texts(opened, "#view h2 small")} == {
+        "3 lines, 1 with a video",
+        "3 lines, none with a video",
+    }
+    opened.evaluate("change({ view: 'grid', rows: 'v.shape', columns: 'status' })")
+    assert {text.split(" · ")[1] for text in texts(opened, "tbody td .money")} == {
+        "1 clip",
+        "1 line, none with a video",
+    }
+
+
+def test_a_value_from_right_to_left_moves_no_other(browse: Open, tmp_path: Path) -> None:
+    """In a caption the values stand in their order, each by itself."""
+    lines = [
+        line(row, f"j{row}", params={"duration": length}, variables={"mood": "cozy", "word": word})
+        for row, length, word in ((1, 5, "שקט"), (2, 10, "רעש"))
+    ]
+    opened = browse(write_page(tmp_path, page(lines, State())))
+    assert texts(opened, ".card .words")[0] == "שקט · 5 s"
+    places = opened.evaluate(
+        "[...document.querySelector('.card .words').querySelectorAll('bdi')].map(e => e.getBoundingClientRect().x)"
+    )
+    assert len(places) == 2
+    assert places == sorted(places)
+
+
+def test_the_tab_key_alone_reaches_the_clips(browse: Open, made: str) -> None:
+    """The first card is on its way from the beginning, and then the one that was last looked at, and no other."""
+    reachable = "[...document.querySelectorAll('.card')].map((e, i) => e.tabIndex === 0 ? i : -1).filter(i => i >= 0)"
+    opened = browse(made)
+    assert opened.evaluate(reachable) == [0]
+    assert opened.evaluate("document.activeElement === document.body")
+    opened.locator("#filters select").last.focus()
+    for _ in range(4):
+        opened.keyboard.press("Tab")
+        if opened.evaluate("document.activeElement.matches('.card')"):
+            break
+    assert opened.evaluate("document.activeElement.dataset.index") == "0"
+    opened.keyboard.press("ArrowRight")
+    assert opened.evaluate(reachable) == [1]

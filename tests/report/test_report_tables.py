@@ -83,6 +83,19 @@ def test_the_summary_has_its_keys_and_exact_money() -> None:
     assert summary["wall_s"] == 0.006, "both runs, not the pause between them"
 
 
+def test_charges_above_their_quotes_are_named() -> None:
+    """By attempt, with what was charged and what was quoted: at most twenty, and none of those at their quote."""
+    dear = [*life("stored", "a")[:2], event("posted", "a", cost_microusd=3_500_000), event("stored", "a")]
+    others = [
+        each._replace(cost_microusd=2_000_000) if each.event == "posted" else each
+        for number in range(30)
+        for each in life("stored", f"b{number}")
+    ]
+    summary = summarise([line(1, "a")], state_of(*dear, *life("stored", "c")), cap_microusd=CAP, live=False)
+    assert summary["above_quotes"] == {"a/1": {"charged_usd": "3.50", "quoted_usd": "1.75"}}
+    assert len(summarise([], state_of(*others), cap_microusd=CAP, live=False)["above_quotes"]) == 20
+
+
 FAILURE = {"error_class": "generation_failed", "http_status": 422, "detail": "no"}
 
 
