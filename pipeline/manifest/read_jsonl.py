@@ -45,7 +45,9 @@ def _object_of(source: str, number: int, line: int, mistakes: Mistakes) -> dict[
     try:
         found = _DECODER.decode(source)
     except json.JSONDecodeError as error:
-        mistakes.add(f"is not JSON: {error.msg} at column {error.colno}", row=number, line=line)
+        # The parser's own column begins anew behind the end of the line, where what is missing is noticed.
+        column = min(error.pos, len(source.rstrip())) + 1
+        mistakes.add(f"is not JSON: {error.msg} at column {column}", row=number, line=line)
         return None
     except (ValueError, RecursionError) as error:
         message = "is nested too deep" if isinstance(error, RecursionError) else str(error)

@@ -120,7 +120,9 @@ def _text(value: object) -> str:
 def _cfg_scale(value: object) -> float:
     number = finite_number(value)
     if number is None or not 0 <= number <= 1:
-        raise ValueError(f"{_shown(value)} is not a number from 0 to 1")
+        comma = re.fullmatch(r"\s*([01]),([0-9]{1,9})\s*", value) if isinstance(value, str) else None
+        hint = f"; write {comma[1]}.{comma[2]}, with a point" if comma else ""
+        raise ValueError(f"{_shown(value)} is not a number from 0 to 1{hint}")
     return float(number) + 0.0  # + 0.0 turns -0.0 into 0.0: equal numbers, one id
 
 
@@ -135,8 +137,15 @@ def _aspect_ratio(value: object) -> str:
     if isinstance(value, str) and (ratio := value.strip()) in FRAME_SIZES:
         return ratio
     meant = _AS_MINUTES.get(value) if isinstance(value, int) else ":".join(re.findall("[1-9][0-9]*", str(value)[:20]))
-    hint = f'; did you mean "{meant}"? Put it in quotes' if meant in FRAME_SIZES else ""
+    hint = f'; did you mean "{meant}"?{_cure(value)}' if meant in FRAME_SIZES else ""
     raise ValueError(f'{_shown(value)} is not allowed; it is "16:9", "9:16" or "1:1"{hint}')
+
+
+def _cure(value: object) -> str:
+    """How a ratio is written where its reader, or a spreadsheet before it, took it for something else."""
+    if isinstance(value, int):
+        return " Put it in quotes"
+    return " If a spreadsheet made a time of it, format its column as text there" if ":" in str(value)[:20] else ""
 
 
 _CHOICES: dict[str, Callable[[object], Scalar]] = {

@@ -137,6 +137,13 @@ def test_jsonl_mistakes(fail: Fail, line: str, says: str) -> None:
     assert any((m.row, m.line) == (2, 3) and says in m.message for m in found), found
 
 
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", "  \n"])
+def test_a_line_that_breaks_off_is_told_with_the_column_behind_its_last(fail: Fail, end: str) -> None:
+    """Also where the line has an end, behind which another would begin."""
+    [found] = fail('{"prompt":"a"' + end, "m.jsonl")
+    assert found.message == "is not JSON: Expecting ',' delimiter at column 14"
+
+
 def test_a_json_text_with_a_lone_surrogate_is_refused_before_it_reaches_an_id(fail: Fail) -> None:
     """It could not be written into the request."""
     assert fail(json.dumps({"prompt": "x \ud800"}), "m.jsonl")[0].column == "prompt"

@@ -108,6 +108,28 @@ def test_a_mangled_aspect_ratio_is_refused_with_what_was_meant(value: object, me
     assert f'did you mean "{meant}"' in problem(aspect_ratio=value)
 
 
+@pytest.mark.parametrize(
+    ("value", "cure"),
+    [
+        (969, '"16:9"? Put it in quotes'),
+        ("16:09", "a spreadsheet made a time of it, format its column as text"),
+        ("09:16:00", "a spreadsheet made a time of it, format its column as text"),
+        ("16x9", '"16:9"?'),
+    ],
+)
+def test_the_cure_of_a_ratio_is_that_of_what_mangled_it(value: object, cure: str) -> None:
+    """Quotes help in YAML; in a table they change nothing of a time."""
+    told = problem(aspect_ratio=value)
+    assert cure in told
+    assert ("quotes" in told) == isinstance(value, int)
+
+
+def test_a_number_with_a_comma_is_told_with_its_point() -> None:
+    """As spreadsheets of half the world write it."""
+    assert problem(cfg_scale="0,5") == "'0,5' is not a number from 0 to 1; write 0.5, with a point"
+    assert "point" not in problem(cfg_scale="0,5,0")
+
+
 @pytest.mark.parametrize("value", ["4:3", "", None, True, 1.5, "16:9:9", ["16:9"], 12])
 def test_other_aspect_ratios_are_refused(value: object) -> None:
     """The sentence names the three that there are."""
