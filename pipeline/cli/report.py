@@ -8,7 +8,17 @@ import click
 
 from pipeline import api
 from pipeline.cli import options
-from pipeline.cli.screen import above_quotes_screen, errors_screen, remarks, say, say_json, summary_screen, working
+from pipeline.cli.screen import (
+    above_quotes_screen,
+    errors_screen,
+    remarks,
+    say,
+    say_json,
+    summary_screen,
+    terminal_width,
+    working,
+    wrap,
+)
 
 
 @click.command()
@@ -29,16 +39,17 @@ def report(directory: Path, bom: bool, xlsx: bool, contact_sheet: bool, json: bo
     if json:
         say_json(summary | ({"contact_sheets": sheets} if contact_sheet else {}))
         return
-    say(summary_screen(summary))
+    width = terminal_width()
+    say(summary_screen(summary, width))
     for remark in remarks(summary):
         say()
-        say(remark)
+        say("\n".join(wrap(remark, width)))
     if above := above_quotes_screen(summary):
         say()
         say(above)
     if summary["errors_by_class"]:
         say()
-        say(errors_screen(summary["errors_by_class"]))
+        say(errors_screen(summary["errors_by_class"], width))
     say()
     workbook = ", results.xlsx" if xlsx else ""
     files = f"index.html, results.csv, results.parquet, errors.csv, errors-by-class.csv, summary.json{workbook}"

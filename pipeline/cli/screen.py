@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -35,6 +37,9 @@ STATUS_WORDS = {
     "pending": "pending",
 }
 """What each status is called on a screen."""
+
+NARROW = 80
+"""Columns of a terminal below which things stand closer together."""
 
 MOST_NAMED = 3
 """At most so many of a kind are named on a screen."""
@@ -193,6 +198,18 @@ def table(rows: Sequence[Sequence[str]], *, right: frozenset[int] = frozenset(),
     return "\n".join(lines)
 
 
+def wrap(text: str, width: int, lead: str = "") -> list[str]:
+    """A text as lines of at most `width` characters, those behind the first indented as far as the lead is wide."""
+    room = max(width - len(lead), 20)
+    lines = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False) or [""]
+    return [f"{lead if index == 0 else ' ' * len(lead)}{line}".rstrip() for index, line in enumerate(lines)]
+
+
+def terminal_width() -> int:
+    """How wide the lines may be: as the terminal, or as a page where there is none."""
+    return shutil.get_terminal_size((120, 24)).columns
+
+
 def about(seconds: float) -> str:
     """A guess at a duration: about 7 min, less than 1 s."""
     return duration(seconds) if seconds < 1 else f"about {duration(seconds)}"
@@ -286,22 +303,30 @@ def above_quotes_screen(summary: Mapping[str, Any]) -> str:
     return table([head, *rows], right=frozenset({1, 2})) if rows else ""
 
 
-def errors_screen(by_class: Sequence[Mapping[str, Any]]) -> str:
-    """The attempts that did not end well, by class: what they cost and what to do next."""
-    head = ["attempts", "jobs", "open", "billed", "unknown", "", "next"]
-    rows = [
+def errors_screen(by_class: Sequence[Mapping[str, Any]], width: int = 120) -> str:
+    """The attempts that did not end well, by class: what they cost and what to do next.
+
+    The class and what to do stand below the numbers where `width` has no room beside them.
+    """
+    head = ["attempts", "jobs", "open", "billed", "unknown"]
+    numbers = [
         [
             f"{each['attempts']:,}",
             f"{each['jobs']:,}",
             f"{each['jobs_open']:,}",
             usd(each["billed_usd"]),
             usd(each["unknown_usd"]),
-            printable(each["error_class"]),
-            each["next"],
         ]
         for each in by_class
     ]
-    return table([head, *rows], right=frozenset({0, 1, 2, 3, 4}))
+    said = [(printable(each["error_class"]), each["next"]) for each in by_class]
+    right = frozenset(range(5))
+    whole = table([[*head, "", "next"], *([*row, *told] for row, told in zip(numbers, said, strict=True))], right=right)
+    if max(map(len, whole.split("\n"))) <= width:
+        return whole
+    first, *lines = table([head, *numbers], right=right, gap=3 if width >= NARROW else 2).split("\n")
+    pairs = [[line, *wrap(": ".join(told), width, "      ")] for line, told in zip(lines, said, strict=True)]
+    return "\n".join([first, *(line for pair in pairs for line in pair)])
 
 
 def bill_screen(bill: MicroUsd, summary: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ import click
 from pipeline import api
 from pipeline.api.places import runs_folder
 from pipeline.cli import options
-from pipeline.cli.screen import hush, printable, safe_json, say, say_json, shortened, working
+from pipeline.cli.screen import hush, printable, safe_json, say, say_json, shortened, terminal_width, working
 from pipeline.cli.status_screen import list_screen, status_screen
 from pipeline.kernel.address import address_of
 
@@ -49,7 +49,7 @@ def status(directory: Path | None, config: Path | None, settings: tuple[str, ...
         _watch(look, json=json)
         return
     with working(f"Reading {look.name}"):
-        shown: Any = look.facts() if json else "\n".join(look.lines(_width()))
+        shown: Any = look.facts() if json else "\n".join(look.lines(terminal_width()))
     if json:
         say_json(shown)
     else:
@@ -132,7 +132,7 @@ def _json_line(look: Directory | AllRuns) -> str:
 
 
 def _page(look: Directory | AllRuns) -> str:
-    return "\n".join([*look.lines(_width()), "", ""])
+    return "\n".join([*look.lines(terminal_width()), "", ""])
 
 
 def _in_place(look: Directory | AllRuns) -> str:
@@ -155,8 +155,3 @@ def in_place(lines: list[str], size: os.terminal_size) -> str:
     if len(lines) > room:
         lines = [*lines[: room - 1], f"… {len(lines) - room + 1} more lines"]
     return HOME + "".join(f"{shortened(line, size.columns)}{REST_OF_LINE}\n" for line in lines) + REST_OF_SCREEN
-
-
-def _width() -> int:
-    """How wide the lines may be: as the terminal, or as a page where there is none."""
-    return shutil.get_terminal_size((120, 24)).columns

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from pipeline.cli.screen import (
+    NARROW,
     SANDBOX_NOTE,
     about,
     count,
@@ -20,6 +20,7 @@ from pipeline.cli.screen import (
     summary_screen,
     table,
     usd,
+    wrap,
 )
 from pipeline.kernel.clock import duration
 
@@ -27,7 +28,6 @@ SHOWN_LIVE, SHOWN_AT_REST = 5, 12
 """How many of the jobs that are not settled are shown: the nearest to their expiry."""
 
 ERRORS_SHOWN = 4
-NARROW = 80
 NAME_WIDTH = 24
 """Columns for the name of a row or a run."""
 
@@ -220,13 +220,6 @@ def _listed(row: Mapping[str, Any], now: str) -> list[str]:
     stored = f"{row['stored']:,}/{row['jobs']:,}"
     posted, cap = usd(row["posted_usd"]), usd(row["cap_usd"]) if row["state"] != NOT_BEGUN else ""
     return [name, state, stored, f"{row['failed']:,}", posted, usd(row["in_doubt_usd"]), last, cap]
-
-
-def wrap(text: str, width: int, lead: str = "") -> list[str]:
-    """A text as lines of at most `width` characters, those behind the first indented as far as the lead is wide."""
-    room = max(width - len(lead), 20)
-    lines = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False) or [""]
-    return [f"{lead if index == 0 else ' ' * len(lead)}{line}".rstrip() for index, line in enumerate(lines)]
 
 
 def _cut(text: str, width: int) -> list[str]:

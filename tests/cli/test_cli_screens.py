@@ -366,6 +366,16 @@ def test_the_errors_by_class_say_what_they_cost_and_what_to_do() -> None:
     assert line.split() == ["12", "4", "3", "$1.75", "$3.50", "gate�[2Jway", "Run", "again."]
 
 
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_errors_by_class_keep_within_the_terminal(width: int) -> None:
+    """What to do stands below its class where there is no room beside it, and loses no word."""
+    told = " ".join(["The generation failed at the provider."] * 4)
+    of = {"attempts": 1_200, "jobs": 400, "jobs_open": 3, "billed_usd": "1750.00", "unknown_usd": "3.50"}
+    shown = screen.errors_screen([of | {"error_class": "generation_failed", "next": told}], width)
+    assert max(map(len, shown.split("\n"))) <= width
+    assert " ".join(shown.split()).endswith(f"$1,750.00 $3.50 generation_failed: {told}")
+
+
 def test_charges_above_their_quotes_stand_in_a_table() -> None:
     """A line for each, by the attempt's name; nothing where there are none."""
     above = {"k1-a/1": {"charged_usd": "3.50", "quoted_usd": "1.75"}}
