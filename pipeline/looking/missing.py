@@ -24,12 +24,14 @@ def missing_videos(folder: Path, state: State) -> list[str]:
 
     None where the directory is kept in object storage, which has them, and none where the disk does not say.
     """
-    if (folder / MIRROR).exists() or not state.counts[JobState.STORED]:
+    if not state.counts[JobState.STORED]:
         return []
     stored = state.jobs.columns(("state", "path"))
     paths = stored["path"].filter(pc.equal(stored["state"], JobState.STORED.name))
     # Listed after the state was read: what a run stores meanwhile has its name before it counts.
     try:
+        if (folder / MIRROR).exists():
+            return []
         names = os.listdir(folder / VIDEOS)
     except FileNotFoundError:
         names = []

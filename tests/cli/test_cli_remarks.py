@@ -47,6 +47,15 @@ def test_what_object_storage_keeps_is_not_looked_for_on_the_disk(command: Comman
     assert (len(seen.state.jobs), missing_videos(seen.folder, seen.state)) == (2, [])
 
 
+def test_a_disk_that_does_not_say_raises_no_alarm(command: Command, manifest: str) -> None:
+    """A folder that cannot be listed tells of no video that it is gone, and ends no run."""
+    command("run", manifest, *FAST)
+    shutil.rmtree("outputs/m/videos")
+    Path("outputs/m/videos").touch()
+    shown = command("status", "outputs/m")
+    assert (shown.code, "on the disk any more" in shown.out) == (0, False)
+
+
 def test_many_missing_videos_are_a_few_names() -> None:
     """Three are named on a screen, and the others are counted."""
     told = screen._missing({"missing": 1_002, "missing_videos": [f"videos/{number}.mp4" for number in range(20)]})
