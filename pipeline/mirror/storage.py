@@ -35,6 +35,8 @@ class Storage:
         self.address = address
         self._is_left = is_left
         self._left_s: float | None = None
+        self._given_up: MachineError | None = None
+        """What was said when somebody's patience had run out."""
         self._checks = threading.local()
         try:
             self.objects = Objects(address, self._watch)
@@ -56,7 +58,16 @@ class Storage:
         Raises:
             MachineError: the storage has refused for too long.
         """
-        return patiently(work, PATIENCE_S, self._trouble, self._rest, check)
+
+        def give_up(error: Exception) -> MachineError:
+            self.objects.is_silent = True
+            self._given_up = self._trouble(error)
+            return self._given_up
+
+        # Who comes after somebody whose patience has run out has none of their own, until something is answered again.
+        is_given_up = self._given_up is not None and self.objects.is_silent
+        patience_s = FIRST_PATIENCE_S if is_given_up else PATIENCE_S
+        return patiently(work, patience_s, give_up, self._rest, check)
 
     @contextlib.contextmanager
     def checked(self, check: Callable[[], None]) -> Iterator[None]:
@@ -70,7 +81,7 @@ class Storage:
     def require_answers(self) -> None:
         """Raise `MachineError` where the storage has not answered what it was asked last."""
         if self.objects.is_silent:
-            raise self._trouble(Silence())
+            raise self._given_up or self._trouble(Silence())
 
     @property
     def is_left(self) -> bool:

@@ -34,7 +34,7 @@ from pipeline.mirror.copies import Copies
 from pipeline.mirror.decide import Hold, Way, hold_of, way_by_events, way_by_names
 from pipeline.mirror.mirror import HUNG_JOIN_S, Mirror, mirror_of, refresh
 from pipeline.mirror.places import attach, local_folder
-from pipeline.mirror.storage import LEAVING_S
+from pipeline.mirror.storage import LEAVING_S, Storage
 from pipeline.runner.choice import run_folder
 from pipeline.runner.watching import Watcher
 from pipeline.sandbox import Sandbox
@@ -586,6 +586,30 @@ async def test_a_storage_that_hangs_for_a_while_costs_nothing_but_time(
         assert watcher.before == watcher.after is not None
         check_books(run_folder(config, made, None), provider.invoice())
         assert len(provider.invoice()["charges"]) == 6
+
+
+async def test_patience_that_has_run_out_is_not_begun_anew(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A video first, then the records of the end: together they wait as long as one, until something is answered."""
+    waits: list[float] = []
+    monkeypatch.setattr("time.sleep", waits.append)
+    storage = Storage(NIGHT)
+
+    def refuse() -> None:
+        raise OSError("away")
+
+    def waited_s() -> int:
+        waits.clear()
+        with pytest.raises(MachineError, match="could not be written"):
+            storage.patiently(refuse, lambda: None)
+        return round(sum(waits))
+
+    assert waited_s() >= 100
+    assert waited_s() <= 5
+    with pytest.raises(MachineError, match="could not be written"):
+        storage.require_answers()
+    storage.objects.names()
+    storage.require_answers()
+    assert waited_s() >= 100
 
 
 async def test_a_second_interrupt_is_heard_while_the_storage_hangs(files: Any, server: Server, tmp_path: Path) -> None:
