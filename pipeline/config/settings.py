@@ -121,6 +121,8 @@ class Config(Section):
             bounds=Bounds(
                 cap=self.cap,
                 deadline_us=self.deadline_us(now),
+                after_s=self.stop.after,
+                until_us=self.until_us(now),
                 credits_floor=MicroUsd(self.budget.stop_below_credits_usd) or None,
                 failure_rate=self.stop.failure_rate,
                 failure_window=self.stop.failure_window,
@@ -141,9 +143,13 @@ class Config(Section):
         ends = []
         if self.stop.after is not None:
             ends.append(to_us(now) + int(self.stop.after * 1e6))
-        if self.stop.until is not None:
-            ends.append(to_us(_next_time_of_day(now, self.stop.until)))
+        if (until_us := self.until_us(now)) is not None:
+            ends.append(until_us)
         return min(ends, default=None)
+
+    def until_us(self, now: datetime) -> int | None:
+        """The next time of day at which the night ends; None without one."""
+        return None if self.stop.until is None else to_us(_next_time_of_day(now, self.stop.until))
 
     def refusals(self) -> Iterator[tuple[str, str]]:
         """Settings that are well written and cannot work: the key, and a sentence. None is ignored silently."""

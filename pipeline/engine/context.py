@@ -83,7 +83,10 @@ class RunContext:
     promised: dict[str, MicroUsd] = field(default_factory=dict)
     """By job, the quotes of jobs whose image is being uploaded: not reserved yet, yet no later job may take it."""
 
+    _began_s: float = field(init=False)
+
     def __post_init__(self) -> None:
+        self._began_s = self.clock.monotonic_s()
         self.pace = Pace(self.settings.limits, self.clock)
         self.slots = Slots(self.settings.limits, self.clock)
         self.polls = Polls(self.settings.polling, self.pace, self.clock, self.stopping)
@@ -105,10 +108,12 @@ class RunContext:
     @property
     def time_to_start_s(self) -> float | None:
         """How many seconds from now a job may still start and be done by the deadline; None if there is no deadline."""
-        deadline_us = self.settings.bounds.deadline_us
-        if deadline_us is None:
-            return None
-        return (deadline_us - self.clock.now_us()) / 1e6 - self.settings.polling.expected_s
+        bounds, left_s = self.settings.bounds, []
+        if bounds.after_s is not None:
+            left_s.append(self._began_s + bounds.after_s - self.clock.monotonic_s())
+        if bounds.until_us is not None:
+            left_s.append((bounds.until_us - self.clock.now_us()) / 1e6)
+        return min(left_s) - self.settings.polling.expected_s if left_s else None
 
     def as_sent(self, job: Job) -> Job | None:
         """The job whose body is what the provider is sent; None while its start image is not uploaded."""

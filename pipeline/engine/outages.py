@@ -17,24 +17,37 @@ SILENCES_OF_AN_OUTAGE = 4
 """After this many questions in a row without an answer, the silence is no accident any more."""
 
 
+LONGEST_DELAY_OF_A_TRY_S = 300.0
+"""A try counts as made right after the pause before it if it comes no later than this."""
+
+
 class Outage:
     """A time without answers: how long it has lasted, and how long all calls should wait before the next try."""
 
     def __init__(self, retry: Retry) -> None:
         self._retry = retry
         self._failures = 0
-        self._lost_at_s = 0.0
+        self._lasted_s = 0.0
+        """How long it had lasted at the latest failure."""
+        self._latest_s = 0.0
+        self._pause_s = 0.0
+        """What was to be waited after the latest failure."""
 
     def found(self) -> None:
         """An answer came, whatever it said."""
         self._failures = 0
 
-    def lost(self, now_s: float) -> float:
-        """No answer came; returns how many seconds all calls should wait, longer each time."""
-        if not self._failures:
-            self._lost_at_s = now_s
+    def lost(self, now_s: float, stated_s: float = 0.0) -> float:
+        """No answer came; returns how many seconds all calls should wait, longer each time.
+
+        Args:
+            stated_s: how long the provider asks to wait, at least.
+        """
+        self._lasted_s, self._latest_s = self.lasted_s(now_s), now_s
         self._failures += 1
-        return min(self._retry.max_delay_s, self._retry.base_delay_s * 2.0 ** min(self._failures, 30))
+        delay_s = min(self._retry.max_delay_s, self._retry.base_delay_s * 2.0 ** min(self._failures, 30))
+        self._pause_s = max(stated_s, delay_s)
+        return self._pause_s
 
     @property
     def goes_on(self) -> bool:
@@ -42,8 +55,14 @@ class Outage:
         return self._failures > 0
 
     def lasted_s(self, now_s: float) -> float:
-        """How long it has lasted, in seconds; 0 while all is well."""
-        return now_s - self._lost_at_s if self._failures else 0.0
+        """How long it has lasted, in seconds; 0 while all is well.
+
+        Of the time between two tries no more counts than was to be waited, and some: the rest of a longer one is a
+        suspend, or had nothing to be asked, and says nothing of an outage.
+        """
+        if not self._failures:
+            return 0.0
+        return self._lasted_s + min(now_s - self._latest_s, self._pause_s + LONGEST_DELAY_OF_A_TRY_S)
 
     @property
     def patience_s(self) -> float:
@@ -118,7 +137,7 @@ class Outages:
             case Reaction.PAUSE if self._pace.is_open:
                 self._adapt(starting=starting)
                 # Each refusal behind an open gate doubles the wait, whatever reset the provider states.
-                self._pace.pause(max(refusal.wait_s, self._throttle.lost(now_s)))
+                self._pace.pause(self._throttle.lost(now_s, refusal.wait_s))
                 if self._throttle.lasted_s(now_s) > LONGEST_THROTTLE_S:
                     self._stopping.stop(StopReason.ACCOUNT, "the provider has said nothing but 429 for more than a day")
             case Reaction.PAUSE:

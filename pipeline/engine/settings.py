@@ -42,10 +42,17 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What ends a run with work left. `deadline_us` is wall clock; `credits_floor` is the account's."""
+    """What ends a run with work left. `credits_floor` is the account's.
+
+    `after_s` counts from the beginning by the clock that only grows, so that setting the wall clock neither ends a run
+    nor keeps it on. `until_us` is a time of day, by the wall clock. `deadline_us` is the earlier of both as it was
+    foreseen when the run began, for those who look at it.
+    """
 
     cap: MicroUsd
     deadline_us: int | None = None
+    after_s: float | None = None
+    until_us: int | None = None
     credits_floor: MicroUsd | None = None
     failure_rate: float = 0.5
     failure_window: int = 20

@@ -334,5 +334,7 @@ def pause_s(headers: Mapping[str, str], now_us: int) -> float:
     """How long to pause after a 429: until the stated reset if that is believable, else a guess."""
     text = headers.get("x-rate-limit-reset-at-utc", "")[:64].strip()
     reset_us = moment_us(text)
-    wait_s = (reset_us - now_us) / 1e6 if reset_us is not None else -1.0
+    # Held against the time in the same answer: this machine's clock may be minutes off.
+    said_us = moment_us(headers.get("Date", "")[:64].strip())
+    wait_s = (reset_us - (now_us if said_us is None else said_us)) / 1e6 if reset_us is not None else -1.0
     return wait_s if 0 <= wait_s <= LONGEST_PAUSE_S else PAUSE_GUESS_S

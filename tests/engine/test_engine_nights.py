@@ -23,6 +23,7 @@ from support import (
     fast_config,
     run_once,
 )
+from virtual_time import VirtualClock
 
 from pipeline.engine.dispatcher import Dispatcher
 from pipeline.engine.pace import Turn
@@ -139,6 +140,26 @@ def test_nothing_starts_that_would_not_be_done_by_the_deadline(tmp_path: Path) -
             assert 20 * 60 < (last_us - begun_us) / 1e6 < 30 * 60 - 317
             assert result.summary["pending"] > 0
             night.check(made)
+
+    play(main())
+
+
+@pytest.mark.parametrize("jump_s", [3600, -3600])
+def test_setting_the_clock_moves_no_deadline_that_counts_from_the_beginning(tmp_path: Path, jump_s: float) -> None:
+    """`--for 1h` is an hour, also when the wall clock is set by an hour while the run goes on."""
+
+    async def main() -> None:
+        async with Night(tmp_path) as night:
+            night.clock = VirtualClock()  # the provider keeps its own
+
+            def set_clock(_live: LiveRun) -> None:
+                later = asyncio.get_running_loop().call_later
+                later(300, lambda: setattr(night.clock, "wall_offset_s", jump_s))
+
+            config = night.config(stop__after="1h", limits__max_in_flight="10")
+            result = await night.run(campaign(tmp_path, 300), config, watcher=AtStart(set_clock))
+            assert (result.exit_code, result.summary["stopped_by"]) == (3, "deadline")
+            assert 50 * 60 < now_s() < 75 * 60, "no job starts that would not be done, and what runs is seen out"
 
     play(main())
 

@@ -52,6 +52,24 @@ def test_a_lost_connection_waits_ever_longer_and_is_given_up_only_after_minutes(
     assert not connection.is_gone(10_000)
 
 
+def test_a_suspend_between_two_tries_is_no_outage() -> None:
+    """Refused once before the lid was closed for a night and once after it: that is not eight hours without network."""
+    connection = Outage(Retry(base_delay_s=2, max_delay_s=120))
+    connection.lost(0.0)
+    connection.lost(8 * 3600.0)
+    assert not connection.is_gone(8 * 3600.0 + 20)
+    for tries in range(1, 8):
+        connection.lost(8 * 3600.0 + 120.0 * tries)
+    assert connection.is_gone(8 * 3600.0 + 120 * 8), "what goes on after it is one"
+
+
+def test_the_pause_that_a_provider_asks_for_counts_as_its_outage() -> None:
+    """However long it is: all that was waited for it was waited."""
+    throttle = Outage(Retry(base_delay_s=2, max_delay_s=120))
+    assert [throttle.lost(900.0 * number, 900.0) for number in range(3)] == [900.0] * 3
+    assert throttle.lasted_s(2_700.0) == 2_700.0
+
+
 def test_a_run_that_stops_without_a_network_says_for_how_long_and_what_to_do() -> None:
     """It does not promise to try again: it has stopped."""
     provider = Provider(Retry(max_delay_s=120))

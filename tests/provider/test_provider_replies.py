@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
@@ -487,6 +489,15 @@ def test_a_pause_ends_at_a_believable_reset_or_after_a_minute(reset: str, wait_s
     """No header can stop a run for hours, nor let it hammer on at once."""
     for reply in (submit(429, b"", {RESET: reset}), poll(429, b"", {RESET: reset})):
         assert reply.wait_s == pytest.approx(wait_s, abs=0.001)
+
+
+@pytest.mark.parametrize("minutes", [-14, 14])
+def test_a_reset_is_held_against_the_time_in_the_same_answer(minutes: int) -> None:
+    """A clock of ours that is a quarter of an hour off waits no quarter of an hour too long, nor hammers on."""
+    theirs = datetime.fromtimestamp(NOW_US / 1e6, UTC) + timedelta(minutes=minutes)
+    headers = {RESET: (theirs + timedelta(seconds=20)).isoformat(), "Date": format_datetime(theirs, usegmt=True)}
+    for reply in (submit(429, b"", headers), poll(429, b"", headers)):
+        assert 19 <= reply.wait_s <= 21
 
 
 def test_a_strangers_text_is_one_printable_line_of_bounded_length() -> None:
