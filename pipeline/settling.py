@@ -38,6 +38,9 @@ from pipeline.runner.reporting import rewrite_report
 
 BETWEEN_SWEEPS_S = 2.0
 
+LOST_AFTER_S = 2 * 3600.0
+"""A generation that was accepted longer ago and has no end has been lost by the provider, which a person may say."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settled:
@@ -221,9 +224,11 @@ async def _resolve(folder: Path, named: str, request_id: str | None, note: str |
     said = f"{by} {SAID_BILLED if request_id else 'said that it was not billed'}"
     detail = f"{said}: {note}" if note else said
     async with _ledger_held(folder, clock) as ledger:
-        record = attempt_named(ledger.state, folder, named)
+        record = attempt_named(ledger.state, folder, named, clock.now_us())
         if request_id is not None and request_id != record.request_id:
             _require_possible(ledger.state, record, request_id)
+        if request_id is not None and record.state is JobState.SUBMITTED:
+            raise InputError(f"--billed: the attempt is {request_id} already; each run asks how it ended")
         if record.state is JobState.RESERVED:
             interrupted = ErrorClass.INTERRUPTED.label
             await ledger.record(record.event(EventKind.IN_DOUBT, error_class=interrupted, detail=LAST_RUN_ENDED))
@@ -250,8 +255,8 @@ def _require_possible(state: State, record: JobRecord, request_id: str) -> None:
         raise InputError(f"--billed: the attempt was accepted as {record.request_id}, so it is that request")
 
 
-def attempt_named(state: State, folder: Path, named: str) -> JobRecord:
-    """The attempt in doubt that a person means.
+def attempt_named(state: State, folder: Path, named: str, now_us: int) -> JobRecord:
+    """The attempt that a person means: one in doubt, or one that was accepted long ago and of which no end is known.
 
     Raises:
         InputError: none or several; says which there are.
@@ -263,7 +268,7 @@ def attempt_named(state: State, folder: Path, named: str) -> JobRecord:
         raise InputError(
             f"{folder} has no attempt {named[:80]!r}; `kling-batch status {folder}` shows what is in doubt"
         )
-    doubted = [record for record in meant if record.state in (JobState.IN_DOUBT, JobState.RESERVED)]
+    doubted = [record for record in meant if _may_be_resolved(record, now_us)]
     if slash:
         doubted = [record for record in doubted if str(record.attempt) == number]
     if len(doubted) > 1:
@@ -273,6 +278,11 @@ def attempt_named(state: State, folder: Path, named: str) -> JobRecord:
         stand = ", ".join(f"{record.attempt_name} is {record.state.name.lower()}" for record in meant[:5])
         raise InputError(f"{named[:80]} is not in doubt: {stand}. Nothing was recorded.")
     return doubted[0]
+
+
+def _may_be_resolved(record: JobRecord, now_us: int) -> bool:
+    is_lost = record.state is JobState.SUBMITTED and now_us - record.accepted_us > LOST_AFTER_S * 1e6
+    return is_lost or record.state in (JobState.IN_DOUBT, JobState.RESERVED)
 
 
 def _user() -> str:

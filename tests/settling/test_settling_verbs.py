@@ -18,6 +18,7 @@ from pipeline.ledger.job import JobState
 from pipeline.ledger.reading import read_events
 from pipeline.ledger.store import open_ledger
 from pipeline.provider.client import Client
+from pipeline.runner.watching import LiveRun
 from pipeline.settling import Reconciliation, _resolve, reconcile, resolve
 
 LATE_S = 6 * 3600.0
@@ -268,6 +269,33 @@ def test_a_word_that_cannot_be_true_is_refused(tmp_path: Path) -> None:
         resolve(folder, second, request_id="request-of-the-first")
     with pytest.raises(InputError, match="is submitted"):
         resolve(folder, first, request_id=None)
+
+
+def test_a_generation_that_the_provider_has_lost_can_be_said_to_cost_nothing(tmp_path: Path) -> None:
+    """Not while its end may still come; later it frees the money, and the next run makes the video anew."""
+
+    async def main() -> None:
+        async with Night(tmp_path) as night:
+            made = campaign(tmp_path, 1)
+
+            def leave(live: LiveRun) -> None:
+                for delay_s in (60, 61):
+                    asyncio.get_running_loop().call_later(delay_s, live.context.stopping.interrupt)
+
+            assert (await night.run(made, watcher=AtStart(leave))).exit_code == 130
+            with pytest.raises(InputError, match="is submitted"):
+                await _resolve(night.folder, "row-0", None, None, night.clock)
+            await asyncio.sleep(2 * 3600)
+            named = durable_state(night.folder).jobs
+            [record] = named.values()
+            with pytest.raises(InputError, match="each run asks how it ended"):
+                await _resolve(night.folder, "row-0", record.request_id, None, night.clock)
+            await _resolve(night.folder, "row-0", None, "no such request, says the provider", night.clock)
+            assert durable_state(night.folder).books.committed == 0
+            assert (await night.run(made)).exit_code == 0
+            assert night.posts() == 2
+
+    play(main())
 
 
 @pytest.mark.parametrize("corrected", ["by the history", "by another word"])
