@@ -19,6 +19,9 @@ from pipeline.provider.replies import Expired, Finished, Refused, Working
 SPURIOUS_404_S = 3300.0
 """The provider keeps a record for an hour: a 404 before this age is more likely a slip than an expiry."""
 
+USUAL_TIMES = 2
+"""A run that takes up an old request asks for at least this multiple of a usual generation before it leaves it."""
+
 LONGEST_IN_HISTORY = 2
 """After this multiple of `give_up_s`, a run stops asking the history how a request ended: the next run asks again."""
 
@@ -62,11 +65,7 @@ async def look(
         case Expired():
             return await look_in_history(run, record, age_s, waited_s, expired=age_s > SPURIOUS_404_S)
         case _ if age_s > run.settings.polling.give_up_s:
-            ending = await look_in_history(run, record, age_s, waited_s, expired=False)
-            if isinstance(ending, Working):
-                # The history does not know the end yet, and this run has waited long enough: the next run asks again.
-                raise LeavingError
-            return ending
+            return await look_in_history(run, record, age_s, waited_s, expired=False)
         case _:
             return Working()
 
@@ -94,7 +93,8 @@ async def look_in_history(
     give_up_s = run.settings.polling.give_up_s
     match await run.ask_history(record.request_id):
         case HistoryRow() as row:
-            ending, has_waited = ending_of(row), True
+            # An age is the wall clock's, which may have been set: a run waits for as long as a generation may take.
+            ending, has_waited = ending_of(row), waited_s > USUAL_TIMES * run.settings.polling.expected_s
         case Refused(error_class) if error_class.reaction is Reaction.STOP_ACCOUNT:
             raise LeavingError
         case Expired() if expired:

@@ -680,12 +680,46 @@ def test_a_generation_without_end_is_left_to_the_next_run(tmp_path: Path) -> Non
             made = campaign(tmp_path, 3)
             result = await night.run(made)
             assert (result.exit_code, result.summary["running"]) == (5, 3)
-            assert now_s() < 2 * 3600
+            assert 2 * 3600 < now_s() < 2.2 * 3600, "twice `polling.give_up_s`"
             check_liability(night.folder, night.provider.requests())
             await asyncio.sleep(200_000)
             assert (await night.run(made)).exit_code == 0
             assert night.posts() == 3
             night.check(made)
+
+    play(main())
+
+
+def test_a_generation_of_more_than_an_hour_is_waited_for(tmp_path: Path) -> None:
+    """From an hour on the history is asked for its end, and the request as before."""
+
+    async def main() -> None:
+        async with Night(tmp_path, mean_s=5_000, record_ttl_s=1e6) as night:
+            made = campaign(tmp_path, 2)
+            assert (await night.run(made)).exit_code == 0
+            night.check(made)
+
+    play(main())
+
+
+@pytest.mark.parametrize("jump_s", [1.2 * 3600, 365 * 24 * 3600])
+def test_what_runs_is_collected_also_when_the_clock_was_set_forward(tmp_path: Path, jump_s: float) -> None:
+    """Between two runs: it seems to be hours old, or a year, and ends in minutes."""
+
+    async def main() -> None:
+        async with Night(tmp_path) as night:
+            night.clock = VirtualClock()  # the provider keeps its own
+            made = campaign(tmp_path, 4)
+
+            def leave(live: LiveRun) -> None:
+                for delay_s in (100, 101):
+                    asyncio.get_running_loop().call_later(delay_s, live.context.stopping.interrupt)
+
+            assert (await night.run(made, watcher=AtStart(leave))).exit_code == 130
+            night.clock.wall_offset_s = jump_s
+            await asyncio.sleep(30)
+            assert (await night.run(made)).exit_code == 0
+            assert night.posts() == 4
 
     play(main())
 
