@@ -1,13 +1,19 @@
 """What a finished generation is booked at: plain functions, in which silence and a zero are never taken for free.
 
-The cap is a wall, so of what the provider may have charged the most counts. A charge below the quote is believed once
-the account's history confirms it, because the history is what the bill is made of.
+The cap is a wall, so of what the provider may have charged the most counts. The history is asked about each charge that
+is not just the quote, because it is what the bill is made of; but it may be two hours late.
 """
 
 from __future__ import annotations
 
 from pipeline.kernel.usd import MicroUsd, dollars
 from pipeline.provider.history import HistoryRow
+
+LEAST_BELIEVED = 0.25
+"""A lower price is believed as the result states it, down to this share of the quote: ledger and invoice are to agree.
+
+Less looks like another unit, or like a part of the charge, and is believed only if the history shows it as well.
+"""
 
 
 def needs_confirmation(stated: MicroUsd | None, quote: int) -> bool:
@@ -32,8 +38,10 @@ def charge_to_book(stated: MicroUsd | None, quote: int, row: HistoryRow | None) 
         best = known
     elif stated > quote:
         best = known or stated
+    elif known:
+        best = max(stated, known)
     else:
-        best = max(stated, known) if known else None
+        best = stated if stated >= LEAST_BELIEVED * quote else None
     said = f"said {dollars(stated)}" if stated else "did not say it"
     if best is None:
         return MicroUsd(quote), f"booked at the quote: the result {said}, and the history confirms no charge yet"

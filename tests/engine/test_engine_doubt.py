@@ -332,7 +332,8 @@ async def test_a_row_that_got_an_owner_while_another_was_recorded_is_given_to_no
         recorded.extend(events)
         request_ids.update({"request-2": "twin", "request-3": "c"})
 
-    run = SimpleNamespace(record=take_in, ledger=SimpleNamespace(state=SimpleNamespace(request_ids=request_ids)))
+    ledger = SimpleNamespace(state=SimpleNamespace(request_ids=request_ids))
+    run = SimpleNamespace(record=take_in, ledger=ledger, breaker=Breaker(0.5, 20))
     pairs = [(attempt(name), row(f"request-{n}")) for n, name in enumerate("abc", start=1)]
     await _accept_all(run, pairs)  # type: ignore[arg-type]
     assert [(event.job_id, event.request_id) for event in recorded] == [("a", "request-1"), ("c", "request-3")]

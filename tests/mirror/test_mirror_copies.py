@@ -431,6 +431,8 @@ async def test_a_look_keeps_no_run_from_beginning(files: Any, tmp_path: Path, mo
         real(objects, name, path)
 
     monkeypatch.setattr(Objects, "fetch", fetch)
+    # The tries of a beginning are really apart here: the look needs that time to notice it.
+    monkeypatch.setattr("time.sleep", lambda seconds: threading.Event().wait(seconds))
     look = threading.Thread(target=refresh, args=(tmp_path / "two", NIGHT), name="look")
     look.start()
     try:
