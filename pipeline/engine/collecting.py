@@ -34,11 +34,15 @@ async def collect(run: RunContext, record: JobRecord) -> Outcome:
 
 
 async def keep(run: RunContext, record: JobRecord, delivered: Delivered) -> bool:
-    """Bring the video in the body of a blocking call's answer to the disk; whether it is there now."""
+    """Bring the video in the body of a blocking call's answer to the disk; whether it is there now.
+
+    Raises:
+        LeavingError: the run is being left; the next one downloads the video.
+    """
     video, poster = _targets(run, record)
     length = delivered.content_length
-    kept = await run.collector.keep(delivered.chunks(), length, video, poster, _expectation(record))
-    return await _take_in(run, record, kept)
+    keeping = run.collector.keep(delivered.chunks(), length, video, poster, _expectation(record))
+    return await _take_in(run, record, await run.stopping.unless_leaving(keeping))
 
 
 async def _fetch(run: RunContext, record: JobRecord) -> Clip | Trouble:

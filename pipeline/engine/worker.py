@@ -47,14 +47,17 @@ async def make(run: RunContext, job: Job | JobRecord) -> Outcome:
         return record
     # One function rather than several, because thousands of jobs are suspended in it at once and each frame costs
     # memory. The ages below come from the monotonic clock.
-    began_s = run.clock.monotonic_s()
-    accepted_s, asked_s, at_once = began_s - run.age_s(record), 0.0, record is job
+    latest_s = run.clock.monotonic_s()
+    accepted_s, asked_s, at_once = latest_s - run.age_s(record), 0.0, record is job
+    waited_s = 0.0
     while True:
         # If the process dies here, the next run goes on asking, by the recorded id.
         if not at_once:
             await run.polls.turn(record.job_id, accepted_s, asked_s)
         now_s = run.clock.monotonic_s()
-        match await look(run, record, now_s - accepted_s, now_s - began_s, at_once=at_once):
+        # No gap counts more than a usual generation: the rest of a longer one is a suspend, in which nothing was asked.
+        waited_s, latest_s = waited_s + min(now_s - latest_s, run.settings.polling.expected_s), now_s
+        match await look(run, record, now_s - accepted_s, waited_s, at_once=at_once):
             case Working():
                 asked_s, at_once = run.clock.monotonic_s() - accepted_s, False
             case Refused() as failure:

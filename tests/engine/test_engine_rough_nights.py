@@ -6,13 +6,14 @@ import asyncio
 import errno
 import json
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from nights import AtStart, Night, now_s, play
 from support import campaign, check_books, check_liability
+from virtual_time import VirtualClock
 
 from pipeline.kernel.errors import ErrorClass
 from pipeline.kernel.usd import MicroUsd
@@ -21,7 +22,7 @@ from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import State
 from pipeline.ledger.reading import read_events
 from pipeline.manifest import load_manifest
-from pipeline.provider.client import Client
+from pipeline.provider.client import Client, Delivered
 from pipeline.provider.replies import Expired, Finished, Refused, Uncertain
 from pipeline.runner.continuity import is_tidy
 from pipeline.runner.watching import Asked, LiveRun
@@ -221,6 +222,64 @@ def test_results_that_wait_for_the_last_starts_make_no_night_look_broken(tmp_pat
             result = await night.run(campaign(tmp_path, 300), night.config(**wide))
             assert result.summary["stopped_by"] is None
             assert result.summary["pending"] == 0
+
+    play(main())
+
+
+def test_who_wants_to_leave_waits_for_no_video_of_a_blocking_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its charge is recorded, and the rest may take an hour: the next run downloads it, and pays nothing."""
+
+    async def hangs(delivered: Delivered) -> AsyncIterator[bytes]:
+        began_s.append(now_s())
+        for _ in range(2):
+            lives[0].context.stopping.interrupt()
+        async for chunk in chunks(delivered):
+            yield chunk[:1000]
+            await asyncio.sleep(15)
+
+    chunks, lives, began_s = Delivered.chunks, list[LiveRun](), list[float]()
+
+    async def main() -> None:
+        async with Night(tmp_path) as night:
+            made, config = campaign(tmp_path, 1), night.config(provider__api="v1")
+            with monkeypatch.context() as patched:
+                patched.setattr(Delivered, "chunks", hangs)
+                result = await night.run(made, config, AtStart(lives.append))
+            assert (result.exit_code, result.summary["unfetched"]) == (130, 1)
+            assert now_s() - began_s[0] < 1
+            assert (await night.run(made, config)).exit_code == 0
+            assert night.posts() == 1
+            night.check(made)
+
+    play(main())
+
+
+class Sleeper(VirtualClock):
+    """The clock of a machine that is suspended: every clock moves, and no timer of the run has."""
+
+    slept_s = 0.0
+
+    def suspend(self, seconds: float) -> None:
+        self.slept_s += seconds
+        self.wall_offset_s += seconds
+
+    def monotonic_s(self) -> float:
+        return super().monotonic_s() + self.slept_s
+
+
+def test_the_hours_of_a_suspend_use_up_no_patience(tmp_path: Path) -> None:
+    """A request that is old, and still at work, when the machine wakes is waited for, as if it had been asked about."""
+
+    async def main() -> None:
+        clock = Sleeper()
+        async with Night(tmp_path, mean_s=7_700, sigma=0, record_ttl_s=1e6, clock=clock.wall_s) as night:
+            night.clock = clock
+            made = campaign(tmp_path, 2)
+            asyncio.get_running_loop().call_later(60, clock.suspend, 7_500)
+            assert (await night.run(made)).exit_code == 0
+            night.check(made)
 
     play(main())
 
