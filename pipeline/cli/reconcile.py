@@ -11,6 +11,7 @@ import click
 from pipeline import api
 from pipeline.cli import options
 from pipeline.cli.screen import SANDBOX_NOTE, count, dollars, printable, say, say_json, sentence, table
+from pipeline.kernel.address import address_of
 from pipeline.kernel.clock import duration
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def reconcile(directory: Path, config: Path | None, settings: tuple[str, ...], j
     if json:
         say_json(_as_json(found))
     else:
-        say(_screen(found, live=used.is_live))
+        say(_screen(found, address_of(directory) or str(found.folder), live=used.is_live))
     raise click.exceptions.Exit(found.exit_code)
 
 
@@ -124,20 +125,20 @@ def _charge_json(charge: UnknownCharge) -> dict[str, Any]:
     }
 
 
-def _screen(found: Reconciliation, *, live: bool) -> str:
-    folder = printable(str(found.folder))
+def _screen(found: Reconciliation, directory: str, *, live: bool) -> str:
+    directory = printable(directory)
     lines = [] if live else [SANDBOX_NOTE]
     held = found.comparison
     if held is None:
-        lines.append(f"{folder}: not held against the history: {sentence(found.message)}")
+        lines.append(f"{directory}: not held against the history: {sentence(found.message)}")
     else:
-        lines.append(f"{folder}: held against the account's history, {count(held.listed, 'request')}")
+        lines.append(f"{directory}: held against the account's history, {count(held.listed, 'request')}")
         lines += ["", _counts(held)]
     if found.settled:
         lines += ["", "Settled:", _cut([_settled_row(each, found.row_ids) for each in found.settled])]
     if held is not None:
         lines += _findings(held, found.row_ids)
-    return "\n".join([*lines, "", *_next_steps(found, folder)])
+    return "\n".join([*lines, "", *_next_steps(found, directory)])
 
 
 def _counts(held: Comparison) -> str:
@@ -199,7 +200,7 @@ def _cut(rows: Sequence[Sequence[str]]) -> str:
     return table(rows[:SHOWN]) + more
 
 
-def _next_steps(found: Reconciliation, folder: str) -> list[str]:
+def _next_steps(found: Reconciliation, directory: str) -> list[str]:
     lines = []
     if found.left:
         money = dollars(sum(record.quote_microusd for record in found.left))
@@ -210,7 +211,7 @@ def _next_steps(found: Reconciliation, folder: str) -> list[str]:
             row_id = found.row_ids.get(record.job_id, "-")
             # Not ready to be pasted, on purpose: the wrong one of the two answers would pay again.
             lines.append(
-                f"  kling-batch resolve {folder} {name} --billed <REQUEST_ID>   # row {row_id}; or --not-billed"
+                f"  kling-batch resolve {directory} {name} --billed <REQUEST_ID>   # row {row_id}; or --not-billed"
             )
             if why := found.why_in_doubt[name]:
                 lines.append(f"    {sentence(why)}")

@@ -551,6 +551,7 @@ def test_a_run_in_object_storage_is_shown_by_its_address(
     command("run", manifest, *FAST, "-n", "1", "-o", "outputs/s3/bucket/m")
     monkeypatch.setattr("pipeline.mirror.mirror.refresh", lambda _folder, _address: None)
     assert "\ns3://bucket/m: at rest" in command("status", "s3://bucket/m").out
+    assert "\ns3://bucket/m: held against the account's history" in command("reconcile", "s3://bucket/m").out
 
 
 def test_a_plan_for_object_storage_names_the_address_and_the_folder_by_which_it_works(
