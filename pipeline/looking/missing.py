@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute
 
@@ -17,6 +20,9 @@ pc: Any = pyarrow.compute
 """Its types do not say what it takes beside arrays."""
 
 VIDEOS = "videos"
+
+STEP = 65_536
+"""So many paths become Python's texts at a time."""
 
 
 def missing_videos(folder: Path, state: State) -> list[str]:
@@ -32,14 +38,24 @@ def missing_videos(folder: Path, state: State) -> list[str]:
     try:
         if (folder / MIRROR).exists():
             return []
-        names = os.listdir(folder / VIDEOS)
+        with os.scandir(folder / VIDEOS) as entries:
+            there = _marks(f"{VIDEOS}/{entry.name}" for entry in entries)
     except FileNotFoundError:
-        names = []
+        there = _marks([])
     except OSError:
         return []
-    # Bytes that are no text become half characters, which no array takes.
-    there = pa.array(filter(str.isascii, names), pa.string())
-    there = pc.binary_join_element_wise(VIDEOS, there, "/")
-    gone = paths.filter(pc.invert(pc.is_in(paths, value_set=there)))
+    marks = _marks(path for start in range(0, len(paths), STEP) for path in paths.slice(start, STEP).to_pylist())
+    gone = paths.filter(pa.array(np.isin(marks, _not_among(there, marks))))
     # A path that leads elsewhere is no work of ours, and is not looked for.
     return [path for path in gone.to_pylist() if path and path.startswith(f"{VIDEOS}/")]
+
+
+def _marks(names: Iterable[str | None]) -> npt.NDArray[np.int64]:
+    """A number for each name: a tenth of the memory of a million names, and no two are likely to be alike."""
+    return np.fromiter(map(hash, names), np.int64)
+
+
+def _not_among(there: npt.NDArray[np.int64], marks: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The marks that are not there. Both in order first: looked for in disorder, a million take ten times as long."""
+    there, marks = np.sort(there), np.sort(marks)
+    return marks[np.searchsorted(there, marks, "left") == np.searchsorted(there, marks, "right")]
