@@ -123,7 +123,9 @@ class StopSection(Section):
     )
     until: TimeOfDay | None = Field(default=None, description='a local time of day, "06:30" (--until)')
     failure_rate: Share = Field(default=0.5, description="stop when this share of the window failed")
-    failure_window: Count = Field(default=20, description="the latest attempts that are looked at")
+    failure_window: Count = Field(
+        default=20, description="so many of the latest submissions, and of the latest generations"
+    )
 
 
 class CanarySection(Section):

@@ -46,7 +46,7 @@ async def look(
     if isinstance(reply, Finished):
         # The generation is over: another may start while this one is collected.
         run.slots.release(record.job_id)
-        run.breaker.note(record.attempt_name, failed=False)
+        run.breaker.note_end(record.attempt_name, failed=False)
         run.stopping.changed.set()
         turn = Turn.URGENT if at_once or is_urgent(run.settings.polling, age_s) else Turn.COLLECT
         reply = await run.ask(lambda: run.provider.result(request_id), turn)
@@ -102,7 +102,7 @@ async def look_in_history(
         case _:
             ending, has_waited = Working(), waited_s > give_up_s
     if isinstance(ending, Finished):
-        run.breaker.note(record.attempt_name, failed=False)
+        run.breaker.note_end(record.attempt_name, failed=False)
     if isinstance(ending, Working) and has_waited and age_s > LONGEST_IN_HISTORY * give_up_s:
         raise LeavingError
     return ending

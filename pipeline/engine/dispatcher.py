@@ -233,8 +233,8 @@ class Dispatcher:
     def _bound_reached(self) -> tuple[StopReason, str] | None:
         """The user's bound that has been reached, if any."""
         run = self.run
-        if run.breaker.has_tripped:
-            return StopReason.FAILURE_RATE, f"{run.breaker}: see errors.csv before running again"
+        if trouble := run.breaker.trouble:
+            return StopReason.FAILURE_RATE, f"{trouble}: see errors.csv before running again"
         if trouble := reason_to_stop(self.canary, run.ledger.state.jobs, self._workers):
             return StopReason.CANARY, trouble
         time_s = run.time_to_start_s

@@ -146,12 +146,12 @@ async def _accept(run: RunContext, record: JobRecord, row: HistoryRow) -> None:
     """The history shows it: it was accepted. What became of it follows from the same row, or from polling."""
     submitted = record.event(EventKind.SUBMITTED, request_id=row.request_id, detail="found in the provider's history")
     ending = ending_of(row)
-    run.breaker.forget(record.attempt_name)
+    run.breaker.note_accepted(record.attempt_name)
     if isinstance(ending, Refused):
-        run.breaker.note(record.attempt_name, failed=True)
+        run.breaker.note_end(record.attempt_name, failed=True)
         await run.record(submitted, record.event(EventKind.VOIDED, **facts_of(ending)))
     elif isinstance(ending, Finished) and ending.cost:
-        run.breaker.note(record.attempt_name, failed=False)
+        run.breaker.note_end(record.attempt_name, failed=False)
         detail = "the charge is the history's: no answer of the request's own came"
         posted = record.event(EventKind.POSTED, cost_microusd=ending.cost, url=ending.url, detail=detail)
         await run.record(submitted, posted)

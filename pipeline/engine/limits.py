@@ -90,43 +90,75 @@ class Slots:
         return self.next_probe_s == 0.0
 
 
-class Breaker:
-    """Trips when too many of the latest attempts failed: a broken night must not burn the whole manifest.
+class _Latest:
+    """How the latest attempts went, by `JobRecord.attempt_name`: whether each failed."""
 
-    An attempt counts when its end is known, whatever is still to be done for its video, or as failed when its answer
-    was lost. Lost answers less than `moment_s` apart are one trouble and count as one: no two calls leave so close
-    together, so it was not their answers that failed but something they share, such as the network.
-    """
-
-    def __init__(self, failure_rate: float, window: int, moment_s: float = 0.0) -> None:
+    def __init__(self, failure_rate: float, window: int) -> None:
         self._failure_rate = failure_rate
         self._window = window
-        self._moment_s = moment_s
         self._failed: dict[str, bool] = {}
-        """The latest attempts, by `JobRecord.attempt_name`: whether each failed."""
-        self._lost_s = -math.inf
 
     def note(self, attempt: str, *, failed: bool) -> None:
-        """Take in how an attempt ended. What was thought of it before, while it was in doubt, is replaced."""
+        """Take in how an attempt went. What was thought of it before is replaced."""
         self._failed[attempt] = failed
         if len(self._failed) > self._window:
             del self._failed[next(iter(self._failed))]
 
-    def note_lost(self, attempt: str, now_s: float) -> None:
-        """Take in that an attempt's answer was lost: it counts as failed until more is known of it."""
-        is_news, self._lost_s = now_s - self._lost_s >= self._moment_s, now_s
-        if is_news:
-            self.note(attempt, failed=True)
-
-    def forget(self, attempt: str) -> None:
-        """An attempt whose answer was lost was accepted all the same: how it ends will tell."""
-        self._failed.pop(attempt, None)
+    def correct(self, attempt: str) -> None:
+        """An attempt went well, whatever was thought of it; one that is no longer among the latest stays away."""
+        if attempt in self._failed:
+            self._failed[attempt] = False
 
     @property
-    def has_tripped(self) -> bool:
+    def is_full_of_failures(self) -> bool:
         """Whether the window is full and the share of failures in it has reached the limit."""
         failures = sum(self._failed.values())
         return len(self._failed) == self._window and failures >= self._failure_rate * self._window
 
     def __str__(self) -> str:
-        return f"{sum(self._failed.values())} of the last {len(self._failed)} attempts failed"
+        return f"{sum(self._failed.values())} of the last {len(self._failed)}"
+
+
+class Breaker:
+    """Trips when too many of the latest attempts failed: a broken night must not burn the whole manifest.
+
+    Submissions and generations are counted apart. A submission is refused at once, and a generation ends only minutes
+    later: in one count, a few refusals would stand beside no success yet, and stop a wide run at its beginning.
+
+    A submission whose answer was lost counts as failed until more is known of it. Lost answers less than `moment_s`
+    apart are one trouble and count as one: no two calls leave so close together, so it was not their answers that
+    failed but something they share, such as the network.
+    """
+
+    def __init__(self, failure_rate: float, window: int, moment_s: float = 0.0) -> None:
+        self._submissions = _Latest(failure_rate, window)
+        self._generations = _Latest(failure_rate, window)
+        self._moment_s = moment_s
+        self._lost_s = -math.inf
+
+    def note_start(self, attempt: str, *, failed: bool) -> None:
+        """Take in whether an attempt was accepted."""
+        self._submissions.note(attempt, failed=failed)
+
+    def note_lost(self, attempt: str, now_s: float) -> None:
+        """Take in that an attempt's answer was lost: it counts as failed until more is known of it."""
+        is_news, self._lost_s = now_s - self._lost_s >= self._moment_s, now_s
+        if is_news:
+            self._submissions.note(attempt, failed=True)
+
+    def note_accepted(self, attempt: str) -> None:
+        """An attempt whose answer was lost was accepted all the same."""
+        self._submissions.correct(attempt)
+
+    def note_end(self, attempt: str, *, failed: bool) -> None:
+        """Take in how a generation ended, whatever is still to be done for its video. It was accepted, then."""
+        self.note_accepted(attempt)
+        self._generations.note(attempt, failed=failed)
+
+    @property
+    def trouble(self) -> str | None:
+        """What made it trip, in a few words; None while all is well."""
+        for latest, what in ((self._submissions, "submissions"), (self._generations, "generations")):
+            if latest.is_full_of_failures:
+                return f"{latest} {what} failed"
+        return None

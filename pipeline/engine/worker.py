@@ -90,6 +90,7 @@ async def send(run: RunContext, job: Job) -> JobRecord | Outcome:
             return await take_delivery(run, record, delivered)
         case Accepted(request_id):
             run.outages.note_start()
+            run.breaker.note_start(record.attempt_name, failed=False)
             await run.record(record.event(EventKind.SUBMITTED, request_id=request_id))
             return record
 
@@ -112,7 +113,7 @@ async def upload_image(run: RunContext, job: Job) -> Outcome:
     # In one commit: a reservation found alone would be looked for in the history, and no request was ever sent.
     intent = _intent(run, job)
     await run.record(*intent, intent[-1]._replace(event=EventKind.VOIDED, **facts_of(refusal)))
-    return await _go_on_after_void(run, run.ledger.state.jobs[job.job_id], refusal)
+    return await _go_on_after_void(run, run.ledger.state.jobs[job.job_id], refusal, starting=True)
 
 
 async def reserve(run: RunContext, job: Job) -> JobRecord:
@@ -166,7 +167,8 @@ async def _go_on_after_void(run: RunContext, record: JobRecord, refusal: Refused
     run.slots.release(record.job_id)
     run.outages.heed(refusal, starting=starting)
     if refusal.error_class.reaction in (Reaction.RETRY_COUNTED, Reaction.FAIL_ROW):
-        run.breaker.note(record.attempt_name, failed=True)
+        note = run.breaker.note_start if starting else run.breaker.note_end
+        note(record.attempt_name, failed=True)
     return await try_again_or_give_up(run, record)
 
 
@@ -203,7 +205,8 @@ async def doubt(run: RunContext, record: JobRecord, silence: Uncertain) -> Outco
 
 async def take_delivery(run: RunContext, record: JobRecord, delivered: Delivered) -> Outcome:
     """A blocking call's answer: charged, with the video in its body or behind a URL."""
-    run.breaker.note(record.attempt_name, failed=False)
+    run.breaker.note_start(record.attempt_name, failed=False)
+    run.breaker.note_end(record.attempt_name, failed=False)
     try:
         await run.record(record.event(EventKind.SUBMITTED, request_id=delivered.request_id))
         await post(run, record, delivered.finished)

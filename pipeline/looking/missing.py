@@ -58,4 +58,5 @@ def _marks(names: Iterable[str | None]) -> npt.NDArray[np.int64]:
 def _not_among(there: npt.NDArray[np.int64], marks: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """The marks that are not there. Both in order first: looked for in disorder, a million take ten times as long."""
     there, marks = np.sort(there), np.sort(marks)
-    return marks[np.searchsorted(there, marks, "left") == np.searchsorted(there, marks, "right")]
+    is_absent = np.searchsorted(there, marks, "left") == np.searchsorted(there, marks, "right")
+    return np.compress(is_absent, marks)

@@ -240,43 +240,60 @@ def test_a_ceiling_that_is_refused_is_lowered_and_tried_again_ever_more_rarely()
 
 
 @settings(max_examples=200)
-@given(st.lists(st.booleans(), max_size=60), st.integers(1, 20), st.floats(0.05, 1.0))
+@given(
+    st.lists(st.tuples(st.sampled_from(["submissions", "generations"]), st.booleans()), max_size=60),
+    st.integers(1, 20),
+    st.floats(0.05, 1.0),
+)
 def test_the_breaker_trips_exactly_when_a_full_window_fails_too_often(
-    outcomes: list[bool], window: int, rate: float
+    outcomes: list[tuple[str, bool]], window: int, rate: float
 ) -> None:
-    """It never trips on a few first failures, and always on a window that reaches the rate."""
+    """Of submissions or of generations. It never trips on a few first failures, and always on one that reaches it."""
     breaker = Breaker(rate, window)
-    for number, failed in enumerate(outcomes):
-        breaker.note(f"attempt {number}", failed=failed)
-    latest = outcomes[-window:]
-    assert breaker.has_tripped == (len(latest) == window and sum(latest) >= rate * window)
+    for number, (what, failed) in enumerate(outcomes):
+        note = breaker.note_start if what == "submissions" else breaker.note_end
+        note(f"attempt {number}", failed=failed)
+    troubles = []
+    for what in ("submissions", "generations"):
+        latest = [failed for each, failed in outcomes if each == what][-window:]
+        if len(latest) == window and sum(latest) >= rate * window:
+            troubles.append(f"{sum(latest)} of the last {window} {what} failed")
+    assert breaker.trouble == (troubles[0] if troubles else None)
 
 
 def test_answers_that_are_lost_at_one_moment_are_one_failure() -> None:
     """Forty calls that a network breaks in one second say no more than one; forty lost one by one trip at twenty."""
     breaker = Breaker(0.5, 20, moment_s=0.6)
     for number in range(20):
-        breaker.note(f"made {number}", failed=False)
+        breaker.note_start(f"made {number}", failed=False)
     for number in range(40):
         breaker.note_lost(f"broken {number}", 100.0 + 0.02 * number)
-    assert str(breaker) == "1 of the last 20 attempts failed"
-    for number in range(9):
+    for number in range(8):
         breaker.note_lost(f"lost {number}", 200.0 + 1.2 * number)
-    assert breaker.has_tripped
+    assert breaker.trouble is None
+    breaker.note_lost("lost 9", 300.0)
+    assert breaker.trouble == "10 of the last 20 submissions failed"
 
 
 def test_an_answer_that_was_lost_is_no_failure_once_its_attempt_is_found() -> None:
-    """Found accepted it counts as nothing, and then by its end, once."""
+    """Found accepted it counts as a submission that went well, and then by its end, once."""
     breaker = Breaker(0.5, 2)
     for number in range(2):
         breaker.note_lost(f"lost {number}", 10.0 * number)
-    assert breaker.has_tripped
-    for number in range(2):
-        breaker.forget(f"lost {number}")
-    assert not breaker.has_tripped
-    for number in range(2):
-        breaker.note(f"lost {number}", failed=False)
-    assert str(breaker) == "0 of the last 2 attempts failed"
+    assert breaker.trouble == "2 of the last 2 submissions failed"
+    breaker.note_accepted("lost 0")
+    breaker.note_end("lost 1", failed=True)
+    assert breaker.trouble is None
+    breaker.note_end("lost 0", failed=False)
+    assert breaker.trouble == "1 of the last 2 generations failed"
+
+
+def test_an_attempt_that_is_no_longer_among_the_latest_does_not_come_back() -> None:
+    breaker = Breaker(1.0, 2)
+    for number in range(3):
+        breaker.note_lost(f"lost {number}", 10.0 * number)
+    breaker.note_accepted("lost 0")
+    assert breaker.trouble == "2 of the last 2 submissions failed"
 
 
 def test_a_defect_in_the_gate_or_the_conductor_reaches_everybody_who_waits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import json
 import os
+import re
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -222,6 +223,33 @@ def test_results_that_wait_for_the_last_starts_make_no_night_look_broken(tmp_pat
             result = await night.run(campaign(tmp_path, 300), night.config(**wide))
             assert result.summary["stopped_by"] is None
             assert result.summary["pending"] == 0
+
+    play(main())
+
+
+@pytest.mark.parametrize("in_flight", [40, 300])
+def test_refusals_that_are_known_before_any_success_make_no_night_look_broken(tmp_path: Path, in_flight: int) -> None:
+    """One submission in seven is answered 500, at once, and the first video is there minutes later: nothing stops."""
+
+    async def main() -> None:
+        async with Night(tmp_path, seed=7, faults={"submit_500": 0.15}) as night:
+            made = campaign(tmp_path, 200)
+            result = await night.run(made, night.config(limits__max_in_flight=str(in_flight)))
+            assert (result.exit_code, result.summary["stored"]) == (0, 200)
+            night.check(made)
+
+    play(main())
+
+
+def test_a_provider_that_refuses_most_submissions_stops_the_night(tmp_path: Path) -> None:
+    """Whatever has been accepted before, or is made meanwhile."""
+
+    async def main() -> None:
+        async with Night(tmp_path, seed=7, faults={"submit_500": 0.8}) as night:
+            result = await night.run(campaign(tmp_path, 200))
+            assert (result.exit_code, result.summary["stopped_by"]) == (3, "failure_rate")
+            assert re.match(r"1\d of the last 20 submissions failed: see errors.csv", result.message)
+            assert result.summary["attempts"] < 40
 
     play(main())
 
