@@ -61,6 +61,13 @@ class Following:
         return self._context.ledger.state.counts[JobState.IN_DOUBT]
 
     @property
+    def unfetched(self) -> int:
+        """How many jobs of the directory are paid, with their videos not on the disk yet."""
+        from pipeline.ledger.job import JobState
+
+        return self._context.ledger.state.counts[JobState.POSTED]
+
+    @property
     def running(self) -> int:
         """How many are at the provider, or done there and not yet collected."""
         return len(self._tally.accepted_us)

@@ -190,6 +190,8 @@ class Progress(Watcher):
             fields.append((f"the oldest for {oldest} ({usual} is usual)", f"oldest {oldest}, usual {usual}", ""))
         if (finished := self._far.running - flying) > 0:
             fields.append((f"{finished:,} to collect", ""))
+        if self._far.unfetched:
+            fields.append((f"{self._far.unfetched:,} to download", ""))
         if not context.pace.is_open:
             why = f": {context.outages.why_paused}" if context.outages.why_paused else ""
             fields.append((f"all calls wait{why}", "all calls wait", ""))

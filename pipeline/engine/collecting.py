@@ -20,7 +20,7 @@ from pipeline.provider.history import HistoryRow
 from pipeline.provider.replies import Finished
 
 FETCH_TRIES = 5
-"""Downloads of one video in one run. The next run tries again: the provider keeps the file for 7 days."""
+"""Downloads of one video in a row. The dispatcher tries again later: the provider keeps the file for 7 days."""
 
 
 async def collect(run: RunContext, record: JobRecord) -> Outcome:

@@ -17,6 +17,7 @@ from pipeline.engine import collecting, worker
 from pipeline.engine.canary import Canary, lets, reason_to_stop
 from pipeline.engine.context import RunContext
 from pipeline.engine.doubt import Witness, settle
+from pipeline.engine.expiry import file_expires_us
 from pipeline.engine.pace import CALLS_OF_A_START, Turn
 from pipeline.engine.retry import SETTLED, Again, Outcome, PutBack
 from pipeline.engine.stopping import LeavingError, StopReason
@@ -34,6 +35,9 @@ LONGEST_TURN_S = 30.0
 FIRST_SWEEP_S = 5.0
 LONGEST_SWEEP_S = 300.0
 """The history is first swept for what is in doubt after the first of these, then at intervals up to the second."""
+
+FETCH_AGAIN_S = 600.0
+"""What could not be downloaded is tried again after each of these, while a run goes on: the storage may be back."""
 
 SAFE_SHARE, SAFE_MEANS = 0.5, 1.5
 """How many are in flight is limited, so that each generation can be collected in time.
@@ -153,6 +157,7 @@ class Dispatcher:
     witness: Witness = field(default_factory=Witness)
     _settling: asyncio.Lock = field(default_factory=asyncio.Lock)
     _waits_until_s: float | None = None
+    _has_fetched_last: bool = False
 
     def __post_init__(self) -> None:
         self.queue = Queue(self.run, (), ahead=self.canary.job_ids)
@@ -163,16 +168,19 @@ class Dispatcher:
             # Those with an attempt come to the queue by way of `take_up`, if at all.
             if job.job_id not in self.run.ledger.state.jobs:
                 self.queue.add(job)
-        settler = asyncio.create_task(self._settle_in_background())
+        beside = [asyncio.create_task(self._settle_in_background()), asyncio.create_task(self._fetch_in_background())]
         try:
             while True:
                 await self._start_all()
                 await self.wait_for_workers()
-                if self.run.stopping.is_urgent or not await self._settle_at_the_end():
+                if self.run.stopping.is_urgent:
+                    break
+                if not await self._settle_at_the_end() and not await self._fetch_at_the_end():
                     break
         finally:
-            settler.cancel()
-            await asyncio.wait([settler])
+            for task in beside:
+                task.cancel()
+            await asyncio.wait(beside)
             await self.wait_for_workers()
         if len(self.queue) and not self.run.stopping.is_stopping:
             self._stop_at_the_cap()
@@ -342,6 +350,41 @@ class Dispatcher:
             return
         except Exception as error:
             self.stop_at_defect(error, "settling what is in doubt")
+
+    async def _fetch_in_background(self) -> None:
+        """While there is other work, download again what could not be downloaded."""
+        try:
+            while True:
+                await self.run.pause(FETCH_AGAIN_S)
+                self._fetch_again()
+        except LeavingError:
+            return
+        except Exception as error:
+            self.stop_at_defect(error, "downloading again")
+
+    async def _fetch_at_the_end(self) -> bool:
+        """When nothing else is left, try the downloads that failed once more, after a pause; True if there are any."""
+        if self._has_fetched_last or not self._unfetched():
+            return False
+        self._has_fetched_last = True
+        until_s = self.run.clock.monotonic_s() + self.run.settings.retry.max_delay_s
+        while (left_s := until_s - self.run.clock.monotonic_s()) > 0:
+            if self.run.stopping.is_urgent:
+                return False
+            self.run.stopping.changed.clear()
+            await _wait_for(self.run.stopping.changed, left_s)
+        self._fetch_again()
+        return True
+
+    def _fetch_again(self) -> None:
+        for record in self._unfetched():
+            self.take_up(record)
+
+    def _unfetched(self) -> list[JobRecord]:
+        """What is paid, not on disk and in nobody's hands, as long as the provider keeps its file."""
+        now_us = self.run.provider_now_us()
+        posted = self.run.ledger.state.in_state(JobState.POSTED)
+        return [each for each in posted if each.job_id not in self._workers and file_expires_us(each) > now_us]
 
     async def settle_once(self) -> bool:
         """Sweep the history once and go on with what it settled; True if it settled anything."""

@@ -224,6 +224,7 @@ def test_what_a_run_waits_for_is_said() -> None:
     assert "34 of 40 in flight" in shown._plain()
     assert ", 6 to collect" in shown._plain(), "what is done has left its slot and waits for its turn"
     night.tell(shown, 0, "posted")
+    assert ", 1 to download" in shown._plain(), "it is paid, and its video is on its way, or comes later"
     night.stopping.stop(StopReason.LIMIT, "enough")
     assert shown._left() == "about 9 min left", "nothing new starts: only what runs is waited for"
     for job in range(1, 40):

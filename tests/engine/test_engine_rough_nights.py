@@ -254,6 +254,47 @@ def test_a_provider_that_refuses_most_submissions_stops_the_night(tmp_path: Path
     play(main())
 
 
+@pytest.mark.parametrize("until_s", [900, 1200], ids=["while others are made", "until the end"])
+def test_a_storage_that_is_out_for_a_while_costs_no_second_run(tmp_path: Path, until_s: float) -> None:
+    """Each video that is finished meanwhile fails five times: it is downloaded later in the same night."""
+
+    async def main() -> None:
+        async with Night(tmp_path, faults={"file_500": 1.0}) as night:
+            made = campaign(tmp_path, 60 if until_s == 900 else 30)
+            repair = night.provider._running.faults._active["file"].clear
+            asyncio.get_running_loop().call_later(until_s, repair)
+            result = await night.run(made, night.config(retry__max_delay_s="900"))
+            assert (result.exit_code, result.summary["unfetched"]) == (0, 0)
+            night.check(made)
+
+    play(main())
+
+
+def test_a_video_that_never_comes_is_left_to_the_next_run(tmp_path: Path) -> None:
+    """Once more after a pause, then the run ends: it is paid, and kept at the provider for a week."""
+
+    async def main() -> None:
+        async with Night(tmp_path, faults={"file_500": 1.0}) as night:
+            made = campaign(tmp_path, 2)
+            result = await night.run(made)
+            assert (result.exit_code, result.summary["unfetched"]) == (5, 2)
+            assert now_s() < 1000
+            assert night.provider.state()["faults_fired"]["file_500"] == 2 * 2 * 5
+
+    play(main())
+
+
+def test_a_person_who_interrupts_waits_for_no_last_download(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with Night(tmp_path, faults={"file_500": 1.0}) as night:
+            made = campaign(tmp_path, 2)
+            result = await night.run(made, night.config(retry__max_delay_s="9000"), interrupt_at(1500))
+            assert (result.exit_code, result.summary["unfetched"]) == (130, 2)
+            assert now_s() < 1501
+
+    play(main())
+
+
 def test_who_wants_to_leave_waits_for_no_video_of_a_blocking_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
