@@ -560,7 +560,7 @@ def test_a_video_that_cannot_be_had_today_is_paid_once_and_fetched_tomorrow(tmp_
     """Bad downloads are downloaded again, never bought again; what is left is `unfetched`, exit 5, and free later."""
 
     async def main() -> None:
-        faults, limit = {"file_404": 1.0}, {"file_404": 5}
+        faults, limit = {"file_404": 1.0}, {"file_404": 10}
         async with Night(tmp_path, faults=faults, fault_limit=limit) as night:
             made = campaign(tmp_path, 1)
             result = await night.run(made)
