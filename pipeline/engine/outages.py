@@ -17,6 +17,12 @@ SILENCES_OF_AN_OUTAGE = 4
 """After this many questions in a row without an answer, the silence is no accident any more."""
 
 
+DELAYS_AT_THE_START, DELAYS_OF_A_NIGHT = 5, 30
+"""How many of the longest delays a run waits for a network: before its first answer, when a person is near, and after.
+
+With the usual two minutes ten minutes, and an hour.
+"""
+
 LONGEST_DELAY_OF_A_TRY_S = 300.0
 """A try counts as made right after the pause before it if it comes no later than this."""
 
@@ -64,15 +70,6 @@ class Outage:
             return 0.0
         return self._lasted_s + min(now_s - self._latest_s, self._pause_s + LONGEST_DELAY_OF_A_TRY_S)
 
-    @property
-    def patience_s(self) -> float:
-        """How long it may last before a person should look, in seconds."""
-        return 5 * self._retry.max_delay_s
-
-    def is_gone(self, now_s: float) -> bool:
-        """Whether it has lasted longer than `patience_s`."""
-        return self.lasted_s(now_s) > self.patience_s
-
 
 class Outages:
     """The provider's outages as the run sees them, and what is done about them: calls pause, or the run stops.
@@ -81,6 +78,7 @@ class Outages:
     """
 
     def __init__(self, retry: Retry, pace: Pace, slots: Slots, stopping: Stopping, clock: Clock) -> None:
+        self._retry = retry
         self._pace = pace
         self._slots = slots
         self._stopping = stopping
@@ -88,6 +86,8 @@ class Outages:
         self._connection = Outage(retry)
         self._throttle = Outage(retry)
         self._gateway = Outage(retry)
+        self._has_answered = False
+        """Whether the provider was ever there in this run."""
         self._start_refused = False
         """Whether the latest submission was answered with 429."""
         self._silences = 0
@@ -105,6 +105,7 @@ class Outages:
 
     def note_answer(self) -> None:
         """The provider has answered as it should: it is there, and not overrun."""
+        self._has_answered = True
         self._connection.found()
         self._throttle.found()
         self._gateway.found()
@@ -146,11 +147,13 @@ class Outages:
                 self._stopping.stop(StopReason.ACCOUNT, f"{refusal.message.rstrip('.')}. {refusal.error_class.advice}")
             case _ if refusal.error_class is ErrorClass.NOT_SENT:
                 self._pace.pause(self._connection.lost(now_s))
-                if self._connection.is_gone(now_s):
+                patience_s = self._retry.max_delay_s * (
+                    DELAYS_OF_A_NIGHT if self._has_answered else DELAYS_AT_THE_START
+                )
+                if self._connection.lasted_s(now_s) > patience_s:
                     self._stopping.stop(
                         StopReason.MACHINE,
-                        f"{refusal.message} for more than {duration(self._connection.patience_s)}. "
-                        "Check the network, then run again.",
+                        f"{refusal.message} for more than {duration(patience_s)}. Check the network, then run again.",
                     )
             case _ if refusal.error_class is ErrorClass.SERVER_ERROR:
                 self.slow_down()

@@ -24,7 +24,7 @@ from pipeline.ledger.fold import State
 from pipeline.ledger.reading import read_events
 from pipeline.manifest import load_manifest
 from pipeline.provider.client import Client, Delivered
-from pipeline.provider.replies import Expired, Finished, Refused, Uncertain
+from pipeline.provider.replies import Expired, Finished, Refused, Unavailable, Uncertain
 from pipeline.runner.continuity import is_tidy
 from pipeline.runner.watching import Asked, LiveRun
 
@@ -348,6 +348,28 @@ def test_the_hours_of_a_suspend_use_up_no_patience(tmp_path: Path) -> None:
             made = campaign(tmp_path, 2)
             asyncio.get_running_loop().call_later(60, clock.suspend, 7_500)
             assert (await night.run(made)).exit_code == 0
+            night.check(made)
+
+    play(main())
+
+
+def test_three_quarters_of_an_hour_without_a_network_end_no_night(tmp_path: Path, replace: Replace) -> None:
+    """Nobody is there to run it again: what ran is collected afterwards, and the rest is made."""
+
+    def gone(answer: Any) -> Callable[[Callable[[], Any]], Any]:
+        async def ask(question: Callable[[], Any]) -> Any:
+            return answer if 30 < now_s() < 2730 else await question()
+
+        return ask
+
+    async def main() -> None:
+        async with Night(tmp_path) as night:
+            replace("submit", gone(Refused(ErrorClass.NOT_SENT, "no connection to the provider")))
+            for name in ("poll", "result", "history_one"):
+                replace(name, gone(Unavailable("no connection to the provider")))
+            made = campaign(tmp_path, 80)
+            assert (await night.run(made)).exit_code == 0
+            assert 2730 < now_s() < 4200
             night.check(made)
 
     play(main())
