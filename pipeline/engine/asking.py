@@ -42,7 +42,7 @@ async def look(
     """
     request_id = record.request_id
     assert request_id is not None
-    reply = await run.ask(lambda: run.provider.poll(request_id), Turn.URGENT, has_turn=not at_once)
+    reply = await run.ask(lambda: run.provider.poll(request_id), Turn.URGENT, has_turn=not at_once, is_sign=True)
     if isinstance(reply, Finished):
         # The generation is over: another may start while this one is collected.
         run.slots.release(record.job_id)

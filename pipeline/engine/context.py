@@ -139,13 +139,19 @@ class RunContext:
             self.listener(event)
 
     async def ask(
-        self, question: Callable[[], Awaitable[T]], turn: Turn = Turn.COLLECT, *, has_turn: bool = False
+        self,
+        question: Callable[[], Awaitable[T]],
+        turn: Turn = Turn.COLLECT,
+        *,
+        has_turn: bool = False,
+        is_sign: bool = False,
     ) -> T:
         """Put a free question to the provider in its turn, and take in what the answer means for the whole run.
 
         Args:
             turn: what it is for.
             has_turn: whether whoever asks has waited for a turn already.
+            is_sign: whether an answer shows that submissions are answered as well.
 
         Raises:
             LeavingError: the run is being left.
@@ -157,6 +163,8 @@ class RunContext:
             self.outages.note_silence()
         else:
             self.outages.note_answer()
+            if is_sign:
+                self.outages.note_sign()
         return reply
 
     async def ask_history(self, request_id: str | None) -> HistoryRow | Expired | Refused | Unavailable:

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import heapq
 import itertools
 import logging
@@ -26,6 +28,7 @@ from pipeline.kernel.errors import MachineError
 from pipeline.kernel.logger import LOGGER
 from pipeline.kernel.usd import dollars
 from pipeline.ledger.job import JobRecord, JobState
+from pipeline.provider.replies import Unavailable
 
 log = logging.getLogger(LOGGER)
 
@@ -57,6 +60,11 @@ class Start:
     """Start this job now."""
 
     job: Job
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A job could start, but the provider has fallen silent: ask it something that costs nothing first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +204,7 @@ class Dispatcher:
                     return
                 case Wait(at_most_s):
                     await _wait_for(run.stopping.changed, at_most_s)
-                case Start():
+                case Start() | Ask():
                     try:
                         # All calls may be paused for long; a stop or a deadline must not wait for that.
                         async with asyncio.timeout(LONGEST_TURN_S):
@@ -208,8 +216,22 @@ class Dispatcher:
                         self._start(decision.job)
                         # The worker reserves its money in its first step: let it, before deciding about the next.
                         await asyncio.sleep(0)
+                    elif isinstance(decision, Ask):
+                        await self._ask_for_a_sign()
 
-    def decide(self) -> Start | Wait | End:
+    async def _ask_for_a_sign(self) -> None:
+        """Ask the provider what costs nothing: about a request, as submissions go there too, or else about the account.
+
+        Without an answer all calls wait, longer each time.
+        """
+        run = self.run
+        known = next((each.request_id for each in run.ledger.state.in_state(JobState.SUBMITTED)), None)
+        question = run.provider.credits if known is None else functools.partial(run.provider.poll, known)
+        with contextlib.suppress(LeavingError):
+            if isinstance(await run.ask(question, has_turn=True, is_sign=True), Unavailable):
+                run.outages.slow_down()
+
+    def decide(self) -> Start | Ask | Wait | End:
         """What to do now. Looks at everything; changes nothing but, at a bound or without room, the reason to stop."""
         run = self.run
         if run.stopping.is_stopping:
@@ -227,7 +249,7 @@ class Dispatcher:
         if job is not None and lets(self.canary, run.ledger.state.jobs, job):
             lack = run.room.lack(self._on_their_way() + 1)
             if lack is None:
-                return Start(job)
+                return Ask() if run.outages.is_silent else Start(job)
             if self._workers:
                 # The videos on their way will take their room, and show how much one really needs.
                 return Wait()
@@ -283,6 +305,7 @@ class Dispatcher:
         # Counted at once, not when the worker first runs: the next decision must see the slot taken.
         self.queue.take(job)
         self.run.slots.take(job.job_id)
+        self.run.outages.note_sent()
         self._spawn(job.job_id, worker.make(self.run, job))
 
     def take_up(self, record: JobRecord) -> None:

@@ -23,6 +23,12 @@ DELAYS_AT_THE_START, DELAYS_OF_A_NIGHT = 5, 30
 With the usual two minutes ten minutes, and an hour.
 """
 
+FIRST_BLIND_S, LONGEST_BLIND_S = 300.0, 1800.0
+"""So long after a submission was lost the next one is tried without a sign of life, and then ever more rarely.
+
+The provider may be there and answer no free question.
+"""
+
 LONGEST_DELAY_OF_A_TRY_S = 300.0
 """A try counts as made right after the pause before it if it comes no later than this."""
 
@@ -92,6 +98,8 @@ class Outages:
         """Whether the latest submission was answered with 429."""
         self._silences = 0
         """Questions without an answer, since the last that had one."""
+        self._silent_since_s: float | None = None
+        self._blind_s = FIRST_BLIND_S
 
     @property
     def why_paused(self) -> str:
@@ -111,9 +119,29 @@ class Outages:
         self._gateway.found()
         self._silences = 0
 
+    def note_sign(self) -> None:
+        """What takes submissions has answered: the next one may be sent."""
+        self._silent_since_s, self._blind_s = None, FIRST_BLIND_S
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether there was no sign of life since a submission had no answer: what is sent now may be lost as well.
+
+        A lost submission holds its money for hours, and a lost question costs nothing.
+        """
+        since_s = self._silent_since_s
+        return since_s is not None and self._clock.monotonic_s() < since_s + self._blind_s
+
+    def note_sent(self) -> None:
+        """A submission is on its way. In a silence the next one waits for what becomes of it."""
+        if self._silent_since_s is not None:
+            self._silent_since_s = self._clock.monotonic_s()
+            self._blind_s = min(LONGEST_BLIND_S, 2 * self._blind_s)
+
     def note_start(self) -> None:
         """The provider has accepted a job."""
         self._start_refused = False
+        self.note_sign()
         self.note_answer()
 
     def note_silence(self) -> None:
@@ -121,6 +149,11 @@ class Outages:
         self._silences += 1
         if self._silences >= SILENCES_OF_AN_OUTAGE:
             self.slow_down()
+
+    def note_lost(self) -> None:
+        """A submission had no answer: all calls wait, and until there is a sign of life nothing more is submitted."""
+        self._silent_since_s = self._clock.monotonic_s()
+        self.slow_down()
 
     def slow_down(self) -> None:
         """The provider failed to answer as it should: wait, ever longer, so that a short outage burns few attempts."""
@@ -147,6 +180,7 @@ class Outages:
                 self._stopping.stop(StopReason.ACCOUNT, f"{refusal.message.rstrip('.')}. {refusal.error_class.advice}")
             case _ if refusal.error_class is ErrorClass.NOT_SENT:
                 self._pace.pause(self._connection.lost(now_s))
+                self.note_sign()  # what cannot even be sent costs nothing, and has a patience of its own
                 patience_s = self._retry.max_delay_s * (
                     DELAYS_OF_A_NIGHT if self._has_answered else DELAYS_AT_THE_START
                 )

@@ -210,7 +210,7 @@ async def test_the_breaker_counts_an_attempt_once() -> None:
         clock=SystemClock(),
         slots=SimpleNamespace(release=lambda _: None),
         breaker=breaker,
-        outages=SimpleNamespace(slow_down=lambda: None, heed=lambda *_, **__: None),
+        outages=SimpleNamespace(note_lost=lambda: None, heed=lambda *_, **__: None),
         settings=SimpleNamespace(retry=Retry()),
         rng=random.Random(1),
     )

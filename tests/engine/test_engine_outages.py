@@ -105,6 +105,43 @@ def test_one_silence_pauses_nothing_and_several_in_a_row_all_calls() -> None:
     assert provider.outages.why_paused == "the provider does not answer"
 
 
+def test_after_a_lost_submission_nothing_is_paid_before_a_sign_of_life() -> None:
+    """Without any, one submission is tried all the same, ever more rarely: free questions may be what is broken."""
+    provider = Provider()
+    provider.outages.note_lost()
+    provider.outages.note_answer()
+    assert provider.outages.is_silent, "the history, which has a server of its own, says nothing of submissions"
+    provider.outages.note_sign()
+    assert not provider.outages.is_silent
+    provider.outages.note_lost()
+    provider.outages.note_start()
+    assert not provider.outages.is_silent
+    tried = []
+    for now_s in range(0, 3 * 3600, 10):
+        provider.clock.now_s = float(now_s)
+        if now_s == 0:
+            provider.outages.note_lost()
+        elif not provider.outages.is_silent:
+            tried.append(now_s)
+            provider.outages.note_sent()
+            provider.outages.note_lost()
+    assert tried == [300, 900, 2100, 3900, 5700, 7500, 9300]
+
+
+def test_a_submission_that_could_not_be_sent_ends_a_silence() -> None:
+    """It costs nothing, and the missing network has a patience of its own."""
+    provider = Provider()
+    provider.outages.note_lost()
+    provider.refuse(ErrorClass.NOT_SENT, 10.0)
+    assert not provider.outages.is_silent
+
+
+def test_a_submission_while_all_is_well_begins_no_silence() -> None:
+    provider = Provider()
+    provider.outages.note_sent()
+    assert not provider.outages.is_silent
+
+
 def test_a_start_that_is_refused_twice_in_a_row_is_refused_for_what_is_in_flight() -> None:
     """The first 429 lowers the pace; the second, right after the pause, gives it back and lowers the ceiling."""
     provider = Provider()

@@ -353,24 +353,52 @@ def test_the_hours_of_a_suspend_use_up_no_patience(tmp_path: Path) -> None:
     play(main())
 
 
+def gone(answer: Any, until_s: float) -> Callable[[Callable[[], Any]], Any]:
+    """What `replace` takes: from half a minute after the beginning on, and until then, this is all that is answered."""
+
+    async def ask(question: Callable[[], Any]) -> Any:
+        return answer if 30 < now_s() < until_s else await question()
+
+    return ask
+
+
 def test_three_quarters_of_an_hour_without_a_network_end_no_night(tmp_path: Path, replace: Replace) -> None:
     """Nobody is there to run it again: what ran is collected afterwards, and the rest is made."""
 
-    def gone(answer: Any) -> Callable[[Callable[[], Any]], Any]:
-        async def ask(question: Callable[[], Any]) -> Any:
-            return answer if 30 < now_s() < 2730 else await question()
-
-        return ask
-
     async def main() -> None:
         async with Night(tmp_path) as night:
-            replace("submit", gone(Refused(ErrorClass.NOT_SENT, "no connection to the provider")))
+            replace("submit", gone(Refused(ErrorClass.NOT_SENT, "no connection to the provider"), 2730))
             for name in ("poll", "result", "history_one"):
-                replace(name, gone(Unavailable("no connection to the provider")))
+                replace(name, gone(Unavailable("no connection to the provider"), 2730))
             made = campaign(tmp_path, 80)
             assert (await night.run(made)).exit_code == 0
             assert 2730 < now_s() < 4200
             night.check(made)
+
+    play(main())
+
+
+def test_an_hour_without_an_answer_ends_no_night_and_brings_few_into_doubt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replace: Replace
+) -> None:
+    """After one that was lost, what costs nothing is sent first, and few submissions are tried without a sign."""
+    balance = Client.credits
+
+    async def ask_credits(client: Client) -> Any:
+        return await gone(Unavailable("HTTP 502", 502), 3600)(lambda: balance(client))
+
+    async def main() -> None:
+        async with Night(tmp_path) as night:
+            replace("submit", gone(Uncertain(ErrorClass.GATEWAY, "HTTP 502", 502), 3600))
+            for name in ("poll", "result", "history_one"):
+                replace(name, gone(Unavailable("HTTP 502", 502), 3600))
+            monkeypatch.setattr(Client, "credits", ask_credits)
+            made = campaign(tmp_path, 100)
+            result = await night.run(made, night.config(limits__max_in_flight="300"))
+            summary = result.summary
+            assert (result.exit_code, summary["stopped_by"], summary["pending"]) == (5, None, 0)
+            assert summary["stored"] == 100 - summary["in_doubt"]
+            assert 1 <= summary["in_doubt"] <= 6
 
     play(main())
 
