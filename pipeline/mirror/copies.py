@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pipeline.kernel.errors import MachineError, RunDirectoryError
+from pipeline.kernel.errors import KlingBatchError, MachineError, RunDirectoryError
 from pipeline.kernel.files import flush_file, make_folder, put_in_place
 from pipeline.ledger.segments import (
     HEAD,
@@ -33,6 +33,13 @@ from pipeline.mirror.storage import Storage
 
 INCOMING = ".incoming"
 """In a run directory: what was fetched of its ledger, until all of it is proven."""
+
+MEET_TRIES = 5
+"""How often the copy there is listed anew where what was listed has gone."""
+
+
+class _Gone(KlingBatchError):  # noqa: N818 - an outcome
+    """A segment went away since it was listed: its run goes on elsewhere, and has merged it. No retry helps."""
 
 
 class Copies:
@@ -62,7 +69,14 @@ class Copies:
 
         Raises:
             RunDirectoryError: neither copy goes on from the other, or one is damaged.
+            MachineError: another has taken the place, or the storage has refused.
         """
+        for _ in range(MEET_TRIES):
+            with contextlib.suppress(_Gone):
+                return self._meet(push=push)
+        raise RunDirectoryError(f"{self._storage.address} keeps changing while it is read; try again")
+
+    def _meet(self, *, push: bool) -> None:
         # The head first: beside a live writer it may lag behind the listing, never lead it.
         head = self._objects.read(f"ledger/{HEAD}")
         self._there = _segments(self._objects.names("ledger"))
@@ -74,11 +88,12 @@ class Copies:
         if way in (Way.PULL, Way.COMPARE):
             way = self._pull(here, there, way, head)
         if there and not (self._folder / "jobs.parquet").exists():
-            self._files.fetch_rows()
+            self._storage.at_first(self._files.fetch_rows)
         if push:
             for name in list_segments(self._ledger)[0]:
                 if name not in self._there:
-                    self._objects.write(f"ledger/{name}", self._whole(name))
+                    data = self._whole(name)
+                    self._storage.at_first(lambda name=name, data=data: self._bring(name, data))  # type: ignore[misc]
                     self._there.add(name)
                 self._newest = name
 
@@ -89,20 +104,19 @@ class Copies:
             MachineError: the storage has refused for too long, or another has taken the place.
         """
         data = self._whole(name)
-
-        def bring() -> None:
-            self._holder.be_sure()
-            self._objects.write(f"ledger/{name}", data)
-            try:
-                self._holder.be_sure()
-            except MachineError:
-                self._take_back(name)
-                raise
-
         with self._changing:
-            self._storage.patiently(bring, self._holder.check)
+            self._storage.patiently(lambda: self._bring(name, data), self._holder.check)
             self._there.add(name)
             self._newest = name
+
+    def _bring(self, name: SegmentName, data: bytes) -> None:
+        self._holder.be_sure()
+        self._objects.write(f"ledger/{name}", data)
+        try:
+            self._holder.be_sure()
+        except MachineError:
+            self._take_back(name)
+            raise
 
     def _take_back(self, name: SegmentName) -> None:
         """Remove a segment that came too late: another has taken the place over, and has gone on without it.
@@ -201,7 +215,7 @@ class Copies:
         with self._incoming() as incoming:
             whole = [each for each in there if any(each.first <= name.last <= each.last for name in replaced)]
             for name in (*whole, *replaced):
-                self._objects.fetch(f"ledger/{name}", incoming / str(name))
+                self._fetch(name, incoming)
             try:
                 check_replaced(incoming, there, replaced)
             except RunDirectoryError as damage:
@@ -211,11 +225,11 @@ class Copies:
         """Fetch what the disk lacks, prove that it goes on from what is here, and put it in its place."""
         address = self._storage.address
         with self._incoming() as incoming:
-            for name in there:
+            for name in reversed(there):  # the young ones first: a run that goes on may merge those at any moment
                 if name in here:
                     _have_twice(self._ledger / str(name), incoming / str(name))
                 else:
-                    self._objects.fetch(f"ledger/{name}", incoming / str(name))
+                    self._fetch(name, incoming)
             if head is not None:
                 (incoming / HEAD).write_bytes(head)
             ours = read_segments(self._ledger, here) if way is Way.COMPARE else []
@@ -234,7 +248,7 @@ class Copies:
                 )
             if way is Way.PULL:
                 # The rows first: once the segments are here, nobody looks for newer ones.
-                self._files.fetch_rows()
+                self._storage.at_first(self._files.fetch_rows)
                 for name in there:  # in order: a death in the middle leaves the beginning of it
                     if name not in here:
                         flush_file(incoming / str(name))
@@ -242,6 +256,20 @@ class Copies:
                 # What was merged here has other borders, or other bytes, than what another machine has merged.
                 self._keep_only(there)
         return way
+
+    def _fetch(self, name: SegmentName, folder: Path) -> None:
+        """Fetch a segment. There may be hundreds, so each is tried by itself, and the place is kept meanwhile."""
+
+        def fetch() -> None:
+            self._holder.stay()
+            try:
+                self._objects.fetch(f"ledger/{name}", folder / str(name))
+            except FileNotFoundError as error:
+                if error.filename is not None:  # of this machine
+                    raise
+                raise _Gone from None
+
+        self._storage.at_first(fetch)
 
     @contextlib.contextmanager
     def _incoming(self) -> Iterator[Path]:

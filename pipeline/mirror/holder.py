@@ -97,6 +97,11 @@ class Holder:
         if self._clock.monotonic_s() > self._sure_until_s:
             self.beat()
 
+    def stay(self) -> None:
+        """As `be_sure`. A look, which takes no place, asks nothing."""
+        if self._sure_until_s:
+            self.be_sure()
+
     def beat(self) -> None:
         """Write our name anew: the sign that we live.
 

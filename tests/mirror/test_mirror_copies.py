@@ -26,8 +26,9 @@ from pipeline import api
 from pipeline.kernel.errors import InputError, MachineError, RunDirectoryError
 from pipeline.kernel.objects import BrokenUpload, Objects
 from pipeline.ledger.events import Event, EventKind
+from pipeline.ledger.merge import merge_segments
 from pipeline.ledger.reading import read_events
-from pipeline.ledger.segments import SegmentName, choose
+from pipeline.ledger.segments import SegmentName, choose, list_segments
 from pipeline.ledger.store import Ledger, open_ledger
 from pipeline.mirror import holder
 from pipeline.mirror.copies import Copies
@@ -415,6 +416,72 @@ async def test_rows_come_with_the_ledger_also_at_the_second_try(
     refresh(tmp_path / "two", NIGHT)
     assert failed
     assert ((tmp_path / "two/jobs.parquet").read_bytes(), texts(tmp_path / "two")) == (b"new", ["a", "b"])
+
+
+async def test_a_look_beside_a_run_that_merges_what_was_listed_lists_again(
+    files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bucket is slow: no patience is left by the time at which something is gone."""
+    real, fetched = Objects.fetch, list[str]()
+
+    def fetch(objects: Objects, name: str, path: Path) -> None:
+        if len(fetched) == 2:
+            merge_segments(tmp_path / "one/ledger", list_segments(tmp_path / "one/ledger")[0])
+            live._copies.tidy()
+        fetched.append(name)
+        real(objects, name, path)
+
+    with open_ledger(tmp_path / "one/ledger", follower=(live := held(tmp_path / "one"))) as ledger:
+        for text in "abcd":
+            await ledger.record(account(text))
+        monkeypatch.setattr("pipeline.mirror.storage.FIRST_PATIENCE_S", 0.0)
+        monkeypatch.setattr(Objects, "fetch", fetch)
+        await asyncio.to_thread(refresh, tmp_path / "two", NIGHT)
+    assert texts(tmp_path / "two") == [*"abcd"]
+    assert len(fetched) == 4, "two that stood, one that was gone, and what stands for all of them"
+
+
+async def test_what_was_listed_and_is_never_there_ends_a_look(
+    files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(objects: Objects, name: str, path: Path) -> None:
+        raise FileNotFoundError(name)
+
+    await note(tmp_path / "one", "a")
+    monkeypatch.setattr(Objects, "fetch", gone)
+    with pytest.raises(RunDirectoryError, match=r"s3://.* keeps changing while it is read; try again"):
+        refresh(tmp_path / "two", NIGHT)
+
+
+async def test_one_refusal_in_a_long_opening_refuses_no_run(
+    files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A ledger of many segments, each of which takes a while: the bucket is too busy for one of them, once."""
+    real = {name: getattr(Objects, name) for name in ("fetch", "write")}
+    asked: dict[str, list[str]] = {"fetch": [], "write": []}
+
+    def slow(call: str) -> Callable[..., None]:
+        def ask(objects: Objects, name: str, *more: Any) -> None:
+            if name.startswith("ledger/0"):
+                asked[call].append(name)
+                threading.Event().wait(0.05)
+                if len(asked[call]) == 6:
+                    raise OSError(errno.EBUSY, "Please reduce your request rate.")
+            real[call](objects, name, *more)
+
+        return ask
+
+    await note(tmp_path / "one", *"abcdefgh")
+    shutil.copytree(tmp_path / "one", tmp_path / "kept")
+    monkeypatch.setattr("pipeline.mirror.storage.FIRST_PATIENCE_S", 0.2)
+    for call in asked:
+        monkeypatch.setattr(Objects, call, slow(call))
+    refresh(tmp_path / "two", NIGHT)
+    assert texts(tmp_path / "two") == [*"abcdefgh"]
+    files.rm(f"{NIGHT}/ledger", recursive=True)
+    await note(tmp_path / "kept", "i")
+    assert texts(tmp_path / "kept") == [*"abcdefghi"]
+    assert all(len(names) > 8 for names in asked.values())
 
 
 async def test_a_look_keeps_no_run_from_beginning(files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,6 +64,54 @@ async def test_a_sweep_that_was_slept_through_removes_nothing_of_the_successors(
     assert texts(tmp_path / "seen") == ["a", "b"]
 
 
+async def test_a_run_that_takes_long_to_open_keeps_its_place(
+    files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It fetches a large ledger over a slow line: meanwhile nobody may take it for dead."""
+    await note(tmp_path / "one", *"abcd")
+    real, signs = Objects.fetch, list[bytes]()
+
+    def fetch(objects: Objects, name: str, path: Path) -> None:
+        real(objects, name, path)
+        signs.append(contents(files)["_holder.json"])
+
+    monkeypatch.setattr(holder, "SURE_S", -1.0)
+    monkeypatch.setattr(Objects, "fetch", fetch)
+    await note(tmp_path / "two", "e")
+    assert len(set(signs)) == len(signs) == 4, "a sign of life before each"
+
+
+async def test_an_opening_that_was_slept_through_leaves_one_history(
+    files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, successor: Callable[[str], None]
+) -> None:
+    """What the disk has and the bucket has not is brought there when another has gone on without it: it is too late."""
+    await note(tmp_path / "one", "a")
+    with open_ledger(tmp_path / "one/ledger") as ledger:  # its storage was away when this was recorded
+        await ledger.record(account("late"))
+        await ledger.close()
+    real, slept = Objects.write, list[str]()
+
+    def write(objects: Objects, name: str, data: bytes) -> None:
+        if objects is sleeper._storage.objects and name.startswith("ledger/0"):
+            slept.append(name)
+            successor("b")
+            sleeper._holder._sure_until_s = 0.0
+        real(objects, name, data)
+
+    sleeper = held(tmp_path / "one")
+    monkeypatch.setattr(Objects, "write", write)
+
+    def open_it() -> None:
+        with open_ledger(tmp_path / "one/ledger", follower=sleeper):
+            pass
+
+    with pytest.raises(MachineError, match="was taken over"):
+        await asyncio.to_thread(open_it)
+    assert len(slept) == 1
+    refresh(tmp_path / "seen", NIGHT)
+    assert texts(tmp_path / "seen") == ["a", "b"]
+
+
 @pytest.mark.parametrize("step", ["write", "remove"])
 async def test_a_merge_that_comes_too_late_takes_nothing_away(
     files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, successor: Callable[[str], None], step: str
