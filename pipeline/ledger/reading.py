@@ -19,7 +19,7 @@ from pipeline.ledger.columns import fold_singly, fold_tables
 from pipeline.ledger.encoding import GENESIS, SCHEMA
 from pipeline.ledger.events import Event
 from pipeline.ledger.fold import State
-from pipeline.ledger.segments import SegmentName
+from pipeline.ledger.segments import MANY, SegmentName
 
 T = TypeVar("T")
 
@@ -147,7 +147,12 @@ class Reader:
             known = 0
         if not known:
             segments.check_replaced(self._folder, kept, replaced)
+        large = max((number for number, name in enumerate(kept, 1) if name.last - name.first >= MANY), default=0)
         try:
+            if large > known:
+                # These take long. Young ones may be merged away meanwhile: then only what follows is read anew.
+                self._fold(kept[:large], known, fold_tables)
+                known, self._names = large, set(kept[:large])
             self._fold(kept, known, fold_tables)
         except ImpossibleMoveError:
             # Once more, one by one: the error then names the first event that cannot be true.

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from disk_faults import Disk, Killed
@@ -14,7 +17,7 @@ from hypothesis import strategies as st
 from ledger_doubles import HandClock, event, segment_paths
 
 from pipeline.kernel.errors import RunDirectoryError
-from pipeline.ledger import merge_thread, segments, store, tiers
+from pipeline.ledger import merge_thread, reading, segments, store, tiers
 from pipeline.ledger.encoding import table_of
 from pipeline.ledger.events import Event
 from pipeline.ledger.fold import fold
@@ -114,6 +117,30 @@ async def test_a_reader_beside_the_merges_reads_only_what_is_new(folder: Path, m
             monkeypatch.setattr(tiers, "FAN", FAN)
         assert len(segment_paths(folder)) < 30
     assert [name.first for name in reads] == list(range(1, 31))
+
+
+async def test_a_merge_beside_a_long_reading_has_no_large_segment_read_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While those are read, the young ones that were listed go away. Else no look at a busy large ledger would end."""
+    reads: list[SegmentName] = []
+    real = segments.parts_of
+    with open_ledger(folder, HandClock()) as ledger:
+        written = await write(ledger, FAN**2 + FAN)
+
+        def parts_of(at: Path, name: SegmentName, *how: Any) -> Iterator[pa.Table]:
+            if name.last == FAN**2:
+                reads.append(name)
+                merge_segments(folder, list_segments(folder)[0][1:])
+            return real(at, name, *how)
+
+        monkeypatch.setattr(segments, "parts_of", parts_of)
+        monkeypatch.setattr(reading, "MANY", FAN**2 - 1)
+        reader = Reader(folder, moments=True)
+        reader.read()
+        assert reader.state == fold(written)
+        assert reader.moments.to_pylist() == table_of(written).select(reader.moments.column_names).to_pylist()
+    assert len(reads) == 1
 
 
 async def test_a_merge_over_the_end_of_what_was_read_is_read_from_the_start(folder: Path) -> None:
