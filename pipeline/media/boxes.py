@@ -24,6 +24,11 @@ MAX_BOXES = 1_000
 """Boxes in one parent. A real file has a dozen."""
 MAX_MOOV = 8 * 2**20
 """Bytes of tables that are read at once: a real clip has some kilobytes, and this is hours of video."""
+MAX_SAMPLES = MAX_MOOV // 4
+"""Pictures and pieces of sound: as many as such a table can list one by one. FFmpeg takes some 40 bytes for each, and a
+few bytes can say that there are billions."""
+_HAVE_FRAGMENTS = frozenset({b"moov", b"trak", b"mdia", b"minf", b"stbl", b"mvex", b"moof", b"traf"})
+"""Boxes in which FFmpeg finds the boxes of a fragment, also where they do not belong."""
 
 _U32 = struct.Struct(">I")
 _U64 = struct.Struct(">Q")
@@ -61,8 +66,17 @@ def walk(read: Read, size: int) -> Facts:
     if moov.end - moov.start > MAX_MOOV:
         raise Damaged("its moov box is too large")
     data = _exactly(read, moov.start, moov.end - moov.start)
-    fragmented = any(box.kind == b"moof" for box in boxes)
-    return _check_movie(data, _Extents(mdats), fragmented)
+    return _check_movie(data, _Extents(mdats), _fragments(read, boxes))
+
+
+def _fragments(read: Read, boxes: list[Box]) -> list[bytes]:
+    """The tables of what follows in fragments."""
+    if any(box.kind in (b"traf", b"trun") for box in boxes):
+        raise Damaged("a part of a fragment stands by itself")
+    found = [box for box in boxes if box.kind == b"moof"]
+    if sum(box.end - box.start for box in found) > MAX_MOOV:
+        raise Damaged("its moof boxes are too large")
+    return [_exactly(read, box.start, box.end - box.start) for box in found]
 
 
 def _top_level(read: Read, size: int) -> list[Box]:
@@ -156,20 +170,36 @@ def _find(data: bytes, parent: Box, *path: bytes) -> Box | None:
     return box
 
 
-def _check_movie(data: bytes, extents: _Extents, fragmented: bool) -> Facts:
+def _check_movie(data: bytes, extents: _Extents, fragments: list[bytes]) -> Facts:
     moov = Box(b"moov", 0, len(data))
     duration = width = height = None
     pictures = 0
+    samples = sum(map(_samples_of_fragment, (data, *fragments)))
     for box in _children(data, moov):
         if box.kind == b"mvhd":
             duration = _movie_duration(data, box)
         elif box.kind == b"trak":
             track = _check_track(data, box, extents)
+            samples += track.samples
             if track.is_video and not pictures:
                 pictures, width, height = track.samples, track.width, track.height
-    if not pictures and not fragmented:
+    if samples > MAX_SAMPLES:
+        raise Damaged("it has too many pictures, or pieces of sound")
+    if not pictures and not fragments:
         raise Damaged("it has no picture")
     return Facts(duration, width, height)
+
+
+def _samples_of_fragment(data: bytes) -> int:
+    parents, samples = [Box(b"moof", 0, len(data))], 0
+    while parents:
+        for box in _children(data, parents.pop()):
+            if box.kind == b"trun":
+                _need(box, 8)
+                samples += _U32.unpack_from(data, box.start + 4)[0]
+            elif box.kind in _HAVE_FRAGMENTS:
+                parents.append(box)
+    return samples
 
 
 def _movie_duration(data: bytes, box: Box) -> float | None:
@@ -221,7 +251,7 @@ def _check_samples(data: bytes, table: dict[bytes, Box], extents: _Extents) -> i
             raise Damaged("it has no table of sample sizes")
         for chunk in chunks:
             extents.check(chunk, 1)
-        return len(chunks)
+        return _compact_count(data, table[b"stz2"]) if b"stz2" in table else 0
     sizes = _SampleSizes(data, table[b"stsz"])
     position = 0
     for chunk, count in zip(chunks, _samples_per_chunk(data, table, len(chunks)), strict=True):
@@ -230,6 +260,12 @@ def _check_samples(data: bytes, table: dict[bytes, Box], extents: _Extents) -> i
     if position != sizes.count:
         raise Damaged("its sample tables disagree")
     return sizes.count
+
+
+def _compact_count(data: bytes, box: Box) -> int:
+    _need(box, 12)
+    count: int = _U32.unpack_from(data, box.start + 8)[0]
+    return count
 
 
 def _chunk_offsets(data: bytes, table: dict[bytes, Box]) -> Sequence[int]:

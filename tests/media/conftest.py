@@ -27,6 +27,12 @@ def tiny_fast(film_folder: Path) -> bytes:
 
 
 @pytest.fixture(scope="session")
+def in_fragments(film_folder: Path) -> bytes:
+    """The same in fragments, each with its tables before it."""
+    return encode(film_folder / "fragments.mp4", 64, 36, frames=3, movflags="frag_keyframe+empty_moov")
+
+
+@pytest.fixture(scope="session")
 def clip_720p(film_folder: Path) -> bytes:
     """1280x720, five seconds, as the provider makes them but for the low bit rate."""
     return encode(film_folder / "clip-720p.mp4", 1280, 720, frames=120, bit_rate=600_000)

@@ -7,7 +7,7 @@ import struct
 import pytest
 from media_doubles import box, patch
 
-from pipeline.media.boxes import MAX_MOOV, Box, Facts, _samples_per_chunk, walk
+from pipeline.media.boxes import MAX_MOOV, MAX_SAMPLES, Box, Facts, _samples_per_chunk, walk
 from pipeline.media.results import Damaged
 
 
@@ -157,6 +157,52 @@ def test_a_million_boxes_are_not_walked(tiny: bytes) -> None:
     assert damage(tiny + box(b"moov", box(b"free", b"") * 1_100)) == "it has more than one moov box"
     head = box(b"ftyp", b"isom") + box(b"mdat", b"x")
     assert damage(head + box(b"moov", box(b"free", b"") * 1_100)) == "it has too many boxes"
+
+
+MANY = "it has too many pictures, or pieces of sound"
+
+
+def test_a_film_in_fragments_is_whole(in_fragments: bytes) -> None:
+    """Its tables are not all in one place."""
+    assert damage(in_fragments) is None
+
+
+@pytest.mark.parametrize("at", ["of a fragment", "within the movie", "within a track", "by itself"])
+def test_a_few_bytes_that_speak_of_billions_of_pictures_are_damage(tiny: bytes, in_fragments: bytes, at: str) -> None:
+    """FFmpeg would take gigabytes for them, wherever it finds them, and the run would be killed for it."""
+    run = box(b"trun", struct.pack(">II", 0, 2**28))
+    if at == "of a fragment":
+        assert damage(patch(in_fragments, b"trun", 4, struct.pack(">I", 2**28))) == MANY
+    elif at == "by itself":
+        assert damage(tiny + run) == "a part of a fragment stands by itself"
+    else:
+        # The movie is the last box of this film, and a track the first that holds others.
+        size = struct.pack(">I", len(tiny) - tiny.index(b"moov") + 4 + len(run))
+        film = tiny[: tiny.index(b"moov") - 4] + size + tiny[tiny.index(b"moov") :]
+        if at == "within the movie":
+            assert damage(film + run) == MANY
+        else:
+            track = tiny.index(b"trak")
+            (length,) = struct.unpack_from(">I", tiny, track - 4)
+            longer = struct.pack(">I", length + len(run)) + film[track : track - 4 + length] + run
+            assert damage(film[: track - 4] + longer + film[track - 4 + length :]) == MANY
+
+
+def test_the_compact_table_of_sizes_is_bounded_too(tiny: bytes) -> None:
+    """It takes half a byte for each."""
+    compact = tiny.replace(b"stsz", b"stz2")
+    assert damage(compact) is None
+    assert damage(patch(compact, b"stz2", 8, struct.pack(">I", MAX_SAMPLES + 1))) == MANY
+
+
+@pytest.mark.parametrize(("samples", "said"), [(MAX_SAMPLES, None), (MAX_SAMPLES + 1, MANY)])
+def test_as_many_pictures_as_can_be_listed_are_enough(samples: int, said: str | None) -> None:
+    """Where all have one size, a number stands for the list of them."""
+    head = box(b"ftyp", b"isom")
+    sizes = box(b"stsz", struct.pack(">III", 0, 1, samples)), box(b"stsc", struct.pack(">IIIII", 0, 1, 1, samples, 1))
+    table = box(b"stbl", b"".join(sizes) + box(b"stco", struct.pack(">III", 0, 1, len(head) + 8)))
+    media = box(b"mdia", box(b"hdlr", bytes(8) + b"vide") + box(b"minf", table))
+    assert damage(head + box(b"mdat", bytes(samples)) + box(b"moov", box(b"trak", media))) == said
 
 
 def test_only_headers_and_tables_are_read(tiny: bytes) -> None:
