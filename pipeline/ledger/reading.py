@@ -52,6 +52,7 @@ def read_events(folder: Path) -> list[Event]:
 
     Raises:
         RunDirectoryError: there is no ledger, or it is damaged.
+        MachineError: this machine has too little memory.
     """
 
     def read(kept: list[SegmentName], replaced: list[SegmentName]) -> list[Event]:
@@ -124,6 +125,7 @@ class Reader:
 
         Raises:
             RunDirectoryError: there is no ledger, or it is damaged.
+            MachineError: this machine has too little memory.
             ImpossibleMoveError: it contradicts itself.
         """
         try:

@@ -19,7 +19,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.kernel.errors import RunDirectoryError
+from pipeline.kernel.errors import MachineError, RunDirectoryError
 from pipeline.kernel.files import fsync_folder, write_all, write_file
 from pipeline.ledger.encoding import (
     GENESIS,
@@ -193,6 +193,7 @@ def read_segments(folder: Path, names: Iterable[SegmentName]) -> list[Event]:
 
     Raises:
         RunDirectoryError: a segment is damaged or does not fit the chain; says which.
+        MachineError: this machine has too little memory.
         FileNotFoundError: a segment went away since it was listed (a merge beside a reader: list again).
     """
     events: list[Event] = []
@@ -297,7 +298,11 @@ def other_events(folder: Path, name: SegmentName) -> RunDirectoryError:
     return damage(folder, str(name), "does not hold the events that its name says")
 
 
-def _unreadable(folder: Path, name: SegmentName, error: Exception) -> RunDirectoryError:
+def _unreadable(folder: Path, name: SegmentName, error: Exception) -> RunDirectoryError | MachineError:
+    if isinstance(error, MemoryError):
+        # Its bytes are whole. Whoever was told to restore a copy might lose events.
+        what = "cannot be read: this machine has too little memory"
+        return MachineError(f"{folder / str(name)} {what}. Nothing was sent.")
     return damage(folder, str(name), f"cannot be read ({type(error).__name__})")
 
 

@@ -251,8 +251,8 @@ class Ledger:
 
 
 def _tidy(folder: Path) -> None:
-    """Merge segments where there are many; a disk that refuses this costs nothing but tidiness."""
-    with contextlib.suppress(OSError):
+    """Merge segments where there are many; a disk that refuses this, or too little memory, costs only tidiness."""
+    with contextlib.suppress(OSError, MachineError):
         kept, replaced = segments.list_segments(folder)
         if replaced:
             # Nothing is deleted before what stands for it was read and found equal.

@@ -36,7 +36,7 @@ from pipeline.ledger.encoding import GENESIS, SCHEMA, Content, encode, encode_co
 from pipeline.ledger.events import COLUMNS, Event, EventKind
 from pipeline.ledger.fold import fold
 from pipeline.ledger.merge import _Group, merge_segments
-from pipeline.ledger.reading import read_events
+from pipeline.ledger.reading import Reader, read_events
 from pipeline.ledger.segments import SegmentName, ends_of, list_segments, read_segments, remove_segments, write_segment
 from pipeline.ledger.store import open_ledger
 
@@ -460,6 +460,22 @@ def test_a_segment_that_cannot_be_read_is_the_machines_failure(folder: Path, mon
     monkeypatch.setattr(Path, "read_bytes", fail)
     with pytest.raises(MachineError, match="cannot be read"), open_ledger(folder, HandClock()):
         pass
+
+
+@pytest.mark.parametrize("where", ["open_encoded", "check_columns", "decode"])
+def test_too_little_memory_is_no_damage(folder: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """Arrow raises it like its errors for bad files. Nobody is told to restore a ledger that is whole."""
+    five_segments(folder)
+
+    def fail(*_: object, **__: object) -> None:
+        raise pa.ArrowMemoryError("malloc of size 262144 failed")
+
+    monkeypatch.setattr(segments, where, fail)
+    with pytest.raises(MachineError, match=r"\.parquet cannot be read: this machine has too little memory"):
+        read_events(folder) if where == "decode" else Reader(folder).read()
+    if where != "decode":
+        with pytest.raises(MachineError, match="too little memory"), open_ledger(folder, HandClock()):
+            pass
 
 
 @pytest.mark.parametrize(
