@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import os
 import pickle
@@ -14,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import distributed  # noqa: F401 - its settings are there once it is loaded
 import pytest
@@ -222,6 +224,29 @@ async def test_dead_workers_of_its_own_are_replaced_and_a_deadly_download_ends(
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+async def test_a_worker_that_cannot_be_started_is_started_later(
+    server: RawServer, tmp_path: Path, tiny: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the last worker dies, this machine has no room for a process for a moment."""
+    real, refused = asyncio.create_subprocess_exec, list[str]()
+
+    async def refuse(*command: str, **how: Any) -> asyncio.subprocess.Process:
+        if not refused:
+            refused.append(command[-1])
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return await real(*command, **how)
+
+    monkeypatch.setattr(local, "REFUSED_S", 0.05)
+    server.answers["/a"] = ok(tiny)
+    async with ClusterCollector(LOCAL, dask(workers=1), tmp_path, 4) as collector:
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", refuse)
+        for pid in worker_pids():
+            os.kill(pid, signal.SIGKILL)
+        async with asyncio.timeout(AT_MOST_S):
+            assert isinstance(await collect(collector, server.url("/a"), tmp_path, "a"), Clip)
+    assert refused
 
 
 async def test_a_cancelled_download_leaves_nothing(server: RawServer, tmp_path: Path) -> None:

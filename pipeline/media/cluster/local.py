@@ -24,6 +24,9 @@ from pipeline.media.cluster.worker import LOOPBACK, SETTINGS
 RESTARTS = 32
 """How many dead workers of one run are replaced."""
 
+REFUSED_S = 5.0
+"""The wait before a worker is started again that could not be started, in seconds."""
+
 CLOSE_S = 5.0
 """Longest wait for the scheduler to close, in seconds."""
 
@@ -87,15 +90,12 @@ class LocalCluster:
     async def _keep(self, number: int) -> None:
         """Start a worker, and another whenever it dies."""
         while True:
-            process = await self._start(number)
             try:
-                await process.wait()
-            finally:
-                if process.returncode is None:
-                    process.kill()
-                    await process.wait()
-                assert process.stdin is not None
-                process.stdin.close()
+                process = await self._start(number)
+            except OSError:  # for now this machine has no memory for a process, or no number
+                await asyncio.sleep(REFUSED_S)
+            else:
+                await _until_dead(process)
             if not self._restarts_left:
                 return
             self._restarts_left -= 1
@@ -134,6 +134,18 @@ class LocalCluster:
         for keeper in self._keepers:
             keeper.cancel()
         await asyncio.wait(self._keepers)
+
+
+async def _until_dead(process: asyncio.subprocess.Process) -> None:
+    """Wait for the end of a worker; if cancelled, end it."""
+    try:
+        await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        assert process.stdin is not None
+        process.stdin.close()
 
 
 def _environment() -> dict[str, str]:
