@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -50,7 +51,8 @@ def merge_segments(
     except RunDirectoryError as damage:
         segments.remove_segments(folder, [merged] if merged not in names else [])
         raise OSError(errno.EIO, "a merged segment did not keep its bytes") from damage
-    segments.remove_segments(folder, [name for name in names if name != merged])
+    with contextlib.suppress(OSError):  # what is left stands beside it until the ledger is opened again
+        segments.remove_segments(folder, [name for name in names if name != merged])
     return merged
 
 
