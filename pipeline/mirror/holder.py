@@ -129,7 +129,8 @@ class Holder:
             self._objects.swap(HOLDER, orjson.dumps(self._name() | {"has_left": True}), self._is_ours)
 
     def _is_ours(self, said: bytes) -> bool:
-        return _parse(said).get("token") == self._token
+        holder = _parse(said)
+        return holder.get("token") == self._token and "has_left" not in holder
 
     def _sign(self) -> bytes:
         return orjson.dumps(self._name())

@@ -293,6 +293,17 @@ async def test_who_leaves_takes_nobody_elses_place_away(
         await note(tmp_path / "c", "c")
 
 
+async def test_upkeep_that_outlasts_its_run_does_not_take_the_place_again(files: Any, tmp_path: Path) -> None:
+    """Its bucket hung while the run ended, and answers now."""
+    with open_ledger(tmp_path / "one/ledger", follower=(left := held(tmp_path / "one"))) as ledger:
+        await ledger.record(account("a"))
+        await ledger.close()
+    with contextlib.suppress(MachineError):
+        left._holder.beat()
+    assert json.loads(contents(files)["_holder.json"])["has_left"]
+    await note(tmp_path / "two", "b")
+
+
 @pytest.mark.parametrize(("late", "acknowledged"), [(60, 3), (3, 3), (1, 1), (1, 3), (4, 2)])
 @pytest.mark.parametrize("sweeper", ["the one that slept", "the one that took over"])
 async def test_a_segment_that_comes_too_late_takes_the_place_of_none(
