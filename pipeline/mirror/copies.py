@@ -13,8 +13,11 @@ import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
+
 from pipeline.kernel.errors import KlingBatchError, MachineError, RunDirectoryError
 from pipeline.kernel.files import flush_file, make_folder, put_in_place
+from pipeline.ledger.encoding import GENESIS, SCHEMA
 from pipeline.ledger.segments import (
     HEAD,
     SegmentName,
@@ -23,7 +26,7 @@ from pipeline.ledger.segments import (
     choose,
     head_of,
     list_segments,
-    read_segments,
+    read_tables,
     remove_segments,
 )
 from pipeline.mirror.decide import Way, way_by_events, way_by_names
@@ -232,15 +235,13 @@ class Copies:
                     self._fetch(name, incoming)
             if head is not None:
                 (incoming / HEAD).write_bytes(head)
-            ours = read_segments(self._ledger, here) if way is Way.COMPARE else []
             try:
                 found = list_segments(incoming)[0]
-                if way is Way.COMPARE:
-                    way = way_by_events(ours, read_segments(incoming, found))
-                else:
-                    check_segments(incoming, found)
+                check_segments(incoming, found)
             except RunDirectoryError as damage:
                 raise RunDirectoryError(f"the copy in {address}: {damage}") from None
+            if way is Way.COMPARE:
+                way = way_by_events(_events(self._ledger, here), _events(incoming, found))
             if way is Way.APART:
                 raise RunDirectoryError(
                     f"{self._folder} and {address} have both gone on, each without the other: the one in the storage "
@@ -286,6 +287,11 @@ class Copies:
         """Remove all other segments from the disk. The head goes first: it may name one of them."""
         (self._ledger / HEAD).unlink(missing_ok=True)
         remove_segments(self._ledger, _segments(os.listdir(self._ledger)) - set(names))
+
+
+def _events(folder: Path, names: Iterable[SegmentName]) -> Iterator[pa.Table]:
+    """The events of a ledger as tables: millions of them as objects would take gigabytes."""
+    return (table.cast(SCHEMA) for table in read_tables(folder, names, GENESIS, {}))
 
 
 def _have_twice(path: Path, other: Path) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Collection, Iterable, Mapping
 from enum import Enum, auto
 from typing import Any
 
-from pipeline.ledger.events import Event
+import pyarrow as pa
+
+from pipeline.ledger.encoding import in_groups
+from pipeline.ledger.merge import COMPARED_AT_ONCE
 from pipeline.ledger.segments import SegmentName
 
 
@@ -30,12 +34,17 @@ def way_by_names(here: Collection[SegmentName], there: Collection[SegmentName]) 
     return Way.PULL if set(here) <= set(there) else Way.COMPARE
 
 
-def way_by_events(here: Sequence[Event], there: Sequence[Event]) -> Way:
-    """Which copy goes on from the other, by all their events."""
-    common = min(len(here), len(there))
-    if here[:common] != there[:common]:
-        return Way.APART
-    return Way.PUSH if len(here) >= len(there) else Way.PULL
+def way_by_events(here: Iterable[pa.Table], there: Iterable[pa.Table]) -> Way:
+    """Which copy goes on from the other, by all their events, as tables of any size: a part of them at a time."""
+    ours = theirs = 0
+    for mine, other in itertools.zip_longest(*(in_groups(each, COMPARED_AT_ONCE) for each in (here, there))):
+        if mine is not None and other is not None:
+            common = min(len(mine), len(other))
+            if not mine.slice(0, common).equals(other.slice(0, common)):
+                return Way.APART
+        ours += 0 if mine is None else len(mine)
+        theirs += 0 if other is None else len(other)
+    return Way.PUSH if ours >= theirs else Way.PULL
 
 
 class Hold(Enum):

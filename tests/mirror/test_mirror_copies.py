@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from bucket import NIGHT, contents, machine, merged_apart, run_at
 from object_store import Server
@@ -25,6 +26,7 @@ from support import campaign, check_books, check_liability, quick_provider
 from pipeline import api
 from pipeline.kernel.errors import InputError, MachineError, RunDirectoryError
 from pipeline.kernel.objects import BrokenUpload, Objects
+from pipeline.ledger.encoding import table_of
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.merge import merge_segments
 from pipeline.ledger.reading import read_events
@@ -67,9 +69,10 @@ def test_names_tell_which_copy_goes_on(here: list[SegmentName], there: list[Segm
 
 
 def test_events_tell_it_where_names_do_not() -> None:
-    one, two, other = account("a", 1), account("b", 2), account("c", 2)
+    one, two, other = (table_of([account(text, seq)]) for text, seq in (("a", 1), ("b", 2), ("c", 2)))
     assert way_by_events([one, two], [one]) is Way.PUSH
-    assert way_by_events([one], [one, two]) is Way.PULL
+    assert way_by_events([one], [pa.concat_tables([one, two])]) is Way.PULL
+    assert way_by_events([one, two], [pa.concat_tables([one, two])]) is Way.PUSH
     assert way_by_events([one, two], [one, other]) is Way.APART
 
 
@@ -404,6 +407,23 @@ async def test_segments_that_were_merged_here_give_way_to_those_that_another_mac
     assert texts(tmp_path / "one") == [*"abcdef"]
     refresh(tmp_path / "seen", NIGHT)
     assert texts(tmp_path / "seen") == [*"abcdef"]
+
+
+async def test_two_copies_are_compared_a_part_at_a_time(
+    files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between a merge here and the same in the bucket: a ledger of a million jobs must not fill the memory."""
+    await note(tmp_path / "one", *"abcd")
+    merged_apart(tmp_path / "one", 1, 3)
+
+    def refuse(table: pa.Table) -> list[Event]:
+        raise AssertionError(f"{len(table)} events become objects")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.ledger.segments.decode", refuse)
+        await note(tmp_path / "one", "e")
+    refresh(tmp_path / "seen", NIGHT)
+    assert texts(tmp_path / "seen") == [*"abcde"]
 
 
 async def test_rows_come_with_the_ledger_also_at_the_second_try(
