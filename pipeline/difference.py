@@ -14,10 +14,10 @@ from typing import Any, Protocol
 import orjson
 
 from pipeline.jobs import Job, canonical_json, job_id
+from pipeline.kernel.arrow import Texts
 from pipeline.kernel.usd import MicroUsd
 from pipeline.ledger.fold import State
 from pipeline.ledger.job import JobRecord, JobState
-from pipeline.ledger.records import Texts
 from pipeline.manifest import Entry
 from pipeline.models import find_model
 

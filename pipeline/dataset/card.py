@@ -7,18 +7,14 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute
 import yaml
 
 from pipeline.dataset.clips import COLUMNS
+from pipeline.kernel.arrow import total
 from pipeline.kernel.usd import format_usd
 from pipeline.models.values import spelled
-
-pc: Any = pyarrow.compute
-"""Its type stubs do not say what it takes besides arrays."""
 
 NO_LICENSE = "other"
 """Hugging Face's word for a licence that is not in its list."""
@@ -78,11 +74,6 @@ def card(clips: pa.Table, facts: Facts) -> bytes:
         *_not_in_it(facts),
     ]
     return ("\n\n".join(parts) + "\n").encode()
-
-
-def total(column: Any) -> Any:
-    """What the numbers of a column add up to."""
-    return pc.sum(column).as_py() or 0
 
 
 def shown(text: str) -> str:

@@ -11,19 +11,16 @@ from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.compute
 
+from pipeline.kernel.arrow import pc, values_of
 from pipeline.kernel.errors import InputError
 from pipeline.kernel.suggestion import suggestion
 from pipeline.kernel.usd import format_usd
 from pipeline.ledger.fold import State
 from pipeline.ledger.job import JobState
 from pipeline.report import tables
-from pipeline.report.columns import iso_texts, mapped, typed, unless_zero, values_of
+from pipeline.report.columns import iso_texts, mapped, typed, unless_zero
 from pipeline.report.lines import LINES_AT_ONCE, Line, Lines, as_lines
-
-pc: Any = pyarrow.compute
-"""Its type stubs do not say what it takes besides arrays."""
 
 MAX_STEM = 90
 """Characters of a file's stem: with its ending it fits the plain header of a tar archive, 100 bytes."""

@@ -8,7 +8,8 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from pipeline.report.columns import Column, csv_bytes, parquet_bytes
+from pipeline.kernel.arrow import by_name
+from pipeline.report.columns import csv_bytes, parquet_bytes
 
 Row = Mapping[str, Any]
 
@@ -23,23 +24,19 @@ def rows_of(table: pa.Table) -> Iterator[Row]:
 
 def as_csv(table: pa.Table) -> bytes:
     """CSV that a spreadsheet may open: a text that it would run as a formula has a `'` in front."""
-    return csv_bytes(_columns_of(table))
+    return csv_bytes(by_name(table))
 
 
 def as_parquet(table: pa.Table) -> bytes:
     """Parquet, with every text as it is."""
-    return bytes(parquet_bytes(_columns_of(table)))
-
-
-def _columns_of(table: pa.Table) -> dict[str, Column]:
-    return dict(zip(table.column_names, table.columns, strict=True))
+    return bytes(parquet_bytes(by_name(table)))
 
 
 def as_metadata(table: pa.Table) -> bytes:
     """The `metadata.jsonl` of a Hugging Face folder of videos; the videos lie beside it."""
     # `datasets` reads this file in pieces of some 10 MB and takes the types from each. In a piece where it is null
     # throughout, a column of texts would have no type: so empty texts stand for null.
-    columns = _columns_of(table).items()
+    columns = by_name(table).items()
     filled = pa.table({name: column.fill_null("") if _has_texts(column) else column for name, column in columns})
     names = _hugging_face_names(table.column_names)
     lines = ({called: row[name] for name, called in names.items()} for row in rows_of(filled))

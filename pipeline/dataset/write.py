@@ -16,13 +16,14 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 
 from pipeline.dataset import rows as described
-from pipeline.dataset.card import NO_LICENSE, Facts, LeftOut, card, total
+from pipeline.dataset.card import NO_LICENSE, Facts, LeftOut, card
 from pipeline.dataset.clips import Choice, Clips, ExportedClip, choose_clips, parse_conditions, table_of
 from pipeline.dataset.place import Place, open_place
 from pipeline.dataset.remote import Store
 from pipeline.dataset.shards import Shards
 from pipeline.dataset.sources import NotAsStored, open_source, read_poster
 from pipeline.kernel.address import is_loopback_host
+from pipeline.kernel.arrow import total
 from pipeline.kernel.errors import InputError, MachineError
 from pipeline.kernel.files import hold_folder
 from pipeline.kernel.usd import format_usd

@@ -15,15 +15,15 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from pipeline.kernel.arrow import Numbers, are_null, array_of, numbers_of, pc, texts_of, values_of
 from pipeline.ledger.budget import ImpossibleMoveError
 from pipeline.ledger.distinct import are_distinct
 from pipeline.ledger.encoding import SCHEMA, decode
 from pipeline.ledger.events import EventKind
 from pipeline.ledger.fold import State
 from pipeline.ledger.job import Account, JobRecord, JobState
-from pipeline.ledger.records import Numbers, Rows, are_null, array_of, numbers_of, texts_of, values_of
+from pipeline.ledger.records import Rows
 
 FEW = 1_000
 """Fewer events than this are folded one by one, which is quicker then."""
@@ -328,4 +328,4 @@ def _encode(column: pa.Array[Any]) -> tuple[Numbers, pa.Array[Any]]:
 
 def _is_name(column: pa.Array[Any]) -> npt.NDArray[np.bool_]:
     """For each text whether it is there and not empty."""
-    return (numbers_of(pc.binary_length(cast(pa.StringArray, column))) > 0) & ~are_null(column)
+    return (numbers_of(pc.binary_length(column)) > 0) & ~are_null(column)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-T = TypeVar("T", bound=np.generic)
+from pipeline.kernel.arrow import laid_out
 
 _ODD = 0x9E3779B97F4A7C15
 
@@ -21,7 +21,7 @@ def are_distinct(texts: pa.ChunkedArray[Any]) -> bool:
     the hash table decides.
     """
     chunks = [chunk for chunk in texts.chunks if len(chunk)]
-    lengths = {length for chunk in chunks for length in np.unique(np.diff(_ends(chunk))).tolist()}
+    lengths = {length for chunk in chunks for length in np.unique(np.diff(laid_out(chunk)[0])).tolist()}
     if len(lengths) == 1 and (length := lengths.pop()):
         numbers = np.sort(np.concatenate([_hashed(_packed(chunk, length)) for chunk in chunks]))
         if (numbers[1:] != numbers[:-1]).all():
@@ -29,22 +29,10 @@ def are_distinct(texts: pa.ChunkedArray[Any]) -> bool:
     return len(texts.unique()) == len(texts)
 
 
-def _ends(chunk: pa.Array[Any]) -> npt.NDArray[np.int32]:
-    """Where the texts begin and end in the array's bytes."""
-    return _buffer(chunk, 1, np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
-
-
-def _buffer(chunk: pa.Array[Any], number: int, kind: type[T]) -> npt.NDArray[T]:
-    """One of the blocks of memory that an array of texts consists of."""
-    block = chunk.buffers()[number]
-    return np.frombuffer(memoryview(b"" if block is None else block), dtype=kind)
-
-
 def _packed(chunk: pa.Array[Any], length: int) -> npt.NDArray[np.uint64]:
     """A row of whole numbers for each text, filled up with zeros."""
-    ends = _ends(chunk)
     packed = np.zeros((len(chunk), -(-length // 8) * 8), dtype=np.uint8)
-    packed[:, :length] = _buffer(chunk, 2, np.uint8)[ends[0] : ends[-1]].reshape(len(chunk), length)
+    packed[:, :length] = laid_out(chunk)[1].reshape(len(chunk), length)
     return packed.view(np.uint64)
 
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.kernel.arrow import whole_numbers
 from pipeline.ledger.events import COLUMNS, FIELD_OF_COLUMN, Event, EventKind
 
 _TYPES = {
@@ -187,7 +188,7 @@ def _values(column: pa.ChunkedArray[Any]) -> list[Any]:
     if pa.types.is_timestamp(column.type):
         column = column.cast(pa.int64())
     if pa.types.is_integer(column.type):
-        return whole_numbers(column.combine_chunks())
+        return whole_numbers(column)
     return list(column.to_pylist())
 
 
@@ -196,12 +197,3 @@ def _shared(column: pa.ChunkedArray[Any]) -> list[Any]:
     encoded = column.combine_chunks().dictionary_encode(null_encoding="encode")
     values = encoded.dictionary.to_pylist()
     return [values[index] for index in whole_numbers(encoded.indices)]
-
-
-def whole_numbers(array: pa.Array[Any]) -> list[int]:
-    """The values of an array without nulls, read from its memory: Arrow's own conversion loads pandas."""
-    data = array.buffers()[1]
-    if data is None:
-        return []
-    numbers = memoryview(data).cast("q" if pa.types.is_int64(array.type) else "i")
-    return numbers[array.offset : array.offset + len(array)].tolist()

@@ -15,11 +15,12 @@ from typing import Any
 
 import orjson
 
+from pipeline.kernel.arrow import Texts
 from pipeline.kernel.errors import ERROR_CLASSES, ErrorClass, Reaction
 from pipeline.ledger.budget import Books, ImpossibleMoveError
 from pipeline.ledger.events import RUN_EVENTS, SAID_BILLED, Event, EventKind
 from pipeline.ledger.job import Account, JobRecord, JobState
-from pipeline.ledger.records import Records, RequestIds, Texts
+from pipeline.ledger.records import Records, RequestIds
 from pipeline.models import MODELS
 from pipeline.models.values import is_image_hash
 

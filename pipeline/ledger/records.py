@@ -10,20 +10,14 @@ import itertools
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute
 
+from pipeline.kernel.arrow import Numbers, Texts, are_null, array_of, numbers_of, pc, texts_of, values_of
 from pipeline.ledger.job import JobRecord
 
-pc: Any = pyarrow.compute
-"""Without its types, which do not know what it takes beside arrays."""
-
-Numbers = npt.NDArray[np.int64]
-Texts: TypeAlias = "pa.ChunkedArray[Any]"
 T = TypeVar("T")
 
 ASKED_SINGLY = 2_000
@@ -77,7 +71,7 @@ class Rows:
     @property
     def first_reserved_seqs(self) -> Numbers:
         """The number of the event that each life began with."""
-        return np.concatenate([numbers_of(chunk) for chunk in self.table["reserved_seq"].chunks])
+        return numbers_of(self.table["reserved_seq"])
 
     def record(self, row: int) -> JobRecord:
         """The record of a row."""
@@ -94,7 +88,7 @@ class Rows:
 
     def submitted(self, from_us: int, to_us: int) -> Iterator[tuple[int, str]]:
         """The rows that were submitted between two times, both ends in, each with its request id."""
-        times_us = np.concatenate([numbers_of(chunk) for chunk in self.table["submitted_us"].chunks])
+        times_us = numbers_of(self.table["submitted_us"])
         rows = np.flatnonzero((times_us >= from_us) & (times_us <= to_us))
         return zip(rows.tolist(), values_of(self.table["request_id"].take(array_of(rows))), strict=True)
 
@@ -471,42 +465,3 @@ def _take(table: pa.Table, numbers: Numbers) -> pa.Table:
     if (numbers == np.arange(first, first + len(numbers))).all():
         return table.slice(first, len(numbers))
     return table.take(array_of(numbers))
-
-
-def texts_of(parts: Iterable[Texts | pa.Array[Any] | Iterable[str]]) -> Texts:
-    """Several lists of texts as one column."""
-    chunks: list[pa.Array[Any]] = []
-    for part in parts:
-        if isinstance(part, pa.ChunkedArray):
-            chunks += part.chunks
-        else:
-            listed = part if isinstance(part, pa.Array | list) else list(part)
-            chunks.append(pa.array(listed, pa.string()) if isinstance(listed, list) else listed)
-    return pa.chunked_array(chunks, pa.string())
-
-
-def values_of(texts: Texts) -> list[str]:
-    """The texts of a column without nulls."""
-    return cast("list[str]", texts.to_pylist())
-
-
-def numbers_of(column: pa.Array[Any]) -> Numbers:
-    """The values of a column of whole numbers or times without nulls; from its memory: Arrow's own way loads pandas."""
-    width: npt.DTypeLike = np.int64 if column.type.bit_width == 64 else np.int32
-    data = column.buffers()[1]
-    if data is None:
-        return np.zeros(0, dtype=np.int64)
-    values = np.frombuffer(memoryview(data), dtype=width)[column.offset : column.offset + len(column)]
-    return values.astype(np.int64)
-
-
-def are_null(column: pa.Array[Any]) -> npt.NDArray[np.bool_]:
-    """For each value whether it is missing."""
-    missing: npt.NDArray[np.bool_] = numbers_of(pc.cast(pc.is_null(column), pa.int64())) != 0
-    return missing
-
-
-def array_of(numbers: Numbers) -> pa.Array[Any]:
-    """Numbers as a column."""
-    whole = np.ascontiguousarray(numbers, dtype=np.int64)
-    return pa.Array.from_buffers(pa.int64(), len(whole), [None, pa.py_buffer(whole.data)])

@@ -19,6 +19,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.kernel.arrow import whole_numbers
 from pipeline.kernel.errors import MachineError, RunDirectoryError
 from pipeline.kernel.files import fsync_folder, write_all, write_file
 from pipeline.ledger.encoding import (
@@ -30,7 +31,6 @@ from pipeline.ledger.encoding import (
     decode,
     link,
     open_encoded,
-    whole_numbers,
 )
 from pipeline.ledger.events import Event
 
@@ -225,7 +225,7 @@ def read_tables(folder: Path, names: Iterable[SegmentName], reached: str, points
         file, before, after = open_segment(folder, name, numbered=name.last - name.first >= MANY)
         first = name.first
         for table in parts_of(folder, name, file, ROWS_PER_GROUP):
-            if whole_numbers(table["seq"].slice(0, 1).combine_chunks()) != [first]:
+            if whole_numbers(table["seq"].slice(0, 1)) != [first]:
                 raise other_events(folder, name)
             if before != reached:
                 raise not_next(folder, name)

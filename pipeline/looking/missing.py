@@ -5,19 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute
 
+from pipeline.kernel.arrow import Numbers, pc
 from pipeline.ledger.fold import State
 from pipeline.ledger.job import JobState
 from pipeline.mirror.places import FILE as MIRROR
-
-pc: Any = pyarrow.compute
-"""Its types do not say what it takes beside arrays."""
 
 VIDEOS = "videos"
 
@@ -50,12 +45,12 @@ def missing_videos(folder: Path, state: State) -> list[str]:
     return [path for path in gone.to_pylist() if path and path.startswith(f"{VIDEOS}/")]
 
 
-def _marks(names: Iterable[str | None]) -> npt.NDArray[np.int64]:
+def _marks(names: Iterable[str | None]) -> Numbers:
     """A number for each name: a tenth of the memory of a million names, and no two are likely to be alike."""
     return np.fromiter(map(hash, names), np.int64)
 
 
-def _not_among(there: npt.NDArray[np.int64], marks: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _not_among(there: Numbers, marks: Numbers) -> Numbers:
     """The marks that are not there. Both in order first: looked for in disorder, a million take ten times as long."""
     there, marks = np.sort(there), np.sort(marks)
     is_absent = np.searchsorted(there, marks, "left") == np.searchsorted(there, marks, "right")

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute
 
+from pipeline.kernel.arrow import numbers_of, pc, total, whole_numbers
 from pipeline.kernel.errors import ErrorClass
 from pipeline.ledger.events import EventKind
-
-pc: Any = pyarrow.compute
-"""Any, since its types know arrays alone, and not the columns of a table."""
 
 
 class Moments:
@@ -25,17 +21,17 @@ class Moments:
     @property
     def last_us(self) -> int | None:
         """When the latest event was recorded."""
-        return self._at_us(self._table.slice(len(self._table) - 1))[0] if len(self._table) else None
+        return whole_numbers(self._table["at"].slice(len(self._table) - 1))[0] if len(self._table) else None
 
     def since(self, at_us: int) -> Moments:
         """The events after the last one that was recorded at this time or earlier."""
-        earlier = np.flatnonzero(np.array(self._at_us(self._table)) <= at_us)
+        earlier = np.flatnonzero(numbers_of(self._table["at"]) <= at_us)
         return Moments(self._table.slice(int(earlier[-1]) + 1 if len(earlier) else 0))
 
     def of(self, *kinds: EventKind) -> list[int]:
         """When events of these kinds were recorded, in order."""
         are = (pc.equal(self._table["event"], kind.value) for kind in kinds)
-        return self._at_us(self._table.filter(functools.reduce(pc.or_, are)))
+        return whole_numbers(self._table["at"].filter(functools.reduce(pc.or_, are)))
 
     def count(self, kind: EventKind) -> int:
         """How many events are of this kind."""
@@ -43,9 +39,4 @@ class Moments:
 
     def refused(self, error_class: ErrorClass) -> int:
         """How many events have this error class."""
-        return pc.sum(pc.equal(self._table["error_class"], error_class.label)).as_py() or 0
-
-    @staticmethod
-    def _at_us(table: pa.Table) -> list[int]:
-        at_us: list[Any] = table["at"].cast(pa.int64()).to_pylist()
-        return at_us
+        return int(total(pc.equal(self._table["error_class"], error_class.label)))

@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from pipeline.ledger.records import array_of
+from pipeline.kernel.arrow import array_of
 from pipeline.report.jobs_format import VERSION, settings_text, settings_texts, table_of, variables_texts
 from pipeline.report.lines import LINES_AT_ONCE, Keys, Lines
 

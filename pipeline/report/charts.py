@@ -14,13 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute
 
+from pipeline.kernel.arrow import pc
 from pipeline.ledger.fold import State
 from pipeline.ledger.job import JobState
-
-pc: Any = pyarrow.compute
-"""Its types do not say what it takes beside arrays."""
 
 Values = npt.NDArray[Any]
 

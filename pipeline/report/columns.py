@@ -13,19 +13,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import orjson
 import pyarrow as pa
-import pyarrow.compute
 import pyarrow.parquet as pq
 
+from pipeline.kernel.arrow import laid_out, pc, values_of
 from pipeline.models.values import spelled
 
 if TYPE_CHECKING:
     import pandas as pd
-
-pc: Any = pyarrow.compute
-"""Its types do not say what it takes beside arrays."""
 
 Column = Any
 Table = Mapping[str, Column]
@@ -75,12 +71,6 @@ def column_of(values: list[Any]) -> Column:
     return values
 
 
-def values_of(column: Column) -> list[Any]:
-    """The values of a column, whatever it is."""
-    values: list[Any] = column if isinstance(column, list) else column.to_pylist()
-    return values
-
-
 def taken(column: Column, numbers: Any) -> Column:
     """The values with these numbers, counted from 0."""
     if isinstance(column, list):
@@ -114,15 +104,6 @@ def iso_texts(at_us: Any) -> Any:
     # Cast to bytes, because replacing by position in texts must count characters.
     moments = pc.binary_replace_slice(moments.cast(pa.binary()), 10, 11, b"T").cast(pa.string())
     return pc.binary_join_element_wise(moments, "Z", "")
-
-
-def laid_out(texts: Any) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8]]:
-    """The offset where each text begins and, last, where the last one ends; and the bytes of all texts."""
-    _, offsets, data = texts.buffers()
-    if data is None or not len(texts):
-        return np.zeros(len(texts) + 1, dtype=np.int32), np.zeros(0, dtype=np.uint8)
-    ends = np.frombuffer(offsets, dtype=np.int32)[texts.offset : texts.offset + len(texts) + 1]
-    return ends - ends[0], np.frombuffer(data, dtype=np.uint8)[ends[0] : ends[-1]]
 
 
 # --- Parquet and pandas ---

@@ -25,15 +25,15 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
+from pipeline.kernel.arrow import array_of, values_of
 from pipeline.kernel.errors import ERROR_CLASSES, ErrorClass
 from pipeline.kernel.usd import parse_usd
 from pipeline.ledger.fold import State
 from pipeline.ledger.job import JobRecord, JobState
-from pipeline.ledger.records import Found, array_of
+from pipeline.ledger.records import Found
 from pipeline.models import find_model
 from pipeline.models.values import spelled
 from pipeline.report.charts import generation_times, money_over_time
-from pipeline.report.columns import values_of
 from pipeline.report.lines import Line, Lines, as_lines
 from pipeline.report.tables import are_first, status_word
 

@@ -12,11 +12,10 @@ from typing import Any, NamedTuple, TypeVar, overload
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute
 
-from pipeline.ledger.records import Numbers, array_of
+from pipeline.kernel.arrow import Numbers, array_of, pc, values_of
 from pipeline.models import MODELS
-from pipeline.report.columns import Column, column_of, joined, taken, values_of
+from pipeline.report.columns import Column, column_of, joined, taken
 from pipeline.report.jobs_format import (
     BROKEN,
     SCHEMA,
@@ -30,9 +29,6 @@ from pipeline.report.jobs_format import (
 )
 
 T = TypeVar("T")
-
-pc: Any = pyarrow.compute
-"""Its types do not say what it takes beside arrays."""
 
 KEY = ("row", "id", "job_id")
 LINES_AT_ONCE = 2**14

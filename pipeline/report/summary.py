@@ -11,20 +11,16 @@ from typing import Any
 
 import orjson
 import pyarrow as pa
-import pyarrow.compute
 
+from pipeline.kernel.arrow import Texts, pc, total
 from pipeline.kernel.clock import iso
 from pipeline.kernel.files import read_regular_file, write_file
 from pipeline.kernel.usd import format_usd
 from pipeline.ledger.fold import State
 from pipeline.ledger.job import JobState
-from pipeline.ledger.records import Texts
 from pipeline.report.classes import errors_by_class
 from pipeline.report.lines import Key, Line, keys_of
 from pipeline.report.tables import status_word, why_in_doubt
-
-pc: Any = pyarrow.compute
-"""Its types do not say what it takes beside arrays."""
 
 FILE = "summary.json"
 
@@ -132,7 +128,7 @@ def no_longer_asked(job_ids: Collection[str] | Texts, state: State, *, live: boo
     return {
         "jobs": len(others),
         **_counted(standings, live=live),
-        "posted_usd": format_usd(pc.sum(paid["cost_microusd"]).as_py() or 0),
+        "posted_usd": format_usd(total(paid["cost_microusd"])),
         "reserved_usd": format_usd(sum(each.quote_microusd for each in held) - doubted),
         "in_doubt_usd": format_usd(doubted),
     }

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute
 
+from pipeline.kernel.arrow import by_name, pc, values_of
 from pipeline.kernel.clock import duration, iso
 from pipeline.kernel.errors import ERROR_CLASSES, Charge, Reaction
 from pipeline.kernel.usd import format_usd
@@ -18,11 +18,8 @@ from pipeline.ledger.fold import State
 from pipeline.ledger.job import JobRecord, JobState
 from pipeline.ledger.records import Found
 from pipeline.models import find_model
-from pipeline.report.columns import Column, iso_texts, joined, mapped, typed, unless_zero, values_of
+from pipeline.report.columns import Column, iso_texts, joined, mapped, typed, unless_zero
 from pipeline.report.lines import LINES_AT_ONCE, Key, Line, Lines, as_lines, keys_of
-
-pc: Any = pyarrow.compute
-"""Its types do not say what it takes beside arrays."""
 
 STATUS = {
     JobState.STORED: "stored",
@@ -180,13 +177,9 @@ def results_in_parts(
         others = {name: column[part] for name, column in asked.items()}
         typed_others = of_one_type.slice(first, LINES_AT_ONCE)
         yield (
-            _by_name(fixed) | others,
-            pa.table(_by_name(fixed) | _by_name(typed_others)),
+            by_name(fixed) | others,
+            pa.table(by_name(fixed) | by_name(typed_others)),
         )
-
-
-def _by_name(table: pa.Table) -> dict[str, Column]:
-    return dict(zip(table.column_names, table.columns, strict=True))
 
 
 def results_by_columns(lines: Sequence[Line], state: State, *, live: bool = False) -> dict[str, Column]:

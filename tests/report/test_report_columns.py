@@ -19,13 +19,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.kernel.arrow import values_of
 from pipeline.kernel.errors import RunDirectoryError
 from pipeline.kernel.usd import format_usd
 from pipeline.ledger.fold import State
 from pipeline.ledger.job import JobRecord, JobState
 from pipeline.report import gallery, tables
 from pipeline.report import write as report_files
-from pipeline.report.columns import column_of, for_pandas, in_pandas, joined, parquet_bytes, typed, values_of
+from pipeline.report.columns import column_of, for_pandas, in_pandas, joined, parquet_bytes, typed
 from pipeline.report.jobs_file import load_keys, load_lines, save_lines
 from pipeline.report.lines import Line, Lines, as_lines
 from pipeline.report.summary import summarise
