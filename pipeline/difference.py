@@ -25,7 +25,7 @@ PAID = (JobState.POSTED, JobState.STORED)
 ON_ITS_WAY = (JobState.RESERVED, JobState.SUBMITTED, JobState.IN_DOUBT, JobState.POSTED)
 
 
-class Kept(Protocol):
+class KeptLine(Protocol):
     """A line of the last run's manifest, by its row and its job."""
 
     @property
@@ -36,7 +36,7 @@ class Kept(Protocol):
     def job_id(self) -> str: ...
 
 
-class KeptJob(Kept, Protocol):
+class KeptJob(KeptLine, Protocol):
     """A line of the last run's manifest with all that its job's id is made of."""
 
     @property
@@ -84,7 +84,7 @@ NO_DIFFERENCE = Difference(_NOTHING, _NOTHING, _NOTHING)
 
 
 def difference(
-    before: Sequence[Kept], entries: Sequence[Entry], state: State, quote: Callable[[Job], int]
+    before: Sequence[KeptLine], entries: Sequence[Entry], state: State, quote: Callable[[Job], int]
 ) -> Difference:
     """Hold what is asked for now against the lines of the last run.
 
@@ -96,7 +96,7 @@ def difference(
     fresh = [entry for entry in entries if entry.job.job_id not in old_jobs]
     gone = [line for line in before if line.job_id not in new_jobs]
 
-    def change(rows: int, new: Iterable[Entry], dropped: Iterable[Kept]) -> Change:
+    def change(rows: int, new: Iterable[Entry], dropped: Iterable[KeptLine]) -> Change:
         jobs = {entry.job.job_id: entry.job for entry in new}
         to_do = [job for job in jobs.values() if _is_to_do(state, job.job_id)]
         records = [state.jobs[job_id] for job_id in {line.job_id for line in dropped} if job_id in state.jobs]

@@ -36,7 +36,7 @@ class RunLog(logging.Handler):
 
     def event(self, event: Event) -> None:
         """Note an event that has become durable."""
-        self._lines.append(self._line(facts_of(event)))
+        self._lines.append(self._line(in_ledger_words(event)))
         if len(self._lines) == 1:
             try:
                 asyncio.get_running_loop().call_soon(self._flush)
@@ -75,7 +75,7 @@ class RunLog(logging.Handler):
         super().close()
 
 
-def facts_of(event: Event) -> dict[str, Any]:
+def in_ledger_words(event: Event) -> dict[str, Any]:
     """An event in the ledger's words, without what does not apply to it."""
     names = ("seq", "job_id", "attempt", "request_id", "error_class", "http_status", "detail", "path")
     money = ("quote_microusd", "cost_microusd")

@@ -47,11 +47,11 @@ class RunDirectory:
 
     def errors(self) -> pd.DataFrame:
         """A line per attempt that did not end well: errors.csv with its types."""
-        from pipeline.report.columns import by_columns, in_pandas, typed
+        from pipeline.report.columns import columns_of_rows, in_pandas, typed
         from pipeline.report.tables import ERROR_COLUMNS, errors
 
         seen = self._look()
-        return in_pandas(typed(by_columns(errors(seen.lines(), seen.state), ERROR_COLUMNS)))
+        return in_pandas(typed(columns_of_rows(errors(seen.lines(), seen.state), ERROR_COLUMNS)))
 
     def ledger(self) -> pd.DataFrame:
         """Every event, each once and checked, in order: the ledger's columns. Money is micro-dollars."""
@@ -110,7 +110,7 @@ class RunDirectory:
         if not str(to).strip():
             raise InputError("--to: names nothing; write it like --to quickstart-hf")
         size = write.DEFAULT_SHARD_BYTES if shard_bytes is None else _size(shard_bytes, format)
-        asked = write.Asked(format, (where,) if isinstance(where, str) else tuple(where), license, size)
+        asked = write.AskedOfExport(format, (where,) if isinstance(where, str) else tuple(where), license, size)
         seen = self._look()
         self._bring_back(seen.state)
         if (address := address_of(to)) is not None:

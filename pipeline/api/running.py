@@ -35,7 +35,7 @@ MOST_SIGMA = 3
 """With a larger spread, hardly two generations take alike, and a rehearsed night says nothing of a real one."""
 
 
-class Asked(AskedOfConfig, total=False):
+class AskedOfRun(AskedOfConfig, total=False):
     """What `prepare` can be asked besides manifest and configuration; see there."""
 
     out: Path | str | None
@@ -322,7 +322,7 @@ def _attach(folder: Path, address: str) -> None:
 def plan(
     manifest: AnyManifest,
     config: AnyConfig = None,
-    **asked: Unpack[Asked],
+    **asked: Unpack[AskedOfRun],
 ) -> Plan:
     """What a run would do and cost; amounts in micro-dollars. Nothing is sent or written, and no key is needed.
 
@@ -340,7 +340,7 @@ async def run(
     config: AnyConfig = None,
     *,
     watcher: Watcher | None = None,
-    **asked: Unpack[Asked],
+    **asked: Unpack[AskedOfRun],
 ) -> RunResult:
     """Bring a run directory to what a manifest says. Always resumes: what is there already costs nothing again.
 
@@ -370,7 +370,7 @@ def run_sync(
     config: AnyConfig = None,
     *,
     watcher: Watcher | None = None,
-    **asked: Unpack[Asked],
+    **asked: Unpack[AskedOfRun],
 ) -> RunResult:
     """`run`, for programs that are not asynchronous; it returns when the run is over.
 
@@ -393,7 +393,7 @@ def rehearse(
     mean_s: float | None = None,
     sigma: float = 0.3,
     watcher: Watcher | None = None,
-    **asked: Unpack[Asked],
+    **asked: Unpack[AskedOfRun],
 ) -> Night:
     """Play a whole run against the sandbox in virtual time: seconds for a night. Nothing is sent, no money moves.
 

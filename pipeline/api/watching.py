@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 def event_facts(event: Event) -> dict[str, Any]:
     """An event in the ledger's words, without what does not apply to it. Money is micro-dollars."""
-    from pipeline.runlog import facts_of
+    from pipeline.runlog import in_ledger_words
 
-    return facts_of(event)
+    return in_ledger_words(event)
 
 
 def json_line(facts: Mapping[str, Any], *secrets: str) -> str:

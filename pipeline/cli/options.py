@@ -13,7 +13,7 @@ from pipeline import api
 
 if TYPE_CHECKING:
     from pipeline.api import Prepared
-    from pipeline.api.running import Asked
+    from pipeline.api.running import AskedOfRun
 
 MANY_ENTRIES = 100_000
 
@@ -97,7 +97,7 @@ def prepare(
     json: bool,
     one_line: bool = False,
     shown: bool = True,
-    **asked: Unpack[Asked],
+    **asked: Unpack[AskedOfRun],
 ) -> Prepared:
     """All that a verb works on, checked. With `json`, mistakes in the manifest are printed as JSON on standard output.
 

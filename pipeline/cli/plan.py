@@ -14,7 +14,7 @@ from pipeline.cli.screen import printable, say, say_json, working
 
 if TYPE_CHECKING:
     from pipeline.api import Prepared
-    from pipeline.api.running import Asked
+    from pipeline.api.running import AskedOfRun
     from pipeline.api.types import Difference, Plan, Trial
     from pipeline.kernel.usd import MicroUsd
 
@@ -41,7 +41,7 @@ def plan(
     expand: Path | None,
     check_account: bool,
     json: bool,
-    **asked: Unpack[Asked],
+    **asked: Unpack[AskedOfRun],
 ) -> None:
     """Show what a run would do and what it would cost. No request leaves this machine, unless --check-account.
 

@@ -12,7 +12,7 @@ from pipeline.cli.rehearse_screen import night_screen
 from pipeline.cli.screen import printable, say, say_json
 
 if TYPE_CHECKING:
-    from pipeline.api.running import Asked
+    from pipeline.api.running import AskedOfRun
 
 
 @click.command()
@@ -43,7 +43,7 @@ def rehearse(
     sigma: float,
     svg: Path | None,
     json: bool,
-    **asked: Unpack[Asked],
+    **asked: Unpack[AskedOfRun],
 ) -> None:
     """Play a whole run in seconds: no request leaves, no money moves.
 

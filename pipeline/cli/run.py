@@ -32,7 +32,7 @@ from pipeline.kernel.usd import MicroUsd
 
 if TYPE_CHECKING:
     from pipeline.api import Prepared
-    from pipeline.api.running import Asked
+    from pipeline.api.running import AskedOfRun
     from pipeline.api.types import Config, Difference, Plan, RunResult, Trial
 
 OWN_SCREEN_FLAGS = {"--yes", "--json", "--no-progress"}
@@ -79,7 +79,7 @@ class RunCommand(click.Command):
 @click.option("--no-progress", is_flag=True, help="Show no progress; with --json, the summary alone.")
 @options.settings
 def run(
-    manifest: Path, config: Path | None, *, yes: bool, json: bool, no_progress: bool, **asked: Unpack[Asked]
+    manifest: Path, config: Path | None, *, yes: bool, json: bool, no_progress: bool, **asked: Unpack[AskedOfRun]
 ) -> None:
     """Make what the manifest asks for. Always resumes: what is there already costs nothing again.
 

@@ -43,7 +43,7 @@ class LeftOut:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class CardFacts:
     """What a card says besides the rows. Money in micro-dollars."""
 
     name: str
@@ -59,7 +59,7 @@ class Facts:
     left_out: Sequence[LeftOut]
 
 
-def card(clips: pa.Table, facts: Facts) -> bytes:
+def card(clips: pa.Table, facts: CardFacts) -> bytes:
     """The file README.md; `clips` is what the data set says of each."""
     parts = [
         _front_matter(clips, facts),
@@ -83,7 +83,7 @@ def shown(text: str) -> str:
     return _MARKUP.sub(lambda found: f"&#{ord(found[0][0])};{found[0][1:]}", cut)
 
 
-def _front_matter(clips: pa.Table, facts: Facts) -> str:
+def _front_matter(clips: pa.Table, facts: CardFacts) -> str:
     tasks = ["text-to-video"] + (["image-to-video"] if _has_images(clips) else [])
     said = {
         "license": facts.license,
@@ -101,7 +101,7 @@ def _has_images(clips: pa.Table) -> bool:
     return "start_image" in clips.column_names and any(clips["start_image"].to_pylist())
 
 
-def _what_it_is(clips: pa.Table, facts: Facts) -> Iterable[str]:
+def _what_it_is(clips: pa.Table, facts: CardFacts) -> Iterable[str]:
     if facts.is_sandbox:
         yield (
             "**These videos are drawn by the sandbox of kling-batch, for rehearsal. No model made them, and the costs "
@@ -168,7 +168,7 @@ def _counted(values: Iterable[str]) -> str:
     return ", ".join(f"{shown(value) or 'empty'} ({number:,})" for value, number in counts) or "none"
 
 
-def _how_it_was_made(clips: pa.Table, facts: Facts) -> Iterable[str]:
+def _how_it_was_made(clips: pa.Table, facts: CardFacts) -> Iterable[str]:
     models = _counted(map(str, clips["model"].to_pylist()))
     dates = sorted({moment[:10] for moment in clips["finished_at"].to_pylist() if moment})
     when = [["finished", f"{dates[0]} to {dates[-1]} (UTC)"]] if dates else []
@@ -181,7 +181,7 @@ def _how_it_was_made(clips: pa.Table, facts: Facts) -> Iterable[str]:
     )
 
 
-def _not_in_it(facts: Facts) -> Iterable[str]:
+def _not_in_it(facts: CardFacts) -> Iterable[str]:
     told = [f"- {number:,} of the manifest: {status.replace('_', ' ')}" for status, number in facts.not_stored.items()]
     if facts.passed_over:
         conditions = ", ".join(shown(condition) for condition in facts.where)

@@ -202,7 +202,7 @@ def _stems(job_ids: Iterable[str], paths: pa.ChunkedArray[Any], *, dots: bool) -
     return stems
 
 
-def table_of(clips: Clips, lead: str) -> pa.Table:
+def clips_table(clips: Clips, lead: str) -> pa.Table:
     """The table of the clips. Each column has one type, so that every reader finds the same one.
 
     Args:

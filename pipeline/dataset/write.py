@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 
 from pipeline.dataset import rows as described
-from pipeline.dataset.card import NO_LICENSE, Facts, LeftOut, card
-from pipeline.dataset.clips import Choice, Clips, ExportedClip, choose_clips, parse_conditions, table_of
+from pipeline.dataset.card import NO_LICENSE, CardFacts, LeftOut, card
+from pipeline.dataset.clips import Choice, Clips, ExportedClip, choose_clips, clips_table, parse_conditions
 from pipeline.dataset.place import Place, open_place
 from pipeline.dataset.remote import Store
 from pipeline.dataset.shards import Shards
@@ -62,7 +62,7 @@ _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,49}")
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class AskedOfExport:
     """What a person asks of an export. `where` are conditions as written; `shard_bytes` is for `webdataset`."""
 
     format: str
@@ -121,7 +121,7 @@ class Exported:
         }
 
 
-def export(folder: Path, lines: Sequence[Line], state: State, to: Path, asked: Asked) -> Exported:
+def export(folder: Path, lines: Sequence[Line], state: State, to: Path, asked: AskedOfExport) -> Exported:
     """Export the stored videos of a run directory.
 
     Args:
@@ -148,7 +148,7 @@ def export(folder: Path, lines: Sequence[Line], state: State, to: Path, asked: A
         raise MachineError(f"{to} cannot be written: {error.strerror}. The export is not whole; export again") from None
 
 
-def export_to_store(folder: Path, lines: Sequence[Line], state: State, to: str, asked: Asked) -> Exported:
+def export_to_store(folder: Path, lines: Sequence[Line], state: State, to: str, asked: AskedOfExport) -> Exported:
     """Export as `export` does, to an address in object storage such as `s3://bucket/clips`.
 
     The export is made in the run directory first, where hard links need no room, and is deleted there at the end.
@@ -184,7 +184,7 @@ def _staging(folder: Path) -> Iterator[Path]:
         raise MachineError(f"{folder} cannot be written: {error.strerror}. Nothing was exported.") from None
 
 
-def _check(asked: Asked) -> None:
+def _check(asked: AskedOfExport) -> None:
     if asked.format not in FORMATS:
         raise InputError(f"--format: there is no format {asked.format[:40]!r}; known: {', '.join(FORMATS)}")
     if not _LICENSE.fullmatch(asked.license):
@@ -201,7 +201,7 @@ def _names(clips: Iterable[ExportedClip], form: str) -> list[str]:
     return ["README.md", _TABLE[form][0], *(f"{_FOLDER[form]}/{clip.stem}.mp4" for clip in clips)]
 
 
-def _most_shards(clips: Clips, asked: Asked) -> int:
+def _most_shards(clips: Clips, asked: AskedOfExport) -> int:
     """About how many shards there may be: any two that follow each other hold more than one can take.
 
     This counts the videos alone. What stands beside them may need some more shards, which are claimed as they come.
@@ -211,9 +211,9 @@ def _most_shards(clips: Clips, asked: Asked) -> int:
     return min(len(clips), 1 + 2 * int(total(clips.facts["bytes"])) // asked.shard_bytes)
 
 
-def _fill(folder: Path, place: Place, choice: Choice, state: State, asked: Asked) -> Exported:
+def _fill(folder: Path, place: Place, choice: Choice, state: State, asked: AskedOfExport) -> Exported:
     # Paths in the table are relative to its folder.
-    table = table_of(choice.clips, "videos/" if _FOLDER.get(asked.format) == "videos" else "")
+    table = clips_table(choice.clips, "videos/" if _FOLDER.get(asked.format) == "videos" else "")
     shards = 0
     if asked.format == "webdataset":
         left_out, shards = _into_shards(folder, place, choice.clips, described.rows_of(table), asked.shard_bytes)
@@ -245,11 +245,11 @@ def _fill(folder: Path, place: Place, choice: Choice, state: State, asked: Asked
     return done
 
 
-def _facts(folder: Path, state: State, asked: Asked, done: Exported) -> Facts:
+def _facts(folder: Path, state: State, asked: AskedOfExport, done: Exported) -> CardFacts:
     last = max(0, done.shards - 1)
     shards = f"clips-{{{0:06d}..{last:06d}}}.tar"
     loaded = f'import webdataset as wds\n\nclips = wds.WebDataset("{shards}", shardshuffle=False).decode()'
-    return Facts(
+    return CardFacts(
         name=folder.resolve().name,
         license=asked.license,
         is_sandbox=_is_sandbox(state),

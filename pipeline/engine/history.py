@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from pipeline.engine.context import RunContext
 from pipeline.kernel.clock import DAY_US, to_datetime
-from pipeline.provider.history import HistoryRow, standing
+from pipeline.provider.history import HistoryRow, rank
 from pipeline.provider.replies import Refused, Unavailable
 
 LONGEST_WINDOW_DAYS = 30
@@ -57,7 +57,7 @@ async def _read_window(run: RunContext, rows: dict[str, HistoryRow], from_date: 
             return False
         known = len(rows)
         for row in listed:
-            if row.request_id not in rows or standing(row) > standing(rows[row.request_id]):
+            if row.request_id not in rows or rank(row) > rank(rows[row.request_id]):
                 rows[row.request_id] = row
         # An empty page is behind the last. So is one that was all seen before, where the provider repeats its last page
         # for ever; but rows that come in meanwhile push those of one page onto the next, so it takes two of them.

@@ -69,7 +69,7 @@ def of_table(
         lines: the line where each row begins.
         first: the number of the first row.
     """
-    table = _Part(names, columns, lines, first, file)
+    table = _TablePart(names, columns, lines, first, file)
     missing = [0 if all(column) else column.count(None) for column in columns]
     said = [(name, column) for name, column, none in zip(names, columns, missing, strict=False) if none < len(lines)]
     # Where only some rows have a value in a column, each row must have its own set of names.
@@ -77,7 +77,7 @@ def of_table(
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class _TablePart:
     """Some rows of a table, by columns."""
 
     names: tuple[str, ...]
@@ -128,7 +128,7 @@ class _Columns(Batch):
 
     is_swept = False
 
-    def __init__(self, columns: Mapping[str, Sequence[Scalar]], part: _Part) -> None:
+    def __init__(self, columns: Mapping[str, Sequence[Scalar]], part: _TablePart) -> None:
         self.shapes = frozenset((tuple(columns),))
         self._columns = columns
         self._part = part

@@ -86,8 +86,8 @@ def _balanced(entries: list[Entry], seed: int) -> Iterable[Entry]:
     rows: dict[int, list[Entry]] = {}
     for entry in entries:
         rows.setdefault(entry.row, []).append(entry)
-    sweeps: dict[_Shape, _Sweep] = {}
-    return _in_turns([row if len(row) == 1 else _arranged(row, sweeps, seed) for row in rows.values()])
+    known: dict[_Shape, _SharedOrbits] = {}
+    return _in_turns([row if len(row) == 1 else _arranged(row, known, seed) for row in rows.values()])
 
 
 def _in_turns(sequences: list[list[T]]) -> Iterator[T]:
@@ -102,14 +102,14 @@ def _in_turns(sequences: list[list[T]]) -> Iterator[T]:
 
 
 @dataclass(slots=True)
-class _Sweep:
+class _SharedOrbits:
     """The orbits that all rows of one shape share, and how many of these rows have begun."""
 
     orbits: list[list[int]]
     begun: int = 0
 
 
-def _arranged(row: list[Entry], sweeps: dict[_Shape, _Sweep], seed: int) -> list[Entry]:
+def _arranged(row: list[Entry], known: dict[_Shape, _SharedOrbits], seed: int) -> list[Entry]:
     """The entries of a row, replicate after replicate."""
     takes: dict[int, list[Entry]] = {}
     for entry in row:
@@ -120,13 +120,13 @@ def _arranged(row: list[Entry], sweeps: dict[_Shape, _Sweep], seed: int) -> list
         take = takes[replicate]
         if len(take) > 1:
             shape = _shape(take)
-            sweep = sweeps.get(shape)
-            if sweep is None:
-                sweep = sweeps[shape] = _Sweep(_orbits(shape, seed))
+            shared = known.get(shape)
+            if shared is None:
+                shared = known[shape] = _SharedOrbits(_orbits(shape, seed))
             if start is None:
-                start = sweep.begun
-                sweep.begun += 1
-            take = [take[index] for index in _from(sweep.orbits, start)]
+                start = shared.begun
+                shared.begun += 1
+            take = [take[index] for index in _from(shared.orbits, start)]
         arranged += take
     return arranged
 

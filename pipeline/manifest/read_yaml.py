@@ -229,7 +229,7 @@ def _tags(node: Node, row: int | None, mistakes: Mistakes) -> str:
 
 
 @dataclass(slots=True)
-class _Place:
+class _SweepPlace:
     """Where in the manifest a sweep stands, and the line of each of its names."""
 
     row: int | None
@@ -243,7 +243,7 @@ class _Place:
 def _sweep(named: Mapping[str, Node], row: int | None, mistakes: Mistakes) -> tuple[Sweep, dict[str, int]]:
     if not any(key in named for key in ROW_SWEEP):
         return NO_SWEEP, {}
-    place = _Place(row, mistakes, {})
+    place = _SweepPlace(row, mistakes, {})
     axes = _axes("matrix", named["matrix"], place) if "matrix" in named else {}
     zips = _zips(named["zip"], place) if "zip" in named else ()
     for walked in zips:
@@ -255,7 +255,7 @@ def _sweep(named: Mapping[str, Node], row: int | None, mistakes: Mistakes) -> tu
     return Sweep(axes, zips, include, exclude, include_lines, exclude_lines), place.lines
 
 
-def _axes(key: str, node: Node, place: _Place) -> Axes:
+def _axes(key: str, node: Node, place: _SweepPlace) -> Axes:
     axes: dict[str, tuple[Scalar, ...]] = {}
     for name, axis in _mapping(node, key, place.row, place.mistakes).items():
         place.lines[name] = axis.line
@@ -268,7 +268,7 @@ def _axes(key: str, node: Node, place: _Place) -> Axes:
     return axes
 
 
-def _axis_values(name: str, axis: Node, is_unique: bool, place: _Place) -> tuple[Scalar, ...]:
+def _axis_values(name: str, axis: Node, is_unique: bool, place: _SweepPlace) -> tuple[Scalar, ...]:
     values: list[Scalar] = []
     seen: set[str] = set()
     for node in axis.children.values():
@@ -282,7 +282,7 @@ def _axis_values(name: str, axis: Node, is_unique: bool, place: _Place) -> tuple
     return tuple(values)
 
 
-def _zips(node: Node, place: _Place) -> tuple[Axes, ...]:
+def _zips(node: Node, place: _SweepPlace) -> tuple[Axes, ...]:
     several = list(node.children.values()) if isinstance(node.value, list) else [node]
     zips: list[Axes] = []
     for each in several:
@@ -296,7 +296,9 @@ def _zips(node: Node, place: _Place) -> tuple[Axes, ...]:
     return tuple(zips)
 
 
-def _entries(key: str, named: Mapping[str, Node], place: _Place) -> tuple[tuple[Combination, ...], tuple[int, ...]]:
+def _entries(
+    key: str, named: Mapping[str, Node], place: _SweepPlace
+) -> tuple[tuple[Combination, ...], tuple[int, ...]]:
     """The entries of `include` or `exclude` with their lines."""
     node = named.get(key)
     if node is None:

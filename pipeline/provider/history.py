@@ -54,7 +54,7 @@ def decode_history(body: bytes) -> list[HistoryRow] | None:
         if row is None:
             if not _is_failure(item):
                 return None
-        elif row.request_id not in rows or standing(row) > standing(rows[row.request_id]):
+        elif row.request_id not in rows or rank(row) > rank(rows[row.request_id]):
             rows[row.request_id] = row
     return list(rows.values())
 
@@ -89,7 +89,7 @@ def _is_failure(item: object) -> bool:
     return item.get("credits_deduction") is None or charged(item["credits_deduction"]) == 0
 
 
-def standing(row: HistoryRow) -> tuple[bool, int]:
+def rank(row: HistoryRow) -> tuple[bool, int]:
     """The rank of a row among those of one request: the one that says the most about money counts."""
     return row.status == "COMPLETED", row.cost or 0
 

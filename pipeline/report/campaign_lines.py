@@ -12,7 +12,7 @@ import orjson
 import pyarrow as pa
 
 from pipeline.kernel.arrow import array_of
-from pipeline.report.jobs_format import VERSION, settings_text, settings_texts, table_of, variables_texts
+from pipeline.report.jobs_format import VERSION, lines_table, settings_text, settings_texts, variables_texts
 from pipeline.report.lines import LINES_AT_ONCE, Keys, Lines
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def _part_of(columns: Entries, part: slice) -> pa.Table:
     """A part of the lines: the texts of a million at once would take a quarter of a gigabyte."""
     jobs = columns.jobs[part]
     kinds = [job.kind for job in jobs]
-    return table_of(
+    return lines_table(
         {
             "row": columns.rows[part],
             "id": columns.row_ids[part],

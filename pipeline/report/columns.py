@@ -48,7 +48,7 @@ _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _ROWS_AT_ONCE = 2**14
 
 
-def by_columns(rows: Sequence[Mapping[str, Any]], types: Mapping[str, str]) -> dict[str, Column]:
+def columns_of_rows(rows: Sequence[Mapping[str, Any]], types: Mapping[str, str]) -> dict[str, Column]:
     """Rows as a table with exactly these columns, whether or not there are any rows.
 
     Args:

@@ -38,7 +38,7 @@ BROKEN = (ValueError, TypeError, RecursionError)
 """What reading a damaged text of parameters or variables can raise."""
 
 
-def table_of(columns: Mapping[str, Sequence[Any]]) -> pa.Table:
+def lines_table(columns: Mapping[str, Sequence[Any]]) -> pa.Table:
     """The lines that have these values in each column."""
     arrays = [pa.array(columns[field.name], type=field.type) for field in _FIELDS]
     return pa.Table.from_arrays(arrays, schema=SCHEMA)

@@ -19,10 +19,10 @@ from pipeline.report.columns import Column, column_of, joined, taken
 from pipeline.report.jobs_format import (
     BROKEN,
     SCHEMA,
+    lines_table,
     objects,
     parted,
     read_settings,
-    table_of,
     together,
     unreadable,
     variables_text,
@@ -217,7 +217,7 @@ def as_lines(lines: Sequence[Line]) -> Lines:
         return lines
     pairs = [parted(line.params) for line in lines]
     return Lines(
-        table_of(
+        lines_table(
             {
                 **{name: [getattr(line, name) for line in lines] for name in (*KEY, "replicate", "model")},
                 "priority": [0] * len(lines),

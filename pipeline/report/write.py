@@ -19,7 +19,7 @@ from pipeline.kernel.files import make_folder, replacing, write_file
 from pipeline.kernel.garbage import give_back_memory
 from pipeline.ledger.fold import State
 from pipeline.report import classes, tables
-from pipeline.report.columns import Table, by_columns, csv_bytes, csv_head, csv_lines, for_pandas
+from pipeline.report.columns import Table, columns_of_rows, csv_bytes, csv_head, csv_lines, for_pandas
 from pipeline.report.gallery import gallery_page
 from pipeline.report.lines import LINES_AT_ONCE, Line
 from pipeline.report.summary import write_summary
@@ -38,14 +38,16 @@ def write_report(
     """
     report = folder / "report"
     make_folder(report)
-    write_file(report / classes.FILE, csv_bytes(by_columns(classes.errors_by_class(lines, state), classes.COLUMNS)))
+    write_file(
+        report / classes.FILE, csv_bytes(columns_of_rows(classes.errors_by_class(lines, state), classes.COLUMNS))
+    )
     with one_ahead(tables.results_in_parts(lines, state, live=live)) as parts:
         _write_results(report, parts)
     if len(lines) > LINES_AT_ONCE:
         # What the page takes must not come on top of what the tables took.
         give_back_memory()
     errors = tables.errors(lines, state)
-    write_file(report / "errors.csv", csv_bytes(by_columns(errors, tables.ERROR_COLUMNS)))
+    write_file(report / "errors.csv", csv_bytes(columns_of_rows(errors, tables.ERROR_COLUMNS)))
     name = folder.absolute().name
     write_file(report / "index.html", gallery_page(name, lines, state, summary, errors, live=live))
     # Last, so that a summary tells the next run that all other files are whole.

@@ -58,7 +58,7 @@ from pipeline.runner.opening import (
     prepare_folder,
     signals_to,
 )
-from pipeline.runner.watching import Asked, LiveRun, Watcher, told
+from pipeline.runner.watching import AskedJobs, LiveRun, Watcher, to_all
 
 HOUSEKEEPING_S = 60.0
 """How often the report is written again, and the account's floor looked at, while a run is live."""
@@ -161,7 +161,7 @@ async def _run_on(assignment: _Assignment, ledger: Ledger, mirror: Mirror | None
             await asyncio.to_thread(mirror.files.publish, ROWS)
         async with open_provider(config, folder, assignment.key, clock, stage=stage) as provider:
             with log_to(folder / "run.log", provider.key, webhook) as run_log:
-                listener = told(run_log.event, assignment.watcher.event)
+                listener = to_all(run_log.event, assignment.watcher.event)
                 notices = (mirror.taken_over,) if mirror is not None and mirror.taken_over else ()
                 for notice in notices:
                     logging.getLogger(LOGGER).warning("%s", notice)
@@ -211,7 +211,7 @@ async def _run_engine(
     await context.record(started)
     begun_seq, before_seq = state.last_seq, state.last_seq - 1
     done_elsewhere = sum(state.counts[each] - of_these[each] for each in (JobState.STORED, JobState.FAILED))
-    asked = Asked(job_ids, [job.job_id for job in left])
+    asked = AskedJobs(job_ids, [job.job_id for job in left])
     live = LiveRun(context, lines, asked, done_elsewhere, to_start, notices)
     watcher.started(live)
     with calm_garbage_collector():

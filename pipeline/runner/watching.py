@@ -32,7 +32,7 @@ class Watcher:
         """The engine has come to rest; the report is about to be written."""
 
 
-class Asked(Set[str]):
+class AskedJobs(Set[str]):
     """The ids of the jobs that a run was asked for, each once.
 
     The set of all of them is made only when somebody asks for one that was done before: of a million, that is rare.
@@ -98,7 +98,7 @@ class LiveRun:
         )
 
 
-def told(*listeners: Listener) -> Listener:
+def to_all(*listeners: Listener) -> Listener:
     """One listener that tells several."""
 
     def listen(event: Event) -> None:

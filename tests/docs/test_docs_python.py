@@ -8,7 +8,7 @@ from docs_support import plain, table
 
 import pipeline
 from pipeline.api import types
-from pipeline.api.running import Asked
+from pipeline.api.running import AskedOfRun
 from pipeline.cli.app import load_verb
 
 PAGE = "docs/python.md"
@@ -32,7 +32,7 @@ def test_the_table_names_every_argument_with_its_flag() -> None:
     """Those that `prepare` takes, and the flags are those of `run`."""
     rows = table(PAGE, "argument", "what for", "flag")
     names = [name for cell, *_ in rows for name in plain(cell).split(", ")]
-    assert sorted(names) == sorted(Asked.__annotations__)
+    assert sorted(names) == sorted(AskedOfRun.__annotations__)
     flags = [flag for *_, cell in rows for flag in plain(cell).split(", ")]
     run = load_verb("run")
     assert set(flags) <= {option for parameter in run.params for option in parameter.opts}

@@ -26,7 +26,7 @@ from pipeline.manifest import load_manifest
 from pipeline.provider.client import Client, Delivered
 from pipeline.provider.replies import Expired, Finished, Refused, Unavailable, Uncertain
 from pipeline.runner.continuity import is_tidy
-from pipeline.runner.watching import Asked, LiveRun
+from pipeline.runner.watching import AskedJobs, LiveRun
 
 Replace = Callable[[str, Callable[..., Any]], None]
 
@@ -657,7 +657,7 @@ def test_what_finds_stored_jobs_is_made_before_anything_is_sent(
 
 def test_who_was_asked_for_is_told_of_jobs_that_were_stored_before_as_well() -> None:
     """The ids that a run was asked for are all of them, those that have nothing left to do among them."""
-    asked = Asked(["a", "b", "c"], ["b"])
+    asked = AskedJobs(["a", "b", "c"], ["b"])
     assert (list(asked), len(asked), [each in asked for each in "abcd"]) == (["a", "b", "c"], 3, [True] * 3 + [False])
 
 

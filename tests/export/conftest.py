@@ -11,7 +11,7 @@ import pytest
 from export_rows import ROWS, Export
 from support import fast_config, quick_provider, run_once
 
-from pipeline.dataset.write import Asked, Exported, export
+from pipeline.dataset.write import AskedOfExport, Exported, export
 from pipeline.kernel.clock import SystemClock
 from pipeline.looking.view import look
 from pipeline.manifest import load_manifest
@@ -47,6 +47,6 @@ def exported(films: Path, tmp_path: Path) -> Export:
 
     def call(form: str, to: Path | None = None, **asked: object) -> Exported:
         seen = look(films, SystemClock().now_us())
-        return export(films, seen.lines(), seen.state, to or tmp_path / form, Asked(form, **asked))
+        return export(films, seen.lines(), seen.state, to or tmp_path / form, AskedOfExport(form, **asked))
 
     return call

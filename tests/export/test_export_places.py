@@ -17,8 +17,8 @@ from export_rows import HOSTILE, Export
 
 from pipeline.cli import main
 from pipeline.dataset import clips
-from pipeline.dataset.card import Facts, card, shown
-from pipeline.dataset.clips import choose_clips, table_of
+from pipeline.dataset.card import CardFacts, card, shown
+from pipeline.dataset.clips import choose_clips, clips_table
 from pipeline.dataset.place import BEGUN, MARKER, Place
 from pipeline.dataset.write import FORMATS
 from pipeline.kernel.clock import iso
@@ -318,7 +318,7 @@ def test_what_is_said_of_a_clip_is_its_rows_and_its_records(at_once: int, monkey
         Line(n, f"r{n}", n + 1, job, "kling-2", {"prompt": f"p{n}", **own}, own) for n, (job, own) in enumerate(asked)
     ]
     chosen = choose_clips(lines, state, {})
-    table = table_of(chosen.clips, "videos/")
+    table = clips_table(chosen.clips, "videos/")
     rows = {row["job_id"]: row for row in table.to_pylist()}
     assert [(row["job_id"], row["id"], row["replicate"], row["prompt"]) for row in rows.values()] == [
         ("k3", "r1", 2, "p1"),
@@ -340,7 +340,7 @@ def test_what_is_said_of_a_clip_is_its_rows_and_its_records(at_once: int, monkey
         (name, row["id"], row["video"][7:-4], "videos/a.mp4", "posters/a.jpg", 7) for name, row in rows.items()
     ]
     assert chosen.not_stored == {"failed": 1}
-    told = card(table, facts := Facts("x", "mit", False, "*", "", 0, {}, 0, (), ())).decode()
+    told = card(table, facts := CardFacts("x", "mit", False, "*", "", 0, {}, 0, (), ())).decode()
     assert "unknown (2), 1280x720 (1)" in told
     assert f"{iso(NOON_US)[:10]} to {iso(NOON_US)[:10]}" in told
     assert "image-to-video" not in card(table.slice(0, 1), facts).decode()

@@ -14,7 +14,7 @@ import pytest
 from object_store import Server, empty_bucket, s3_server
 
 from pipeline.dataset.remote import Store
-from pipeline.dataset.write import Asked, Exported, export_to_store
+from pipeline.dataset.write import AskedOfExport, Exported, export_to_store
 from pipeline.kernel.clock import SystemClock
 from pipeline.kernel.errors import InputError, MachineError
 from pipeline.kernel.files import hold_folder
@@ -51,7 +51,7 @@ def send(films: Path) -> Send:
 
     def call(to: str, form: str = "hf", **asked: Any) -> Exported:
         seen = look(films, SystemClock().now_us())
-        return export_to_store(films, seen.lines(), seen.state, to, Asked(form, **asked))
+        return export_to_store(films, seen.lines(), seen.state, to, AskedOfExport(form, **asked))
 
     return call
 
