@@ -26,7 +26,7 @@ LONGEST_IN_HISTORY = 2
 """After this multiple of `give_up_s`, a run stops asking the history how a request ended: the next run asks again."""
 
 
-async def look(
+async def ask_once(
     run: RunContext, record: JobRecord, age_s: float, waited_s: float, *, at_once: bool
 ) -> Finished | Refused | Expired | Working:
     """Ask once how a request stands, and go on to its result or to the history where the answer points there.

@@ -8,7 +8,7 @@ import orjson
 
 from pipeline.engine import retry
 from pipeline.engine.context import RunContext
-from pipeline.engine.retry import SETTLED, Outcome
+from pipeline.engine.retry import NOTHING_LEFT, Outcome
 from pipeline.engine.troubles import facts_of
 from pipeline.kernel.errors import ErrorClass
 from pipeline.ledger.events import EventKind
@@ -30,7 +30,7 @@ async def collect(run: RunContext, record: JobRecord) -> Outcome:
             await run.pause(retry.backoff_s(run.settings.retry, tries, run.rng))
         if await _take_in(run, record, await _fetch(run, record)):
             break
-    return SETTLED
+    return NOTHING_LEFT
 
 
 async def keep(run: RunContext, record: JobRecord, delivered: Delivered) -> bool:

@@ -21,7 +21,7 @@ from pipeline.engine.context import RunContext
 from pipeline.engine.doubt import Witness, settle
 from pipeline.engine.expiry import file_expires_us
 from pipeline.engine.pace import CALLS_OF_A_START, Turn
-from pipeline.engine.retry import SETTLED, Again, Outcome, PutBack
+from pipeline.engine.retry import NOTHING_LEFT, Again, Outcome, PutBack
 from pipeline.engine.stopping import LeavingError, StopReason
 from pipeline.jobs import Job
 from pipeline.kernel.errors import MachineError
@@ -327,7 +327,7 @@ class Dispatcher:
 
     async def _carry(self, job_id: str, work: Coroutine[Any, Any, Outcome]) -> None:
         """Run one worker; whatever it raises becomes a reason to stop, and never touches another worker."""
-        outcome: Outcome = SETTLED
+        outcome: Outcome = NOTHING_LEFT
         try:
             outcome = await work
         except LeavingError:

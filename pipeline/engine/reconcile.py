@@ -34,7 +34,7 @@ class UnknownCharge:
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class AmountDifference:
     """A request of which the ledger and the history tell different amounts."""
 
     job_id: str
@@ -63,7 +63,7 @@ class Comparison:
     agreed: int
     agreed_microusd: int
     unknown: tuple[UnknownCharge, ...] = ()
-    different: tuple[Difference, ...] = ()
+    different: tuple[AmountDifference, ...] = ()
     unlisted: tuple[Unlisted, ...] = ()
 
     @property
@@ -124,7 +124,7 @@ def held_against(
             agreed += 1
             agreed_microusd += charge
         else:
-            different.append(Difference(job_id, row.request_id, ours, charge))
+            different.append(AmountDifference(job_id, row.request_id, ours, charge))
     unlisted = [
         Unlisted(record.job_id, record.attempt, record.request_id or "", max(0.0, (to_us - record.began_us) / 1e6))
         for record in state.jobs.values()

@@ -24,12 +24,12 @@ class PutBack:
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class NothingLeft:
     """Nothing is left to do for this job in this run: it is stored, failed, in doubt, or left to the next run."""
 
 
-Outcome = Settled | Again | PutBack
-SETTLED = Settled()
+Outcome = NothingLeft | Again | PutBack
+NOTHING_LEFT = NothingLeft()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,12 @@ that means; no exception, time-out or signal ever ends a reservation.
 from __future__ import annotations
 
 from pipeline.engine import retry
-from pipeline.engine.asking import learn, look
+from pipeline.engine.asking import ask_once, learn
 from pipeline.engine.charges import charge_to_book, needs_confirmation
 from pipeline.engine.collecting import collect, keep
 from pipeline.engine.context import RunContext
 from pipeline.engine.images import bring_up
-from pipeline.engine.retry import SETTLED, GiveUp, Outcome, PutBack
+from pipeline.engine.retry import NOTHING_LEFT, GiveUp, Outcome, PutBack
 from pipeline.engine.stopping import LeavingError
 from pipeline.engine.troubles import facts_of
 from pipeline.jobs import Job
@@ -57,7 +57,7 @@ async def make(run: RunContext, job: Job | JobRecord) -> Outcome:
         now_s = run.clock.monotonic_s()
         # No gap counts more than a usual generation: the rest of a longer one is a suspend, in which nothing was asked.
         waited_s, latest_s = waited_s + min(now_s - latest_s, run.settings.polling.expected_s), now_s
-        match await look(run, record, now_s - accepted_s, waited_s, at_once=at_once):
+        match await ask_once(run, record, now_s - accepted_s, waited_s, at_once=at_once):
             case Working():
                 asked_s, at_once = run.clock.monotonic_s() - accepted_s, False
             case Refused() as failure:
@@ -185,7 +185,7 @@ async def try_again_or_give_up(run: RunContext, record: JobRecord) -> Outcome:
                 detail=record.error,
             )
         )
-        return SETTLED
+        return NOTHING_LEFT
     return decision
 
 
@@ -200,7 +200,7 @@ async def doubt(run: RunContext, record: JobRecord, silence: Uncertain) -> Outco
     await run.record(record.event(EventKind.IN_DOUBT, **facts_of(silence)))
     run.slots.release(record.job_id)
     run.outages.note_lost()
-    return SETTLED
+    return NOTHING_LEFT
 
 
 async def take_delivery(run: RunContext, record: JobRecord, delivered: Delivered) -> Outcome:
@@ -211,7 +211,7 @@ async def take_delivery(run: RunContext, record: JobRecord, delivered: Delivered
         await run.record(record.event(EventKind.SUBMITTED, request_id=delivered.request_id))
         await post(run, record, delivered.finished)
         if delivered.has_body and await keep(run, record, delivered):
-            return SETTLED
+            return NOTHING_LEFT
     finally:
         delivered.close()
     return await collect(run, record)

@@ -23,7 +23,7 @@ from pipeline.ledger.encoding import SCHEMA, decode
 from pipeline.ledger.events import EventKind
 from pipeline.ledger.fold import State
 from pipeline.ledger.job import Account, JobRecord, JobState
-from pipeline.ledger.records import Rows
+from pipeline.ledger.records import JobTable
 
 FEW = 1_000
 """Fewer events than this are folded one by one, which is quicker then."""
@@ -39,7 +39,7 @@ def fold_tables(state: State, tables: Iterable[pa.Table]) -> None:
         ImpossibleMoveError: they cannot be true, or contradict the state, which is of no use then. Fold them by
             `fold_singly` to learn which event is the first that cannot be true, and why.
     """
-    lives: list[Rows] = []
+    lives: list[JobTable] = []
     for table in tables:
         _fold_table(state, table, lives)
     if lives:
@@ -47,7 +47,7 @@ def fold_tables(state: State, tables: Iterable[pa.Table]) -> None:
         state.jobs.take_in(lives)
 
 
-def _check_once(state: State, lives: Sequence[Rows]) -> None:
+def _check_once(state: State, lives: Sequence[JobTable]) -> None:
     """Refuse plain lives if a job id or a request id is there twice among them, or is known already."""
     settled = state.jobs.has_rows()
     for name, known, beside in (
@@ -71,7 +71,7 @@ def fold_singly(state: State, tables: Iterable[pa.Table]) -> None:
             state.apply(event)
 
 
-def _fold_table(state: State, table: pa.Table, lives: list[Rows]) -> None:
+def _fold_table(state: State, table: pa.Table, lives: list[JobTable]) -> None:
     """Take in the events of a table, all but the plain lives, which join the others in `lives`."""
     whole = table.combine_chunks()
     events = _Columns(whole)
@@ -121,14 +121,14 @@ class _Look(NamedTuple):
     account: Account | None
 
 
-def _rows_of(state: State, events: _Columns, lives: Numbers, looks: Sequence[_Look]) -> Rows:
+def _rows_of(state: State, events: _Columns, lives: Numbers, looks: Sequence[_Look]) -> JobTable:
     """Make rows of the plain lives, and count them in the state."""
     seqs = events.numbers("seq")[lives[:, _RESERVED]]
     facts = events.facts(lives, np.searchsorted([look.seq for look in looks], seqs) - 1)
     state.counts[JobState.STORED] += len(lives)
     state.attempts += len(lives)
     state.largest_bytes = max(state.largest_bytes, int(events.numbers("bytes")[lives[:, _STORED]].max()))
-    return Rows(facts, _maker(looks), _SAME)
+    return JobTable(facts, _maker(looks), _SAME)
 
 
 def shelve(state: State) -> None:
@@ -142,7 +142,7 @@ def shelve(state: State) -> None:
     }
     columns["look"] = pa.array(looks, pa.int64())
     make = _maker([_Look(0, skew_us, account) for skew_us, account in numbers])
-    rows = Rows(pa.table(columns), make, _SAME)
+    rows = JobTable(pa.table(columns), make, _SAME)
     state.jobs.shelve(rows)
     # Only now: whoever reads in another thread finds each request id in one place at least.
     state.request_ids.leave_to_rows(values_of(rows.texts("request_id")))

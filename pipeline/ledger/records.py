@@ -47,7 +47,7 @@ COLUMNS: dict[str, pa.DataType] = {
 """The fields of `JobRecord` that can be asked of many jobs at once, and the type of each. A state is its name."""
 
 
-class Rows:
+class JobTable:
     """A table with one row for each of many jobs; `make` makes the record of a row.
 
     The columns of `table` are in the order of the parameters of `make`, and have the names of the record's fields;
@@ -115,16 +115,16 @@ class _Kept(NamedTuple):
     """
 
     records: dict[str, JobRecord]
-    tables: tuple[Rows, ...]
+    tables: tuple[JobTable, ...]
     firsts: tuple[int, ...]
 
-    def with_tables(self, more: Sequence[Rows]) -> _Kept:
+    def with_tables(self, more: Sequence[JobTable]) -> _Kept:
         """The same with more rows."""
         more = [table for table in more if len(table)]
         firsts = itertools.accumulate(map(len, more), initial=self.firsts[-1])
         return _Kept(self.records, (*self.tables, *more), (*self.firsts[:-1], *firsts))
 
-    def place(self, number: int) -> tuple[Rows, int]:
+    def place(self, number: int) -> tuple[JobTable, int]:
         """The table that has the row of this number, and its place in there."""
         at = bisect_right(self.firsts, number) - 1
         return self.tables[at], number - self.firsts[at]
@@ -139,7 +139,7 @@ class _Kept(NamedTuple):
         table, row = self.place(number)
         return str(table.table[column][row])
 
-    def by_table(self, numbers: Numbers) -> Iterator[tuple[Rows, Numbers, Numbers]]:
+    def by_table(self, numbers: Numbers) -> Iterator[tuple[JobTable, Numbers, Numbers]]:
         """The rows of these numbers, by table: the table, which of its rows, and the places of those in `numbers`."""
         tables = np.searchsorted(self.firsts, numbers, side="right") - 1
         order = np.argsort(tables, kind="stable")
@@ -277,11 +277,11 @@ class Records(MutableMapping[str, JobRecord]):
         self._kept = _Kept({}, (), (0,))
         self._by_id, self._by_request = _Index("job_id"), _Index("request_id")
 
-    def take_in(self, tables: Sequence[Rows]) -> None:
+    def take_in(self, tables: Sequence[JobTable]) -> None:
         """Take in rows of stored jobs, none of which is here yet."""
         self._kept = self._kept.with_tables(tables)
 
-    def shelve(self, rows: Rows) -> None:
+    def shelve(self, rows: JobTable) -> None:
         """Keep jobs that are records as rows from now on."""
         gone = set(values_of(rows.texts("job_id")))
         left = {job_id: record for job_id, record in self._kept.records.items() if job_id not in gone}

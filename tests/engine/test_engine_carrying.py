@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from pipeline.engine.dispatcher import Dispatcher
-from pipeline.engine.retry import SETTLED, Outcome
+from pipeline.engine.retry import NOTHING_LEFT, Outcome
 from pipeline.engine.stopping import Stopping, StopReason
 
 
@@ -25,7 +25,7 @@ async def test_a_job_can_be_taken_up_again_in_the_moment_in_which_its_worker_end
     async def work(name: str) -> Outcome:
         await durable
         carried.append(name)
-        return SETTLED
+        return NOTHING_LEFT
 
     async def settle() -> None:
         await durable

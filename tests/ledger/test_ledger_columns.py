@@ -463,8 +463,8 @@ def test_names_are_looked_up_in_what_was_read_once(monkeypatch: pytest.MonkeyPat
     """However many jobs are asked for by name: a million questions must not each go through all rows."""
     state, read = State(), []
     fold_tables(state, [table_of(numbered(each for number in range(5) for each in life("stored", f"job-{number}")))])
-    texts = records.Rows.texts
-    monkeypatch.setattr(records.Rows, "texts", lambda rows, name: read.append(name) or texts(rows, name))
+    texts = records.JobTable.texts
+    monkeypatch.setattr(records.JobTable, "texts", lambda rows, name: read.append(name) or texts(rows, name))
     for number in range(5):
         assert f"job-{number}" in state.jobs
         assert state.request_ids[f"req-job-{number}-1"] == f"job-{number}"
