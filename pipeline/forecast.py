@@ -242,7 +242,7 @@ def _axes(entries: Sequence[Entry], costs: Mapping[str, int]) -> Iterator[Axis]:
     """Every axis, in order of first mention, with what its values come to.
 
     Args:
-        costs: for each job to do the most that it may cost.
+        costs: for each job to do the most that it may cost, in micro-dollars.
     """
     sums: dict[str, dict[tuple[type, Scalar], list[int]]] = {}
     mentioned: set[str] = set()

@@ -123,7 +123,7 @@ class Queue:
         return len(self._later) + sum(map(len, self._ready.values()))
 
     def first(self, free: int) -> Job | None:
-        """The first job whose quote fits into `free`; None if there is none."""
+        """The first job whose quote fits into `free` micro-dollars; None if there is none."""
         self._bring_due()
         books = self._run.ledger.state.books
         fitting = [(jobs[0][0], price) for price, jobs in self._ready.items() if jobs and books.quote(*price) <= free]

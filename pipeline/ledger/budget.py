@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from pipeline.kernel.usd import MicroUsd
+from pipeline.kernel.usd import NO_MONEY, MicroUsd
 
 
 class ImpossibleMoveError(AssertionError):
@@ -23,12 +23,12 @@ class ImpossibleMoveError(AssertionError):
 class Books:
     """The money of one ledger over its whole life, in micro-dollars."""
 
-    posted: int = 0
-    reserved: int = 0
-    in_doubt: int = 0
-    above_quotes: int = 0
+    posted: MicroUsd = NO_MONEY
+    reserved: MicroUsd = NO_MONEY
+    in_doubt: MicroUsd = NO_MONEY
+    above_quotes: MicroUsd = NO_MONEY
     """How much of `posted` the provider has charged beyond what was quoted."""
-    charged_above: dict[str | None, int] = field(default_factory=dict)
+    charged_above: dict[str | None, MicroUsd] = field(default_factory=dict)
     """By price key: the highest charge seen above a quote. Under None: charges of which the price key is not known."""
 
     @property
@@ -54,35 +54,39 @@ class Books:
         return MicroUsd(max((price, *charges)))
 
     def reserve(self, quote: int) -> None:
+        """Set the quote of an attempt aside, before it is sent."""
         _require(quote > 0, "an unknown price is refused, never guessed at zero")
-        self.reserved += quote
+        self.reserved = MicroUsd(self.reserved + quote)
 
     def doubt(self, quote: int) -> None:
+        """Keep a reservation, whose attempt may or may not be billed, as money in doubt."""
         _require(0 < quote <= self.reserved, "a reservation ends once")
-        self.reserved -= quote
-        self.in_doubt += quote
+        self.reserved = MicroUsd(self.reserved - quote)
+        self.in_doubt = MicroUsd(self.in_doubt + quote)
 
     def settle(self, quote: int) -> None:
+        """End a doubt: the attempt was accepted, and its quote is reserved again."""
         _require(0 < quote <= self.in_doubt, "a doubt ends once")
-        self.in_doubt -= quote
-        self.reserved += quote
+        self.in_doubt = MicroUsd(self.in_doubt - quote)
+        self.reserved = MicroUsd(self.reserved + quote)
 
     def post(self, quote: int, cost: int, price_key: str | None = None) -> None:
         """Bill what was reserved; `price_key` says which price it was quoted by, None where that is not known."""
         _require(0 < quote <= self.reserved, "a reservation ends once")
         _require(cost >= 0, "posted money is never taken back")
-        self.reserved -= quote
-        self.posted += cost
+        self.reserved = MicroUsd(self.reserved - quote)
+        self.posted = MicroUsd(self.posted + cost)
         if cost > quote:
-            self.above_quotes += cost - quote
-            self.charged_above[price_key] = max(cost, self.charged_above.get(price_key, 0))
+            self.above_quotes = MicroUsd(self.above_quotes + cost - quote)
+            self.charged_above[price_key] = MicroUsd(max(cost, self.charged_above.get(price_key, 0)))
 
     def void(self, quote: int, *, doubted: bool) -> None:
+        """Set the quote of an attempt that was certainly not billed free again; `doubted` says where it is held."""
         _require(0 < quote <= (self.in_doubt if doubted else self.reserved), "a reservation ends once")
         if doubted:
-            self.in_doubt -= quote
+            self.in_doubt = MicroUsd(self.in_doubt - quote)
         else:
-            self.reserved -= quote
+            self.reserved = MicroUsd(self.reserved - quote)
 
 
 def _require(holds: bool, why: str) -> None:

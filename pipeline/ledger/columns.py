@@ -17,7 +17,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.kernel.arrow import Numbers, are_null, array_of, numbers_of, pc, texts_of, values_of
-from pipeline.ledger.budget import ImpossibleMoveError
+from pipeline.kernel.usd import MicroUsd
+from pipeline.ledger.budget import Books, ImpossibleMoveError
 from pipeline.ledger.distinct import are_distinct
 from pipeline.ledger.encoding import SCHEMA, decode
 from pipeline.ledger.events import EventKind
@@ -100,17 +101,21 @@ def _fold_beside(state: State, events: _Columns, lives: Numbers, others: Numbers
     added_reserved = added_posted = 0
     single = decode(events.table.take(array_of(others)))
     for event, held, spent in zip(single, reserved[others].tolist(), posted[others].tolist(), strict=True):
-        state.books.reserved += held - added_reserved
-        state.books.posted += spent - added_posted
+        _add(state.books, held - added_reserved, spent - added_posted)
         added_reserved, added_posted = held, spent
         state.last_seq = event.seq - 1
         state.apply(event)
         if event.event is EventKind.ACCOUNT:
             looks.append(_Look(event.seq, state.skew_us, state.account))
-    state.books.reserved += int(reserved[-1]) - added_reserved
-    state.books.posted += int(posted[-1]) - added_posted
+    _add(state.books, int(reserved[-1]) - added_reserved, int(posted[-1]) - added_posted)
     state.last_seq = int(events.numbers("seq")[-1])
     return looks
+
+
+def _add(books: Books, reserved: int, posted: int) -> None:
+    """Move the sums of the books by these amounts, in micro-dollars; what is reserved may fall."""
+    books.reserved = MicroUsd(books.reserved + reserved)
+    books.posted = MicroUsd(books.posted + posted)
 
 
 class _Look(NamedTuple):

@@ -17,6 +17,7 @@ import orjson
 
 from pipeline.kernel.arrow import Texts
 from pipeline.kernel.errors import ERROR_CLASSES, ErrorClass, Reaction
+from pipeline.kernel.usd import MicroUsd
 from pipeline.ledger.budget import Books, ImpossibleMoveError
 from pipeline.ledger.events import RUN_EVENTS, SAID_BILLED, Event, EventKind
 from pipeline.ledger.job import Account, JobRecord, JobState
@@ -80,7 +81,7 @@ class State:
     troubles: list[Event] = field(default_factory=list)
     """Every event that carries an error class, in order, with its attempt's request id: what errors.csv is made of."""
     above_quotes: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """What was charged for each attempt that cost more than its quote, and that quote, by `JobRecord.attempt_name`."""
+    """What was charged for each attempt above its quote, and that quote, by `JobRecord.attempt_name`. Micro-dollars."""
     tried_again_us: dict[tuple[str, int], int] = field(default_factory=dict)
     """When each attempt after the first of its job began, by job and number."""
     unnamed: list[Unnamed] = field(default_factory=list)
@@ -133,7 +134,7 @@ class State:
             raise ImpossibleMoveError(f"event {event.seq}: the account's facts are no whole numbers")
         self.skew_us = skew_us
         if balance is not None:
-            self.account = Account(balance, self.books.posted, self.books.reserved, self.books.in_doubt)
+            self.account = Account(MicroUsd(balance), self.books.posted, self.books.reserved, self.books.in_doubt)
 
     def _apply_upload(self, event: Event) -> None:
         hashed = f"sha256:{event.sha256}"

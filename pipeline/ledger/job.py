@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from pipeline.kernel.usd import NO_MONEY, MicroUsd
 from pipeline.ledger.events import Event, EventKind
 
 
@@ -26,16 +27,16 @@ class JobState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What the account held at one moment, and what the ledger knew of its charges then. Micro-dollars.
+    """What the account held at one moment, and what the ledger knew of its charges then.
 
     `held` is the money that was reserved, and `doubted` the money in doubt. The provider may or may not have taken
     either off the balance already, and may never take what was in doubt.
     """
 
-    balance: int
-    posted: int
-    held: int
-    doubted: int = 0
+    balance: MicroUsd
+    posted: MicroUsd
+    held: MicroUsd
+    doubted: MicroUsd = NO_MONEY
 
 
 @dataclass(slots=True)

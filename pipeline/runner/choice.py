@@ -165,7 +165,7 @@ def may_come_back(state: State, job: Job) -> bool:
     return state.state_of(job.job_id) in (JobState.RESERVED, JobState.IN_DOUBT, JobState.SUBMITTED)
 
 
-def lack_of_credits(context: RunContext, balance: int, jobs: Iterable[Job]) -> str | None:
+def lack_of_credits(context: RunContext, balance: MicroUsd, jobs: Iterable[Job]) -> str | None:
     """What a person should know before jobs are started whose cost, as far as the cap lets them, the account lacks."""
     free = context.free
     if balance >= free:

@@ -23,7 +23,7 @@ from pipeline.kernel.clock import Clock, SystemClock
 from pipeline.kernel.errors import KlingBatchError, MachineError
 from pipeline.kernel.garbage import calm_garbage_collector
 from pipeline.kernel.logger import LOGGER
-from pipeline.kernel.usd import dollars
+from pipeline.kernel.usd import MicroUsd, dollars
 from pipeline.ledger.job import JobState
 from pipeline.ledger.reading import Reader
 from pipeline.ledger.store import Ledger, open_ledger
@@ -294,7 +294,7 @@ async def _check_account(context: RunContext, to_start: Sequence[Job], watcher: 
             return
 
 
-def _hold_against_floor(context: RunContext, balance: int) -> None:
+def _hold_against_floor(context: RunContext, balance: MicroUsd) -> None:
     floor = context.settings.bounds.credits_floor
     if floor is not None and balance < floor:
         context.stopping.stop(
