@@ -64,9 +64,11 @@ class Directory:
         self._run = api.open_run(folder)
 
     def facts(self) -> dict[str, Any]:
+        """How it stands now, as `--json` prints it."""
         return self._run.status()
 
     def lines(self, width: int) -> list[str]:
+        """The same for people, in lines of at most `width` characters."""
         return status_screen(self.name, self.facts(), width)
 
 
@@ -79,6 +81,7 @@ class AllRuns:
         self._most = None if json else LISTED
 
     def facts(self) -> dict[str, Any]:
+        """How each stands now, as `--json` prints it."""
         from pipeline.kernel.clock import SystemClock, iso
 
         found = len(api.find_runs(self._folder))
@@ -86,6 +89,7 @@ class AllRuns:
         return {"at": iso(SystemClock().now_us()), "folder": self.name, "found": found, "runs": rows}
 
     def lines(self, width: int) -> list[str]:
+        """The same for people, in lines of at most `width` characters."""
         return list_screen(self.facts(), width)
 
 

@@ -30,6 +30,7 @@ class Places:
     changes: list[Override]
 
     def mistake(self, path: tuple[str, ...], message: str) -> str:
+        """A message about the value at `path`, with the place that it came from in front."""
         source = next((each.source for each in reversed(self.changes) if each.path[: len(path)] == path), None)
         if source is not None:
             return f"{source}: {message}"
@@ -85,6 +86,7 @@ def _shown(value: str | int | float) -> str:
 
 
 def suggest(path: tuple[str, ...]) -> str:
+    """What follows the name of an unknown key: the known one that was probably meant, or all that are known."""
     fields = Config.model_fields
     if len(path) == 1:
         known = list(fields)

@@ -84,6 +84,7 @@ class Config(Section):
         return MicroUsd(known[key])
 
     def provider_settings(self) -> ProviderSettings:
+        """What the client is told: the three origins, without a slash at their ends, and how long to wait."""
         provider, timeouts = self.provider, self.timeouts
         return ProviderSettings(
             base_url=provider.base_url.rstrip("/"),
@@ -96,6 +97,11 @@ class Config(Section):
         )
 
     def fetch_settings(self, *, allow_loopback: bool) -> FetchSettings:
+        """What the downloads are told.
+
+        Args:
+            allow_loopback: whether videos may come from this machine, as a sandbox's do.
+        """
         return FetchSettings(
             output_hosts=self.provider.output_hosts,
             allow_loopback=allow_loopback,
@@ -105,6 +111,7 @@ class Config(Section):
         )
 
     def media_settings(self) -> MediaSettings:
+        """Where and how closely videos are checked."""
         media = self.media
         return MediaSettings(media.verify, media.workers, media.executor, media.scheduler)
 

@@ -99,6 +99,7 @@ class Queue:
             self.add(job)
 
     def add(self, job: Job, delay_s: float = 0.0) -> None:
+        """Queue a job, to be started `delay_s` from now at the earliest."""
         order = next(self._order)
         if delay_s > 0:
             heapq.heappush(self._later, (self._run.clock.monotonic_s() + delay_s, order, job))
@@ -355,6 +356,7 @@ class Dispatcher:
         )
 
     async def wait_for_workers(self) -> None:
+        """Wait until no job is being carried any more."""
         while self._workers:
             await asyncio.wait(list(self._workers.values()))
 

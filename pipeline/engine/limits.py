@@ -38,10 +38,12 @@ class Slots:
 
     @property
     def in_flight(self) -> int:
+        """How many generations are counted as in flight."""
         return len(self._taken)
 
     @property
     def has_room(self) -> bool:
+        """Whether one more may start now."""
         in_flight = len(self._taken)
         return in_flight < self._crowding.ceiling and (in_flight < self._ceiling or self._may_probe())
 

@@ -242,6 +242,7 @@ class FoundPace:
 
     @property
     def is_lowered(self) -> bool:
+        """Whether a refusal has lowered the pace, and it has not climbed back."""
         return self._lowered is not None
 
     def per_minute(self, now_s: float) -> float:

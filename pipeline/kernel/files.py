@@ -171,7 +171,7 @@ def _read_and_close(descriptor: int, most: int) -> bytes | None:
 
 
 def write_all(descriptor: int, data: bytes | memoryview) -> None:
-    """Write every byte: `os.write` may take fewer than it is given."""
+    """Write every byte, or raise `OSError`: `os.write` may take fewer than it is given."""
     view = memoryview(data)
     while view:
         written = os.write(descriptor, view)

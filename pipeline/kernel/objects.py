@@ -141,7 +141,7 @@ class Objects:
         self._ask(lambda: self._files.get_file(self._at(name), str(path)), LISTED_S)
 
     def write(self, name: str, data: bytes) -> None:
-        """Make or replace an object, and compare it with `data`."""
+        """Make or replace an object, and compare it with `data`: `BrokenUpload` where they differ."""
         at = self._at(name)
         self._pipe(at, data)
         info = self._info(at)

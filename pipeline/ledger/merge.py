@@ -36,6 +36,10 @@ def merge_segments(
     Args:
         sealed: whether newer segments follow. Then more may be written meanwhile, and the head stays with those.
         known: what some of them hold, as this process has written it: reading them back costs as much as all the rest.
+
+    Raises:
+        RunDirectoryError: one of them is damaged.
+        OSError: the disk refused, or did not keep what was written; the old ones stay then.
     """
     group = _Group(folder, names, known or {})
     merged = segments.place(folder, names[0].first, names[-1].last, group.encode())

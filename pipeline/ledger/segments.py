@@ -259,7 +259,11 @@ def ends_of(folder: Path, name: SegmentName) -> tuple[str, str]:
 
 
 def parts_of(folder: Path, name: SegmentName, file: pq.ParquetFile, rows: int) -> Iterator[pa.Table]:
-    """The checked events of a segment, `rows` at a time: a large one need not be in memory as a whole."""
+    """The checked events of a segment, `rows` at a time: a large one need not be in memory as a whole.
+
+    Raises:
+        RunDirectoryError: it is damaged.
+    """
     try:
         for batch in file.iter_batches(rows, use_threads=False):
             table = pa.Table.from_batches([batch]).replace_schema_metadata(None)
@@ -318,7 +322,7 @@ def _read_segment(folder: Path, name: SegmentName) -> tuple[list[Event], str, st
 
 
 def read_content(folder: Path, name: SegmentName) -> Content:
-    """What a segment holds, its bytes held against its name."""
+    """What a segment holds, its bytes held against its name. Raises as `open_segment`."""
     file, before, after = open_segment(folder, name)
     try:
         return Content(file.read(use_threads=False), before, after)
@@ -331,6 +335,10 @@ def open_segment(folder: Path, name: SegmentName, *, numbered: bool = False) -> 
 
     Args:
         numbered: as for `open_encoded`.
+
+    Raises:
+        RunDirectoryError: it is damaged.
+        FileNotFoundError: it went away since it was listed.
     """
     data = _read_file(folder, str(name))
     if not name.fits(data):

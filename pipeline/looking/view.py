@@ -92,6 +92,7 @@ class Look:
 
     @property
     def cap_microusd(self) -> int:
+        """The cap of the last run; 0 before the first."""
         return int(self.state.runs[-1].facts.get("cap_microusd", 0)) if self.state.runs else 0
 
     @property

@@ -131,7 +131,11 @@ class Meter:
             raise FetchFailed(f"the file is larger than {settings.max_bytes} bytes")
 
     def count(self, length: int, waited_s: float) -> None:
-        """Take note of `length` bytes for which the network was waited for `waited_s` seconds."""
+        """Take note of `length` bytes for which the network was waited for `waited_s` seconds.
+
+        Raises:
+            FetchFailed: the body is longer than allowed or announced, or too slow.
+        """
         settings = self._settings
         self._bytes += length
         self._waited_s += waited_s
@@ -143,7 +147,7 @@ class Meter:
             raise FetchFailed(f"slower than {settings.min_bytes_per_s:g} bytes a second")
 
     def end(self) -> None:
-        """The body is over: it must be as long as announced."""
+        """The body is over: `FetchFailed` if it is shorter than announced."""
         if self._announced is not None and self._bytes < self._announced:
             raise FetchFailed(f"{self._bytes} of {self._announced} bytes came")
 

@@ -72,6 +72,7 @@ class Delivered:
 
     @property
     def has_body(self) -> bool:
+        """Whether the video comes in the reply itself, by `chunks`."""
         return self._response is not None
 
     async def chunks(self) -> AsyncIterator[bytes]:
@@ -81,6 +82,7 @@ class Delivered:
             yield chunk
 
     def close(self) -> None:
+        """Let the connection go, read to its end or not."""
         if self._response is not None:
             self._response.close()
 

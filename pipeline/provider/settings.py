@@ -29,6 +29,7 @@ class ProviderSettings:
 
     @property
     def is_loopback(self) -> bool:
+        """Whether it is on this machine: see the function `is_loopback`."""
         return is_loopback(self.base_url)
 
 

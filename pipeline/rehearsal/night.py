@@ -105,6 +105,7 @@ class Night:
 
     @property
     def stored_per_hour(self) -> float:
+        """How many videos were stored in an hour of this night."""
         return self.stored / self.makespan_s * 3600 if self.makespan_s else 0.0
 
     def as_json(self) -> dict[str, Any]:

@@ -239,6 +239,7 @@ def keys_of(lines: Sequence[Line] | Sequence[Key]) -> Keys:
 
 
 def are_among(texts: pa.ChunkedArray[Any], wanted: Collection[str]) -> Any:
+    """For each text whether it is one of the `wanted`, as a column."""
     return pc.is_in(texts, value_set=pa.array(list(wanted), pa.string()))
 
 

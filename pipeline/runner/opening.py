@@ -92,6 +92,9 @@ def prepare_folder(
 
     Returns:
         Its lines, and what is to be noted of them.
+
+    Raises:
+        MachineError: the disk refused. Nothing was sent.
     """
     lines, mark = lines_of(campaign.entries), mark_of(campaign.entries)
     try:
@@ -249,6 +252,14 @@ def signals_to(wish: Callable[[], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def log_to(path: Path, key: str, webhook: str | None = None) -> Iterator[RunLog]:
+    """Have what kling-batch logs go to the file at `path`, and nowhere else, for the block.
+
+    Args:
+        key: never written to it, and neither is the address `webhook`.
+
+    Raises:
+        MachineError: it cannot be opened.
+    """
     logger = logging.getLogger(LOGGER)
     try:
         handler = RunLog(path, "" if key == SANDBOX_KEY else key, webhook or "")
