@@ -15,7 +15,8 @@ from pipeline.manifest.read_csv import read_csv
 from pipeline.manifest.read_jsonl import read_jsonl
 from pipeline.manifest.read_parquet import read_parquet
 from pipeline.manifest.read_txt import read_txt
-from pipeline.manifest.templates import BadTemplateError, is_template, render, scope
+from pipeline.manifest.template_language import BadTemplateError
+from pipeline.manifest.templates import is_template, render, scope
 from pipeline.models.base import Scalar
 
 Reader = Callable[[Path, Mistakes, bool, int], Iterator[Batch]]

@@ -13,7 +13,8 @@ from pipeline.manifest.images import LocalImages, is_local
 from pipeline.manifest.rows import Rows
 from pipeline.manifest.sharing import Form, Layout, Sharing
 from pipeline.manifest.sizes import Sizes
-from pipeline.manifest.templates import BadTemplateError, is_template, render, scope, seen, single_braced
+from pipeline.manifest.template_language import BadTemplateError
+from pipeline.manifest.templates import is_template, render, scope, seen, single_braced
 from pipeline.models import Model, Problem
 from pipeline.models.base import Scalar
 

@@ -26,7 +26,7 @@ from pipeline.ledger.store import MERGE_ABOVE
 from pipeline.manifest import load_manifest
 from pipeline.manifest.document import RESERVED
 from pipeline.manifest.feeds import TABLES
-from pipeline.manifest.templates import _FILTERS
+from pipeline.manifest.template_language import FILTERS
 from pipeline.models import DEFAULT_MODEL, find_model
 from pipeline.provider.replies import decode_submit
 from pipeline.report.summary import summarise
@@ -324,6 +324,6 @@ def test_the_campaign_that_is_grown_has_the_videos_that_its_files_say(tmp_path: 
 def test_the_filters_and_the_formats_are_those_that_there_are() -> None:
     """Nobody looks for a filter that a document forgot, or for one that is not there."""
     [filters] = [gives for writes, gives in table(MANIFEST, "you write", "it gives") if "lower" in writes]
-    assert re.findall(r"`(\w+)`", filters) == sorted(_FILTERS)
+    assert re.findall(r"`(\w+)`", filters) == sorted(FILTERS)
     files = [plain(file) for file, _ in table(MANIFEST, "file", "what it is")]
     assert sorted(re.findall(r"\.\w+", " ".join(files))) == sorted((".yaml", ".yml", *TABLES))

@@ -182,7 +182,7 @@ def test_ids_are_unique_over_all_files(fail: Fail, tmp_path: Path) -> None:
 )
 def test_html_becomes_its_text(html: str, text: str) -> None:
     """In a time that grows with its length only."""
-    from pipeline.manifest.templates import _strip_tags
+    from pipeline.manifest.template_language import _strip_tags
 
     assert _strip_tags(html) == text
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from conftest import Load
 
-from pipeline.manifest.templates import BadTemplateError, is_template, names_in, render, single_braced
+from pipeline.manifest.template_language import BadTemplateError
+from pipeline.manifest.templates import is_template, names_in, render, single_braced
 
 VALUES = {"product": "mug", "n": 3, "price": 1.5, "new": True, "empty": "", "duration": 5}
 
