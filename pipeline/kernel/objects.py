@@ -249,7 +249,7 @@ def _tag(info: dict[str, Any]) -> str:
     return said if _MD5.fullmatch(said) else ""
 
 
-def watched(call: Callable[[], T], limit_s: float, watch: Watch, now_s: Callable[[], float] = time.monotonic) -> T:
+def watched(call: Callable[[], T], limit_s: float, watch: Watch) -> T:
     """Do something in a thread of its own, and wait for it as long as it may take and whoever watches lets it.
 
     What nobody waits for any more goes on to its own end: nothing tells a storage to forget what it was sent.
@@ -266,10 +266,10 @@ def watched(call: Callable[[], T], limit_s: float, watch: Watch, now_s: Callable
         except BaseException as error:
             done.set_exception(error)
 
-    began_s = now_s()
+    began_s = time.monotonic()
     threading.Thread(target=work, name="objects", daemon=True).start()
     while not wait([done], LOOK_S).done:
-        taken_s = now_s() - began_s
+        taken_s = time.monotonic() - began_s
         watch(taken_s)
         if taken_s >= limit_s:
             raise Silence

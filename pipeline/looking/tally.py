@@ -72,5 +72,3 @@ class Tally:
                 self.failed += was_asked and ended is EventKind.FAILED
             case EventKind.RETRY_GRANTED:
                 self.failed -= was_asked
-            case _:
-                pass
