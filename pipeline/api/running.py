@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
+from pipeline.api.asked import AskedOfRun, options_of, place_of
 from pipeline.api.configuring import AnyConfig, AskedOfConfig, key_of, load_config
 from pipeline.api.loops import in_own_loop, is_in_loop, run_to_end
 from pipeline.api.reading import AnyManifest, load_manifest
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from pipeline.ledger.fold import State
     from pipeline.ledger.reading import Reader
     from pipeline.manifest import Campaign
-    from pipeline.rehearsal import Night
+    from pipeline.rehearsal import Night, Scenario
     from pipeline.runner.choice import RunOptions
     from pipeline.runner.ending import RunResult
     from pipeline.runner.watching import Watcher
@@ -30,21 +31,8 @@ if TYPE_CHECKING:
 LONGEST_MEAN_S = 7_200
 """Longer generations are not rehearsed: the provider forgets a request after an hour, so asking would never end."""
 
-
 MOST_SIGMA = 3
 """With a larger spread, hardly two generations take alike, and a rehearsed night says nothing of a real one."""
-
-
-class AskedOfRun(AskedOfConfig, total=False):
-    """What `prepare` can be asked besides manifest and configuration; see there."""
-
-    out: Path | str | None
-    canary_approve: bool
-    limit: int | None
-    ids: Iterable[str] | None
-    part: str | None
-    order: str | None
-    retry_failed: bool | Iterable[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,19 +179,9 @@ class Prepared:
         """Play the run in virtual time; see the function `rehearse`."""
         from pipeline import rehearsal
         from pipeline.api.shield import Shielded
-        from pipeline.sandbox import SandboxSettings
 
         scenario = rehearsal.Scenario(seed, mean_s, sigma, dict(faults or {}))
-        try:
-            # The sandbox's own check, made before anything is played.
-            SandboxSettings(faults=scenario.faults, mean_s=1.0 if mean_s is None else mean_s, sigma=sigma)
-        except ValueError as error:
-            raise InputError(str(error)) from None
-        name, asked_s = ("polling.expected_s", self.config.polling.expected_s) if mean_s is None else ("mean_s", mean_s)
-        if asked_s > LONGEST_MEAN_S:
-            raise InputError(f"{name} must be at most {LONGEST_MEAN_S:,} in a rehearsal, not {asked_s:g}")
-        if sigma > MOST_SIGMA:
-            raise InputError(f"sigma must be at most {MOST_SIGMA} in a rehearsal, not {sigma:g}; 0.3 is the usual")
+        _check_scenario(scenario, self.config)
         told = None if watcher is None else Shielded(watcher)
         return in_own_loop(
             lambda: rehearsal.rehearse(
@@ -259,19 +237,13 @@ def prepare(
         RunDirectoryError: the directory is damaged, or belongs to another provider.
     """
     from pipeline.looking.view import read_ledger
-    from pipeline.runner.choice import RunOptions, run_address, run_folder
+    from pipeline.runner.choice import run_address, run_folder
 
     used = load_config(config, **said)
     if canary_approve and not used.canary.jobs:
         raise InputError("--canary-approve needs a canary: say --canary N. Nothing was sent.")
-    options = RunOptions(
-        limit=_limit(limit),
-        ids=_ids(ids),
-        retry_classes=_error_classes(retry_failed),
-        order=_order(order),
-        canary_approve=canary_approve,
-    )
-    campaign, place = _campaign(manifest, part), _place(out)
+    options = options_of(limit, ids, retry_failed, order, canary_approve=canary_approve)
+    campaign, place = _campaign(manifest, part), place_of(out)
     folder, address = run_folder(used, campaign, place), run_address(used, campaign, place)
     if address is not None:
         from pipeline.mirror.mirror import refresh
@@ -292,14 +264,6 @@ def _campaign(manifest: AnyManifest, part: str | None) -> Campaign:
     return campaign if wanted is None else part_of(campaign, wanted)
 
 
-def _place(out: Path | str | None) -> Path | None:
-    """The run directory that is asked for. An empty name is refused: it would be the current folder."""
-    if out is not None and not str(out):
-        advice = "(an unset shell variable?); leave it out for outputs/<name>, or use -o . for the current folder"
-        raise InputError(f"-o is empty {advice}. Nothing was sent.")
-    return None if out is None else Path(out)
-
-
 def _check_directory(folder: Path, campaign: Campaign, config: Config, state: State) -> None:
     """Refuse a run directory that is another campaign's, provider's or part's."""
     from pipeline.runner.continuity import check_folder, check_ids, check_part, check_provider
@@ -308,6 +272,23 @@ def _check_directory(folder: Path, campaign: Campaign, config: Config, state: St
     check_provider(state, config, folder)
     check_part(folder, campaign, state)
     check_ids(folder, campaign, state)
+
+
+def _check_scenario(scenario: Scenario, config: Config) -> None:
+    """Refuse a rehearsal that the sandbox cannot play, or that would say nothing of a real night."""
+    from pipeline.sandbox import SandboxSettings
+
+    mean_s, sigma = scenario.mean_s, scenario.sigma
+    try:
+        # The sandbox's own check, made before anything is played.
+        SandboxSettings(faults=scenario.faults, mean_s=1.0 if mean_s is None else mean_s, sigma=sigma)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    name, asked_s = ("polling.expected_s", config.polling.expected_s) if mean_s is None else ("mean_s", mean_s)
+    if asked_s > LONGEST_MEAN_S:
+        raise InputError(f"{name} must be at most {LONGEST_MEAN_S:,} in a rehearsal, not {asked_s:g}")
+    if sigma > MOST_SIGMA:
+        raise InputError(f"sigma must be at most {MOST_SIGMA} in a rehearsal, not {sigma:g}; 0.3 is the usual")
 
 
 def _attach(folder: Path, address: str) -> None:
@@ -378,7 +359,6 @@ def run_sync(
         InputError: nothing was sent; an event loop is running here, for example.
         MachineError: this machine failed before anything began.
     """
-
     if is_in_loop():
         raise InputError("an event loop is running here, as in a notebook: write `await run(…)`. Nothing was sent.")
     return run_to_end(run(manifest, config, watcher=watcher, **asked))
@@ -424,47 +404,3 @@ def check_table(path: Path) -> None:
 
     if path.suffix.lower() not in FORMATS:
         raise InputError(f"--expand: {path} ends neither in {' nor in '.join(FORMATS)}")
-
-
-def _limit(limit: int | None) -> int | None:
-    if limit is not None and (not isinstance(limit, int) or limit < 1):
-        raise InputError(f"--limit: {limit!r} is no number of jobs; say 1 or more")
-    return limit
-
-
-def _ids(ids: Iterable[str] | None) -> frozenset[str]:
-    """The ids that are asked for; empty for all. An empty list is refused: it must never widen a run to everything."""
-    if ids is None:
-        return frozenset()
-    named = frozenset([ids] if isinstance(ids, str) else ids)
-    if not named:
-        raise InputError("--ids: names nothing; write it like --ids hero,closing")
-    return named
-
-
-def _order(order: str | None) -> str | None:
-    from pipeline.manifest.campaign import ORDERS
-
-    if order is not None and order not in ORDERS:
-        raise InputError(f"--order: there is no order {order[:40]!r}; known: {', '.join(ORDERS)}")
-    return order
-
-
-def _error_classes(retry_failed: bool | Iterable[str]) -> frozenset[str] | None:
-    """The error classes to try anew: None for none of them, empty for all."""
-    from pipeline.kernel.errors import ERROR_CLASSES, Reaction
-    from pipeline.kernel.suggestion import suggestion
-
-    if isinstance(retry_failed, bool):
-        return frozenset() if retry_failed else None
-    wanted = frozenset([retry_failed] if isinstance(retry_failed, str) else retry_failed)
-    if "all" in wanted:
-        return frozenset()
-    if not wanted:
-        raise InputError("--retry-failed: names nothing; write it like --retry-failed all")
-    given_up = (Reaction.RETRY_COUNTED, Reaction.FAIL_ROW)
-    for name in sorted(wanted - ERROR_CLASSES.keys())[:1]:
-        final = [each.label for each in ERROR_CLASSES.values() if each.reaction in given_up]
-        advice = suggestion(name, ERROR_CLASSES, otherwise=f"known: all, {', '.join(final)}")
-        raise InputError(f"--retry-failed: there is no error class {name[:40]!r}; {advice}")
-    return wanted

@@ -13,7 +13,7 @@ from pipeline import api
 
 if TYPE_CHECKING:
     from pipeline.api import Prepared
-    from pipeline.api.running import AskedOfRun
+    from pipeline.api.asked import AskedOfRun
 
 MANY_ENTRIES = 100_000
 

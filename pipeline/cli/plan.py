@@ -14,7 +14,7 @@ from pipeline.cli.screen import printable, say, say_json, working
 
 if TYPE_CHECKING:
     from pipeline.api import Prepared
-    from pipeline.api.running import AskedOfRun
+    from pipeline.api.asked import AskedOfRun
     from pipeline.api.types import Difference, Plan, Trial
     from pipeline.kernel.usd import MicroUsd
 

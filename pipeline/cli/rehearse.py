@@ -12,7 +12,7 @@ from pipeline.cli.rehearse_screen import night_screen
 from pipeline.cli.screen import printable, say, say_json
 
 if TYPE_CHECKING:
-    from pipeline.api.running import AskedOfRun
+    from pipeline.api.asked import AskedOfRun
 
 
 @click.command()

@@ -32,7 +32,7 @@ from pipeline.kernel.usd import MicroUsd
 
 if TYPE_CHECKING:
     from pipeline.api import Prepared
-    from pipeline.api.running import AskedOfRun
+    from pipeline.api.asked import AskedOfRun
     from pipeline.api.types import Config, Difference, Plan, RunResult, Trial
 
 OWN_SCREEN_FLAGS = {"--yes", "--json", "--no-progress"}

@@ -8,7 +8,7 @@ from docs_support import plain, table
 
 import pipeline
 from pipeline.api import types
-from pipeline.api.running import AskedOfRun
+from pipeline.api.asked import AskedOfRun
 from pipeline.cli.app import load_verb
 
 PAGE = "docs/python.md"
