@@ -15,7 +15,7 @@ import orjson
 
 from pipeline.jobs import Job, canonical_json, job_id
 from pipeline.kernel.arrow import Texts
-from pipeline.kernel.usd import NO_MONEY, MicroUsd
+from pipeline.kernel.usd import ZERO_USD, MicroUsd
 from pipeline.ledger.fold import State
 from pipeline.ledger.job import JobRecord, JobState
 from pipeline.manifest import Entry
@@ -64,7 +64,7 @@ class Change:
     spent: MicroUsd
 
 
-_NOTHING = Change(rows=0, jobs=0, to_do=0, cost=NO_MONEY, videos=0, on_their_way=0, spent=NO_MONEY)
+_NOTHING = Change(rows=0, jobs=0, to_do=0, cost=ZERO_USD, videos=0, on_their_way=0, spent=ZERO_USD)
 
 
 @dataclass(frozen=True, slots=True)

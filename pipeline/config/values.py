@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from pipeline.kernel.usd import MAX_MICROUSD, MICRO_PER_USD, NO_MONEY, MicroUsd, parse_usd
+from pipeline.kernel.usd import MAX_MICROUSD, MICRO_PER_USD, ZERO_USD, MicroUsd, parse_usd
 from pipeline.models import DEFAULT_MODEL, find_model
 
 _PLAIN_NUMBER = re.compile(r"-?[0-9]{1,40}(\.[0-9]{1,9})?")
@@ -40,7 +40,7 @@ def _money(value: object) -> MicroUsd:
 
 def _money_or_zero(value: object) -> MicroUsd:
     if isinstance(value, str) and re.fullmatch(r"0+(\.0+)?", value.strip()):
-        return NO_MONEY
+        return ZERO_USD
     return _money(value)
 
 

@@ -13,7 +13,7 @@ from typing import NewType
 MicroUsd = NewType("MicroUsd", int)
 """An amount in millionths of a US dollar: 1_750_000 is $1.75."""
 
-NO_MONEY = MicroUsd(0)
+ZERO_USD = MicroUsd(0)
 
 MICRO_PER_USD = 1_000_000
 MAX_MICROUSD = 1_000_000_000 * MICRO_PER_USD

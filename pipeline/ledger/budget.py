@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from pipeline.kernel.usd import NO_MONEY, MicroUsd
+from pipeline.kernel.usd import ZERO_USD, MicroUsd
 
 
 class ImpossibleMoveError(AssertionError):
@@ -23,10 +23,10 @@ class ImpossibleMoveError(AssertionError):
 class Books:
     """The money of one ledger over its whole life, in micro-dollars."""
 
-    posted: MicroUsd = NO_MONEY
-    reserved: MicroUsd = NO_MONEY
-    in_doubt: MicroUsd = NO_MONEY
-    above_quotes: MicroUsd = NO_MONEY
+    posted: MicroUsd = ZERO_USD
+    reserved: MicroUsd = ZERO_USD
+    in_doubt: MicroUsd = ZERO_USD
+    above_quotes: MicroUsd = ZERO_USD
     """How much of `posted` the provider has charged beyond what was quoted."""
     charged_above: dict[str | None, MicroUsd] = field(default_factory=dict)
     """By price key: the highest charge seen above a quote. Under None: charges of which the price key is not known."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from pipeline.kernel.usd import NO_MONEY, MicroUsd
+from pipeline.kernel.usd import ZERO_USD, MicroUsd
 from pipeline.ledger.events import Event, EventKind
 
 
@@ -36,7 +36,7 @@ class Account:
     balance: MicroUsd
     posted: MicroUsd
     held: MicroUsd
-    doubted: MicroUsd = NO_MONEY
+    doubted: MicroUsd = ZERO_USD
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ from typing import Any
 
 from pipeline.jobs import canonical_json
 from pipeline.kernel.clock import to_us
-from pipeline.kernel.usd import MAX_MICROUSD, MICRO_PER_USD, NO_MONEY, MicroUsd, parse_usd
+from pipeline.kernel.usd import MAX_MICROUSD, MICRO_PER_USD, ZERO_USD, MicroUsd, parse_usd
 
 MAX_MESSAGE_CHARS = 500
 """A provider's message is cut to this before it reaches a table."""
@@ -51,7 +51,7 @@ def charged(value: object) -> MicroUsd | None:
 def balance(value: object) -> MicroUsd | None:
     """An account's balance; an overdrawn account has nothing left."""
     if isinstance(value, int | Decimal) and not isinstance(value, bool) and value < 0:
-        return NO_MONEY
+        return ZERO_USD
     return charged(value)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -63,12 +64,8 @@ def _fixed(
 ) -> dict[str, Column]:
     ids = [entry.job.job_id for entry in entries]
     found = [starts.get(job_id) for job_id in ids]
-    first = dict(zip(reversed(ids), range(len(ids) - 1, -1, -1), strict=True))
-    shown: dict[int, str] = {}
-    prices = []
-    for index, entry in enumerate(entries):
-        quote = price(entry.job) if first[ids[index]] == index else 0
-        prices.append(shown.get(quote) or shown.setdefault(quote, format_usd(quote)))
+    first = dict(zip(reversed(ids), reversed(range(len(ids))), strict=True))
+    quotes = [price(entry.job) if first[entry.job.job_id] == index else 0 for index, entry in enumerate(entries)]
     columns: dict[str, list[Any]] = {
         "start": [each and each[0] for each in found],
         "row": [entry.row for entry in entries],
@@ -77,7 +74,7 @@ def _fixed(
         "job_id": ids,
         "status": [status_of(state, job_id, live=live) for job_id in ids],
         "allowed": [each and ("yes" if each[1] else "no") for each in found],
-        "price_usd": prices,
+        "price_usd": list(map(functools.cache(format_usd), quotes)),
         "tags": [", ".join(entry.tags) for entry in entries],
     }
     return {name: pa.array(columns[name], kind) for name, kind in COLUMNS.items()}

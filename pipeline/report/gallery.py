@@ -53,10 +53,10 @@ _TEMPLATES = ("gallery.html", "gallery.css", "gallery.js")
 _SLOT = re.compile(rb"@([A-Z]+)@")
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff]")
 _IN_HTML = {"<": "\\u003c", "\u2028": "\\u2028", "\u2029": "\\u2029"}
-LINES_AT_ONCE = 1_000
+RECORDS_AT_ONCE = 1_000
 """Lines whose records are in memory at once: the records of all would take more room than the page."""
 
-Column = list[Any] | dict[str, list[Any]]
+PageColumn = list[Any] | dict[str, list[Any]]
 """A value for each line; or each different value once, and for each line which: `{"v": values, "i": indexes}`."""
 
 
@@ -157,7 +157,7 @@ def _facts(
         "money": money,
         "counts": {status: summary[status] for status in STATUSES},
         "trouble": _troubles(others),
-        "mended": sorted(_attempts_by_class(latest).items(), key=lambda pair: -pair[1]),
+        "mended": Counter(str(row["error_class"]) for row in latest.values()).most_common(),
         "series": money_over_time(state, _now_us(summary) if live else None),
         "times": generation_times(state),
         "total": len(lines),
@@ -177,14 +177,6 @@ _RUN = (
 def _now_us(summary: Mapping[str, Any]) -> int | None:
     as_of = summary.get("as_of")
     return None if as_of is None else round(datetime.fromisoformat(as_of).timestamp() * 1e6)
-
-
-def _attempts_by_class(latest: Mapping[tuple[str, int], Mapping[str, Any]]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for row in latest.values():
-        label = str(row["error_class"])
-        counts[label] = counts.get(label, 0) + 1
-    return counts
 
 
 def _stands(
@@ -289,7 +281,7 @@ def _kinds(lines: Lines) -> dict[str, str]:
     return dict(list(variables.items())[: MOST_FIELDS - len(parameters)]) | parameters
 
 
-def _columns(lines: Lines, stands: Sequence[_Stand], bills: Sequence[bool], found: Found) -> dict[str, Column]:
+def _columns(lines: Lines, stands: Sequence[_Stand], bills: Sequence[bool], found: Found) -> dict[str, PageColumn]:
     """What is known of each line, a column for each fact. Money in micro-dollars, times in seconds."""
     keys, short = lines.keys, TEXT_LENGTHS[0]
     return {
@@ -309,8 +301,8 @@ def _columns(lines: Lines, stands: Sequence[_Stand], bills: Sequence[bool], foun
 def _of_records(found: Found, bills: Sequence[bool]) -> dict[str, list[Any]]:
     """The facts of each line, a column for each."""
     columns: dict[str, list[Any]] = {}
-    for first in range(0, len(found), LINES_AT_ONCE):
-        part = slice(first, first + LINES_AT_ONCE)
+    for first in range(0, len(found), RECORDS_AT_ONCE):
+        part = slice(first, first + RECORDS_AT_ONCE)
         for record, pays in zip(found[part].records(), bills[part], strict=True):
             for name, value in _of_record(record, bills=pays).items():
                 columns.setdefault(name, []).append(value)
