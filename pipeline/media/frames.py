@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import av
 from av.video.frame import VideoFrame
 from PIL.Image import Image
 
-from pipeline.media.probe import set_up
-from pipeline.media.results import Damaged
+from pipeline.media.probe import opened
 
 MOST_FRAMES = 2_000
 """Pictures that are decoded at most, however long the file says it is."""
@@ -29,23 +27,16 @@ def spread_frames(path: Path, count: int, box: tuple[int, int], length_s: float)
     """
     wanted_s = [(number + 0.5) / count * length_s for number in range(count)]
     pictures: list[Image] = []
-    try:
-        with av.open(f"file:{path.absolute()}", format="mp4", metadata_errors="replace") as container:
-            if not container.streams.video:
-                raise Damaged("it has no video stream")
-            stream = container.streams.video[0]
-            set_up(stream.codec_context)
-            last: VideoFrame | None = None
-            for number, frame in enumerate(container.decode(stream)):
-                if len(pictures) == count or number == MOST_FRAMES:
-                    break
-                last = frame
-                if frame.time is None or frame.time >= wanted_s[len(pictures)]:
-                    pictures.append(_small(frame, box))
-            if last is not None and len(pictures) < count:
-                pictures.append(_small(last, box))  # it is shorter than it says
-    except av.FFmpegError as error:
-        raise Damaged(f"FFmpeg says: {error.strerror or type(error).__name__}") from None
+    with opened(path) as (container, stream):
+        last: VideoFrame | None = None
+        for number, frame in enumerate(container.decode(stream)):
+            if len(pictures) == count or number == MOST_FRAMES:
+                break
+            last = frame
+            if frame.time is None or frame.time >= wanted_s[len(pictures)]:
+                pictures.append(_small(frame, box))
+        if last is not None and len(pictures) < count:
+            pictures.append(_small(last, box))  # it is shorter than it says
     return pictures
 
 

@@ -5,9 +5,10 @@ Import this module only where verification needs it: it loads FFmpeg and the ima
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -53,44 +54,52 @@ def probe(path: Path, *, every_frame: bool, checkpoint: Callable[[], None]) -> P
         Damaged: a packet or a picture cannot be read.
         OSError: this machine cannot read the file.
     """
+    first: VideoFrame | None = None
+    span = _Span()
+    with opened(path) as (container, stream):
+        for packet in container.demux():
+            checkpoint()
+            if packet.is_corrupt:
+                raise Damaged("one of its packets is broken")
+            if packet.stream_index != stream.index:
+                continue
+            span.add(packet)
+            if every_frame or first is None:
+                first = _decode(packet, first)
+        if first is None:
+            raise Damaged("no picture of it decodes")
+        return Probe(
+            codec=stream.codec_context.name,
+            duration_s=span.seconds(stream.time_base) or _declared_seconds(stream),
+            width=stream.codec_context.width,
+            height=stream.codec_context.height,
+            poster=_poster(first),
+        )
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """The file at `path` and its first stream of pictures, for the block; what its decoder may ask for is bounded.
+
+    Raises:
+        Damaged: it cannot be read as a video, or what the block reads of it cannot.
+        OSError: this machine cannot read the file.
+    """
     try:
         # The prefix keeps a colon in a path from being read as a protocol. Metadata that is not UTF-8 is no damage.
         with av.open(f"file:{path.absolute()}", format="mp4", metadata_errors="replace") as container:
-            return _probe(container, every_frame=every_frame, checkpoint=checkpoint)
+            if not container.streams.video:
+                raise Damaged("it has no video stream")
+            stream = container.streams.video[0]
+            _set_up(stream.codec_context)
+            yield container, stream
     except av.FFmpegError as error:
         if error.errno in _MACHINE_ERRNOS:
             raise OSError(error.errno, error.strerror) from None
         raise Damaged(f"FFmpeg says: {error.strerror or type(error).__name__}") from None
 
 
-def _probe(container: InputContainer, *, every_frame: bool, checkpoint: Callable[[], None]) -> Probe:
-    if not container.streams.video:
-        raise Damaged("it has no video stream")
-    stream = container.streams.video[0]
-    set_up(stream.codec_context)
-    first: VideoFrame | None = None
-    span = _Span()
-    for packet in container.demux():
-        checkpoint()
-        if packet.is_corrupt:
-            raise Damaged("one of its packets is broken")
-        if packet.stream_index != stream.index:
-            continue
-        span.add(packet)
-        if every_frame or first is None:
-            first = _decode(packet, first)
-    if first is None:
-        raise Damaged("no picture of it decodes")
-    return Probe(
-        codec=stream.codec_context.name,
-        duration_s=span.seconds(stream.time_base) or _declared_seconds(stream),
-        width=stream.codec_context.width,
-        height=stream.codec_context.height,
-        poster=_poster(first),
-    )
-
-
-def set_up(decoder: VideoCodecContext | None) -> None:
+def _set_up(decoder: VideoCodecContext | None) -> None:
     """Bound what a decoder may ask for.
 
     Raises:
