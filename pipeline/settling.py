@@ -97,9 +97,9 @@ async def reconcile(folder: Path, config: Config, *, key: str, clock: Clock | No
     """
     clock = clock or SystemClock()
     asked = {
-        print_: event.job_id or ""
+        mark: event.job_id or ""
         for event in reversed(read_events(require_ledger(folder)))
-        if event.request and (print_ := fingerprint(event.request)) is not None
+        if event.request and (mark := fingerprint(event.request)) is not None
     }
     async with _ledger_held(folder, clock) as ledger:
         check_provider(ledger.state, config, folder)

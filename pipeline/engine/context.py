@@ -102,7 +102,7 @@ class RunContext:
 
     @property
     def free(self) -> int:
-        """What may still be reserved under the cap, beside what is promised."""
+        """What may still be reserved under the cap, beside what is promised, in micro-dollars."""
         return self.ledger.state.books.free(self.settings.bounds.cap) - sum(self.promised.values())
 
     @property

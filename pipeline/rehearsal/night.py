@@ -246,7 +246,7 @@ class Recorder(Watcher):
         self._samples: list[Sample] = []
         self._troubles: Counter[str] = Counter()
         self._kinds: Counter[EventKind] = Counter()
-        self._spent_before = 0
+        self._posted_before_microusd = 0
         self._stopped_s: float | None = None
         self._last_start_s: float | None = None
         self._told: dict[str, Any] = {}
@@ -266,7 +266,7 @@ class Recorder(Watcher):
         context = live.context
         # The disk that would have to take the real videos is looked at, not that of the rehearsal.
         context.room = Room(self._real, self._clock, context.room.largest)
-        self._spent_before = context.ledger.state.books.posted
+        self._posted_before_microusd = context.ledger.state.books.posted
         self._sampler = asyncio.get_running_loop().create_task(self._sample())
         self._watcher.started(live)
 
@@ -285,8 +285,8 @@ class Recorder(Watcher):
         context = self._live.context
         books = context.ledger.state.books
         now_s = self._clock.monotonic_s()
-        spent = books.posted - self._spent_before
-        self._samples.append(Sample(now_s, context.slots.in_flight, spent, self._kinds[EventKind.STORED]))
+        spent_microusd = books.posted - self._posted_before_microusd
+        self._samples.append(Sample(now_s, context.slots.in_flight, spent_microusd, self._kinds[EventKind.STORED]))
         self._note_stop()
 
     def _note_stop(self) -> None:
