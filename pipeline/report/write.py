@@ -38,9 +38,8 @@ def write_report(
     """
     report = folder / "report"
     make_folder(report)
-    write_file(
-        report / classes.FILE, csv_bytes(columns_of_rows(classes.errors_by_class(lines, state), classes.COLUMNS))
-    )
+    by_class = classes.errors_by_class(lines, state)
+    write_file(report / classes.FILE, csv_bytes(columns_of_rows(by_class, classes.COLUMNS)))
     with one_ahead(tables.results_in_parts(lines, state, live=live)) as parts:
         _write_results(report, parts)
     if len(lines) > LINES_AT_ONCE:

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from pipeline.kernel.errors import ErrorClass, InputError, MachineError
 from pipeline.kernel.files import discard, open_temporary, put_in_place, remove_leftovers
-from pipeline.media.cluster.local import LocalCluster, silence
+from pipeline.media.cluster.local import LocalCluster, close_soon, silence
 from pipeline.media.cluster.task import Brought, Failed, Order, download, sees, under_final_names
 from pipeline.media.collect import Collector, until_done
 from pipeline.media.landing import Abandoned, Deliver
@@ -35,9 +35,6 @@ LOOK_S = 1.0
 
 ASK_S = 30.0
 """Longest wait for one answer of the scheduler, or of a worker that has joined, in seconds: either may be busy."""
-
-CLOSE_S = 5.0
-"""Longest wait for the connection to the scheduler to close."""
 
 
 class ClusterCollector(Collector):
@@ -85,7 +82,7 @@ class ClusterCollector(Collector):
                 self._local = await stack.enter_async_context(LocalCluster(workers, -(-self._downloads // workers)))
                 address, security = self._local.address, self._local.security
             self._client = await _connect(address, security)
-            stack.push_async_callback(_close, self._client)
+            stack.push_async_callback(close_soon, self._client)
             await self._meet_workers()
             stack.push_async_callback(_end, asyncio.create_task(self._watch()))
             self._stack = stack.pop_all()
@@ -315,16 +312,10 @@ async def _connect(address: str, security: Any) -> Any:
     try:
         return await client
     except BaseException as error:
-        await _close(client)
+        await close_soon(client)
         if not isinstance(error, OSError | ValueError | RuntimeError):
             raise
         raise InputError(f"media.scheduler: no Dask scheduler answers at {address}. Nothing was sent.") from None
-
-
-async def _close(client: Any) -> None:
-    with contextlib.suppress(TimeoutError, OSError):
-        async with asyncio.timeout(CLOSE_S):
-            await client.close()
 
 
 async def _end(task: asyncio.Task[None]) -> None:

@@ -28,10 +28,10 @@ REFUSED_S = 5.0
 """The wait before a worker is started again that could not be started, in seconds."""
 
 CLOSE_S = 5.0
-"""Longest wait for the scheduler to close, in seconds."""
+"""Longest wait for the scheduler, or a connection to it, to close, in seconds."""
 
 START_S = 60.0
-"""Longest wait of a worker for the scheduler."""
+"""Longest wait of a worker for the scheduler, in seconds."""
 
 _PASSED_ON = frozenset({"PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH"})
 _PASSED_ON_BEGINNINGS = ("PYTHON", "LC_", "SSL_CERT_", "COVERAGE_")
@@ -70,7 +70,7 @@ class LocalCluster:
                     dashboard_address=f"{LOOPBACK}:0",
                 )
                 await scheduler
-            stack.push_async_callback(_close, scheduler)
+            stack.push_async_callback(close_soon, scheduler)
             self.address = scheduler.address
             stack.push_async_callback(self._end_workers)
             self._keepers = [asyncio.create_task(self._keep(number)) for number in range(self._workers)]
@@ -157,10 +157,11 @@ def _environment() -> dict[str, str]:
     }
 
 
-async def _close(scheduler: Any) -> None:
+async def close_soon(scheduler_or_client: Any) -> None:
+    """Close a scheduler, or a client's connection to one; what takes longer than `CLOSE_S` is left."""
     with contextlib.suppress(TimeoutError, OSError):
         async with asyncio.timeout(CLOSE_S):
-            await scheduler.close()
+            await scheduler_or_client.close()
 
 
 def silence() -> None:
