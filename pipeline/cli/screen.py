@@ -372,7 +372,8 @@ def next_command(
 
     code, pending = summary.get("exit_code"), summary["pending"]
     if code == 0 and not pending:
-        return f"Everything is stored. Open {folder}/report/index.html to watch the clips."
+        said = "Everything was stored" if summary.get("missing") else "Everything is stored"
+        return f"{said}. Open {folder}/report/index.html to watch the clips."
     if code == 0:
         left = f"{count(pending, 'job')} of the manifest {'is' if pending == 1 else 'are'} not made yet"
         return f"All that was asked for is stored, see {folder}/videos; {left}."

@@ -296,6 +296,7 @@ CLASSES = ("generation_failed", "input_refused", "bad_request")
     ("facts", "told"),
     [
         ({"exit_code": 0}, "Everything is stored"),
+        ({"exit_code": 0, "missing": 2}, "Everything was stored"),
         ({"exit_code": 0, "pending": 1}, "1 job of the manifest is not made yet"),
         ({"exit_code": 1}, "RUN --retry-failed"),
         ({"exit_code": 1} | of_class("generation_failed", "input_refused"), "RUN --retry-failed"),
