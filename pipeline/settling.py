@@ -10,7 +10,7 @@ import contextlib
 import functools
 import getpass
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from pipeline.kernel.errors import ErrorClass, InputError
 from pipeline.ledger.events import SAID_BILLED, EventKind
 from pipeline.ledger.fold import State
 from pipeline.ledger.job import JobRecord, JobState
-from pipeline.ledger.reading import read_events
+from pipeline.ledger.reading import each_request
 from pipeline.ledger.store import Ledger, open_ledger
 from pipeline.looking.view import require_ledger
 from pipeline.mirror.mirror import mirror_of
@@ -96,19 +96,28 @@ async def reconcile(folder: Path, config: Config, *, key: str, clock: Clock | No
         MachineError: the disk refused.
     """
     clock = clock or SystemClock()
-    asked = {
-        mark: event.job_id or ""
-        for event in reversed(read_events(require_ledger(folder)))
-        if event.request and (mark := fingerprint(event.request)) is not None
-    }
+    require_ledger(folder)
     async with _ledger_held(folder, clock) as ledger:
         check_provider(ledger.state, config, folder)
         async with open_provider(config, folder, key, clock) as provider:
             with log_to(folder / "run.log", provider.key) as run_log:
                 async with open_context(config, folder, ledger, provider, clock, run_log.event, Stopping()) as context:
                     context.key_mark = key_facts(ledger.state, provider.client)["key_mark"]
-                    found = await _look(context, asked)
+                    found = await _look(context)
     return found
+
+
+def _jobs_asking(folder: Path, wanted: Collection[bytes]) -> dict[bytes, str]:
+    """The first job of a run directory that has asked for each of these, by the fingerprint of its request."""
+    asked: dict[bytes, str] = {}
+
+    def take(job_id: str, request: str) -> None:
+        mark = fingerprint(request)
+        if mark is not None and mark in wanted:
+            asked.setdefault(mark, job_id)
+
+    each_request(folder / "ledger", take)
+    return asked
 
 
 @contextlib.asynccontextmanager
@@ -129,7 +138,7 @@ async def _ledger_held(folder: Path, clock: Clock) -> AsyncIterator[Ledger]:
             await asyncio.to_thread(mirror.files.publish, ENDS)
 
 
-async def _look(run: RunContext, asked: dict[bytes, str]) -> Reconciliation:
+async def _look(run: RunContext) -> Reconciliation:
     doubted: list[JobRecord] = []
     comparison = None
     leave = functools.partial(run.stopping.leave, StopReason.INTERRUPTED, "interrupted")
@@ -137,7 +146,7 @@ async def _look(run: RunContext, asked: dict[bytes, str]) -> Reconciliation:
         await doubt_what_was_reserved(run, LAST_RUN_ENDED)
         doubted = list(run.ledger.state.in_state(JobState.IN_DOUBT))
         await _settle(run, doubted)
-        comparison = await compare(run, asked)
+        comparison = await compare(run, functools.partial(_jobs_asking, run.folder))
     if comparison is None and not run.stopping.is_stopping:
         run.stopping.stop(StopReason.MACHINE, "the provider's history could not be read whole: try again later")
     return _conclude(run, doubted, comparison)

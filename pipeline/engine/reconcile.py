@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import asyncio
+import itertools
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from pipeline.engine.context import RunContext
@@ -77,35 +79,51 @@ class Comparison:
         return not self.differs and not self.unlisted
 
 
-async def compare(run: RunContext, asked: Mapping[bytes, str]) -> Comparison | None:
+async def compare(
+    run: RunContext, jobs_asking: Callable[[Collection[bytes]], Mapping[bytes, str]]
+) -> Comparison | None:
     """Read the history over the ledger's whole life and hold the two against each other; None if it can't be read.
 
     Args:
-        asked: the job that each request belongs to, by the request's fingerprint.
+        jobs_asking: finds the jobs that have asked for the same as some requests, by the requests' fingerprints. It
+            reads the whole ledger, and is called only for charges that no attempt owns.
 
     Raises:
         LeavingError: the run is being left.
     """
     state = run.ledger.state
-    records = list(state.jobs.values())
     now_us = run.provider_now_us()
-    # Not only what was accepted: a first attempt that was refused may have been billed all the same.
-    from_us = min((min(record.first_began_us, record.began_us) for record in records), default=now_us) - DAY_US
-    read = await read_history(run, {record.model for record in records if record.model}, from_us, now_us + DAY_US)
+    from_us, models = now_us, set[str]()
+    # One record at a time here and below: a million of them at once would take gigabytes.
+    for record in state.jobs.values():
+        # Not only what was accepted: a first attempt that was refused may have been billed all the same.
+        from_us = min(from_us, record.first_began_us, record.began_us)
+        models.update({record.model} if record.model else ())
+    from_us -= DAY_US
+    read = await read_history(run, models, from_us, now_us + DAY_US)
     if not read.is_whole:
         return None
     listed = {row.request_id: row for row in read.rows}
-    for record in [record for record in records if _is_unlisted(record, listed)][:MAX_ASKED_SINGLY]:
-        reply = await run.ask_history(record.request_id)
+    unlisted = (record.request_id for record in state.jobs.values() if _is_unlisted(record, listed))
+    for request_id in list(itertools.islice(unlisted, MAX_ASKED_SINGLY)):
+        reply = await run.ask_history(request_id)
         if isinstance(reply, HistoryRow):
             listed[reply.request_id] = reply
+    strange = {
+        row.fingerprint for row in listed.values() if row.fingerprint and row.request_id not in state.request_ids
+    }
+    asked = await asyncio.to_thread(jobs_asking, strange) if strange else {}
     return held_against(state, asked, listed.values(), from_us, now_us)
 
 
 def held_against(
     state: State, asked: Mapping[bytes, str], rows: Iterable[HistoryRow], from_us: int, to_us: int
 ) -> Comparison:
-    """Hold what the ledger says against the rows of the history. Pure."""
+    """Hold what the ledger says against the rows of the history. Pure.
+
+    Args:
+        asked: the job that has asked for the same as a request that no attempt owns, by the request's fingerprint.
+    """
     listed = {row.request_id: row for row in rows}
     unknown, different = [], []
     agreed = agreed_microusd = 0

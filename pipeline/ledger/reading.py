@@ -11,6 +11,7 @@ from typing import TypeVar
 import pyarrow as pa
 
 from pipeline.kernel.ahead import one_ahead
+from pipeline.kernel.arrow import values_of
 from pipeline.kernel.errors import RunDirectoryError
 from pipeline.kernel.garbage import give_back_memory, no_garbage_collector
 from pipeline.ledger import segments
@@ -61,6 +62,26 @@ def read_events(folder: Path) -> list[Event]:
         return events
 
     return _beside_a_writer(folder, read)
+
+
+def each_request(folder: Path, take: Callable[[str, str], None]) -> None:
+    """Hand over the id of the job and the body of each submission, in order, a part of the ledger at a time.
+
+    Beside a live writer the reading may begin anew, and hand over some of them again.
+
+    Raises:
+        RunDirectoryError: there is no ledger, or it is damaged.
+        MachineError: this machine has too little memory.
+    """
+
+    def read(kept: list[SegmentName], replaced: list[SegmentName]) -> None:
+        for table in segments.read_tables(folder, kept, GENESIS, {}):
+            sent = table.select(["job_id", "request"]).drop_null()
+            for job_id, request in zip(values_of(sent["job_id"]), values_of(sent["request"]), strict=True):
+                take(job_id, request)
+        segments.check_replaced(folder, kept, replaced)
+
+    _beside_a_writer(folder, read)
 
 
 def _beside_a_writer(folder: Path, read: Callable[[list[SegmentName], list[SegmentName]], T]) -> T:

@@ -48,7 +48,8 @@ def test_an_undisturbed_run_agrees_with_the_history(tmp_path: Path) -> None:
         async with Night(tmp_path) as night:
             await night.run(campaign(tmp_path, 4, ten_seconds=1))
             before = read_events(night.folder / "ledger")
-            found = await reconciled(night)
+            with patch.object(settling, "each_request", side_effect=AssertionError("a large ledger is read in vain")):
+                found = await reconciled(night)
             assert found.exit_code == 0
             assert found.comparison is not None
             assert (found.comparison.agreed, found.comparison.agreed_microusd) == (4, 8_750_000)
