@@ -55,10 +55,9 @@ class RunDirectory:
 
     def ledger(self) -> pd.DataFrame:
         """Every event, each once and checked, in order: the ledger's columns. Money is micro-dollars."""
-        from pipeline.ledger.encoding import table_of
-        from pipeline.ledger.reading import read_events
+        from pipeline.ledger.reading import read_table
 
-        table: pd.DataFrame = table_of(read_events(self.folder / "ledger")).to_pandas()
+        table: pd.DataFrame = read_table(self.folder / "ledger").to_pandas()
         return table
 
     def summary(self) -> dict[str, Any]:
