@@ -204,7 +204,9 @@ class Progress(Watcher):
         assert self._far is not None
         if (left_s := self._far.left_s) is not None:
             return f"{about(left_s)} left"
-        return "waiting for the account's history" if self._far.in_doubt else "nearly done"
+        if self._far.in_doubt:
+            return "waiting for the account's history"
+        return "downloading" if self._far.unfetched else "nearly done"
 
     def _plain(self) -> str:
         assert self._live is not None

@@ -346,6 +346,14 @@ def bill_screen(bill: MicroUsd, summary: Mapping[str, Any]) -> str:
     return f"{said}, but {posted} is posted, and nothing is in doubt: `kling-batch reconcile` shows where they differ."
 
 
+def _what_is_left(summary: Mapping[str, Any]) -> str:
+    """What an exit 5 is for. Of rows that are not asked for any more there is no count, so that both may be."""
+    is_on_its_way = summary.get("running") or summary.get("unfetched")
+    if bool(summary["in_doubt"]) == bool(is_on_its_way):
+        return f"Money is in doubt {'and' if is_on_its_way else 'or'} paid work is not yet on disk"
+    return "Money is in doubt" if summary["in_doubt"] else "Paid work is not yet on disk"
+
+
 def _are_all_refused(summary: Mapping[str, Any]) -> bool:
     """Whether every failed job was refused for what its row says: unchanged, it would fail again."""
     from pipeline.kernel.errors import ERROR_CLASSES, Reaction
@@ -390,9 +398,7 @@ def next_command(
     if code == 5:
         is_told = not summary["in_doubt"] or summary.get("why_in_doubt")
         late = "" if is_told else " The history may take two hours to show what is in doubt."
-        return (
-            f"Money is in doubt or paid work is not yet on disk.{late} Run again to settle and collect it:\n  {again}"
-        )
+        return f"{_what_is_left(summary)}.{late} Run again to settle and collect it:\n  {again}"
     if code == 6:
         return f"Nothing is lost. Once this machine is in order, run again to go on:\n  {again}"
     if needed is not None:

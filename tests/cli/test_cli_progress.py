@@ -234,6 +234,16 @@ def test_what_a_run_waits_for_is_said() -> None:
     assert night.state.counts[JobState.IN_DOUBT] == 39
 
 
+def test_downloads_that_are_left_are_no_hurry() -> None:
+    """A storage that is out is waited for: that a run is nearly done would be more than is known."""
+    night, shown = Night(), Progress(shown=True)
+    asyncio.run(started(night, shown))
+    night.stopping.stop(StopReason.LIMIT, "enough")
+    assert shown._left() == "nearly done"
+    night.tell(shown, 0, "reserved", "submitted", "posted")
+    assert shown._left() == "downloading"
+
+
 async def started(night: Night, shown: Progress) -> None:
     shown.started(night.live)
     shown.ended()

@@ -307,8 +307,16 @@ CLASSES = ("generation_failed", "input_refused", "bad_request")
         ({"exit_code": 3, "stopped_by": "credits"}, "Top up, or lower budget.stop_below_credits_usd; then run again"),
         ({"exit_code": 3, "stopped_by": "canary"}, "Look at what the canary brought"),
         ({"exit_code": 4}, "Once the account is in order"),
-        ({"exit_code": 5}, "not yet on disk. Run again to settle and collect it:\n  RUN"),
-        ({"exit_code": 5, "in_doubt": 1}, "may take two hours to show what is in doubt. Run again"),
+        (
+            {"exit_code": 5},
+            "Money is in doubt or paid work is not yet on disk. Run again to settle and collect it:\n  RUN",
+        ),
+        ({"exit_code": 5, "unfetched": 1}, "Paid work is not yet on disk. Run again"),
+        (
+            {"exit_code": 5, "in_doubt": 1},
+            "Money is in doubt. The history may take two hours to show what is in doubt. Run",
+        ),
+        ({"exit_code": 5, "in_doubt": 1, "running": 1}, "Money is in doubt and paid work is not yet on disk."),
         ({"exit_code": 5, "message": "nobody's"}, "shown by\n  kling-batch reconcile outputs/m"),
         ({"exit_code": 5, "message": "the cap", "running": 1}, "Run again to settle and collect it:\n  RUN"),
         ({"exit_code": 6}, "Once this machine is in order"),
