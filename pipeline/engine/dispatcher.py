@@ -89,6 +89,8 @@ class Dispatcher:
     witness: Witness = field(default_factory=Witness)
     _settling: asyncio.Lock = field(default_factory=asyncio.Lock)
     _waits_until_s: float | None = None
+    _fetched_again: set[str] = field(default_factory=set)
+    """The jobs of the latest round of downloads that were tried again."""
     _has_fetched_last: bool = False
 
     def __post_init__(self) -> None:
@@ -304,7 +306,9 @@ class Dispatcher:
         try:
             while True:
                 await self.run.pause(FETCH_AGAIN_S)
-                self._fetch_again()
+                if not self.run.stopping.is_urgent:
+                    # No more than that: all of them at once would keep new jobs from starting.
+                    self._fetch_again(self.run.settings.limits.max_in_flight)
         except LeavingError:
             return
         except Exception as error:
@@ -324,8 +328,13 @@ class Dispatcher:
         self._fetch_again()
         return True
 
-    def _fetch_again(self) -> None:
-        for record in self._unfetched():
+    def _fetch_again(self, at_most: int | None = None) -> None:
+        """Begin a round, unless the last one is under way: overlapping ones would hold up the run's end for days."""
+        if not self._fetched_again.isdisjoint(self._workers):
+            return
+        unfetched = sorted(self._unfetched(), key=lambda record: record.fetch_failures)[:at_most]
+        self._fetched_again = {record.job_id for record in unfetched}
+        for record in unfetched:
             self.take_up(record)
 
     def _unfetched(self) -> list[JobRecord]:
@@ -339,7 +348,9 @@ class Dispatcher:
         async with self._settling:
             settled = await settle(self.run, self.witness)
             for record in settled:
-                self.take_up(record)
+                # While the sweep went on, the video of one that it settled may have been taken up to be fetched.
+                if record.job_id not in self._workers:
+                    self.take_up(record)
         return bool(settled)
 
     async def _settle_at_the_end(self) -> bool:

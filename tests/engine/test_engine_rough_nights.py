@@ -16,13 +16,18 @@ from nights import AtStart, Night, now_s, play
 from support import campaign, check_books, check_liability
 from virtual_time import VirtualClock
 
+from pipeline.engine import collecting
+from pipeline.engine.context import RunContext
+from pipeline.engine.dispatcher import Dispatcher
 from pipeline.kernel.errors import ErrorClass
 from pipeline.kernel.usd import MicroUsd
 from pipeline.ledger import columns, records, segments
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import State
+from pipeline.ledger.job import JobRecord
 from pipeline.ledger.reading import read_events
 from pipeline.manifest import load_manifest
+from pipeline.media import Trouble
 from pipeline.provider.client import Client, Delivered
 from pipeline.provider.replies import Expired, Finished, Refused, Unavailable, Uncertain
 from pipeline.runner.continuity import is_tidy
@@ -280,6 +285,91 @@ def test_a_video_that_never_comes_is_left_to_the_next_run(tmp_path: Path) -> Non
             assert (result.exit_code, result.summary["unfetched"]) == (5, 2)
             assert now_s() < 1000
             assert night.provider.state()["faults_fired"]["file_500"] == 2 * 2 * 5
+
+    play(main())
+
+
+def hang(monkeypatch: pytest.MonkeyPatch, first_s: float, then_s: float) -> None:
+    """No download succeeds; each takes `first_s` for the first five of a video, and `then_s` afterwards."""
+
+    async def fetch(run: RunContext, record: JobRecord) -> Trouble:
+        async with run.downloads:
+            await run.pause(first_s if record.fetch_failures < 5 else then_s)
+        return Trouble(ErrorClass.FETCH_FAILED, None, "not a byte")
+
+    monkeypatch.setattr(collecting, "_fetch", fetch)
+
+
+def test_a_storage_that_hangs_holds_up_no_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five tries take longer than the time between two rounds: the rounds do not overlap, or there is no end."""
+    hang(monkeypatch, 130, 130)
+
+    async def main() -> None:
+        async with Night(tmp_path) as night, asyncio.timeout(4 * 3600):
+            result = await night.run(campaign(tmp_path, 20), night.config(limits__max_in_flight="5"))
+            assert (result.exit_code, result.summary["unfetched"]) == (5, 20)
+
+    play(main())
+
+
+def test_a_storage_that_stays_out_slows_no_starts(tmp_path: Path) -> None:
+    """The more videos wait for it, the more would be tried again at once, and hold the places of new jobs."""
+
+    async def main() -> None:
+        async with Night(tmp_path, faults={"file_500": 1.0}) as night:
+            result = await night.run(campaign(tmp_path, 150), night.config(limits__max_in_flight="10"))
+            assert (result.exit_code, result.summary["unfetched"]) == (5, 150)
+            assert now_s() < 1.2 * 150 / 10 * 317 + 600
+
+    play(main())
+
+
+def test_a_person_who_interrupts_waits_for_no_new_round_of_downloads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What runs is finished, and no more: what was left for later is left to the next run."""
+    hang(monkeypatch, 0, 600)
+
+    async def main() -> None:
+        async with Night(tmp_path) as night:
+            result = await night.run(campaign(tmp_path, 20), night.config(limits__max_in_flight="5"), interrupt_at(590))
+            assert (result.exit_code, result.summary["running"]) == (130, 0)
+            assert result.summary["unfetched"] == night.posts()
+            assert now_s() < 1500
+
+    play(main())
+
+
+def test_a_video_that_is_fetched_while_the_history_is_read_is_in_one_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replace: Replace
+) -> None:
+    """A sweep finds a lost answer's video; before the sweep is over, what is not on the disk is downloaded again."""
+    from pipeline.engine import doubt
+
+    accept, fetch_again = doubt._accept, Dispatcher._fetch_again
+    calls, fetched = iter(range(1_000)), asyncio.Event()
+
+    async def lose_the_first(ask: Callable[[], Any]) -> Any:
+        reply = await ask()
+        return Uncertain(ErrorClass.GATEWAY, "HTTP 504", 504) if next(calls) == 0 else reply
+
+    async def slowly(*arguments: Any) -> None:
+        await accept(*arguments)
+        await fetched.wait()
+
+    def note(dispatcher: Dispatcher, at_most: int | None = None) -> None:
+        fetch_again(dispatcher, at_most)
+        fetched.set()
+
+    async def main() -> None:
+        async with Night(tmp_path, history_lag_s=500) as night:
+            monkeypatch.setattr(doubt, "_accept", slowly)
+            monkeypatch.setattr(Dispatcher, "_fetch_again", note)
+            replace("submit", lose_the_first)
+            made = campaign(tmp_path, 2)
+            result = await night.run(made)
+            assert (result.exit_code, result.message) == (0, "")
+            night.check(made)
 
     play(main())
 
