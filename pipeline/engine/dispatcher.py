@@ -154,7 +154,8 @@ class Dispatcher:
         known = next((each.request_id for each in run.ledger.state.in_state(JobState.SUBMITTED)), None)
         question = run.provider.credits if known is None else functools.partial(run.provider.poll, known)
         with contextlib.suppress(LeavingError):
-            if isinstance(await run.ask(question, has_turn=True, is_sign=True), Unavailable):
+            asking = run.ask(question, has_turn=True, is_sign=True)
+            if isinstance(await run.stopping.unless_stopping(asking), Unavailable):
                 run.outages.slow_down()
 
     def decide(self) -> Start | Ask | Wait | End:

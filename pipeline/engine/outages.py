@@ -92,6 +92,8 @@ class Outages:
         self._connection = Outage(retry)
         self._throttle = Outage(retry)
         self._gateway = Outage(retry)
+        self._submissions = Outage(retry)
+        """Ended by an accepted job only: free questions may be answered while every submission is lost."""
         self._has_answered = False
         """Whether the provider was ever there in this run."""
         self._start_refused = False
@@ -108,6 +110,7 @@ class Outages:
             (self._connection, "no connection"),
             (self._throttle, "the provider answers 429"),
             (self._gateway, "the provider does not answer"),
+            (self._submissions, "the provider does not answer"),
         )
         return next((why for outage, why in reasons if outage.goes_on), "")
 
@@ -141,6 +144,7 @@ class Outages:
     def note_start(self) -> None:
         """The provider has accepted a job."""
         self._start_refused = False
+        self._submissions.found()
         self.note_sign()
         self.note_answer()
 
@@ -152,8 +156,9 @@ class Outages:
 
     def note_lost(self) -> None:
         """A submission had no answer: all calls wait, and until there is a sign of life nothing more is submitted."""
-        self._silent_since_s = self._clock.monotonic_s()
-        self.slow_down()
+        self._silent_since_s = now_s = self._clock.monotonic_s()
+        if self._pace.is_open:
+            self._pace.pause(self._submissions.lost(now_s))
 
     def slow_down(self) -> None:
         """The provider failed to answer as it should: wait, ever longer, so that a short outage burns few attempts."""

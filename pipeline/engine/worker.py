@@ -199,7 +199,10 @@ async def doubt(run: RunContext, record: JobRecord, silence: Uncertain) -> Outco
     run.breaker.note_lost(record.attempt_name, run.clock.monotonic_s())
     await run.record(record.event(EventKind.IN_DOUBT, **facts_of(silence)))
     run.slots.release(record.job_id)
-    run.outages.note_lost()
+    if silence is FORGOTTEN:
+        run.outages.slow_down()  # it was accepted: this says nothing of other submissions
+    else:
+        run.outages.note_lost()
     return NOTHING_LEFT
 
 

@@ -493,6 +493,46 @@ def test_an_hour_without_an_answer_ends_no_night_and_brings_few_into_doubt(
     play(main())
 
 
+def test_submissions_that_alone_are_lost_at_the_beginning_end_no_night(tmp_path: Path, replace: Replace) -> None:
+    """For five minutes free questions are answered and submissions are not: these are tried ever more rarely."""
+
+    async def out(ask: Callable[[], Any]) -> Any:
+        return Uncertain(ErrorClass.GATEWAY, "HTTP 502", 502) if now_s() < 300 else await ask()
+
+    async def main() -> None:
+        async with Night(tmp_path) as night:
+            replace("submit", out)
+            summary = (await night.run(campaign(tmp_path, 60))).summary
+            assert (summary["stopped_by"], summary["pending"]) == (None, 0)
+            assert 1 <= summary["in_doubt"] <= 8
+
+    play(main())
+
+
+def test_a_person_who_interrupts_waits_for_no_sign_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The provider has fallen silent, and takes a minute to fail to answer what costs nothing."""
+    balance = Client.credits
+
+    async def hangs(client: Client) -> Any:
+        if now_s() < 3:
+            return await balance(client)
+        await asyncio.sleep(60)
+        return Unavailable("no answer")
+
+    async def lost(_client: Client, _job: Any) -> Any:
+        return Uncertain(ErrorClass.GATEWAY, "HTTP 502", 502)
+
+    async def main() -> None:
+        async with Night(tmp_path) as night:
+            monkeypatch.setattr(Client, "credits", hangs)
+            monkeypatch.setattr(Client, "submit", lost)
+            result = await night.run(campaign(tmp_path, 5), watcher=interrupt_at(15))
+            assert (result.exit_code, result.summary["in_doubt"]) == (130, 1)
+            assert now_s() < 16
+
+    play(main())
+
+
 def test_a_network_that_is_gone_for_a_second_is_no_broken_night(tmp_path: Path, replace: Replace) -> None:
     """It breaks all the blocking calls at once. Each was accepted: the history shows it, and the night goes on."""
     broken: list[float] = []
