@@ -20,7 +20,7 @@ from pipeline.engine.settings import EngineSettings
 from pipeline.engine.stopping import Stopping, StopReason
 from pipeline.jobs import Job
 from pipeline.kernel.clock import Clock
-from pipeline.kernel.errors import MachineError
+from pipeline.kernel.errors import MachineError, Reaction
 from pipeline.kernel.usd import MicroUsd
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.job import JobRecord
@@ -159,6 +159,8 @@ class RunContext:
         reply = await self.stopping.unless_leaving(question() if has_turn else self._in_turn(question, turn))
         if isinstance(reply, Refused):
             self.outages.heed(reply)
+            if is_sign and reply.error_class.reaction in (Reaction.RETRY_COUNTED, Reaction.FAIL_ROW):
+                self.outages.note_sign()  # a generation has failed, and the provider says so
         elif isinstance(reply, Unavailable):
             self.outages.note_silence()
         else:

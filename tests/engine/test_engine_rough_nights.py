@@ -509,6 +509,29 @@ def test_submissions_that_alone_are_lost_at_the_beginning_end_no_night(tmp_path:
     play(main())
 
 
+def test_a_generation_that_failed_is_a_sign_of_life(tmp_path: Path, replace: Replace) -> None:
+    """A submission is lost, and all that was sent before it has failed, as the provider says: the next one is sent."""
+    sent: list[float] = []
+
+    async def lose_one(ask: Callable[[], Any]) -> Any:
+        if now_s() > 100:
+            sent.append(now_s())
+        return Uncertain(ErrorClass.GATEWAY, "HTTP 502", 502) if len(sent) == 1 else await ask()
+
+    async def fails(ask: Callable[[], Any]) -> Any:
+        return Refused(ErrorClass.GENERATION_FAILED, "failed", 422) if now_s() > 100 else await ask()
+
+    async def main() -> None:
+        async with Night(tmp_path) as night:
+            replace("submit", lose_one)
+            replace("poll", fails)
+            wide = night.config(limits__max_in_flight="300", stop__failure_window="1000")
+            await night.run(campaign(tmp_path, 200), wide, interrupt_at(600))
+            assert sent[1] - sent[0] < 20
+
+    play(main())
+
+
 def test_a_person_who_interrupts_waits_for_no_sign_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The provider has fallen silent, and takes a minute to fail to answer what costs nothing."""
     balance = Client.credits
