@@ -232,7 +232,6 @@ class Dispatcher:
         # Counted at once, not when the worker first runs: the next decision must see the slot taken.
         self.queue.take(job)
         self.run.slots.take(job.job_id)
-        self.run.outages.note_sent()
         self._spawn(job.job_id, worker.make(self.run, job))
 
     def take_up(self, record: JobRecord) -> None:

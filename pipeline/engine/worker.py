@@ -77,6 +77,7 @@ async def send(run: RunContext, job: Job) -> JobRecord | Outcome:
         return await upload_image(run, job)
     if run.quote(sent) > run.free:
         return PutBack()  # since the dispatcher let it through, a charge above its quote was booked
+    run.outages.note_sent()  # in the first step of the worker: the dispatcher's next decision must know
     record = await reserve(run, sent)
     if run.stopping.is_leaving or run.ledger.is_short:
         return await void(run, record, Refused(ErrorClass.NOT_SENT, "the run was stopped before it was sent"))

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pipeline.engine import worker
 from pipeline.engine.limits import Slots
 from pipeline.engine.outages import SILENCES_OF_AN_OUTAGE, Outage, Outages
 from pipeline.engine.pace import Pace
+from pipeline.engine.retry import PutBack
 from pipeline.engine.settings import Limits, Retry
 from pipeline.engine.stopping import Stopping, StopReason
 from pipeline.kernel.errors import ErrorClass
@@ -175,3 +182,18 @@ def test_an_image_that_is_gone_from_this_machine_says_nothing_of_the_provider() 
     assert provider.outages.why_paused == "no connection"
     provider.refuse(ErrorClass.BAD_REQUEST, 2.0)
     assert provider.outages.why_paused == ""
+
+
+async def test_a_start_that_only_brings_an_image_is_no_submission(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a silence it would use up the one that is tried all the same."""
+    provider = Provider()
+    provider.outages.note_lost()
+    provider.clock.now_s = 301.0
+
+    async def uploaded(_run: object, _job: object) -> PutBack:
+        return PutBack()
+
+    monkeypatch.setattr(worker, "upload_image", uploaded)
+    run: Any = SimpleNamespace(as_sent=lambda _job: None, outages=provider.outages)
+    assert isinstance(await worker.send(run, object()), PutBack)  # type: ignore[arg-type]
+    assert not provider.outages.is_silent
