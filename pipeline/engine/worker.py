@@ -6,6 +6,10 @@ that means; no exception, time-out or signal ever ends a reservation.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
 from pipeline.engine import retry
 from pipeline.engine.asking import ask_once, learn
 from pipeline.engine.charges import charge_to_book, needs_confirmation
@@ -26,6 +30,9 @@ from pipeline.provider.replies import Accepted, Expired, Finished, Refused, Unce
 
 LEAVING_GRACE_S = 2.0
 """How long a submission that is under way may still take when the run is being left."""
+
+TAKEN_S = 15.0
+"""A blocking call that was open for so long has been accepted, as far as can be known before its video is there."""
 
 CHARGE_TRIES = 3
 """How often a history that does not answer is asked what a generation was charged."""
@@ -81,9 +88,10 @@ async def send(run: RunContext, job: Job) -> JobRecord | Outcome:
     record = await reserve(run, sent)
     if run.stopping.is_leaving or run.ledger.is_short:
         return await void(run, record, Refused(ErrorClass.NOT_SENT, "the run was stopped before it was sent"))
+    began_s = run.clock.monotonic_s()
     match await submit(run, sent):
         case Refused() as refusal:
-            return await void(run, record, refusal, starting=True)
+            return await void(run, record, refusal, starting=not _was_taken(run, began_s))
         case Uncertain() as silence:
             return await doubt(run, record, silence)
         case Delivered() as delivered:
@@ -146,7 +154,23 @@ def _intent(run: RunContext, job: Job) -> list[Event]:
 
 async def submit(run: RunContext, job: Job) -> Accepted | Delivered | Refused | Uncertain:
     """Send it, once. If the run is left before the answer, that is silence like any other."""
-    call = run.provider.submit_blocking(job) if run.settings.api == "v1" else run.provider.submit(job)
+    if run.settings.api == "v1":
+        return await _submit_blocking(run, job)
+    return await _answer(run, run.provider.submit(job))
+
+
+async def _submit_blocking(run: RunContext, job: Job) -> Accepted | Delivered | Refused | Uncertain:
+    attempt = run.ledger.state.jobs[job.job_id].attempt_name
+    taken = asyncio.get_running_loop().call_later(TAKEN_S, lambda: run.breaker.note_start(attempt, failed=False))
+    try:
+        return await _answer(run, run.provider.submit_blocking(job))
+    finally:
+        taken.cancel()
+
+
+async def _answer(
+    run: RunContext, call: Coroutine[Any, Any, Accepted | Delivered | Refused | Uncertain]
+) -> Accepted | Delivered | Refused | Uncertain:
     try:
         reply = await run.stopping.unless_leaving(call, LEAVING_GRACE_S)
     except LeavingError:
@@ -156,6 +180,11 @@ async def submit(run: RunContext, job: Job) -> Accepted | Delivered | Refused | 
             reply.close()
         return Uncertain(ErrorClass.UNREADABLE, f"the answer names request {reply.request_id}, which is another job's")
     return reply
+
+
+def _was_taken(run: RunContext, began_s: float) -> bool:
+    """Whether a refusal that comes now is of a generation that has failed, and no more of a submission."""
+    return run.settings.api == "v1" and run.clock.monotonic_s() - began_s >= TAKEN_S
 
 
 async def void(run: RunContext, record: JobRecord, refusal: Refused, *, starting: bool = False) -> Outcome:

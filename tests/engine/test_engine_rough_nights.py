@@ -232,16 +232,30 @@ def test_results_that_wait_for_the_last_starts_make_no_night_look_broken(tmp_pat
     play(main())
 
 
-@pytest.mark.parametrize("in_flight", [40, 300])
-def test_refusals_that_are_known_before_any_success_make_no_night_look_broken(tmp_path: Path, in_flight: int) -> None:
+@pytest.mark.parametrize(("api", "in_flight"), [("v2", 40), ("v2", 300), ("v1", 300)])
+def test_refusals_that_are_known_before_any_success_make_no_night_look_broken(
+    tmp_path: Path, api: str, in_flight: int
+) -> None:
     """One submission in seven is answered 500, at once, and the first video is there minutes later: nothing stops."""
 
     async def main() -> None:
         async with Night(tmp_path, seed=7, faults={"submit_500": 0.15}) as night:
             made = campaign(tmp_path, 200)
-            result = await night.run(made, night.config(limits__max_in_flight=str(in_flight)))
+            result = await night.run(made, night.config(provider__api=api, limits__max_in_flight=str(in_flight)))
             assert (result.exit_code, result.summary["stored"]) == (0, 200)
             night.check(made)
+
+    play(main())
+
+
+def test_a_night_of_blocking_calls_whose_generations_fail_stops_itself(tmp_path: Path) -> None:
+    """A call that was open for minutes was accepted: its failure is one of the generation."""
+
+    async def main() -> None:
+        async with Night(tmp_path, seed=7, faults={"gen_failed": 1.0}) as night:
+            result = await night.run(campaign(tmp_path, 200), night.config(provider__api="v1"))
+            assert (result.exit_code, result.summary["stopped_by"]) == (3, "failure_rate")
+            assert re.match(r"\d+ of the last 20 generations failed", result.message)
 
     play(main())
 
