@@ -379,7 +379,8 @@ def next_command(
     from pipeline.kernel.usd import format_usd
 
     code, pending = summary.get("exit_code"), summary["pending"]
-    if code == 0 and not pending:
+    undone = ("pending", "in_doubt", "running", "unfetched", "failed")
+    if (code == 0 and not pending) or (code == 130 and not any(map(summary.get, undone))):
         said = "Everything was stored" if summary.get("missing") else "Everything is stored"
         return f"{said}. Open {folder}/report/index.html to watch the clips."
     if code == 0:

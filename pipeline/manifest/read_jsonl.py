@@ -47,7 +47,8 @@ def _object_of(source: str, number: int, line: int, mistakes: Mistakes) -> dict[
     except json.JSONDecodeError as error:
         # The parser's own column begins anew behind the end of the line, where what is missing is noticed.
         column = min(error.pos, len(source.rstrip())) + 1
-        mistakes.add(f"is not JSON: {error.msg} at column {column}", row=number, line=line)
+        what = error.msg.removesuffix(" at")  # some of the parser's messages expect the place behind them
+        mistakes.add(f"is not JSON: {what} at column {column}", row=number, line=line)
         return None
     except (ValueError, RecursionError) as error:
         message = "is nested too deep" if isinstance(error, RecursionError) else str(error)

@@ -320,7 +320,9 @@ CLASSES = ("generation_failed", "input_refused", "bad_request")
         ({"exit_code": 5, "message": "nobody's"}, "shown by\n  kling-batch reconcile outputs/m"),
         ({"exit_code": 5, "message": "the cap", "running": 1}, "Run again to settle and collect it:\n  RUN"),
         ({"exit_code": 6}, "Once this machine is in order"),
-        ({"exit_code": 130}, "Run again to go on:\n  RUN"),
+        ({"exit_code": 130}, "Everything is stored"),
+        ({"exit_code": 130, "pending": 1}, "Run again to go on:\n  RUN"),
+        ({"exit_code": 130, "unfetched": 1}, "Run again to go on:\n  RUN"),
     ],
 )
 def test_every_ending_names_the_next_step(facts: dict, told: str) -> None:

@@ -116,6 +116,7 @@ def test_a_jsonl_object_is_a_job(load: Load) -> None:
     ("line", "says"),
     [
         ('{"prompt": "a"', "is not JSON"),
+        ('{"prompt": "a', "is not JSON: Invalid control character at column 14"),
         ("[1]", "is not an object"),
         ("nonsense", "is not JSON"),
         ('{"prompt": "a", "prompt": "b"}', "given twice"),
