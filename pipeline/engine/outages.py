@@ -80,7 +80,8 @@ class Outage:
 class Outages:
     """The provider's outages as the run sees them, and what is done about them: calls pause, or the run stops.
 
-    Three can go on at once: no connection can be made, the provider answers nothing but 429, or it fails to answer.
+    Four can go on at once: no connection can be made, the provider answers nothing but 429, it fails to answer, or it
+    loses submissions.
     """
 
     def __init__(self, retry: Retry, pace: Pace, slots: Slots, stopping: Stopping, clock: Clock) -> None:

@@ -89,17 +89,21 @@ async def send(run: RunContext, job: Job) -> JobRecord | Outcome:
     if run.stopping.is_leaving or run.ledger.is_short:
         return await void(run, record, Refused(ErrorClass.NOT_SENT, "the run was stopped before it was sent"))
     began_s = run.clock.monotonic_s()
-    match await submit(run, sent):
+    reply = await submit(run, sent)
+    was_taken = run.settings.api == "v1" and run.clock.monotonic_s() - began_s >= TAKEN_S
+    if isinstance(reply, Accepted | Delivered):
+        run.outages.note_start()
+        if not was_taken:
+            run.breaker.note_start(record.attempt_name, failed=False)
+    match reply:
         case Refused() as refusal:
-            return await void(run, record, refusal, starting=not _was_taken(run, began_s))
+            # What was taken is no submission any more: its refusal is of a generation that has failed.
+            return await void(run, record, refusal, starting=not was_taken)
         case Uncertain() as silence:
             return await doubt(run, record, silence)
         case Delivered() as delivered:
-            run.outages.note_start()
             return await take_delivery(run, record, delivered)
         case Accepted(request_id):
-            run.outages.note_start()
-            run.breaker.note_start(record.attempt_name, failed=False)
             await run.record(record.event(EventKind.SUBMITTED, request_id=request_id))
             return record
 
@@ -182,11 +186,6 @@ async def _answer(
     return reply
 
 
-def _was_taken(run: RunContext, began_s: float) -> bool:
-    """Whether a refusal that comes now is of a generation that has failed, and no more of a submission."""
-    return run.settings.api == "v1" and run.clock.monotonic_s() - began_s >= TAKEN_S
-
-
 async def void(run: RunContext, record: JobRecord, refusal: Refused, *, starting: bool = False) -> Outcome:
     """Certainly not charged: free the money, then try again or give up. If it dies in between, the next run decides."""
     await run.record(record.event(EventKind.VOIDED, **facts_of(refusal)))
@@ -238,7 +237,6 @@ async def doubt(run: RunContext, record: JobRecord, silence: Uncertain) -> Outco
 
 async def take_delivery(run: RunContext, record: JobRecord, delivered: Delivered) -> Outcome:
     """A blocking call's answer: charged, with the video in its body or behind a URL."""
-    run.breaker.note_start(record.attempt_name, failed=False)
     run.breaker.note_end(record.attempt_name, failed=False)
     try:
         await run.record(record.event(EventKind.SUBMITTED, request_id=delivered.request_id))

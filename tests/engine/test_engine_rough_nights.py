@@ -19,6 +19,7 @@ from virtual_time import VirtualClock
 from pipeline.engine import collecting
 from pipeline.engine.context import RunContext
 from pipeline.engine.dispatcher import Dispatcher
+from pipeline.engine.limits import Breaker
 from pipeline.kernel.errors import ErrorClass
 from pipeline.kernel.usd import MicroUsd
 from pipeline.ledger import columns, records, segments
@@ -244,6 +245,24 @@ def test_refusals_that_are_known_before_any_success_make_no_night_look_broken(
             result = await night.run(made, night.config(provider__api=api, limits__max_in_flight=str(in_flight)))
             assert (result.exit_code, result.summary["stored"]) == (0, 200)
             night.check(made)
+
+    play(main())
+
+
+def test_a_blocking_call_that_was_accepted_counts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When it has been open for a while, and not again when its video is there, twenty submissions later."""
+    noted = list[str]()
+    note = Breaker.note_start
+
+    def remember(breaker: Breaker, attempt: str, *, failed: bool) -> None:
+        noted.append(attempt)
+        note(breaker, attempt, failed=failed)
+
+    async def main() -> None:
+        async with Night(tmp_path) as night:
+            monkeypatch.setattr(Breaker, "note_start", remember)
+            assert (await night.run(campaign(tmp_path, 30), night.config(provider__api="v1"))).exit_code == 0
+            assert (len(noted), len(set(noted))) == (30, 30)
 
     play(main())
 
