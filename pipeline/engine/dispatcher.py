@@ -94,14 +94,13 @@ class Dispatcher:
     _has_fetched_last: bool = False
 
     def __post_init__(self) -> None:
-        self.queue = Queue(self.run, (), ahead=self.canary.job_ids)
+        self.queue = Queue(self.run, self.canary.job_ids)
 
     async def dispatch(self) -> None:
         """Start what may start, as soon as it may, until nothing is left or something stops it; then see it out."""
-        for job in self.jobs.values():
-            # Those with an attempt come to the queue by way of `take_up`, if at all.
-            if job.job_id not in self.run.ledger.state.jobs:
-                self.queue.add(job)
+        # Those with an attempt come to the queue by way of `take_up`, if at all.
+        begun = self.run.ledger.state.jobs
+        self.queue.add_all(job for job in self.jobs.values() if job.job_id not in begun)
         beside = [asyncio.create_task(self._settle_in_background()), asyncio.create_task(self._fetch_in_background())]
         try:
             while True:

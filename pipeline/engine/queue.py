@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+from collections import deque
 from collections.abc import Container, Iterable
 
 from pipeline.engine.context import RunContext
@@ -20,25 +21,39 @@ class Queue:
     ids are in `ahead` go before all others, whenever they are added.
     """
 
-    def __init__(self, run: RunContext, jobs: Iterable[Job], ahead: Container[str] = ()) -> None:
+    def __init__(self, run: RunContext, ahead: Container[str] = ()) -> None:
         self._run = run
         self._ahead = ahead
-        self._order = itertools.count()
+        self._next_place = 0
+        self._coming: deque[Job] = deque()
+        """Jobs that nobody has looked at yet, in order. In a heap, each would take a hundred bytes, maybe for hours."""
+        self._coming_place = 0
+        """The place of the first of them; each has the place after the one before it."""
         self._places: dict[str, int] = {}
         """The place of each job that was taken and may be put back, because its image may have to be uploaded first."""
         self._ready: dict[tuple[int, str], list[tuple[int, Job]]] = {}
         """By price, and by which one it is: a heap of places and jobs."""
         self._later: list[tuple[float, int, Job]] = []
+
+    def add_all(self, jobs: Iterable[Job]) -> None:
+        """Queue many jobs in their order; only once for each queue."""
+        assert not self._coming, "their places must follow each other"
         for job in jobs:
-            self.add(job)
+            if job.job_id in self._ahead:
+                self.add(job)
+            else:
+                self._coming.append(job)
+        self._coming_place = self._next_place
+        self._next_place += len(self._coming)
 
     def add(self, job: Job, delay_s: float = 0.0) -> None:
         """Queue a job, to be started `delay_s` from now at the earliest."""
-        order = next(self._order)
+        place = self._next_place
+        self._next_place += 1
         if delay_s > 0:
-            heapq.heappush(self._later, (self._run.clock.monotonic_s() + delay_s, order, job))
+            heapq.heappush(self._later, (self._run.clock.monotonic_s() + delay_s, place, job))
         else:
-            self._put(order - AHEAD if job.job_id in self._ahead else order, job)
+            self._put(place - AHEAD if job.job_id in self._ahead else place, job)
 
     def put_back(self, job: Job) -> None:
         """Give a job that was taken its old place back; one without a remembered place goes to the end."""
@@ -55,14 +70,19 @@ class Queue:
         return self._run.price(job), job.price_key
 
     def __len__(self) -> int:
-        return len(self._later) + sum(map(len, self._ready.values()))
+        return len(self._coming) + len(self._later) + sum(map(len, self._ready.values()))
 
     def first(self, free: int) -> Job | None:
         """The first job whose quote fits into `free` micro-dollars; None if there is none."""
         self._bring_due()
         books = self._run.ledger.state.books
-        fitting = [(jobs[0][0], price) for price, jobs in self._ready.items() if jobs and books.quote(*price) <= free]
-        return self._ready[min(fitting)[1]][0][1] if fitting else None
+        while True:
+            fitting = [(jobs[0][0], price) for price, jobs in self._ready.items() if jobs and books.quote(*price) <= free]
+            place, price = min(fitting, default=(AHEAD, None))
+            if not self._coming or place < self._coming_place:
+                return None if price is None else self._ready[price][0][1]
+            self._put(self._coming_place, self._coming.popleft())
+            self._coming_place += 1
 
     def take(self, job: Job) -> None:
         """Remove the job that `first` has named."""
@@ -73,7 +93,8 @@ class Queue:
 
     def prices(self) -> set[tuple[int, str]]:
         """The prices of all that wait, and by which one it is."""
-        return {price for price, jobs in self._ready.items() if jobs} | {self._price(job) for *_, job in self._later}
+        others = itertools.chain(self._coming, (job for *_, job in self._later))
+        return {price for price, jobs in self._ready.items() if jobs}.union(map(self._price, others))
 
     def next_due_s(self) -> float | None:
         """Seconds until the next job that is to be tried again is due; None if none waits."""
