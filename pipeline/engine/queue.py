@@ -77,7 +77,8 @@ class Queue:
         self._bring_due()
         books = self._run.ledger.state.books
         while True:
-            fitting = [(jobs[0][0], price) for price, jobs in self._ready.items() if jobs and books.quote(*price) <= free]
+            ready = ((jobs[0][0], price) for price, jobs in self._ready.items() if jobs)
+            fitting = [(place, price) for place, price in ready if books.quote(*price) <= free]
             place, price = min(fitting, default=(AHEAD, None))
             if not self._coming or place < self._coming_place:
                 return None if price is None else self._ready[price][0][1]

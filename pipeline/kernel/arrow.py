@@ -45,6 +45,16 @@ def texts_of(parts: Iterable[Texts | pa.Array[Any] | Iterable[str]]) -> Texts:
     return pa.chunked_array(chunks, pa.string())
 
 
+def rows_of(table: pa.Table, numbers: Numbers) -> pa.Table:
+    """Rows of a table by their numbers from 0; without a copy where these follow each other."""
+    if not len(numbers):
+        return table.slice(0, 0)
+    first = int(numbers[0])
+    if (numbers == np.arange(first, first + len(numbers))).all():
+        return table.slice(first, len(numbers))
+    return table.take(array_of(numbers))
+
+
 def laid_out(texts: Any) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8]]:
     """The offset where each text begins and, last, where the last one ends; and the bytes of all texts."""
     _, offsets, data = texts.buffers()

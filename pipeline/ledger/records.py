@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import numpy as np
 import pyarrow as pa
 
-from pipeline.kernel.arrow import Numbers, Texts, are_null, array_of, numbers_of, pc, texts_of, values_of
+from pipeline.kernel.arrow import Numbers, Texts, are_null, array_of, numbers_of, pc, rows_of, texts_of, values_of
 from pipeline.ledger.job import JobRecord
 
 T = TypeVar("T")
@@ -84,7 +84,7 @@ class JobTable:
 
     def records(self, rows: Numbers) -> Iterator[JobRecord]:
         """The records of many rows, read together."""
-        return map(self._make, *(column.to_pylist() for column in _take(self.table, rows).columns))
+        return map(self._make, *(column.to_pylist() for column in rows_of(self.table, rows).columns))
 
     def submitted(self, from_us: int, to_us: int) -> Iterator[tuple[int, str]]:
         """The rows that were submitted between two times, both ends in, each with its request id."""
@@ -94,7 +94,7 @@ class JobTable:
 
     def columns(self, names: Sequence[str], rows: Numbers) -> pa.Table:
         """Some of `COLUMNS` of some rows."""
-        here = _take(self.table.select([name for name in names if name not in self._same]), rows)
+        here = rows_of(self.table.select([name for name in names if name not in self._same]), rows)
         arrays = [
             _all_the_same(self._same[name], name, len(rows)) if name in self._same else here[name].cast(COLUMNS[name])
             for name in names
@@ -213,13 +213,13 @@ class Found:
             return others
         parts = [(table.columns(names, rows), where) for table, rows, where in self._kept.by_table(self.numbers[held])]
         there = np.concatenate([where for _, where in parts])
-        wanted = _take(pa.concat_tables([part for part, _ in parts]), np.argsort(there, kind="stable"))
+        wanted = rows_of(pa.concat_tables([part for part, _ in parts]), np.argsort(there, kind="stable"))
         if not len(beside):
             return wanted
         order = np.empty(len(self), dtype=np.int64)
         order[held] = np.arange(len(held))
         order[beside] = np.arange(len(held), len(self))
-        return _take(pa.concat_tables([wanted, others]), order)
+        return rows_of(pa.concat_tables([wanted, others]), order)
 
 
 class _Hashed(NamedTuple):
@@ -457,11 +457,3 @@ def _column(records: Sequence[JobRecord | None], name: str) -> pa.Array[Any]:
 def _all_the_same(value: object, name: str, count: int) -> pa.Array[Any]:
     nowhere = pa.array(np.zeros(count, dtype=np.int64), pa.int64())
     return pa.array([value], COLUMNS[name]).take(nowhere)
-
-
-def _take(table: pa.Table, numbers: Numbers) -> pa.Table:
-    """Rows of a table by their numbers; without a copy where these follow each other."""
-    first = int(numbers[0])
-    if (numbers == np.arange(first, first + len(numbers))).all():
-        return table.slice(first, len(numbers))
-    return table.take(array_of(numbers))

@@ -31,7 +31,9 @@ class Tally:
         """By job in flight, when it was accepted, or reserved while it is not."""
         self.ended_us: deque[int] = deque(maxlen=ENDS_KEPT)
         """When jobs came to their end in this run, in order."""
-        self._begun: set[str] = set()
+        self._began_seq = state.last_seq
+        self._begun = 0
+        """Jobs that this run was the first to start, or has started again after an earlier run."""
         self._again: set[str] = set()
         """Those of this run that wait for another try."""
 
@@ -43,7 +45,7 @@ class Tally:
     @property
     def to_start(self) -> int:
         """How many jobs this run has yet to start, those that wait for another try among them."""
-        return max(0, self._to_start - len(self._begun)) + len(self._again)
+        return max(0, self._to_start - self._begun) + len(self._again)
 
     def take(self, event: Event) -> None:
         """Take in an event that has become durable."""
@@ -60,10 +62,11 @@ class Tally:
     def _count(self, event: Event, job_id: str) -> None:
         was_asked = job_id in self._asked
         match event.event:
+            case EventKind.RESERVED if job_id in self._again:
+                self._again.remove(job_id)
             case EventKind.RESERVED:
-                self._begun.add(job_id)
-                self._again.discard(job_id)
-            case EventKind.VOIDED if job_id in self._begun:
+                self._begun += 1
+            case EventKind.VOIDED if self._state.jobs[job_id].reserved_seq > self._began_seq:
                 self._again.add(job_id)
             case EventKind.STORED | EventKind.FAILED as ended:
                 self._again.discard(job_id)

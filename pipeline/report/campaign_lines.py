@@ -27,7 +27,7 @@ def lines_of(entries: Sequence[Entry]) -> Lines:
 
     columns = by_columns(entries)
     rows = pa.chunked_array([array_of(np.frombuffer(columns.rows, columns.rows.typecode))])
-    keys = Keys(rows, list(columns.row_ids), list(columns.job_ids))
+    keys = Keys(rows, columns.row_ids, columns.job_ids)
     return Lines(functools.partial(_made_of, columns), keys=keys)
 
 

@@ -45,7 +45,7 @@ _IS_FIRST = np.array([byte < 128 and chr(byte).isalnum() for byte in range(256)]
 _QUOTED = re.compile(r'[",\n]')
 _LINE_ENDS = re.compile(r"\r\n?")
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-_ROWS_AT_ONCE = 2**14
+_ROWS_AT_ONCE = 2**13
 
 
 def columns_of_rows(rows: Sequence[Mapping[str, Any]], types: Mapping[str, str]) -> dict[str, Column]:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar, overload
 import numpy as np
 import pyarrow as pa
 
-from pipeline.kernel.arrow import Numbers, array_of, pc, values_of
+from pipeline.kernel.arrow import Numbers, pc, rows_of, values_of
 from pipeline.models import MODELS
 from pipeline.report.columns import Column, column_of, joined, taken
 from pipeline.report.jobs_format import (
@@ -31,7 +31,7 @@ from pipeline.report.jobs_format import (
 T = TypeVar("T")
 
 KEY = ("row", "id", "job_id")
-LINES_AT_ONCE = 2**14
+LINES_AT_ONCE = 2**13
 """How many lines are worked on at once, so that no step holds the texts of a million."""
 
 
@@ -191,10 +191,14 @@ class Lines(Sequence[Line]):
 
     def take(self, numbers: Sequence[int] | Numbers) -> Lines:
         """Some of the lines, by their numbers from 0."""
-        return Lines(self.table.take(array_of(np.array(numbers, dtype=np.int64))), self._folder)
+        return Lines(rows_of(self.table, np.array(numbers, dtype=np.int64)), self._folder)
+
+    def afresh(self) -> Lines:
+        """The same lines without the table, if it can be made again: nobody holds it when they are done with these."""
+        return Lines(self._given, self._folder, self._keys)
 
     def __len__(self) -> int:
-        return len(self.table)
+        return len(self.table) if self._keys is None else len(self._keys)
 
     def __iter__(self) -> Iterator[Line]:
         for first in range(0, len(self), LINES_AT_ONCE):

@@ -107,7 +107,7 @@ def prepare_folder(
         # The rows are written and compared only if they may have changed: for a million, that takes seconds.
         sha256 = kept_sha256(folder) if noted is not None else None
         if sha256 is None or mark_with(mark, sha256) != noted:
-            sha256 = save_lines(lines, folder)
+            sha256 = save_lines(lines.afresh(), folder)
         lines.keys.sha256 = sha256
         keep_file(folder / f"manifest{campaign.source.suffix.lower()}", campaign.source.read_bytes())
         keep_file(folder / "config.yaml", dump_config(config).encode())

@@ -334,11 +334,9 @@ async def _look_at_floor(context: RunContext) -> None:
 async def _write_live_report(live: LiveRun) -> None:
     """Write the report as of now, in a thread of its own."""
     context = live.context
-    state = context.ledger.state
+    state, lines = context.ledger.state, live.lines.afresh()
     summary = live.summary(await asyncio.to_thread(missing_videos, context.folder, state))
-    writing = asyncio.ensure_future(
-        asyncio.to_thread(reporting.write_report, context.folder, live.lines, state, summary)
-    )
+    writing = asyncio.ensure_future(asyncio.to_thread(reporting.write_report, context.folder, lines, state, summary))
     try:
         await asyncio.shield(writing)
     except asyncio.CancelledError:

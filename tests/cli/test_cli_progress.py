@@ -282,7 +282,7 @@ def test_a_run_on_a_narrow_terminal(tmp_path: Any) -> None:
     """As a process on a terminal of 40 columns, with a Ctrl-C: nothing of the progress wraps or is torn."""
     reader, writer = pty.openpty()
     fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 40, 0, 0))
-    slow = ("--set", "provider.time_scale=300", *FAST[2:])
+    slow = ("--set", "provider.time_scale=100", *FAST[2:])
     process = subprocess.Popen(
         [sys.executable, "-m", "pipeline", "run", "m.csv", *slow],
         cwd=tmp_path,

@@ -62,3 +62,24 @@ def test_a_job_that_waits_for_its_generation_takes_little_and_leaves_at_once(tmp
     finally:
         tracemalloc.stop()
     assert (bytes_at[120] - bytes_at[20]) / 100 <= MOST_BYTES, bytes_at
+
+
+def test_between_two_reports_a_run_holds_no_table_of_its_lines(tmp_path: Path) -> None:
+    """It takes a fifth of a kilobyte a line, and is made again in a tenth of a second for a hundred thousand."""
+    lives: list[LiveRun] = []
+    held: list[bool] = []
+    reports: list[bool] = []
+
+    def look(event: Event) -> None:
+        if event.event is EventKind.STORED:
+            reports.append((lives[0].context.folder / "report" / "results.csv").exists())
+            held.append("table" in vars(lives[0].lines))
+
+    async def main() -> None:
+        async with Night(tmp_path) as night:
+            result = await night.run(campaign(tmp_path, 12), night.config(), AtStart(lives.append, look))
+            assert result.exit_code == 0
+
+    play(main())
+    assert any(reports), "a live report was written before the last job was stored"
+    assert not any(held)
