@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import gc
 import os
 import sys
 from typing import NoReturn
 
 from pipeline import cli
+
+_M_ARENA_MAX = -8
+"""Of `malloc.h`."""
 
 
 def main() -> NoReturn:
@@ -28,7 +33,17 @@ def make_ready() -> None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - for as long as the process lasts
     # Arrow's own pool keeps what it was given back: a fifth of the memory of whoever reads a large ledger.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+    _keep_to_one_heap()
     sys.meta_path.insert(0, _WithoutPandas())
+
+
+def _keep_to_one_heap() -> None:
+    """Have all threads take memory from one heap: each one's own keeps what it has freed from all others.
+
+    Only the C library of GNU has several, and only it can be told. A run of a hundred thousand takes a fifth less.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 class _WithoutPandas:

@@ -36,7 +36,7 @@ def _made_of(columns: Entries) -> pa.Table:
         _part_of(columns, slice(first, first + LINES_AT_ONCE))
         for first in range(0, max(1, len(columns.jobs)), LINES_AT_ONCE)
     ]
-    return pa.concat_tables(parts)
+    return pa.concat_tables(parts).unify_dictionaries()
 
 
 def _part_of(columns: Entries, part: slice) -> pa.Table:

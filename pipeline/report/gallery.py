@@ -23,7 +23,6 @@ from urllib.parse import quote
 
 import numpy as np
 import orjson
-import pyarrow as pa
 
 from pipeline.kernel.arrow import array_of, values_of
 from pipeline.kernel.errors import ERROR_CLASSES, ErrorClass
@@ -146,7 +145,7 @@ def _facts(
     known = as_lines(lines)
     job_ids = known.column("job_id")
     found = state.jobs.find(job_ids)
-    stands, others = _stands(job_ids, found, latest, summary, live=live)
+    stands, others = _stands(found, latest, summary, live=live)
     chosen = np.array(_chosen(stands), dtype=np.int64)
     bills = values_of(are_first(job_ids, state).take(array_of(chosen)))
     mine = known.take(chosen)
@@ -183,33 +182,27 @@ def _now_us(summary: Mapping[str, Any]) -> int | None:
 
 
 def _stands(
-    job_ids: pa.ChunkedArray[Any],
     found: Found,
     latest: Mapping[tuple[str, int], Mapping[str, Any]],
     summary: Mapping[str, Any],
     *,
     live: bool,
-) -> tuple[list[_Stand], dict[str, tuple[_Stand, JobRecord | None]]]:
-    """How every line stands, and by job id how each job stands that is not simply stored, with its record."""
-    others: dict[str, tuple[_Stand, JobRecord | None]] = {}
+) -> tuple[list[_Stand], dict[str, tuple[_Stand, JobRecord]]]:
+    """How every line stands, and by job id how each job stands that was begun and is not a row, with its record."""
+    others: dict[str, tuple[_Stand, JobRecord]] = {}
     # Of a job without an attempt nothing is known, but the run may have said why it stopped.
     has_stopped = summary.get("stopped_by") and summary.get("message") and not live
     waits = f"Not started: {summary['message']}" if has_stopped else "Not started yet."
-    stands = [_WELL] * len(found)
-    places = found.of_no_row()
-    odd = zip(places.tolist(), values_of(job_ids.take(array_of(places))), found[places].records(), strict=True)
-    for place, job_id, record in odd:
-        if job_id not in others:
-            others[job_id] = _stand(record, latest, waits, live=live), record
-        stands[place], _ = others[job_id]
+    waiting = _Stand(status_word(None, live=live), says=waits)
+    stands = [known or waiting for known in found.of_rows(_WELL)]
+    for place, record in found.beside_rows():
+        if record.job_id not in others:
+            others[record.job_id] = _stand(record, latest, live=live), record
+        stands[place], _ = others[record.job_id]
     return stands, others
 
 
-def _stand(
-    record: JobRecord | None, latest: Mapping[tuple[str, int], Mapping[str, Any]], waits: str, *, live: bool
-) -> _Stand:
-    if record is None:
-        return _Stand(status_word(None, live=live), says=waits)
+def _stand(record: JobRecord, latest: Mapping[tuple[str, int], Mapping[str, Any]], *, live: bool) -> _Stand:
     status = status_word(record.state, live=live)
     if record.state is JobState.RESERVED and not live:
         return _Stand(status, ErrorClass.INTERRUPTED.label, advice=ErrorClass.INTERRUPTED.advice)
@@ -239,7 +232,7 @@ def _chosen(stands: Sequence[_Stand]) -> list[int]:
     return sorted(chosen)
 
 
-def _troubles(others: Mapping[str, tuple[_Stand, JobRecord | None]]) -> list[dict[str, Any]]:
+def _troubles(others: Mapping[str, tuple[_Stand, JobRecord]]) -> list[dict[str, Any]]:
     """What is not well now, by status and class: how many jobs, how much money is at stake, what to do about it.
 
     What is said is what most of them say; `otherwise` counts those that say something else.
@@ -247,7 +240,7 @@ def _troubles(others: Mapping[str, tuple[_Stand, JobRecord | None]]) -> list[dic
     groups: dict[tuple[str, str | None], dict[str, Any]] = {}
     told: dict[tuple[str, str | None], Counter[tuple[str | None, str | None]]] = {}
     for stand, record in others.values():
-        if record is None or not (stand.error_class or stand.advice):
+        if not (stand.error_class or stand.advice):
             continue
         key = stand.status, stand.error_class
         group = groups.setdefault(key, {"status": stand.status, "class": stand.error_class, "jobs": 0, "micro": 0})

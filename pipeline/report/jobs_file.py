@@ -12,14 +12,14 @@ import pyarrow.parquet as pq
 
 from pipeline.kernel.errors import RunDirectoryError
 from pipeline.kernel.files import keep_file, open_regular_file
-from pipeline.report.jobs_format import BROKEN, FILE, SCHEMA, objects, parted, read_settings, unreadable
+from pipeline.report.jobs_format import BROKEN, FILE, SCHEMA, objects, parted, read_settings, sharing, unreadable
 from pipeline.report.lines import KEY, LINES_AT_ONCE, Keys, Lines, are_among
 
 
 def save_lines(lines: Lines, folder: Path) -> str:
     """Write the lines to a run directory, unless the same bytes are there already. Returns the file's SHA-256."""
     sink = pa.BufferOutputStream()
-    pq.write_table(lines.table, sink, compression="zstd")
+    pq.write_table(lines.table.cast(SCHEMA), sink, compression="zstd")
     data = sink.getvalue().to_pybytes()
     keep_file(folder / FILE, data)
     return hashlib.sha256(data).hexdigest()
@@ -101,7 +101,7 @@ def _read(folder: Path, columns: list[str]) -> tuple[pa.Table, str]:
             raise unreadable(folder, f"it has {'no' if not count else 'more than one'} column {name}")
         if table[name].type != SCHEMA.field(name).type or (table[name].null_count and name != "prompt"):
             raise unreadable(folder, f"its column {name} is none of a run directory's")
-    return table.select(columns), hashlib.sha256(data).hexdigest()
+    return sharing(table.select(columns)), hashlib.sha256(data).hexdigest()
 
 
 def _of_older(table: pa.Table) -> pa.Table:

@@ -31,6 +31,12 @@ _FIELDS: list[pa.Field[Any]] = [
     pa.field("variables", pa.string()),
 ]
 SCHEMA = pa.schema(_FIELDS)
+SHARED = ("model", "settings", "variables")
+"""Columns in which most lines say the same."""
+IN_MEMORY = pa.schema(
+    [field.with_type(pa.dictionary(pa.int32(), pa.string())) if field.name in SHARED else field for field in _FIELDS]
+)
+"""The same columns as a table in memory has them, with each text of a shared column once: half the room."""
 VERSION = 2
 """Version of the format, part of every mark. Raise it when the same entries would give a different file."""
 _NOTHING = "{}"
@@ -41,7 +47,12 @@ BROKEN = (ValueError, TypeError, RecursionError)
 def lines_table(columns: Mapping[str, Sequence[Any]]) -> pa.Table:
     """The lines that have these values in each column."""
     arrays = [pa.array(columns[field.name], type=field.type) for field in _FIELDS]
-    return pa.Table.from_arrays(arrays, schema=SCHEMA)
+    return sharing(pa.Table.from_arrays(arrays, schema=SCHEMA))
+
+
+def sharing(table: pa.Table) -> pa.Table:
+    """The same lines as `IN_MEMORY` has them; some of the columns may be missing."""
+    return table.cast(pa.schema([IN_MEMORY.field(name) for name in table.column_names])).unify_dictionaries()
 
 
 def settings_texts(kinds: Sequence[Kind]) -> list[str]:

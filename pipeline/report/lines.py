@@ -19,6 +19,7 @@ from pipeline.report.columns import Column, column_of, joined, taken
 from pipeline.report.jobs_format import (
     BROKEN,
     SCHEMA,
+    SHARED,
     lines_table,
     objects,
     parted,
@@ -123,7 +124,7 @@ class Lines(Sequence[Line]):
 
     @cached_property
     def table(self) -> pa.Table:
-        """The lines as jobs.parquet has them."""
+        """The lines, with the columns `IN_MEMORY`."""
         return self._given() if callable(self._given) else self._given
 
     @property
@@ -135,7 +136,8 @@ class Lines(Sequence[Line]):
 
     def column(self, name: str) -> pa.ChunkedArray[Any]:
         """A column of jobs.parquet: `row`, `id`, `replicate`, `job_id` or `model`."""
-        return self.table[name]
+        column = self.table[name]
+        return column.cast(pa.string()) if name in SHARED else column
 
     def part(self, first: int) -> Lines:
         """`LINES_AT_ONCE` of the lines, from number `first` on."""
@@ -252,8 +254,10 @@ def _asked(table: pa.Table, names: Collection[str]) -> dict[str, Column]:
 
     Equal texts are read once: most lines differ in nothing but the prompt.
     """
-    settings = table["settings"].combine_chunks().dictionary_encode()
-    variables = table["variables"].combine_chunks().dictionary_encode()
+    # As texts first: a dictionary has the texts of all parts.
+    settings, variables = (
+        table[name].cast(pa.string()).combine_chunks().dictionary_encode() for name in ("settings", "variables")
+    )
     known_settings = objects(read_settings, settings.dictionary)
     known_variables = objects(json.loads, variables.dictionary)
     if any(isinstance(value, dict | list) for each in (*known_settings, *known_variables) for value in each.values()):

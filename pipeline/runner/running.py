@@ -21,7 +21,7 @@ from pipeline.engine.unowned import look_for_unowned, unnamed_seen_before
 from pipeline.jobs import Job
 from pipeline.kernel.clock import Clock, SystemClock
 from pipeline.kernel.errors import KlingBatchError, MachineError
-from pipeline.kernel.garbage import calm_garbage_collector
+from pipeline.kernel.garbage import calm_garbage_collector, give_back_memory
 from pipeline.kernel.logger import LOGGER
 from pipeline.kernel.usd import MicroUsd, dollars
 from pipeline.ledger.job import JobState
@@ -214,6 +214,8 @@ async def _run_engine(
     asked = AskedJobs(job_ids, [job.job_id for job in left])
     live = LiveRun(context, lines, asked, done_elsewhere, to_start, notices)
     watcher.started(live)
+    # A plan takes far more memory while it is made than it keeps, and a run may go on for hours beside it.
+    give_back_memory()
     with calm_garbage_collector():
         housekeeping = asyncio.create_task(_keep_house(live, reports=not assignment.is_rehearsal))
         try:

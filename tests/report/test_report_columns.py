@@ -28,6 +28,7 @@ from pipeline.report import gallery, tables
 from pipeline.report import write as report_files
 from pipeline.report.columns import column_of, for_pandas, in_pandas, joined, parquet_bytes, typed
 from pipeline.report.jobs_file import load_keys, load_lines, save_lines
+from pipeline.report.jobs_format import SCHEMA
 from pipeline.report.lines import Line, Lines, as_lines
 from pipeline.report.summary import summarise
 from pipeline.report.write import _write_results, write_report
@@ -217,7 +218,7 @@ def _with_type(value: object) -> tuple[type, object]:
 @pytest.mark.parametrize("name", ["settings", "variables"])
 def test_rows_that_are_no_rows_are_refused_in_either_way(text: str, name: str) -> None:
     """A directory whose rows cannot be read says so, and nothing is made up for them."""
-    whole = as_lines([Line(1, "x", 1, "k1-1", "kling-2", {"prompt": "a"}, {})]).table
+    whole = as_lines([Line(1, "x", 1, "k1-1", "kling-2", {"prompt": "a"}, {})]).table.cast(SCHEMA)
     broken = Lines(whole.set_column(whole.column_names.index(name), name, pa.array([text])))
     with pytest.raises(RunDirectoryError):
         broken.asked(NAMES)
@@ -229,7 +230,7 @@ def test_rows_that_are_no_rows_are_refused_in_either_way(text: str, name: str) -
 @pytest.mark.parametrize("text", ['{"a":[1]}', '{"a":{}}'])
 def test_values_that_no_cell_can_have_are_refused_by_who_makes_cells(text: str, name: str) -> None:
     """Who wants to know what a row had asked for is told: what is paid must be known again whatever else is there."""
-    whole = as_lines([Line(1, "x", 1, "k1-1", "kling-2", {"prompt": "a"}, {})]).table
+    whole = as_lines([Line(1, "x", 1, "k1-1", "kling-2", {"prompt": "a"}, {})]).table.cast(SCHEMA)
     strange = Lines(whole.set_column(whole.column_names.index(name), name, pa.array([text])))
     with pytest.raises(RunDirectoryError):
         strange.asked(NAMES)

@@ -32,7 +32,7 @@ from pipeline.report import columns
 from pipeline.report.campaign_lines import lines_of, mark_of, mark_with
 from pipeline.report.columns import column_of, csv_bytes, harmless
 from pipeline.report.jobs_file import kept_sha256, load_keys, load_lines, save_lines
-from pipeline.report.jobs_format import VERSION
+from pipeline.report.jobs_format import SCHEMA, VERSION
 from pipeline.report.lines import Line
 from pipeline.report.summary import summarise
 from pipeline.report.write import write_report
@@ -454,9 +454,9 @@ def test_rows_that_an_older_version_kept_are_read(tmp_path: Path, monkeypatch: p
     entries = [one_entry(prompt=text, variables={"n": n}) for n, text in enumerate(['say "hi"', "東京", "a\nb", "\\"])]
     new = lines_of(entries)
     params = pa.array([orjson.dumps(dict(line.params)).decode() for line in new])
-    old = new.table.drop_columns(["prompt", "settings"]).add_column(6, "params", params)
+    old = new.table.cast(SCHEMA).drop_columns(["prompt", "settings"]).add_column(6, "params", params)
     pq.write_table(old, tmp_path / "jobs.parquet")
-    assert load_lines(tmp_path).table.equals(new.table)
+    assert load_lines(tmp_path).table.cast(SCHEMA).equals(new.table.cast(SCHEMA))
     assert list(load_keys(tmp_path)) == list(new.keys)
     for broken in ("[]", "{"):
         pq.write_table(old.set_column(6, "params", pa.array([broken] * 4)), tmp_path / "jobs.parquet")
@@ -473,7 +473,7 @@ def test_rows_that_an_older_version_kept_are_read(tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize("name", ["id", "prompt", "settings", "params"])
 def test_a_text_of_which_the_disk_has_lost_a_bit_is_not_shown(name: str, tmp_path: Path) -> None:
     """Nor does anybody crash over it: neither in a file of today nor in one of an older version."""
-    whole = lines_of([one_entry(prompt="x")]).table
+    whole = lines_of([one_entry(prompt="x")]).table.cast(SCHEMA)
     old = whole.drop_columns(["prompt", "settings"]).append_column("params", pa.array(['{"prompt":"x"}']))
     table, broken = old if name == "params" else whole, b'{"prompt":"\xff"}'
     bounds = pa.py_buffer(b"".join(at.to_bytes(4, "little") for at in (0, len(broken))))
@@ -487,7 +487,7 @@ def test_a_text_of_which_the_disk_has_lost_a_bit_is_not_shown(name: str, tmp_pat
 @pytest.mark.parametrize("again", ["id", "prompt", "settings", "params"])
 def test_a_column_that_is_there_twice_is_none_of_a_run_directorys(again: str, tmp_path: Path) -> None:
     """Also where it stands beside the one of an older version that it is made of."""
-    whole = lines_of([one_entry(prompt="x")]).table
+    whole = lines_of([one_entry(prompt="x")]).table.cast(SCHEMA)
     old = whole.drop_columns(["prompt", "settings"]).append_column("params", pa.array(['{"prompt":"x"}']))
     pq.write_table(old.append_column(again, pa.array(["{}"])), tmp_path / "jobs.parquet")
     with pytest.raises(RunDirectoryError, match=r"it has (no|more than one) column"):
@@ -497,7 +497,7 @@ def test_a_column_that_is_there_twice_is_none_of_a_run_directorys(again: str, tm
 @pytest.mark.parametrize("name", ["kling-3", "", "x" * 1000])
 def test_a_model_that_this_version_does_not_know_is_named(name: str, tmp_path: Path) -> None:
     """A later version may have kept it: who shows its rows is told in a sentence, who looks for what is paid not."""
-    whole = lines_of([one_entry(), one_entry()]).table
+    whole = lines_of([one_entry(), one_entry()]).table.cast(SCHEMA)
     strange = whole.set_column(whole.column_names.index("model"), "model", pa.array(["kling-2", name]))
     pq.write_table(strange, tmp_path / "jobs.parquet")
     with pytest.raises(RunDirectoryError, match=rf"\(this version knows no model '{name[:60]}'\)"):
@@ -509,7 +509,7 @@ def test_a_model_that_this_version_does_not_know_is_named(name: str, tmp_path: P
 @pytest.mark.parametrize("prompt", [r'"a\ud800"', "null", "5"])
 def test_a_prompt_of_an_older_version_that_is_no_proper_text_is_read(prompt: str, tmp_path: Path) -> None:
     """Only where it can be read at all: a text that nests without end is refused."""
-    whole = lines_of([one_entry(prompt="x")]).table.drop_columns(["prompt", "settings"])
+    whole = lines_of([one_entry(prompt="x")]).table.cast(SCHEMA).drop_columns(["prompt", "settings"])
     text = f'{{"duration":5,"prompt":{prompt}}}'
     pq.write_table(whole.append_column("params", pa.array([text])), tmp_path / "jobs.parquet")
     assert [dict(each.params) for each in load_lines(tmp_path)] == [json.loads(text)]
