@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.config.values import (
     Count,
@@ -23,6 +23,7 @@ from pipeline.config.values import (
     Threads,
     TimeOfDay,
 )
+from pipeline.provider.settings import is_loopback
 
 
 class Section(BaseModel):
@@ -38,7 +39,10 @@ class ProviderSection(Section):
         default="sandbox", description="sandbox: embedded, no key, no money. segmind: real"
     )
     api: Literal["v1", "v2"] = Field(default="v2", description="v2: submit and poll. v1: one blocking call")
-    base_url: str = Field(default="https://api.segmind.com", description="where jobs are submitted and asked about")
+    base_url: str = Field(
+        default="https://api.segmind.com",
+        description="where jobs are submitted and asked about. On this machine, it is the default of the next two",
+    )
     storage_url: str = Field(
         default="https://workflows-api.segmind.com", description="where start images that are files are uploaded"
     )
@@ -51,6 +55,17 @@ class ProviderSection(Section):
         default=("*.segmind.com",), description="hosts that a finished video may be downloaded from"
     )
     time_scale: Positive = Field(default=1.0, description="sandbox only: 100 makes a generation of 317 s take 3.17 s")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _all_on_this_machine(cls, said: Any) -> Any:
+        """A double at a loopback `base_url` has history and storage, too, where nothing else is said.
+
+        With those of the provider, the key would leave this machine, and another account's history would be asked.
+        """
+        if isinstance(said, dict) and isinstance(url := said.get("base_url"), str) and is_loopback(url):
+            return {"storage_url": url, "history_url": url, **said}
+        return said
 
 
 class BudgetSection(Section):

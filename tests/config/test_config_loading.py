@@ -268,6 +268,17 @@ def test_loopback_is_allowed_only_where_the_base_is_loopback(load: Load, refused
     assert "storage_url" in refused(f'provider: {{kind: segmind, storage_url: "{local}"}}')
 
 
+def test_a_key_for_a_double_on_this_machine_goes_nowhere_else_unless_told(load: Load) -> None:
+    """History and storage are the double's, too: another account's history would tell nothing true about its jobs."""
+    local, told = "http://127.0.0.1:8080/", "https://history.example.com"
+    settings = load(f'provider: {{kind: segmind, base_url: "{local}"}}').provider_settings()
+    assert {settings.base_url, settings.storage_url, settings.history_url} == {local.rstrip("/")}
+    settings = load(f'provider: {{kind: segmind, base_url: "{local}", history_url: "{told}"}}').provider_settings()
+    assert (settings.storage_url, settings.history_url) == (local.rstrip("/"), told)
+    elsewhere = load('provider: {kind: segmind, base_url: "https://other.example.com"}').provider_settings()
+    assert elsewhere.history_url == "https://api.spotprod.segmind.com"
+
+
 @pytest.mark.parametrize(
     "text",
     ['output: {local_dir: "s3://bucket/runs"}', 'media: {scheduler: "tcp://10.0.0.5:8786"}'],
