@@ -162,6 +162,10 @@ class Config(Section):
         """Settings that are well written and cannot work: the key, and a sentence. None is ignored silently."""
         if self.media.scheduler is not None and self.media.executor != "dask":
             yield "media.scheduler", "is used only with `media.executor: dask`; set that, or remove this key"
+        shortest_s, longest_s = self.polling.min_interval_s, self.polling.max_interval_s
+        if shortest_s > longest_s:
+            other = f"`polling.max_interval_s` ({longest_s:g})"
+            yield "polling.min_interval_s", f"is {shortest_s:g}, above {other}: lower the one, or raise the other"
         if is_address(self.output.local_dir):
             yield "output.local_dir", "is an address, and must be a folder on a disk of this machine"
         if self.is_live:

@@ -281,7 +281,11 @@ def test_a_key_for_a_double_on_this_machine_goes_nowhere_else_unless_told(load: 
 
 @pytest.mark.parametrize(
     "text",
-    ['output: {local_dir: "s3://bucket/runs"}', 'media: {scheduler: "tcp://10.0.0.5:8786"}'],
+    [
+        'output: {local_dir: "s3://bucket/runs"}',
+        'media: {scheduler: "tcp://10.0.0.5:8786"}',
+        "polling: {min_interval_s: 31}",
+    ],
 )
 def test_what_cannot_be_done_is_refused_by_name(refused: Callable[..., str], text: str) -> None:
     """A key that would be ignored silently is refused instead: nobody would read it, or it would not work."""
