@@ -301,7 +301,8 @@ def open_ledger(
     try:
         make_folder(folder)
     except OSError as error:
-        raise MachineError(f"{folder} cannot be made: {error.strerror}") from None
+        why = f"{folder} cannot be made: {error.strerror}"
+        raise MachineError(f"{why}. Nothing was sent; name a folder that can be written") from None
     lock = folder / LOCK
     name = name_of_this_process(clock.now_us())
     with contextlib.ExitStack() as stack:

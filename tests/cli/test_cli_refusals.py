@@ -108,6 +108,12 @@ def test_a_rehearsal_says_what_was_there_before(kling: Command) -> None:
     assert "stored before" not in kling("rehearse", "m.csv", "-o", "other", *quick)[1]
 
 
+def test_a_folder_that_the_machine_refuses_is_6_and_says_what_to_do(kling: Command) -> None:
+    """In `/proc` nobody can make one. Whether anything was sent is the first question, so the sentence answers it."""
+    code, _, said = kling("run", "m.csv", "-o", "/proc/none", "--budget-usd", "9")
+    assert (code, "Nothing was sent; name a folder that can be written" in said) == (6, True)
+
+
 def test_what_nobody_foresaw_is_6_and_never_1(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
