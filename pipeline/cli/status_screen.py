@@ -175,7 +175,7 @@ def _errors(facts: Mapping[str, Any], width: int) -> list[str]:
 
 def _ending(facts: Mapping[str, Any], width: int) -> list[str]:
     if facts["held_by"] is None and facts["message"]:
-        head = "The last run stopped" if facts.get("stopped_by") else "Mind this of the last run"
+        head = "The last run stopped" if facts.get("stopped_by") else "When the last run ended"
         return wrap(f"{head}: {sentence(facts['message'])}", width)
     if facts["state"] == "cut off":
         return wrap(

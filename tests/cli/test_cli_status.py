@@ -188,6 +188,18 @@ def test_at_rest_nothing_is_guessed(command: Command, night: Path) -> None:
     assert (told["in_flight"], told["pace"], told["eta_s"], told["reserved_usd"]) == (None, None, None, "0.00")
 
 
+@pytest.mark.parametrize(("stopped_by", "begins"), [("cap", "The last run stopped"), (None, "When the last run ended")])
+def test_the_last_word_of_a_run_is_told_as_of_then(
+    command: Command, tmp_path: Path, stopped_by: str | None, begins: str
+) -> None:
+    """A person may have settled since what it speaks of."""
+    story = Story(tmp_path / "outputs" / "done", 1)
+    story.run(500)
+    story.run(400, "run_ended", exit_code=5, stopped_by=stopped_by, message="jobs are left: 1 in doubt")
+    story.write()
+    assert f"{begins}: jobs are left: 1 in doubt." in command("status", "outputs/done").out
+
+
 def test_a_run_that_did_not_say_its_limits(command: Command, tmp_path: Path) -> None:
     """One of an earlier version: what is not known is left out."""
     story = Story(tmp_path / "outputs" / "old", 2)
