@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.kernel.errors import RunDirectoryError
+from pipeline.kernel.errors import MachineError, RunDirectoryError
 from pipeline.kernel.files import keep_file, open_regular_file
 from pipeline.report.jobs_format import BROKEN, FILE, SCHEMA, objects, parted, read_settings, sharing, unreadable
 from pipeline.report.lines import KEY, LINES_AT_ONCE, Keys, Lines, are_among
@@ -79,7 +79,12 @@ def are_of(folder: Path, job_ids: pa.ChunkedArray[Any]) -> bool:
 
 
 def _read(folder: Path, columns: list[str]) -> tuple[pa.Table, str]:
-    """These columns, and the SHA-256 of the file that has them."""
+    """These columns, and the SHA-256 of the file that has them.
+
+    Raises:
+        RunDirectoryError: it has none, or they cannot be read.
+        MachineError: this machine has too little memory for them; the file may be whole.
+    """
     try:
         with open(open_regular_file(folder / FILE), "rb") as opened:
             data = opened.read()
@@ -94,6 +99,9 @@ def _read(folder: Path, columns: list[str]) -> tuple[pa.Table, str]:
         table.validate(full=True)
     except FileNotFoundError:
         raise RunDirectoryError(f"{folder} is not a run directory: it has no {FILE}") from None
+    except MemoryError:
+        what = "cannot be read: this machine has too little memory"
+        raise MachineError(f"{folder / FILE} {what}. Nothing was sent.") from None
     except (pa.ArrowException, OSError, *BROKEN) as error:
         raise unreadable(folder, error) from None
     for name in columns:

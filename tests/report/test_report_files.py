@@ -24,7 +24,7 @@ import pytest
 from job_doubles import make_job
 from report_doubles import NOON_US, event, life, line, state_of
 
-from pipeline.kernel.errors import RunDirectoryError
+from pipeline.kernel.errors import MachineError, RunDirectoryError
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import State
 from pipeline.manifest import Entry
@@ -268,6 +268,18 @@ def test_the_mark_of_what_is_kept_is_of_the_file_as_well(tmp_path: Path) -> None
     path.unlink()
     os.mkfifo(path)
     assert kept_sha256(tmp_path) is None
+
+
+def test_too_little_memory_is_no_bad_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arrow raises it like its errors for bad files. Nobody is sent to look for a copy of a file that is whole."""
+    save_lines(lines_of([one_entry()]), tmp_path)
+
+    def fail(*_: object, **__: object) -> None:
+        raise pa.ArrowMemoryError("malloc of size 262144 failed")
+
+    monkeypatch.setattr(pq, "ParquetFile", fail)
+    with pytest.raises(MachineError, match=r"jobs\.parquet cannot be read: this machine has too little memory"):
+        load_lines(tmp_path)
 
 
 def test_a_log_that_cannot_be_opened_leaves_nothing_to_be_closed(tmp_path: Path) -> None:
