@@ -225,11 +225,15 @@ def error_class_of(record: JobRecord) -> ErrorClass:
 
 async def doubt(run: RunContext, record: JobRecord, silence: Uncertain) -> Outcome:
     """Perhaps charged: the money stays reserved until the history or a person settles it."""
-    run.breaker.note_lost(record.attempt_name, run.clock.monotonic_s())
+    was_accepted = silence is FORGOTTEN  # it says nothing of other submissions, then
+    if was_accepted:
+        run.breaker.note_end(record.attempt_name, failed=True)
+    else:
+        run.breaker.note_lost(record.attempt_name, run.clock.monotonic_s())
     await run.record(record.event(EventKind.IN_DOUBT, **facts_of(silence)))
     run.slots.release(record.job_id)
-    if silence is FORGOTTEN:
-        run.outages.slow_down()  # it was accepted: this says nothing of other submissions
+    if was_accepted:
+        run.outages.slow_down()
     else:
         run.outages.note_lost()
     return NOTHING_LEFT

@@ -631,6 +631,19 @@ def test_a_provider_that_loses_every_answer_stops_the_night(tmp_path: Path, repl
     play(main())
 
 
+def test_a_provider_that_forgets_what_it_has_accepted_stops_the_night(tmp_path: Path) -> None:
+    """Submissions are well: it is generations of which no end is ever known, and each of them may be charged."""
+
+    async def main() -> None:
+        async with Night(tmp_path, mean_s=1e6, sigma=0, history_lag_s=1e9) as night:
+            result = await night.run(campaign(tmp_path, 200))
+            assert (result.exit_code, result.summary["stopped_by"]) == (5, "failure_rate")
+            assert "of the last 20 generations failed" in result.message
+            assert result.summary["in_doubt"] == night.posts() < 80
+
+    play(main())
+
+
 def test_a_row_whose_answer_comes_during_the_sweep_is_not_given_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replace: Replace
 ) -> None:
