@@ -41,6 +41,9 @@ LONGEST_SWEEP_S = 300.0
 FETCH_AGAIN_S = 600.0
 """What could not be downloaded is tried again after each of these, while a run goes on: the storage may be back."""
 
+CANARY_ROUNDS = 4
+"""After so many rounds of downloads a canary's video is given up, and the rest of the night with it."""
+
 SAFE_SHARE, SAFE_MEANS = 0.5, 1.5
 """How many are in flight is limited, so that each generation can be collected in time.
 
@@ -184,19 +187,28 @@ class Dispatcher:
         # Nothing that is ready fits under the cap, or the canary is under way. A job that waits for its next try may
         # fit; one that runs may fail and free its money; so may one in doubt, when all else is done.
         due_s = self.queue.next_due_s()
-        return Wait(due_s) if self._workers or due_s is not None else End()
+        return Wait(due_s) if self._workers or due_s is not None or self._canaries_to_fetch() else End()
 
     def _bound_reached(self) -> tuple[StopReason, str] | None:
         """The user's bound that has been reached, if any."""
         run = self.run
         if trouble := run.breaker.trouble:
             return StopReason.FAILURE_RATE, f"{trouble}: see errors.csv before running again"
-        if trouble := reason_to_stop(self.canary, run.ledger.state.jobs, self._workers):
+        in_hand = self._workers.keys() | self._canaries_to_fetch()
+        if trouble := reason_to_stop(self.canary, run.ledger.state.jobs, in_hand):
             return StopReason.CANARY, trouble
         time_s = run.time_to_start_s
         if time_s is not None and time_s < 0:
             return StopReason.DEADLINE, "a job started now would not be done by the deadline"
         return None
+
+    def _canaries_to_fetch(self) -> set[str]:
+        """The jobs of the canary whose download has failed and is tried again: a storage may be out for a while."""
+        if not self.canary.job_ids:
+            return set()
+        most = CANARY_ROUNDS * collecting.FETCH_TRIES
+        waiting = {each.job_id for each in self._unfetched() if each.fetch_failures < most}
+        return waiting & self.canary.job_ids
 
     def _brought_home(self) -> int:
         """How many generations may be in flight so that all of them are collected in time."""

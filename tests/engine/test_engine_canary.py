@@ -144,6 +144,35 @@ def test_a_canary_that_is_not_as_it_should_be_stops_the_run(
     play(main())
 
 
+def test_a_storage_that_is_out_for_a_while_ends_no_night_at_its_canary(tmp_path: Path) -> None:
+    """What is paid is downloaded again each ten minutes. Until its video is there, nothing else starts."""
+
+    async def main() -> None:
+        async with Night(tmp_path, faults={"file_500": 1.0}, fault_limit={"file_500": 12}) as night:
+            made = campaign(tmp_path, 4)
+            result = await night.run(made, night.config(canary__jobs="1"))
+            assert (result.exit_code, result.summary["stored"], night.posts()) == (0, 4, 4)
+            kinds = [event.event.value for event in read_events(night.folder / "ledger")]
+            assert kinds.index("stored") < [at for at, kind in enumerate(kinds) if kind == "reserved"][1]
+            night.check(made)
+
+    play(main())
+
+
+def test_a_canary_whose_video_never_comes_stops_the_run_within_the_hour(tmp_path: Path) -> None:
+    """After four rounds of downloads; the video stays paid and is not made again, and nothing else is sent."""
+
+    async def main() -> None:
+        async with Night(tmp_path, faults={"file_500": 1.0}) as night:
+            made = campaign(tmp_path, 4)
+            result = await night.run(made, night.config(canary__jobs="1"))
+            assert (result.exit_code, result.summary["stopped_by"], night.posts()) == (5, "canary", 1)
+            assert "is paid and could not be brought to the disk" in result.message
+            assert 0.5 * 3600 < night.clock.monotonic_s() < 3600
+
+    play(main())
+
+
 def test_the_next_run_tries_anew_until_the_canary_is_passed(tmp_path: Path) -> None:
     """One of two failed: the next run starts one new canary, and goes on when it is stored. Then none is needed."""
 
