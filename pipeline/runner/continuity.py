@@ -21,7 +21,7 @@ from pipeline.kernel.usd import dollars
 from pipeline.ledger.events import Event, EventKind
 from pipeline.ledger.fold import State
 from pipeline.ledger.job import JobRecord
-from pipeline.ledger.reading import read_events
+from pipeline.ledger.reading import each_request
 from pipeline.manifest import Campaign
 from pipeline.manifest.campaign import job_ids_of, jobs_of
 from pipeline.mirror.places import mirrored
@@ -177,10 +177,15 @@ def check_ids(folder: Path, campaign: Campaign, state: State) -> None:
 def _foreign_requests(folder: Path, paid: Mapping[str, JobRecord]) -> dict[str, str]:
     """The request bodies of the jobs whose ids are of another scheme; the fold has forgotten those of stored jobs."""
     foreign = {job_id for job_id in paid if not is_of_this_scheme(job_id)}
-    if not foreign:
-        return {}
-    events = read_events(folder / "ledger")
-    return {event.job_id: event.request for event in events if event.job_id in foreign and event.request}
+    requests: dict[str, str] = {}
+
+    def take(job_id: str, request: str) -> None:
+        if job_id in foreign:
+            requests[job_id] = request
+
+    if foreign:
+        each_request(folder / "ledger", take)
+    return requests
 
 
 def noted_rows(state: State) -> str | None:
