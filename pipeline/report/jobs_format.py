@@ -118,4 +118,4 @@ def unreadable(folder: Path, why: Exception | str) -> RunDirectoryError:
     """The error to raise where the lines of a run directory cannot be read."""
     if not isinstance(why, str):
         why = (isinstance(why, OSError) and why.strerror) or type(why).__name__
-    return RunDirectoryError(f"{folder / FILE} cannot be read ({why})")
+    return RunDirectoryError(f"{folder / FILE} cannot be read ({why}). The next `run` of its manifest writes it anew.")

@@ -14,10 +14,12 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.kernel.arrow import Numbers, pc, rows_of, values_of
+from pipeline.kernel.errors import RunDirectoryError
 from pipeline.models import MODELS
 from pipeline.report.columns import Column, column_of, joined, taken
 from pipeline.report.jobs_format import (
     BROKEN,
+    FILE,
     SCHEMA,
     SHARED,
     lines_table,
@@ -163,7 +165,8 @@ class Lines(Sequence[Line]):
         names = [str(name) for name in self.table["model"].unique().to_pylist()]
         for name in names:
             if name not in MODELS:
-                raise unreadable(self._folder or Path(), f"this version knows no model {name[:60]!r}")
+                where = (self._folder or Path()) / FILE
+                raise RunDirectoryError(f"{where} asks for model {name[:60]!r}, which this version does not know")
         return names
 
     def asked(self, names: Collection[str]) -> dict[str, Column]:

@@ -164,6 +164,7 @@ def test_what_changed_since_the_last_run_is_said_first(command: Command, manifes
     kept.write_bytes(b"no rows")
     refused = command("plan", manifest)
     assert (refused.code, "jobs.parquet cannot be read" in refused.err) == (2, True)
+    assert "The next `run` of its manifest writes it anew" in " ".join(refused.err.split())
     # Whoever has paid must not be kept from what is paid: a run goes on, and mends the file.
     run = command("run", manifest, *FAST, "--no-progress")
     assert (run.code, "what changed since the last run is not known" in run.out) == (0, True)

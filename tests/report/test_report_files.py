@@ -512,7 +512,7 @@ def test_a_model_that_this_version_does_not_know_is_named(name: str, tmp_path: P
     whole = lines_of([one_entry(), one_entry()]).table.cast(SCHEMA)
     strange = whole.set_column(whole.column_names.index("model"), "model", pa.array(["kling-2", name]))
     pq.write_table(strange, tmp_path / "jobs.parquet")
-    with pytest.raises(RunDirectoryError, match=rf"\(this version knows no model '{name[:60]}'\)"):
+    with pytest.raises(RunDirectoryError, match=rf"asks for model '{name[:60]}', which this version does not know"):
         write_report(tmp_path, load_lines(tmp_path), State(), {})
     assert [line.model for line in load_lines(tmp_path)] == ["kling-2", name]
     assert len(load_keys(tmp_path)) == 2
