@@ -204,11 +204,9 @@ class Dispatcher:
 
     def _canaries_to_fetch(self) -> set[str]:
         """The jobs of the canary whose download has failed and is tried again: a storage may be out for a while."""
-        if not self.canary.job_ids:
-            return set()
-        most = CANARY_ROUNDS * collecting.FETCH_TRIES
-        waiting = {each.job_id for each in self._unfetched() if each.fetch_failures < most}
-        return waiting & self.canary.job_ids
+        jobs, most = self.run.ledger.state.jobs, CANARY_ROUNDS * collecting.FETCH_TRIES
+        known = filter(None, map(jobs.unsettled_record, self.canary.job_ids))
+        return {each.job_id for each in known if self._is_unfetched(each) and each.fetch_failures < most}
 
     def _brought_home(self) -> int:
         """How many generations may be in flight so that all of them are collected in time."""
@@ -350,9 +348,11 @@ class Dispatcher:
 
     def _unfetched(self) -> list[JobRecord]:
         """What is paid, not on disk and in nobody's hands, as long as the provider keeps its file."""
-        now_us = self.run.provider_now_us()
-        posted = self.run.ledger.state.in_state(JobState.POSTED)
-        return [each for each in posted if each.job_id not in self._workers and file_expires_us(each) > now_us]
+        return list(filter(self._is_unfetched, self.run.ledger.state.in_state(JobState.POSTED)))
+
+    def _is_unfetched(self, record: JobRecord) -> bool:
+        is_kept = file_expires_us(record) > self.run.provider_now_us()
+        return record.state is JobState.POSTED and record.job_id not in self._workers and is_kept
 
     async def settle_once(self) -> bool:
         """Sweep the history once and go on with what it settled; True if it settled anything."""
