@@ -120,7 +120,7 @@ def reason_to_stop(canary: Canary, known: Mapping[str, JobRecord], carried: Cont
 
     Args:
         known: what the ledger says of each job that has an attempt.
-        carried: the ids of the jobs that a worker is busy with.
+        carried: the ids of the jobs that a worker is busy with, or of which more may become known without one.
     """
     records = sorted((known[each] for each in canary.job_ids if each in known), key=lambda it: it.reserved_seq)
     for record in records:
@@ -137,7 +137,7 @@ def _trouble(record: JobRecord, *, is_carried: bool) -> str | None:
     match record.state:
         case JobState.FAILED:
             return f"failed ({record.error_class})"
-        case JobState.IN_DOUBT:
+        case JobState.IN_DOUBT if not is_carried:
             return f"is in doubt ({record.error_class})"
         case JobState.POSTED | JobState.STORED if record.cost_microusd != record.quote_microusd:
             return f"cost {dollars(record.cost_microusd)}, not the {dollars(record.quote_microusd)} quoted"

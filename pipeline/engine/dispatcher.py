@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -119,7 +119,7 @@ class Dispatcher:
             await asyncio.wait(beside)
             await self.wait_for_workers()
         if len(self.queue) and not self.run.stopping.is_stopping:
-            self._stop_at_the_cap()
+            self._stop_for_what_is_left()
 
     async def _start_all(self) -> None:
         """Gate, then spawn. Returns when nothing more may start, though workers may still be busy."""
@@ -194,7 +194,7 @@ class Dispatcher:
         run = self.run
         if trouble := run.breaker.trouble:
             return StopReason.FAILURE_RATE, f"{trouble}: see errors.csv before running again"
-        in_hand = self._workers.keys() | self._canaries_to_fetch()
+        in_hand = self._workers.keys() | self._canaries_to_fetch() | self._canaries_in_doubt()
         if trouble := reason_to_stop(self.canary, run.ledger.state.jobs, in_hand):
             return StopReason.CANARY, trouble
         time_s = run.time_to_start_s
@@ -204,9 +204,16 @@ class Dispatcher:
 
     def _canaries_to_fetch(self) -> set[str]:
         """The jobs of the canary whose download has failed and is tried again: a storage may be out for a while."""
-        jobs, most = self.run.ledger.state.jobs, CANARY_ROUNDS * collecting.FETCH_TRIES
-        known = filter(None, map(jobs.unsettled_record, self.canary.job_ids))
+        most = CANARY_ROUNDS * collecting.FETCH_TRIES
+        known = self._canaries_under_way()
         return {each.job_id for each in known if self._is_unfetched(each) and each.fetch_failures < most}
+
+    def _canaries_in_doubt(self) -> set[str]:
+        """The jobs of the canary whose doubt may yet be settled: the run's end waits for the history."""
+        return {each.job_id for each in self._canaries_under_way() if each.state is JobState.IN_DOUBT}
+
+    def _canaries_under_way(self) -> Iterator[JobRecord]:
+        return filter(None, map(self.run.ledger.state.jobs.unsettled_record, self.canary.job_ids))
 
     def _brought_home(self) -> int:
         """How many generations may be in flight so that all of them are collected in time."""
@@ -224,6 +231,13 @@ class Dispatcher:
         """How many videos may still come from what was sent or is about to be sent."""
         counts = self.run.ledger.state.counts
         return sum(counts[state] for state in ON_THEIR_WAY)
+
+    def _stop_for_what_is_left(self) -> None:
+        """Say why jobs are left where nothing has stopped the run: a canary stays in doubt, or the cap is reached."""
+        if trouble := reason_to_stop(self.canary, self.run.ledger.state.jobs, self._workers):
+            self.run.stopping.stop(StopReason.CANARY, trouble)
+        else:
+            self._stop_at_the_cap()
 
     def _stop_at_the_cap(self) -> None:
         books, cap = self.run.ledger.state.books, self.run.settings.bounds.cap

@@ -70,6 +70,7 @@ def test_what_is_proven_or_on_its_way_already_counts() -> None:
         (JobState.SUBMITTED, {}, False, "is still running at the provider"),
         (JobState.POSTED, {}, True, None),
         (JobState.SUBMITTED, {}, True, None),
+        (JobState.IN_DOUBT, {"error_class": "no_reply"}, True, None),
         (JobState.VOIDED, {"error_class": "generation_failed"}, False, None),
         (JobState.STORED, {}, False, None),
     ],
@@ -154,6 +155,20 @@ def test_a_storage_that_is_out_for_a_while_ends_no_night_at_its_canary(tmp_path:
             assert (result.exit_code, result.summary["stored"], night.posts()) == (0, 4, 4)
             kinds = [event.event.value for event in read_events(night.folder / "ledger")]
             assert kinds.index("stored") < [at for at, kind in enumerate(kinds) if kind == "reserved"][1]
+            night.check(made)
+
+    play(main())
+
+
+def test_a_canary_whose_answer_was_lost_ends_no_night_where_the_history_has_it(tmp_path: Path) -> None:
+    """One 504 for all that was accepted: found within minutes, collected, and the rest follows in the same run."""
+
+    async def main() -> None:
+        faults = {"submit_504_after": 1.0}
+        async with Night(tmp_path, faults=faults, fault_limit={"submit_504_after": 1}, history_lag_s=60) as night:
+            made = campaign(tmp_path, 4)
+            result = await night.run(made, night.config(canary__jobs="1"))
+            assert (result.exit_code, result.summary["stored"], night.posts()) == (0, 4, 4)
             night.check(made)
 
     play(main())
