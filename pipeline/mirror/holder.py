@@ -156,9 +156,13 @@ def _parse(said: bytes) -> dict[str, object]:
 
 
 def _boot() -> str:
-    """What tells this machine from its clones, and from itself before it was started anew; empty where nothing does."""
+    """Where the number of a process means what it means here: this machine, since its start, and in it this container.
+
+    Empty where nothing tells it.
+    """
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot_id} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return ""
 

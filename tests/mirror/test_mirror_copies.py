@@ -108,6 +108,17 @@ def test_a_process_is_alive_where_it_is() -> None:
     assert not any(map(holder._is_alive, (child.pid, os.getpid(), None, "7", 0, -1)))
 
 
+def test_two_containers_of_one_name_on_one_machine_are_told_apart() -> None:
+    """Numbers of processes mean nothing from one to the other: who lives there looks dead here."""
+    apart = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]
+    asks = [sys.executable, "-c", "from pipeline.mirror.holder import _boot; print(_boot())"]
+    if shutil.which("unshare") is None or subprocess.run([*apart, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no container can be made here")
+    here, there = (subprocess.check_output([*around, *asks], text=True).strip() for around in ([], apart))
+    assert here == holder._boot()
+    assert here != there
+
+
 @pytest.mark.parametrize("address", ["s3://", "s3://films/../x", "s3://films//x", "s3://films/.hidden"])
 def test_an_address_that_leads_out_of_its_folder_is_refused(address: str) -> None:
     with pytest.raises(InputError, match="cannot be used for a run directory"):
