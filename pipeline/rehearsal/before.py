@@ -15,14 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pyarrow as pa
 
+from pipeline.kernel.arrow import pc
 from pipeline.kernel.errors import MachineError
-from pipeline.ledger.encoding import GENESIS, encode, link
-from pipeline.ledger.events import Event, EventKind
-from pipeline.ledger.fold import State, fold
+from pipeline.ledger.encoding import GENESIS, SCHEMA, Content, encode_content, link
+from pipeline.ledger.events import EventKind
+from pipeline.ledger.fold import State
 from pipeline.ledger.job import JobRecord, JobState
-from pipeline.ledger.reading import read_events
-from pipeline.ledger.segments import write_segment
+from pipeline.ledger.reading import Reader, read_table
+from pipeline.ledger.segments import place, write_head
 from pipeline.report.jobs_format import FILE as JOBS_FILE
 
 KNOWN = (JobState.RESERVED, JobState.IN_DOUBT, JobState.SUBMITTED, JobState.POSTED)
@@ -45,22 +47,26 @@ def copy_run(real: Path, stage: Path) -> State:
         RunDirectoryError: the ledger is damaged.
         MachineError: the disk refused.
     """
-    events = read_events(real / "ledger") if (real / "ledger").is_dir() else []
+    table = read_table(real / "ledger") if (real / "ledger").is_dir() else SCHEMA.empty_table()
     try:
         (stage / "ledger").mkdir(parents=True)
-        if events:
-            here = [event._replace(url=None) if _names_video(event) else event for event in events]
-            data = encode(here, GENESIS, link(GENESIS, here))
-            write_segment(stage / "ledger", here, data)
+        if len(table):
+            data = encode_content(Content(_without_videos(table), GENESIS, link(GENESIS, ())))
+            write_head(stage / "ledger", place(stage / "ledger", 1, len(table), data))
         if (real / JOBS_FILE).is_file():
             shutil.copyfile(real / JOBS_FILE, stage / JOBS_FILE)
     except OSError as error:
         raise MachineError(f"{real} cannot be copied for the rehearsal: {error.strerror}") from None
-    return fold(events)
+    # Of the copy: in `real` more may have happened since.
+    copy = Reader(stage / "ledger")
+    copy.read()
+    return copy.state
 
 
-def _names_video(event: Event) -> bool:
-    return event.event is EventKind.POSTED and event.url is not None
+def _without_videos(table: pa.Table) -> pa.Table:
+    is_paid = pc.equal(table["event"], EventKind.POSTED.value)
+    at = SCHEMA.get_field_index("url")
+    return table.set_column(at, SCHEMA.field(at), pc.if_else(is_paid, None, table["url"]))
 
 
 def known_to_provider(
